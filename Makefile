@@ -1,0 +1,38 @@
+# Needs Python 3.11 or newer, and make. Everything goes into .venv and .cache; nothing else on the machine is changed.
+# Another Python: make PYTHON=python3.13 …
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format clean
+
+BIN := .venv/bin
+# Written by .ci/bootstrap when all is installed, so that it is done again only when its inputs change.
+DEMO := .venv/.installed-demo
+DEV := .venv/.installed-dev
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: $(DEV) ## Install everything that development needs, into .venv and .cache
+
+demo: $(DEMO) ## Show the whole story in about 20 seconds, with servers of its own
+	@$(BIN)/expiry-bridge demo
+
+test: check ## Check, then run all tests and measure their coverage
+	@$(BIN)/python -m pytest --cov --cov-report=term
+
+check: $(DEV) ## Format, lint, types, and the floors that imports must keep
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(DEV) ## Format the code, and mend what ruff can mend
+	@$(BIN)/ruff check --fix-only --quiet
+	@$(BIN)/ruff format
+
+clean: ## Remove what the other commands made
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(DEMO) $(DEV): .venv/.installed-%: pyproject.toml .ci/bootstrap
+	@PYTHON='$(PYTHON)' .ci/bootstrap $*
