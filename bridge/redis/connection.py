@@ -1,0 +1,175 @@
+"""How to reach Redis, and the one place where the client library's exceptions become ours.
+
+Commands go through redis-py: RESP2 (RESP3 turns on maintenance notifications and costs more), no retries inside the
+client (who calls knows what a lost reply means), credentials read anew at each connect. Notifications do not: see
+`subscription.py`.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import redis.exceptions as client
+from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
+
+from bridge.errors import BridgeError, NotConnected, Refused
+from bridge.settings import Settings
+
+COMMAND_TIMEOUT = 5.0
+"""Seconds to wait for a reply, or for a connection."""
+CLIENT_NAME = "expiry-bridge"
+
+
+class Fenced(BridgeError):
+    """The epoch is over for the ledger: another one holds the lease, or the lease is gone."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One Redis server and how to log in to it."""
+
+    settings: Settings
+    host: str
+    port: int
+    path: str | None
+    db: int
+    tls: bool
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Endpoint":
+        """The server that `BRIDGE_REDIS_URL` names."""
+        url = settings.effective_redis_url()
+        parts = parse_url(url)
+        return cls(
+            settings=settings,
+            host=parts.get("host", "127.0.0.1"),
+            port=parts.get("port", 6379),
+            path=parts.get("path"),
+            db=parts.get("db", 0),
+            tls=urlsplit(url).scheme == "rediss",
+        )
+
+    def __str__(self) -> str:
+        return self.path or f"{self.host}:{self.port}"
+
+    def credentials(self) -> tuple[str | None, str | None]:
+        """User and password, read now: a mounted secret may have been rotated since the last connect."""
+        parts = parse_url(self.settings.effective_redis_url())
+        user = self.settings.redis_username or parts.get("username")
+        password = self.settings.secret("redis_password") or parts.get("password")
+        return user or None, password or None
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """Server and host name are always verified. Raises Refused where a file cannot be used."""
+        if not self.tls:
+            return None
+        chosen = self.settings
+        try:
+            context = ssl.create_default_context(cafile=chosen.redis_tls_ca_file)
+            if chosen.redis_tls_cert_file:
+                context.load_cert_chain(chosen.redis_tls_cert_file, chosen.redis_tls_key_file)
+        except OSError as error:  # ssl.SSLError is one
+            message = f"Redis TLS: cannot use BRIDGE_REDIS_TLS_CA_FILE, _CERT_FILE or _KEY_FILE: {error}"
+            raise Refused(message) from error
+        return context
+
+    def client(self, connections: int = 8) -> Redis:
+        """A command client with a pool of at most `connections` connections, opened when first needed."""
+        options: dict[str, Any] = {
+            "db": self.db,
+            "protocol": 2,
+            "client_name": CLIENT_NAME,
+            "credential_provider": _Credentials(self),
+            # `conversation` has the timeout. The library's own sends through `asyncio.wait_for`, which can swallow a
+            # cancellation on Python 3.11, and costs a task per command.
+            "socket_timeout": None,
+            "socket_connect_timeout": None,
+            "retry": Retry(NoBackoff(), 0),
+            "max_connections": connections,
+        }
+        kind: type[Connection | UnixDomainSocketConnection] = Connection
+        if self.path:
+            kind = UnixDomainSocketConnection
+            options["path"] = self.path
+        else:
+            options |= {"host": self.host, "port": self.port, "socket_keepalive": True}
+            if self.tls:
+                kind = SSLConnection
+                chosen = self.settings
+                self.ssl_context()  # a clear error now, not a traceback at the first command
+                options |= {
+                    "ssl_ca_certs": chosen.redis_tls_ca_file and str(chosen.redis_tls_ca_file),
+                    "ssl_certfile": chosen.redis_tls_cert_file and str(chosen.redis_tls_cert_file),
+                    "ssl_keyfile": chosen.redis_tls_key_file and str(chosen.redis_tls_key_file),
+                    "ssl_check_hostname": True,
+                }
+        return Redis(connection_pool=ConnectionPool(connection_class=kind, **options))
+
+
+class _Credentials(CredentialProvider):
+    """redis-py asks this at every connect."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        user, password = self._endpoint.credentials()
+        if password is None:
+            return cast("tuple[str]", ())  # no AUTH at all
+        return (user, password) if user else (password,)
+
+
+@asynccontextmanager
+async def conversation(endpoint: Endpoint) -> AsyncIterator[None]:
+    """One command: no reply in time, and whatever the client library raises, ends in NotConnected, Refused or Fenced."""
+    try:
+        async with asyncio.timeout(COMMAND_TIMEOUT):
+            yield
+    except client.AuthenticationError as error:
+        raise refused_login(endpoint, str(error)) from error
+    except TimeoutError as error:
+        message = f"Redis at {endpoint}: no answer within {COMMAND_TIMEOUT:g} s"
+        raise NotConnected(message) from error
+    except (client.ConnectionError, client.TimeoutError, OSError) as error:
+        raise NotConnected(f"Redis at {endpoint}: {str(error) or type(error).__name__}") from error
+    except client.ReadOnlyError as error:
+        message = f"Redis at {endpoint} is a replica: point BRIDGE_REDIS_URL at the primary"
+        raise Refused(message) from error
+    except client.ResponseError as error:
+        raise refusal(endpoint, str(error)) from error
+
+
+def refused_login(endpoint: Endpoint, answer: str) -> Refused:
+    """Redis would not log us in."""
+    return Refused(
+        f"Redis at {endpoint} refuses the login ({answer}): check BRIDGE_REDIS_USERNAME and BRIDGE_REDIS_PASSWORD"
+        " (or BRIDGE_REDIS_PASSWORD_FILE)"
+    )
+
+
+_PASSING = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "MISCONF", "NOREPLICAS", "UNBLOCKED")
+"""Answers of a server that is there, but cannot serve just now."""
+
+
+def refusal(endpoint: Endpoint, answer: str) -> BridgeError:
+    """What an error that Redis answered with means for the caller."""
+    if answer.startswith(("FENCED", "LEASELOST")):
+        return Fenced(answer.partition(" ")[2])
+    if answer.startswith(_PASSING):
+        return NotConnected(f"Redis at {endpoint}: {answer}")
+    if "READONLY" in answer or "read only replica" in answer:
+        return Refused(f"Redis at {endpoint} is a replica: point BRIDGE_REDIS_URL at the primary")
+    if any(word in answer for word in ("NOPERM", "no permissions", "ACL failure", "can't run this command")):
+        return Refused(
+            f"Redis at {endpoint} does not permit what the bridge needs ({answer}): widen the ACL of its user"
+            " (`expiry-bridge check` says by what)"
+        )
+    return Refused(f"Redis at {endpoint} answers: {answer}")

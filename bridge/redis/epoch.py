@@ -1,0 +1,207 @@
+"""One epoch: one fence and one subscription, from the gap that it opens with to the reason that it ends with.
+
+One task writes, one script at a time: batches of hints as they come (`hints.py`), and touches when a deadline is past,
+or a part of the ledger is to be walked.
+
+Guarantees: when `run` ends, every hint that was received is handled, or is in `in_doubt`, or was dropped with the
+epoch: what was not handled belongs to the gap with which the next epoch opens. The ledger is never changed under an old
+fence.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn
+
+from bridge.clock import Clock
+from bridge.errors import BridgeError
+from bridge.redis.connection import Fenced
+from bridge.redis.gap import Gap
+from bridge.redis.hints import Hints, OwnKeyLostError
+from bridge.redis.ledger import Batch, Ledger, State
+from bridge.redis.names import Names
+from bridge.redis.outbox import Outbox
+from bridge.redis.scan import Scan
+from bridge.redis.schedule import Schedule
+from bridge.redis.subscription import Subscription
+from bridge.telemetry.events import Telemetry
+
+TOUCH_KEYS = 500
+"""Keys touched by one script: a bound on how long it keeps Redis busy."""
+MARK_DEADLINE = 5.0
+"""Seconds within which a mark has to come back. Else notifications are switched off, whatever the connection says."""
+
+
+class EpochEnded(BridgeError):
+    """The epoch is over; the message is the reason, in words for the operator, and the cause of the next gap."""
+
+
+class Epoch:
+    """See the module."""
+
+    def __init__(  # noqa: PLR0913 - the parts of one epoch
+        self,
+        fence: int,
+        gap: Gap,
+        *,
+        ledger: Ledger,
+        names: Names,
+        subscription: Subscription,
+        hints: Hints,
+        scan: Scan,
+        schedule: Schedule,
+        outbox: Outbox,
+        wake: asyncio.Event,
+        clock: Clock,
+        telemetry: Telemetry,
+        healthy: Callable[[], None],
+    ) -> None:
+        self.gap = gap
+        self.in_doubt: Batch | None = None
+        """A batch whose reply is awaited or lost: to be sent again until it is answered."""
+        self._fence = fence
+        self._ledger = ledger
+        self._names = names
+        self._subscription = subscription
+        self._hints = hints
+        self._scan = scan
+        self._outbox = outbox
+        self._wake = wake
+        self._clock = clock
+        self._telemetry = telemetry
+        self._healthy = healthy
+        self._schedule = schedule
+        self._seq = 0
+        self._scripts = 0
+        self._touched_at = clock.monotonic()
+        self._walking = False
+        self._closing = False
+        self._seen_ms: int | None = None
+
+    async def run(self) -> NoReturn:
+        """Work until the epoch ends. Raises EpochEnded, NotConnected or Refused."""
+        try:
+            while True:
+                await self._idle()
+                if batch := self._hints.batch():
+                    await self._apply(batch)
+                self._subscription.took(self._hints.bytes_taken)
+                self._scan.took()
+                self._finish_round()
+                if self._hints.round is None and self._touch_in() <= 0:
+                    await self._touch()
+                elif not batch:
+                    self._check_subscription()
+                    await asyncio.sleep(0)
+        except Fenced as error:
+            raise EpochEnded(f"lease lost: {error}") from error
+        except OwnKeyLostError as error:
+            raise EpochEnded(str(error)) from error
+
+    # When.
+
+    async def _idle(self) -> None:
+        """Return when there is something to do, or may be."""
+        self._wake.clear()
+        if self._hints.waiting or self._subscription.ended is not None:
+            return
+        delay = self._touch_in()
+        if self._hints.round is not None:
+            delay = self._touched_at + MARK_DEADLINE - self._clock.monotonic()
+            if delay <= 0:
+                raise EpochEnded(f"notifications are mute: a mark did not come back within {MARK_DEADLINE:g} s")
+        if delay > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._wake.wait()
+
+    def _check_subscription(self) -> None:
+        """End with the subscription, but only when all that it received is handled."""
+        if self._subscription.ended is not None and not self._hints.waiting:
+            raise EpochEnded(self._subscription.ended)
+
+    def _touch_in(self) -> float:
+        """Seconds until the next touch."""
+        heartbeat = self._schedule.heartbeat_in()
+        if self._outbox.full():
+            return heartbeat
+        if self.gap.cursor is not None or self._gap_closable():
+            return 0
+        due = self._schedule.due_in()
+        return heartbeat if due is None else min(heartbeat, due)
+
+    def _gap_closable(self) -> bool:
+        """Whether a gap is open, and nothing but a last mark is missing for it to be closed."""
+        lowest = self._schedule.lowest_ms
+        return (
+            self.gap.open
+            and self.gap.cursor is None
+            and self._scan.complete
+            and not self._hints.found
+            and (lowest is None or lowest >= self.gap.start_ms)
+        )
+
+    # What.
+
+    async def _apply(self, operations: list[bytes]) -> None:
+        self._seq += 1
+        mark = self._next_mark()
+        self.in_doubt = Batch(self._fence, self._seq, self.gap.start_ms, mark, operations)
+        applied = await self._ledger.apply(self.in_doubt)
+        self.in_doubt = None
+        if applied is None:
+            raise EpochEnded("lease lost: the ledger says that a batch was applied before it was sent")
+        self._hints.applied(mark, applied)
+        self._learn(applied.state)
+        if applied.by_notification or applied.by_sweep:
+            self._outbox.added()
+        self.gap.applied(applied)
+        self._telemetry.batch_applied(applied.by_notification, applied.by_sweep)
+
+    async def _touch(self) -> None:
+        """Touch what is due or, in turn with it while a gap is open, the next part of the whole ledger."""
+        full = self._outbox.full()
+        limit = 0 if full else TOUCH_KEYS
+        due = self._schedule.due_in()
+        overdue = due is not None and due <= 0
+        self._walking = not full and self.gap.cursor is not None and not (overdue and self._walking)
+        self._closing = self._gap_closable()
+        mark = self._next_mark()
+        touched = await self._ledger.touch(
+            fence=self._fence,
+            mode="walk" if self._walking else "due",
+            limit=limit,
+            cursor=self.gap.cursor or b"0",
+            mark=mark,
+            seen_ms=self._seen_ms,
+        )
+        self._touched_at = self._clock.monotonic()
+        self._schedule.touched()
+        self._learn(touched.state)
+        self._hints.touched(mark, touched, limit)
+        if self._walking:
+            self.gap.walked(touched.cursor)
+
+    def _finish_round(self) -> None:
+        finished = self._hints.finished_round()
+        if finished is None:
+            return
+        lowest = self._schedule.lowest_ms
+        if finished.complete and lowest is not None and lowest < finished.redis_ms:
+            self._schedule.hold_back()
+        if self._closing and self.gap.open:
+            self.gap.close()
+            self._telemetry.gap_closed(self.gap.recovered, self.gap.ambiguous)
+        if not self.gap.open:
+            self._seen_ms = finished.redis_ms
+        self._healthy()
+        self._telemetry.mark_returned()
+
+    def _learn(self, state: State) -> None:
+        self._schedule.learn(state)
+        self._outbox.depth = state.depth
+        self._telemetry.ledger_seen(state.size, state.depth)
+
+    def _next_mark(self) -> bytes:
+        self._scripts += 1
+        return self._names.mark(self._fence, self._scripts)

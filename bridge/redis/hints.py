@@ -1,0 +1,176 @@
+"""From hints to operations: what each notification means for the ledger, given what the bridge knows by now.
+
+Pure: no I/O, no clock. The rules are those of the ledger protocol:
+
+* Hints are handled in the order in which Redis sent them.
+* What a touch saw is *resolved* where its mark stands in the stream: every hint of a key that it expired stands before.
+* Keys that a batch wrote are *ahead* of the stream until that batch's mark comes back: older hints of them, still on
+  their way, may not undo what was read later than they were sent.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from bridge.redis.channels import Kind
+from bridge.redis.ledger import Applied, Touched
+from bridge.redis.names import Names
+
+BATCH_KEYS = 500
+"""Operations in one script: a bound on how long it keeps Redis busy (about 2 ms), far below what Lua can unpack."""
+BATCH_BYTES = 1024 * 1024
+"""Bytes of keys in one script, give or take one key."""
+LOOK_LIMIT = 5_000
+"""Hints looked at for one batch before the event loop turns: most may be of others' keys, or of keys in it already."""
+
+Seen = tuple[bytes, bytes, bytes]
+"""Score, `gone` or `alive`, `1` (due) or `0`: the arguments of a resolve."""
+
+
+class OwnKeyLostError(Exception):
+    """One of the bridge's own keys was deleted, evicted or moved away by somebody else; the message names it."""
+
+
+@dataclass(slots=True)
+class Round:
+    """One touch, until what it saw is resolved."""
+
+    mark: bytes
+    redis_ms: int
+    """When Redis ran it."""
+    complete: bool
+    """Whether it saw all that was due, not only as much as one script may."""
+    marked: bool = False
+    """Whether its mark has come back."""
+    pending: dict[bytes, Seen] = field(default_factory=dict)
+    """What it saw, less what an `expired` hint before the mark has settled."""
+
+
+class Hints:
+    """The bridge's knowledge of the stream, in one epoch."""
+
+    def __init__(self, names: Names, kinds: Mapping[bytes, Kind], matches: Callable[[bytes], object] | None) -> None:
+        self.stream: deque[tuple[bytes, bytes]] = deque()
+        """Channel and key of every hint that is not handled yet."""
+        self.found: deque[bytes] = deque()
+        """Keys that a scan found: handled like a notification that they appeared."""
+        self.round: Round | None = None
+        """The touch that is not resolved yet. At most one at a time."""
+        self.bytes_taken = 0
+        """Bytes of all keys taken from the stream so far."""
+        self._own_prefix = names.own_prefix
+        self._vital = {names.deadlines, names.lease, names.outbox}
+        self._deadlines = names.deadlines
+        self._kinds = kinds
+        self._matches = matches
+        self._resolving: deque[tuple[bytes, Seen]] = deque()
+        self._ahead: dict[bytes, int] = {}
+        self._marks: dict[bytes, tuple[bytes, ...]] = {}
+        self._own_deletions = 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is anything to make a batch of."""
+        return bool(self.stream or self.found or self._resolving)
+
+    def touched(self, mark: bytes, touched: Touched, limit: int) -> None:
+        """A touch of up to `limit` keys was made; its mark is on its way."""
+        pending = {key: (score, seen, due) for key, score, seen, due in touched.seen}
+        self.round = Round(mark, touched.state.now_us // 1000, len(pending) < limit, pending=pending)
+
+    def applied(self, mark: bytes, applied: Applied) -> None:
+        """A batch was applied; its mark, if it left one, is on its way."""
+        if applied.ahead:
+            self._marks[mark] = tuple(applied.ahead)
+            for key in applied.ahead:
+                self._ahead[key] = self._ahead.get(key, 0) + 1
+        self._own_deletions += applied.emptied
+
+    def finished_round(self) -> Round | None:
+        """The round, once all of it is resolved and applied; None until then. To be asked after each batch."""
+        finished = self.round
+        if finished is None or not finished.marked or self._resolving:
+            return None
+        self.round = None
+        return finished
+
+    def batch(self) -> list[bytes]:
+        """The arguments of the next batch: resolves whose mark has come, hints in order, then what appeared.
+
+        Raises OwnKeyLostError.
+        """
+        operations: list[bytes] = []
+        appeared: dict[bytes, None] = {}
+        stream, matches = self.stream, self._matches
+        count = size = looked = 0
+        while count < BATCH_KEYS and size < BATCH_BYTES and looked < LOOK_LIMIT:
+            looked += 1
+            if self._resolving:
+                key = self._resolve(operations)
+            elif stream:
+                channel, key = stream.popleft()
+                self.bytes_taken += len(key)
+                kind = self._kinds[channel]
+                if key.startswith(self._own_prefix):
+                    self._own(key, kind)
+                    continue
+                if matches is not None and not matches(key):
+                    continue
+                if kind is Kind.APPEARED:
+                    if key in appeared:
+                        continue
+                    appeared[key] = None
+                else:
+                    self._ended(key, kind, operations)
+            else:
+                break
+            count += 1
+            size += len(key)
+        while self.found and count < BATCH_KEYS and size < BATCH_BYTES:
+            key = self.found.popleft()
+            appeared[key] = None
+            count += 1
+            size += len(key)
+        for key in appeared:
+            operations += (b"p", key)
+        return operations
+
+    def _ended(self, key: bytes, kind: Kind, operations: list[bytes]) -> None:
+        """The key expired, or is gone otherwise."""
+        if key in self._ahead:
+            # The entry knows of a later life of the key. An expiration is still one; a deletion is nothing any more.
+            if kind is Kind.EXPIRED:
+                operations += (b"X", key)
+        elif kind is Kind.EXPIRED:
+            operations += (b"x", key)
+            if self.round is not None:
+                self.round.pending.pop(key, None)  # claimed by this: nothing is left to resolve
+        else:
+            operations += (b"d", key)
+
+    def _resolve(self, operations: list[bytes]) -> bytes:
+        key, (score, seen, due) = self._resolving.popleft()
+        if self._matches is not None and not self._matches(key):
+            operations += (b"f", key)
+        elif key not in self._ahead:
+            operations += (b"r", key, score, seen, due)
+        return key
+
+    def _own(self, key: bytes, kind: Kind) -> None:
+        """One of the bridge's own keys: a mark, or a sign that somebody took away what the bridge lives on."""
+        if kind is Kind.APPEARED:
+            return
+        if self.round is not None and key == self.round.mark:
+            self.round.marked = True
+            self._resolving.extend(self.round.pending.items())
+            self.round.pending = {}
+        elif (keys := self._marks.pop(key, None)) is not None:
+            for ahead in keys:
+                self._ahead[ahead] -= 1
+                if not self._ahead[ahead]:
+                    del self._ahead[ahead]
+        elif key == self._deadlines and kind is Kind.GONE and self._own_deletions:
+            self._own_deletions -= 1  # a batch of ours removed the last entry
+        elif key in self._vital:
+            name = key.rpartition(b":")[2].decode()
+            raise OwnKeyLostError(f"the bridge's own key {name} was deleted, evicted or moved away")

@@ -1,0 +1,156 @@
+"""What people want to know of a Redis server and of the bridge's own keys there. For the commands, not for the service.
+
+Guarantees: nothing is changed; no user key is returned. Where the server will not tell something (a narrow ACL, a
+managed service without CONFIG), the answer is None. What is read together is not one atomic moment.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from redis.asyncio import Redis
+
+from bridge.errors import Refused
+from bridge.redis.channels import channels
+from bridge.redis.connection import Endpoint, conversation
+from bridge.redis.names import Names
+from bridge.redis.requirements import Server, inspect, notification_flags
+from bridge.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseState:
+    """The lease, held or not."""
+
+    holder: str | None
+    """None: it was released."""
+    until_ms: int
+    fence: int
+    seen_ms: int | None
+    """Up to when every notification was handled; None before the first epoch got that far."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The bridge's own keys in one database. Times are Unix milliseconds on Redis's clock."""
+
+    now_ms: int
+    ledger_size: int
+    next_deadline_ms: int | None
+    outbox_entries: int
+    outbox_expirations: int | None
+    """None where the lease, which counts them, does not exist."""
+    outbox_oldest_ms: int | None
+    """When the oldest entry of the outbox was claimed."""
+    dead_letters: int
+    lease: LeaseState | None
+    """None: no bridge has run here, or its lease was lost."""
+
+
+class Inspector:
+    """Looks at the Redis of `settings`. Every method but `close` raises NotConnected or Refused."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.endpoint = Endpoint.of(settings)
+        self.names = Names(settings.namespace, self.endpoint.db)
+        self.client: Redis = self.endpoint.client(connections=2)
+
+    @property
+    def user(self) -> str:
+        """The ACL user that we log in as."""
+        return self.endpoint.credentials()[0] or "default"
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self.client.aclose()
+
+    async def connect(self) -> None:
+        """Connect and log in: TIME is the least that the bridge may ask for."""
+        await self.now_ms()
+
+    async def now_ms(self) -> int:
+        """Redis's clock."""
+        async with conversation(self.endpoint):
+            seconds, microseconds = await self.client.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    async def clock_ahead(self) -> float:
+        """Seconds by which Redis's clock is ahead of ours; wrong by half a round trip at most."""
+        asked = time.time()
+        redis_ms = await self.now_ms()
+        return redis_ms / 1000 - (asked + time.time()) / 2
+
+    async def server(self) -> Server | None:
+        """What the server says of itself."""
+        try:
+            return await inspect(self.client, self.endpoint)
+        except Refused:
+            return None
+
+    async def flags(self) -> str | None:
+        """The value of `notify-keyspace-events`."""
+        return await notification_flags(self.client, self.endpoint)
+
+    async def info(self, section: str) -> Mapping[str, object] | None:
+        """One section of INFO."""
+        try:
+            async with conversation(self.endpoint):
+                return cast("Mapping[str, object]", await self.client.info(section))
+        except Refused:
+            return None
+
+    async def directive(self, name: str) -> str | None:
+        """The value of a directive of the configuration; None also where the server has no such directive."""
+        try:
+            async with conversation(self.endpoint):
+                found = cast("Mapping[bytes | str, bytes | str]", await self.client.config_get(name))
+        except Refused:
+            return None
+        value = next(iter(found.values()), None)
+        return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+    async def subscribers(self) -> int:
+        """How many connections are subscribed to the channel on which Redis tells of expirations."""
+        channel = next(iter(channels(self.endpoint.db)))
+        async with conversation(self.endpoint):
+            reply = await self.client.pubsub_numsub(channel)
+        return int(reply[0][1])
+
+    async def state(self) -> State:
+        """The bridge's own keys. Uses only commands that the bridge itself needs."""
+        names = self.names
+        pipeline = self.client.pipeline(transaction=False)
+        pipeline.time()
+        pipeline.zcard(names.deadlines)
+        pipeline.zrange(names.deadlines, 0, 0, withscores=True)
+        pipeline.xlen(names.outbox)
+        pipeline.xrange(names.outbox, count=1)
+        pipeline.xlen(names.dead)
+        pipeline.hmget(names.lease, "holder", "until", "fence", "seen_ms", "depth")
+        async with conversation(self.endpoint):
+            clock, size, lowest, entries, oldest, dead, fields = await pipeline.execute()
+        lease = cast("list[bytes | None]", fields)
+        return State(
+            now_ms=int(clock[0]) * 1000 + int(clock[1]) // 1000,
+            ledger_size=size,
+            next_deadline_ms=int(lowest[0][1]) if lowest else None,
+            outbox_entries=entries,
+            outbox_expirations=int(lease[4]) if lease[4] is not None else None,
+            outbox_oldest_ms=int(oldest[0][1][b"at"]) if oldest else None,
+            dead_letters=dead,
+            lease=_lease(lease),
+        )
+
+
+def _lease(fields: list[bytes | None]) -> LeaseState | None:
+    holder, until, fence, seen = fields[:4]
+    if fence is None:
+        return None
+    return LeaseState(
+        holder=holder.decode(errors="replace") if holder else None,
+        until_ms=int(until or 0),
+        fence=int(fence),
+        seen_ms=int(seen) if seen else None,
+    )

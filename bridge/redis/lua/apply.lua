@@ -1,0 +1,176 @@
+-- Handle one batch of hints: the one place where the ledger is changed and expirations are claimed.
+--
+-- KEYS  deadlines, lease, outbox, mark
+-- ARGV  fence, sequence number, gap start in ms (0: no gap is open), then operations in stream order:
+--       x key                   `expired` notified
+--       X key                   `expired` notified, while the key is ahead
+--       d key                   deleted, evicted, renamed or moved away (not sent if the key is ahead)
+--       r key score seen due    resolve what a touch saw; stands where its mark stood (not sent if the key is ahead)
+--       f key                   forget: BRIDGE_KEYS does not match it any more
+--       p key                   appeared, or its TTL changed; deduplicated, at the end of the batch; also what a scan found
+-- Reply {now in µs, lowest score or '', ledger size, outbox depth, claimed by notification, claimed by sweep,
+--        of these: deadline within the gap, ambiguous, 1 if the ledger was emptied (Redis then notifies its `del`),
+--        keys that are ahead}
+--       or 'DONE': this sequence number was applied before, and its reply was lost
+-- Error FENCED, LEASELOST
+--
+-- A key is *ahead* when this script read it alive and wrote it: the script then knows more than the hints still on
+-- their way. It stays ahead until this script's mark has come back in the stream.
+--
+-- Every score written was read in this call (so it is not past); every score claimed is past. Hence no (key, deadline)
+-- is claimed twice. Lua has no rollback: nothing behind the first write can fail, and a call is bounded by its caller.
+local lease = redis.call('HMGET', KEYS[2], 'fence', 'seq')
+if not lease[1] then return redis.error_reply('LEASELOST the lease is gone') end
+if lease[1] ~= ARGV[1] then return redis.error_reply('FENCED another epoch holds the lease') end
+if (tonumber(lease[2]) or 0) >= tonumber(ARGV[2]) then return 'DONE' end
+
+local call, deadlines, argv = redis.call, KEYS[1], ARGV
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local gap_start = tonumber(argv[3])
+local scores, changed, ahead, claims = {}, {}, {}, {}
+local by_notification, by_sweep, in_gap, ambiguous = 0, 0, 0, 0
+
+local function entry(key) -- the entry's score as changed so far, or false
+  local score = scores[key]
+  if score == nil then
+    score = tonumber(call('ZSCORE', deadlines, key)) or false
+    scores[key] = score
+  end
+  return score
+end
+
+local function write(key, score)
+  if scores[key] ~= score then
+    scores[key] = score
+    changed[key] = true
+  end
+end
+
+local function follow(key, deadline) -- let the entry be what was read of the key just now
+  if deadline > 0 then
+    -- Rewriting the same deadline changes nothing that a hint on its way could contradict.
+    if scores[key] ~= deadline then ahead[key] = true end
+    write(key, deadline)
+  else
+    write(key, false)
+    ahead[key] = nil
+  end
+end
+
+local function claim(key, deadline, via)
+  local n = #claims
+  claims[n + 1], claims[n + 2], claims[n + 3] = key, deadline, via
+  if deadline and deadline < gap_start then in_gap = in_gap + 1 end
+end
+
+local operations = {}
+
+function operations.x(key)
+  by_notification = by_notification + 1
+  local score = entry(key)
+  if ahead[key] then -- by a resolve before it in this batch
+    claim(key, false, 'n')
+  elseif score and score < now then
+    claim(key, score, 'n')
+    if score < gap_start then ambiguous = ambiguous + 1 end
+    write(key, false)
+  else
+    claim(key, false, 'n')
+    write(key, false)
+  end
+end
+
+function operations.X(key)
+  by_notification = by_notification + 1
+  claim(key, false, 'n')
+end
+
+function operations.d(key)
+  if ahead[key] then return end
+  local score = entry(key)
+  if score and score < gap_start then ambiguous = ambiguous + 1 end
+  write(key, false)
+end
+
+function operations.f(key)
+  entry(key)
+  write(key, false)
+  ahead[key] = nil
+end
+
+function operations.r(key, was, seen, due)
+  local score = entry(key)
+  if score ~= tonumber(was) or ahead[key] then return end
+  due = due == '1'
+  if due and score >= now then return end -- the clock went back
+  local deadline = call('PEXPIRETIME', key)
+  if seen == 'gone' then
+    if due then
+      by_sweep = by_sweep + 1
+      claim(key, score, 's')
+    end
+    follow(key, deadline)
+  elseif deadline ~= -2 then
+    if score < gap_start and deadline ~= score then ambiguous = ambiguous + 1 end
+    follow(key, deadline)
+  end -- seen alive and gone now: its hint stands behind the mark, and decides
+end
+
+function operations.p(key)
+  local deadline = call('PEXPIRETIME', key)
+  if deadline > 0 then
+    local score = entry(key)
+    -- A due entry is changed only by a claim or a resolve.
+    if not score or score >= now or score == deadline then follow(key, deadline) end
+  elseif deadline == -1 then
+    local score = entry(key)
+    if score and score >= now then write(key, false) end
+  end
+end
+
+local i, last = 4, #argv
+while i <= last do
+  local op = argv[i]
+  if op == 'r' then
+    operations.r(argv[i + 1], argv[i + 2], argv[i + 3], argv[i + 4])
+    i = i + 5
+  else
+    operations[op](argv[i + 1])
+    i = i + 2
+  end
+end
+
+call('DEL', KEYS[4]) -- a first write that passes at maxmemory; those behind it then pass, too
+local depth
+if #claims > 0 then
+  call('XADD', KEYS[3], argv[1] .. '-' .. argv[2], 'claims', cmsgpack.pack(claims), 'at', string.format('%.0f', now))
+  depth = call('HINCRBY', KEYS[2], 'depth', #claims / 3)
+else
+  depth = tonumber(call('HGET', KEYS[2], 'depth')) or 0
+end
+call('HSET', KEYS[2], 'seq', argv[2])
+
+local record, forget, known = {}, {}, {}
+for key in pairs(changed) do
+  local score = scores[key]
+  if score then
+    record[#record + 1] = string.format('%.0f', score)
+    record[#record + 1] = key
+  else
+    forget[#forget + 1] = key
+  end
+end
+if #record > 0 then call('ZADD', deadlines, unpack(record)) end
+local removed = #forget > 0 and call('ZREM', deadlines, unpack(forget)) or 0
+for key in pairs(ahead) do known[#known + 1] = key end
+if #known > 0 then
+  call('SET', KEYS[4], '')
+  call('DEL', KEYS[4])
+end
+local size = call('ZCARD', deadlines)
+local lowest = call('ZRANGE', deadlines, 0, 0, 'WITHSCORES')
+return {
+  time[1] * 1000000 + time[2], lowest[2] or '', size, depth, by_notification, by_sweep, in_gap, ambiguous,
+  (removed > 0 and size == 0) and 1 or 0, known,
+}

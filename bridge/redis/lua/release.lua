@@ -1,0 +1,10 @@
+-- Give the lease up, so that a standby need not wait for its end.
+--
+-- KEYS  lease
+-- ARGV  fence
+-- Reply 1, or 0 where the lease is no longer ours
+if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[1] then
+  return 0
+end
+redis.call('HSET', KEYS[1], 'holder', '', 'until', '0')
+return 1

@@ -1,0 +1,24 @@
+-- Remove from the outbox what is done with, and keep its dead letters in the same step. Settling again does nothing.
+--
+-- KEYS  outbox, lease, dead
+-- ARGV  (entry id, number of claims, number of dead letters, (id, key, deadline_ms or '', observed_ms, via, reason)*)*
+-- Reply {outbox depth, dead letters waiting}
+local settled, i = 0, 1
+while i <= #ARGV do
+  local removed = redis.call('XDEL', KEYS[1], ARGV[i]) == 1
+  if removed then settled = settled + ARGV[i + 1] end
+  local letters = tonumber(ARGV[i + 2])
+  i = i + 3
+  for _ = 1, letters do
+    if removed then
+      redis.call('XADD', KEYS[3], '*', 'id', ARGV[i], 'key', ARGV[i + 1], 'deadline_ms', ARGV[i + 2],
+        'observed_ms', ARGV[i + 3], 'via', ARGV[i + 4], 'reason', ARGV[i + 5])
+    end
+    i = i + 6
+  end
+end
+local depth = tonumber(redis.call('HGET', KEYS[2], 'depth')) or 0
+if settled > 0 and redis.call('EXISTS', KEYS[2]) == 1 then
+  depth = redis.call('HINCRBY', KEYS[2], 'depth', -settled)
+end
+return {depth, redis.call('XLEN', KEYS[3])}

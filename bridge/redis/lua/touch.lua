@@ -1,0 +1,46 @@
+-- Touch keys, so that Redis expires *now* what is past its deadline, and put a mark behind the notifications of that.
+-- Changes no entry of the ledger: what was seen here is resolved (apply.lua) when the mark comes back in the stream.
+-- Also the holder's sign of life: it extends the lease.
+--
+-- KEYS  deadlines, lease, mark
+-- ARGV  fence, 'due' | 'walk', limit, cursor, lease time to live in ms, seen_ms or ''
+--       due:  the first `limit` entries whose deadline is past
+--       walk: about `limit` entries of the whole ledger, from `cursor`
+-- Reply {now in µs, next cursor, lowest score or '', ledger size, outbox depth,
+--        {key, score, 'gone' | 'alive', '1' due | '0' not due, ...}}        what is due, gone, or both
+-- Error FENCED, LEASELOST
+--
+-- The mark also makes this a *write* script. A script that only reads runs during CLIENT PAUSE WRITE, and would then be
+-- told that a key is gone which Redis has neither deleted nor announced.
+local fence = redis.call('HMGET', KEYS[2], 'fence', 'depth')
+if not fence[1] then return redis.error_reply('LEASELOST the lease is gone') end
+if fence[1] ~= ARGV[1] then return redis.error_reply('FENCED another epoch holds the lease') end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+redis.call('DEL', KEYS[3]) -- a first write that passes at maxmemory; those behind it then pass, too
+local entries, cursor = nil, '0'
+if ARGV[2] == 'due' then
+  entries = redis.call('ZRANGE', KEYS[1], '-inf', '(' .. string.format('%.0f', now), 'BYSCORE', 'LIMIT', 0, ARGV[3], 'WITHSCORES')
+else
+  local page = redis.call('ZSCAN', KEYS[1], ARGV[4], 'COUNT', ARGV[3])
+  cursor, entries = page[1], page[2]
+end
+
+local seen = {}
+for i = 1, #entries, 2 do
+  local due = tonumber(entries[i + 1]) < now
+  local gone = redis.call('PEXPIRETIME', entries[i]) == -2
+  if due or gone then
+    local n = #seen
+    seen[n + 1], seen[n + 2] = entries[i], entries[i + 1]
+    seen[n + 3], seen[n + 4] = gone and 'gone' or 'alive', due and '1' or '0'
+  end
+end
+
+redis.call('HSET', KEYS[2], 'until', string.format('%.0f', now + ARGV[5]))
+if ARGV[6] ~= '' then redis.call('HSET', KEYS[2], 'seen_ms', ARGV[6]) end
+redis.call('SET', KEYS[3], '')
+redis.call('DEL', KEYS[3])
+local lowest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+return {time[1] * 1000000 + time[2], cursor, lowest[2] or '', redis.call('ZCARD', KEYS[1]), tonumber(fence[2]) or 0, seen}

@@ -1,0 +1,44 @@
+"""The names of the bridge's own keys: they are part of the outside contract."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The keys of one shard of one database. The braces are a hash tag: in a cluster all of them share a slot."""
+
+    namespace: str
+    db: int
+    shard: int = 0
+
+    @property
+    def own_prefix(self) -> bytes:
+        """What every key of every bridge of this namespace begins with: such keys are never treated as a user's."""
+        return b"{%b:" % self.namespace.encode()
+
+    @property
+    def deadlines(self) -> bytes:
+        """Sorted set: the deadline ledger. Member = key, score = deadline in ms."""
+        return self._key(b"deadlines")
+
+    @property
+    def outbox(self) -> bytes:
+        """Stream: claimed expirations that the broker has not acked."""
+        return self._key(b"outbox")
+
+    @property
+    def lease(self) -> bytes:
+        """Hash: who may change the ledger now (`acquire.lua`)."""
+        return self._key(b"lease")
+
+    @property
+    def dead(self) -> bytes:
+        """Stream: what the broker will never take, with the reason."""
+        return self._key(b"dead")
+
+    def mark(self, fence: int, number: int) -> bytes:
+        """A key that lives within one script only: its `del` notification is that script's place in the stream."""
+        return self._key(b"mark:%d-%d" % (fence, number))
+
+    def _key(self, name: bytes) -> bytes:
+        return b"{%b:%d:%d}:%b" % (self.namespace.encode(), self.db, self.shard, name)

@@ -1,0 +1,79 @@
+"""The reconcile scan: finds keys that carry a deadline of which the ledger does not know.
+
+It only collects keys. They are read and recorded by the epoch's own batches, in one atomic script like every other
+hint, so a scan can never overwrite what a later notification said. One scan at the start of each epoch, then every
+`BRIDGE_SCAN_INTERVAL` seconds.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from bridge.clock import Clock
+from bridge.redis.ledger import Ledger
+from bridge.telemetry.events import Telemetry
+
+SCAN_COUNT = 500
+"""Keys in one SCAN call: a bound on how long it keeps Redis busy (0.2–0.3 µs a key)."""
+
+
+class Scan:
+    """The scans of one epoch. Keys go into `found`; who takes them from there calls `took`."""
+
+    def __init__(  # noqa: PLR0913 - what it reads, what it leaves out, whom it wakes
+        self,
+        ledger: Ledger,
+        found: deque[bytes],
+        *,
+        match: bytes | None,
+        matches: Callable[[bytes], object] | None,
+        own_prefix: bytes,
+        interval: float,
+        wake: asyncio.Event,
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        self.complete = False
+        """Whether the keyspace was gone through at least once."""
+        self._ledger = ledger
+        self._found = found
+        self._match = match
+        self._matches = matches
+        self._own_prefix = own_prefix
+        self._interval = interval
+        self._wake = wake
+        self._room = asyncio.Event()
+        self._clock = clock
+        self._telemetry = telemetry
+
+    async def run(self) -> None:
+        """Scan at once, then at every interval. Returns after the first scan where the interval is 0."""
+        while True:
+            started = self._clock.monotonic()
+            keys = await self._once()
+            self.complete = True
+            self._wake.set()
+            self._telemetry.scan_completed(keys, self._clock.monotonic() - started)
+            if not self._interval:
+                return
+            await self._clock.sleep(self._interval)
+
+    def took(self) -> None:
+        """Keys may have been taken out of `found`."""
+        if not self._found:
+            self._room.set()
+
+    async def _once(self) -> int:
+        cursor, count = 0, 0
+        own, matches = self._own_prefix, self._matches
+        while True:
+            cursor, keys = await self._ledger.scan(cursor, self._match, SCAN_COUNT)
+            users = [key for key in keys if not key.startswith(own) and (matches is None or matches(key))]
+            if users:
+                count += len(users)
+                self._room.clear()
+                self._found.extend(users)
+                self._wake.set()
+                await self._room.wait()
+            if not cursor:
+                return count

@@ -1,0 +1,244 @@
+"""The source of one shard: one epoch after the other, for as long as the process lives.
+
+The order of each: server inspected → batch in doubt of the last epoch sent again → lease under a new fence →
+subscription confirmed → gap opened → epoch. It ends for a reason, and the next begins, after a back-off that is reset
+only once a mark has come back: a connection alone proves nothing.
+"""
+
+import asyncio
+from contextlib import suppress
+
+from bridge.backoff import Backoff
+from bridge.clock import Clock
+from bridge.errors import NotConnected, Refused
+from bridge.expiration import Identity
+from bridge.redis.channels import channels, missing_flags
+from bridge.redis.connection import Endpoint, Fenced
+from bridge.redis.epoch import Epoch, EpochEnded
+from bridge.redis.gap import Gap
+from bridge.redis.hints import Hints
+from bridge.redis.ledger import Batch, Lease, Ledger
+from bridge.redis.names import Names
+from bridge.redis.outbox import Outbox
+from bridge.redis.patterns import matcher, scan_match
+from bridge.redis.requirements import add_flags, flags_missing, inspect, notification_flags, require
+from bridge.redis.scan import Scan
+from bridge.redis.schedule import Schedule
+from bridge.redis.subscription import Subscription, subscribe
+from bridge.settings import Settings
+from bridge.tasks import run_together
+from bridge.telemetry.events import Telemetry
+
+STANDBY_POLL = 0.5
+"""Seconds between a standby's attempts to take the lease."""
+RESEND_PAUSE = 1.0
+"""Seconds, at most, between attempts to have a batch in doubt answered."""
+FLAGS_CHECK = 5.0
+"""Seconds between looks at notify-keyspace-events, which somebody may have changed."""
+
+
+class RedisSource:
+    """Finds expirations and claims them into the outbox, until it is stopped."""
+
+    def __init__(
+        self, settings: Settings, endpoint: Endpoint, instance: str, clock: Clock, telemetry: Telemetry
+    ) -> None:
+        self._settings = settings
+        self._endpoint = endpoint
+        self._instance = instance
+        self._clock = clock
+        self._telemetry = telemetry
+        self._client = endpoint.client()
+        self._names = Names(settings.namespace, endpoint.db)
+        self._ledger = Ledger(self._client, endpoint, self._names)
+        self.outbox = Outbox(self._ledger, Identity(settings.source, endpoint.db), settings.outbox_limit, telemetry)
+        self._backoff = Backoff()
+        self._stopping = asyncio.Event()
+        self._subscription: Subscription | None = None
+        self._in_doubt: Batch | None = None
+        self._fence: int | None = None
+        self._cause = "start"
+        self._served = False
+        self._schedule = Schedule(clock)
+
+    @property
+    def db(self) -> int:
+        """The number of the database."""
+        return self._endpoint.db
+
+    def redis_ms(self) -> float:
+        """Redis's clock now, in ms, as the last reply told it."""
+        return self._schedule.redis_ms()
+
+    async def run(self) -> None:
+        """Work until `stop`. Raises Refused where Redis never served us: somebody has to mend the settings."""
+        while not self._stopping.is_set():
+            try:
+                await self._epoch()
+            except EpochEnded as error:
+                self._ended(str(error))
+                await self._pause(self._backoff.next())
+            except NotConnected as error:
+                self._ended(str(error))
+                await self._pause(self._backoff.next(), str(error))
+            except Refused as error:
+                if not self._served:
+                    raise
+                self._ended(str(error))
+                await self._pause(self._backoff.next(), str(error), refused=True)
+        await self._resend()
+
+    def stop(self) -> None:
+        """Handle what was received, and let `run` return."""
+        self._stopping.set()
+        if self._subscription is not None:
+            self._subscription.end("shutting down")
+
+    async def close(self) -> None:
+        """Release the lease, so that a standby takes over at once, and give the connections back."""
+        if self._fence is not None:
+            with suppress(NotConnected, Refused):
+                await self._ledger.release(self._fence)
+                self._telemetry.lease_released()
+        with suppress(OSError):
+            await self._client.aclose()
+
+    # One epoch.
+
+    async def _epoch(self) -> None:
+        await self._inspect()
+        await self._resend()
+        lease = await self._acquire()
+        if lease is None:
+            return
+        wake = asyncio.Event()
+        settings, names, kinds = self._settings, self._names, channels(self._endpoint.db)
+        matches = matcher(settings.keys)
+        hints = Hints(names, kinds, matches)
+        subscription = await subscribe(self._endpoint, list(kinds), hints.stream, wake.set, self._clock)
+        self._subscription = subscription
+        try:
+            gap = await self._open_gap(lease)
+            scan = Scan(
+                self._ledger,
+                hints.found,
+                match=scan_match(settings.keys),
+                matches=matches,
+                own_prefix=names.own_prefix,
+                interval=settings.scan_interval,
+                wake=wake,
+                clock=self._clock,
+                telemetry=self._telemetry,
+            )
+            epoch = Epoch(
+                lease.fence,
+                gap,
+                ledger=self._ledger,
+                names=names,
+                subscription=subscription,
+                hints=hints,
+                scan=scan,
+                schedule=self._schedule,
+                outbox=self.outbox,
+                wake=wake,
+                clock=self._clock,
+                telemetry=self._telemetry,
+                healthy=self._healthy,
+            )
+            if self._stopping.is_set():
+                return
+            try:
+                await run_together(
+                    {
+                        "epoch": epoch.run(),
+                        "subscription-watch": subscription.watch(),
+                        "scan": scan.run(),
+                        "flags-watch": self._watch_flags(),
+                    }
+                )
+            finally:
+                self._in_doubt = epoch.in_doubt
+        finally:
+            self._subscription = None
+            subscription.end("the epoch is over")
+
+    async def _inspect(self) -> None:
+        """Raise unless this server can be worked with and notifies what is needed."""
+        require(await inspect(self._client, self._endpoint), self._endpoint)
+        flags = await notification_flags(self._client, self._endpoint)
+        if flags is None:
+            self._telemetry.flags_unreadable()
+        elif missing_flags(flags):
+            if self._settings.redis_notifications == "verify":
+                raise flags_missing(self._endpoint, flags, "BRIDGE_REDIS_NOTIFICATIONS=verify")
+            self._telemetry.flags_configured(flags, await add_flags(self._client, self._endpoint, flags))
+
+    async def _watch_flags(self) -> None:
+        """End the epoch when somebody takes away a notification flag."""
+        while True:
+            await self._clock.sleep(FLAGS_CHECK)
+            flags = await notification_flags(self._client, self._endpoint)
+            if flags is not None and (missing := missing_flags(flags)):
+                raise EpochEnded(f"notify-keyspace-events was changed to '{flags}', without {missing}")
+
+    async def _resend(self) -> None:
+        """Have the batch in doubt answered, whatever its epoch has come to: what it claims must not be lost."""
+        backoff = Backoff(most=RESEND_PAUSE)
+        while self._in_doubt is not None:
+            try:
+                await self._ledger.apply(self._in_doubt)
+            except NotConnected as error:
+                delay = backoff.next()
+                self._telemetry.redis_unavailable(str(error), delay)
+                await self._clock.sleep(delay)  # also while stopping: until the time to drain is over
+            except (Fenced, Refused):
+                self._in_doubt = None  # it can never be applied any more; the gap covers it
+            else:
+                self._in_doubt = None
+
+    async def _acquire(self) -> Lease | None:
+        """The lease, once it is ours; None when stopped before."""
+        awaited = None
+        while not self._stopping.is_set():
+            lease = await self._ledger.acquire(self._instance)
+            if isinstance(lease, Lease):
+                self._fence = lease.fence
+                self.outbox.open()
+                self._telemetry.lease_acquired(lease.fence, first=not lease.existed)
+                return lease
+            self._fence = None
+            self.outbox.hand_over()
+            if lease.holder != awaited:
+                awaited = lease.holder
+                self._telemetry.lease_awaited(lease.holder)
+            self._served = True
+            await self._pause(STANDBY_POLL)
+        return None
+
+    async def _open_gap(self, lease: Lease) -> Gap:
+        start_ms = await self._ledger.now_ms()
+        cause = self._cause
+        if not lease.existed and self._served:
+            cause = f"{cause}; the lease was gone (flushed, deleted or evicted)"
+        opened_ms = start_ms if lease.seen_ms is None else lease.seen_ms
+        self._telemetry.gap_opened(cause, opened_ms, start_ms)
+        return Gap(cause, opened_ms, start_ms)
+
+    def _healthy(self) -> None:
+        """A mark came back: the whole way works."""
+        self._served = True
+        self._backoff.reset()
+
+    def _ended(self, reason: str) -> None:
+        self._cause = reason
+        if not self._stopping.is_set():
+            self._telemetry.epoch_ended(reason)
+
+    async def _pause(self, seconds: float, reason: str | None = None, *, refused: bool = False) -> None:
+        """Sleep, unless stopped."""
+        if reason is not None and not self._stopping.is_set():
+            tell = self._telemetry.redis_refused if refused else self._telemetry.redis_unavailable
+            tell(reason, seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()

@@ -1,0 +1,204 @@
+"""Every internal event is one function here, which logs and counts. Nobody else logs or counts.
+
+Events that come once per batch only count, at the cost of a few bound metric children.
+"""
+
+from collections.abc import Sequence
+
+import structlog
+
+from bridge.telemetry.health import Health
+from bridge.telemetry.metrics import Metrics
+
+SUBSCRIPTION = "subscription"
+BROKER = "broker"
+OUTBOX = "outbox"
+
+
+class Telemetry:
+    """What happens in one process."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.health = Health()
+        self.health.unmet(SUBSCRIPTION, "starting")
+        self.health.unmet(BROKER, "starting")
+        self._log = structlog.get_logger()
+        self._by_notification = self.metrics.claimed.labels(via="notification")
+        self._by_sweep = self.metrics.claimed.labels(via="sweep")
+
+    # The process.
+
+    def bridge_started(self, version: str, **facts: object) -> None:
+        """The process has begun to work."""
+        self._log.info("bridge.started", version=version, **facts)
+
+    def bridge_stopping(self, signal: str) -> None:
+        """Asked to end: readiness goes first."""
+        self.health.unmet("shutdown", "shutting down")
+        self._log.info("bridge.stopping", signal=signal)
+
+    def bridge_stopped(self, depth: int, *, drained: bool) -> None:
+        """The process ends; `depth` expirations wait in the outbox for the next one."""
+        log = self._log.info if drained else self._log.warning
+        log("bridge.stopped", drained=drained, waiting_in_outbox=depth)
+
+    def close_timed_out(self, what: str) -> None:
+        """A part did not close in its time; the process ends all the same."""
+        self._log.warning("close.timed_out", what=what)
+
+    # The source.
+
+    def redis_unavailable(self, reason: str, retry_in: float) -> None:
+        """Redis cannot be reached or does not serve us; tried again in `retry_in` seconds."""
+        self.health.unmet(SUBSCRIPTION, reason)
+        self._log.warning("redis.unavailable", reason=reason, retry_in_seconds=round(retry_in, 2))
+
+    def redis_refused(self, reason: str, retry_in: float) -> None:
+        """Redis refuses what the bridge needs; somebody must mend it."""
+        self.health.unmet(SUBSCRIPTION, reason)
+        self._log.error("redis.refused", reason=reason, retry_in_seconds=round(retry_in, 2))
+
+    def flags_configured(self, before: str, after: str) -> None:
+        """notify-keyspace-events was changed by the bridge."""
+        self._log.info("notifications.configured", before=before, after=after)
+
+    def flags_unreadable(self) -> None:
+        """CONFIG is refused: marks are the only proof that notifications flow."""
+        self._log.warning("notifications.unverified", reason="CONFIG GET is refused; watching the stream instead")
+
+    def lease_awaited(self, holder: str) -> None:
+        """Another bridge holds the lease: standing by."""
+        self.metrics.lease_held.set(0)
+        self.health.unmet(SUBSCRIPTION, "standing by: another bridge holds the lease")
+        self._log.info("lease.awaited", holder=holder)
+
+    def lease_acquired(self, fence: int, *, first: bool) -> None:
+        """This bridge may change the ledger now."""
+        self.metrics.lease_held.set(1)
+        self._log.info("lease.acquired", fence=fence, first=first)
+
+    def lease_released(self) -> None:
+        """The lease was given up."""
+        self.metrics.lease_held.set(0)
+        self._log.info("lease.released")
+
+    def gap_opened(self, cause: str, opened_ms: int, until_ms: int) -> None:
+        """Notifications between these moments may have been missed. The subscription is confirmed."""
+        self.metrics.gaps.inc()
+        self.metrics.gap_open.set(1)
+        self._log.warning("gap.opened", cause=cause, opened_ms=opened_ms, span_ms=until_ms - opened_ms)
+
+    def gap_closed(self, recovered: int, ambiguous: int) -> None:
+        """The gap is reconciled."""
+        self.metrics.gap_open.set(0)
+        self.metrics.recovered.inc(recovered)
+        self.metrics.ambiguous.inc(ambiguous)
+        self._log.info("gap.closed", recovered=recovered, ambiguous=ambiguous)
+
+    def mark_returned(self) -> None:
+        """A mark came back: notifications flow, and all before it is handled."""
+        self.metrics.subscription_up.set(1)
+        self.health.met(SUBSCRIPTION)
+
+    def epoch_ended(self, reason: str) -> None:
+        """The subscription or the lease was lost, or given up."""
+        self.metrics.subscription_up.set(0)
+        self.metrics.epochs_ended.inc()
+        self.health.unmet(SUBSCRIPTION, reason)
+        self._log.warning("epoch.ended", reason=reason)
+
+    def scan_completed(self, keys: int, seconds: float) -> None:
+        """The keyspace was gone through."""
+        self.metrics.scanned.inc(keys)
+        self.metrics.scan_seconds.set(seconds)
+        self._log.info("scan.completed", keys=keys, seconds=round(seconds, 3))
+
+    def batch_applied(self, by_notification: int, by_sweep: int) -> None:
+        """A batch of hints was handled."""
+        if by_notification:
+            self._by_notification.inc(by_notification)
+        if by_sweep:
+            self._by_sweep.inc(by_sweep)
+
+    def ledger_seen(self, size: int, depth: int) -> None:
+        """A script said how much there is."""
+        self.metrics.ledger_size.set(size)
+        self.metrics.outbox_depth.set(depth)
+
+    def outbox_full(self, limit: int) -> None:
+        """The sweep pauses until the broker has taken some."""
+        self.health.unmet(OUTBOX, f"outbox at its limit of {limit}: the sweep pauses until the broker takes some")
+        self._log.error("outbox.full", limit=limit)
+
+    def outbox_relieved(self) -> None:
+        """The sweep goes on."""
+        self.health.met(OUTBOX)
+        self._log.info("outbox.relieved")
+
+    # Delivery.
+
+    def sink_connected(self) -> None:
+        """The broker is there."""
+        self.metrics.broker_up.set(1)
+        self.health.met(BROKER)
+        self._log.info("sink.connected")
+
+    def sink_lost(self, reason: str) -> None:
+        """The broker is not there any more."""
+        self.metrics.broker_up.set(0)
+        self.health.unmet(BROKER, reason)
+        self._log.warning("sink.lost", reason=reason)
+
+    def sink_unavailable(self, reason: str, retry_in: float) -> None:
+        """The broker cannot be reached; tried again in `retry_in` seconds."""
+        self.health.unmet(BROKER, reason)
+        self._log.warning("sink.unavailable", reason=reason, retry_in_seconds=round(retry_in, 2))
+
+    def sink_refused(self, reason: str, retry_in: float) -> None:
+        """The broker refuses what the bridge needs; somebody must mend it."""
+        self.health.unmet(BROKER, reason)
+        self._log.error("sink.refused", reason=reason, retry_in_seconds=round(retry_in, 2))
+
+    def stream_warned(self, text: str) -> None:
+        """The stream or topic works, but not as it should."""
+        self._log.warning("stream.warned", warning=text)
+
+    def reconnected(self, reason: str) -> None:
+        """The sink's client connected again by itself."""
+        self._log.warning("sink.reconnected", reason=reason)
+
+    def messages_in_flight(self, count: int) -> None:
+        """So many messages are being published."""
+        self.metrics.in_flight.set(count)
+
+    def messages_published(self, count: int, lags: Sequence[float]) -> None:
+        """The broker acked `count` messages; `lags` are the seconds since their deadlines, where known."""
+        self.metrics.published.inc(count)
+        observe = self.metrics.lag.observe
+        for lag in lags:
+            observe(lag)
+
+    def messages_retried(self, count: int, reason: str, retry_in: float) -> None:
+        """A batch is sent again."""
+        self.metrics.retried.inc(count)
+        self._log.warning("messages.retried", count=count, reason=reason, retry_in_seconds=round(retry_in, 2))
+
+    def resent(self, count: int) -> None:
+        """The sink sent messages again whose acks did not come in time."""
+        self.metrics.retried.inc(count)
+        self._log.info("messages.resent", count=count)
+
+    def messages_rejected(self, reasons: Sequence[str]) -> None:
+        """The broker will never take some messages: they become dead letters."""
+        self.metrics.rejected.inc(len(reasons))
+        self._log.error("messages.rejected", count=len(reasons), reason=reasons[0])
+
+    def outbox_settled(self, depth: int, dead: int) -> None:
+        """Acked expirations were removed from the outbox."""
+        self.metrics.outbox_depth.set(depth)
+        self.metrics.dead_letters.set(dead)
+
+    def outbox_unavailable(self, reason: str, retry_in: float) -> None:
+        """Redis does not answer delivery; tried again in `retry_in` seconds."""
+        self._log.warning("outbox.unavailable", reason=reason, retry_in_seconds=round(retry_in, 2))

@@ -1,0 +1,188 @@
+"""From hints to operations, without a server: each rule of the ledger protocol that is decided on this side."""
+
+import pytest
+
+from bridge.redis.channels import channels, missing_flags
+from bridge.redis.hints import BATCH_BYTES, BATCH_KEYS, LOOK_LIMIT, Hints, OwnKeyLostError
+from bridge.redis.ledger import Applied, State, Touched
+from bridge.redis.names import Names
+from bridge.redis.patterns import matcher
+
+NAMES = Names("expiry-bridge", 0)
+MARK = NAMES.mark(7, 1)
+
+
+def hints(patterns: str = "*") -> Hints:
+    return Hints(NAMES, channels(0), matcher(patterns.split(",")))
+
+
+def notified(target: Hints, *events: tuple[str, bytes]) -> None:
+    target.stream.extend((b"__keyevent@0__:%b" % event.encode(), key) for event, key in events)
+
+
+def applied(*ahead: bytes, emptied: bool = False) -> Applied:
+    return Applied(State(0, None, 0, 0), 0, 0, 0, 0, emptied, ahead)
+
+
+def touched(*seen: tuple[bytes, bytes, bytes, bytes]) -> Touched:
+    return Touched(State(1_000_000, None, 0, 0), b"0", seen)
+
+
+def test_hints_become_operations_in_stream_order_with_appearances_last_and_once() -> None:
+    one = hints()
+    notified(one, ("expire", b"a"), ("expired", b"b"), ("expire", b"a"), ("del", b"a"), ("persist", b"c"))
+
+    assert one.batch() == [b"x", b"b", b"d", b"a", b"p", b"a", b"p", b"c"]
+
+
+def test_every_other_kind_of_end_forgets() -> None:
+    one = hints()
+    notified(one, ("evicted", b"a"), ("rename_from", b"b"), ("move_from", b"c"))
+
+    assert one.batch() == [b"d", b"a", b"d", b"b", b"d", b"c"]
+
+
+def test_a_key_that_is_ahead_is_claimed_without_its_entry_and_not_forgotten() -> None:
+    one = hints()
+    one.applied(MARK, applied(b"a"))
+    notified(one, ("expired", b"a"), ("del", b"a"))
+
+    assert one.batch() == [b"X", b"a"]
+
+
+def test_a_key_is_no_longer_ahead_once_the_mark_of_its_batch_has_come_back() -> None:
+    one = hints()
+    one.applied(MARK, applied(b"a"))
+    notified(one, ("del", MARK), ("expired", b"a"))
+
+    assert one.batch() == [b"x", b"a"]
+
+
+def test_a_key_written_twice_stays_ahead_until_both_marks_are_back() -> None:
+    one = hints()
+    second = NAMES.mark(7, 2)
+    one.applied(MARK, applied(b"a"))
+    one.applied(second, applied(b"a"))
+    notified(one, ("del", MARK), ("expired", b"a"), ("del", second), ("expired", b"a"))
+
+    assert one.batch() == [b"X", b"a", b"x", b"a"]
+
+
+def test_what_a_touch_saw_is_resolved_where_its_mark_stands() -> None:
+    one = hints()
+    one.touched(MARK, touched((b"a", b"5", b"gone", b"1")), limit=10)
+    notified(one, ("del", b"b"), ("del", MARK), ("del", b"a"))
+
+    assert one.batch() == [b"d", b"b", b"r", b"a", b"5", b"gone", b"1", b"d", b"a"]
+
+
+def test_what_was_claimed_by_a_hint_before_the_mark_is_not_resolved() -> None:
+    one = hints()
+    one.touched(MARK, touched((b"a", b"5", b"gone", b"1")), limit=10)
+    notified(one, ("expired", b"a"), ("del", MARK))
+
+    assert one.batch() == [b"x", b"a"]
+
+
+def test_what_is_ahead_when_the_mark_comes_is_not_resolved() -> None:
+    one = hints()
+    one.touched(MARK, touched((b"a", b"5", b"gone", b"1")), limit=10)
+    one.applied(NAMES.mark(7, 2), applied(b"a"))
+    notified(one, ("del", MARK))
+
+    assert one.batch() == []
+
+
+def test_a_round_is_finished_when_its_mark_is_back_and_all_of_it_is_in_batches() -> None:
+    one = hints()
+    seen = [(b"%d" % n, b"5", b"gone", b"1") for n in range(BATCH_KEYS + 1)]
+    one.touched(MARK, touched(*seen), limit=len(seen))
+    assert one.finished_round() is None
+    notified(one, ("del", MARK))
+
+    assert len(one.batch()) == BATCH_KEYS * 5
+    assert one.finished_round() is None
+    assert len(one.batch()) == 5
+    finished = one.finished_round()
+
+    assert finished is not None
+    assert not finished.complete
+    assert one.round is None
+
+
+def test_keys_that_are_not_asked_for_are_ignored_and_their_entries_forgotten() -> None:
+    one = hints("share:*")
+    one.touched(MARK, touched((b"other", b"5", b"gone", b"1")), limit=10)
+    notified(one, ("expired", b"other"), ("expire", b"other"), ("expired", b"share:1"), ("del", MARK))
+
+    assert one.batch() == [b"x", b"share:1", b"f", b"other"]
+
+
+def test_the_bridges_own_keys_are_never_treated_as_a_users() -> None:
+    one = hints()
+    notified(one, ("expire", NAMES.lease), ("del", Names("expiry-bridge", 3).mark(1, 1)), ("del", NAMES.dead))
+
+    assert one.batch() == []
+
+
+@pytest.mark.parametrize("key", [NAMES.lease, NAMES.deadlines, NAMES.outbox])
+@pytest.mark.parametrize("event", ["del", "evicted", "rename_from", "move_from", "expired"])
+def test_losing_a_vital_key_ends_the_epoch(key: bytes, event: str) -> None:
+    one = hints()
+    notified(one, (event, key))
+
+    with pytest.raises(OwnKeyLostError, match=key.rpartition(b":")[2].decode()):
+        one.batch()
+
+
+def test_a_ledger_that_our_own_batch_emptied_is_not_lost() -> None:
+    one = hints()
+    one.applied(MARK, applied(emptied=True))
+    notified(one, ("del", NAMES.deadlines))
+
+    assert one.batch() == []
+
+    notified(one, ("del", NAMES.deadlines))
+    with pytest.raises(OwnKeyLostError):
+        one.batch()
+
+
+def test_a_batch_is_bounded_in_keys_in_bytes_and_in_hints_looked_at() -> None:
+    one = hints("share:*")
+    notified(one, *((("expired", b"share:%d" % n)) for n in range(BATCH_KEYS + 1)))
+    assert len(one.batch()) == 2 * BATCH_KEYS
+    assert one.batch() == [b"x", b"share:%d" % BATCH_KEYS]
+
+    big = b"share:" + bytes(BATCH_BYTES // 2)
+    notified(one, ("expired", big), ("expired", big), ("expired", big))
+    assert len(one.batch()) == 4
+    assert len(one.batch()) == 2
+
+    notified(one, *(("expired", b"other") for _ in range(LOOK_LIMIT)), ("expired", b"share:1"))
+    assert one.batch() == []
+    assert one.batch() == [b"x", b"share:1"]
+
+
+def test_what_a_scan_found_is_handled_like_an_appearance_when_there_is_room() -> None:
+    one = hints()
+    one.found.extend([b"a", b"b"])
+    notified(one, ("expired", b"a"))
+
+    assert one.batch() == [b"x", b"a", b"p", b"a", b"p", b"b"]
+    assert not one.waiting
+
+
+def test_the_backlog_in_bytes_is_what_was_received_and_not_taken() -> None:
+    one = hints()
+    notified(one, ("expired", b"12345"), ("del", b"678"))
+    one.batch()
+
+    assert one.bytes_taken == 8
+
+
+@pytest.mark.parametrize(
+    ("flags", "missing"),
+    [("", "Egxe"), ("Egxe", ""), ("AKE", ""), ("AK", "E"), ("Ex", "ge"), ("KEA", ""), ("gxE$", "e")],
+)
+def test_missing_notification_flags_are_found(flags: str, missing: str) -> None:
+    assert missing_flags(flags) == missing
