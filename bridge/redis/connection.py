@@ -111,7 +111,7 @@ class Endpoint:
                     "ssl_keyfile": chosen.redis_tls_key_file and str(chosen.redis_tls_key_file),
                     "ssl_check_hostname": True,
                 }
-        return Redis(connection_pool=ConnectionPool(connection_class=kind, **options))
+        return Redis.from_pool(ConnectionPool(connection_class=kind, **options))  # closing it closes the pool
 
 
 class _Credentials(CredentialProvider):

@@ -178,6 +178,7 @@ class Epoch:
         self._touched_at = self._clock.monotonic()
         self._schedule.touched()
         self._learn(touched.state)
+        self._telemetry.dead_letters_seen(touched.dead)
         self._hints.touched(mark, touched, limit)
         if self._walking:
             self.gap.walked(touched.cursor)

@@ -63,6 +63,8 @@ class Touched:
     """Where the walk goes on; `0` when it is through."""
     seen: Sequence[tuple[bytes, bytes, bytes, bytes]]
     """key, score, `gone` or `alive`, `1` (due) or `0`: the arguments of a resolve."""
+    dead: int = 0
+    """Dead letters kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +122,12 @@ class Ledger:
         names = self._names
         seen = "" if seen_ms is None else seen_ms
         reply = await self._call(
-            "touch.lua", [names.deadlines, names.lease, mark], [fence, mode, limit, cursor, LEASE_MS, seen]
+            "touch.lua", [names.deadlines, names.lease, mark, names.dead], [fence, mode, limit, cursor, LEASE_MS, seen]
         )
-        now_us, cursor, lowest, size, depth, flat = reply
+        now_us, cursor, lowest, size, depth, dead, flat = reply
         fields = iter(flat)
-        return Touched(
-            _state(now_us, lowest, size, depth), cursor, list(zip(fields, fields, fields, fields, strict=True))
-        )
+        quadruples = list(zip(fields, fields, fields, fields, strict=True))
+        return Touched(_state(now_us, lowest, size, depth), cursor, quadruples, dead)
 
     async def apply(self, batch: Batch) -> Applied | None:
         """Handle a batch of hints; None where it was applied before and its reply is lost."""

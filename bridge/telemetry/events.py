@@ -126,6 +126,10 @@ class Telemetry:
         self.metrics.ledger_size.set(size)
         self.metrics.outbox_depth.set(depth)
 
+    def dead_letters_seen(self, count: int) -> None:
+        """So many messages are kept that the broker will never take."""
+        self.metrics.dead_letters.set(count)
+
     def outbox_full(self, limit: int) -> None:
         """The sweep pauses until the broker has taken some."""
         self.health.unmet(OUTBOX, f"outbox at its limit of {limit}: the sweep pauses until the broker takes some")
@@ -197,7 +201,7 @@ class Telemetry:
     def outbox_settled(self, depth: int, dead: int) -> None:
         """Acked expirations were removed from the outbox."""
         self.metrics.outbox_depth.set(depth)
-        self.metrics.dead_letters.set(dead)
+        self.dead_letters_seen(dead)
 
     def outbox_unavailable(self, reason: str, retry_in: float) -> None:
         """Redis does not answer delivery; tried again in `retry_in` seconds."""

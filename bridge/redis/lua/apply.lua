@@ -49,8 +49,7 @@ end
 
 local function follow(key, deadline) -- let the entry be what was read of the key just now
   if deadline > 0 then
-    -- Rewriting the same deadline changes nothing that a hint on its way could contradict.
-    if scores[key] ~= deadline then ahead[key] = true end
+    ahead[key] = true -- where the deadline is the same, too: a deletion on its way may be that of a former life
     write(key, deadline)
   else
     write(key, false)
@@ -109,6 +108,8 @@ function operations.r(key, was, seen, due)
     if due then
       by_sweep = by_sweep + 1
       claim(key, score, 's')
+    elseif gap_start > 0 then
+      ambiguous = ambiguous + 1 -- deleted in the gap, or its deadline came nearer and passed
     end
     follow(key, deadline)
   elseif deadline ~= -2 then

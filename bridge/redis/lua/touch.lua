@@ -2,11 +2,11 @@
 -- Changes no entry of the ledger: what was seen here is resolved (apply.lua) when the mark comes back in the stream.
 -- Also the holder's sign of life: it extends the lease.
 --
--- KEYS  deadlines, lease, mark
+-- KEYS  deadlines, lease, mark, dead
 -- ARGV  fence, 'due' | 'walk', limit, cursor, lease time to live in ms, seen_ms or ''
 --       due:  the first `limit` entries whose deadline is past
 --       walk: about `limit` entries of the whole ledger, from `cursor`
--- Reply {now in µs, next cursor, lowest score or '', ledger size, outbox depth,
+-- Reply {now in µs, next cursor, lowest score or '', ledger size, outbox depth, dead letters,
 --        {key, score, 'gone' | 'alive', '1' due | '0' not due, ...}}        what is due, gone, or both
 -- Error FENCED, LEASELOST
 --
@@ -43,4 +43,7 @@ if ARGV[6] ~= '' then redis.call('HSET', KEYS[2], 'seen_ms', ARGV[6]) end
 redis.call('SET', KEYS[3], '')
 redis.call('DEL', KEYS[3])
 local lowest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-return {time[1] * 1000000 + time[2], cursor, lowest[2] or '', redis.call('ZCARD', KEYS[1]), tonumber(fence[2]) or 0, seen}
+return {
+  time[1] * 1000000 + time[2], cursor, lowest[2] or '', redis.call('ZCARD', KEYS[1]), tonumber(fence[2]) or 0,
+  redis.call('XLEN', KEYS[4]), seen,
+}

@@ -1,0 +1,8 @@
+"""`python -m bridge` is the console script."""
+
+import sys
+
+from bridge.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""The command line: flags to settings, errors to exit statuses.
+
+Exit status: 0 done or drained, 1 failed, 2 bad configuration or usage (one line per error), 130 interrupted.
+
+A secret is never a flag, because every user of the machine can read the flags of a process; and what an unknown flag
+was given is never printed, because it may be one.
+"""
+
+import argparse
+import difflib
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+from bridge import __version__
+from bridge.errors import BridgeError, ConfigurationError
+from bridge.settings import SECRETS, Settings, default, description, load, reference, variable
+
+_NEVER_FLAGS: Final = frozenset(name for name in SECRETS if not name.endswith("_url"))
+"""A URL can do without its password, and mostly does: it is a flag."""
+_COMMANDS: Final = {
+    "run": "bridge expirations until told to stop",
+    "check": "examine what Redis and the broker must provide, and say how to mend what is missing",
+    "status": "show the ledger's size, the outbox's depth, the lease and the dead letters",
+    "demo": "tell the whole story with embedded servers, in about 20 seconds",
+    "settings": "print the reference table of all settings",
+}
+_WITH_SETTINGS: Final = ("run", "check", "status")
+_GROUPS: Final = {"redis": "Redis", "nats": "NATS", "kafka": "Kafka", "http": "HTTP and logs", "log": "HTTP and logs"}
+_EPILOGUE: Final = (
+    "Each flag is a variable, too, in the environment or in a file .env (--redis-url is BRIDGE_REDIS_URL); the flag"
+    " wins. Secrets are never flags, since every user of the machine can see those: set BRIDGE_REDIS_PASSWORD and its"
+    " like, or name a file (--redis-password-file). The same goes for a URL that holds a password."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand with `argv` (default: the process's arguments); returns the exit status."""
+    try:
+        status = _dispatch(argv)
+        sys.stdout.flush()  # a broken pipe has to show here: at the interpreter's exit nobody could handle it
+    except ConfigurationError as error:
+        for problem in error.problems:
+            _complain(problem)
+        return 2
+    except BridgeError as error:
+        _complain(f"expiry-bridge: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has left. What is still buffered goes nowhere, and quietly.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def _dispatch(argv: Sequence[str] | None) -> int:
+    try:
+        options = _parse(argv)
+    except SystemExit as stop:  # argparse's way to end after --help, --version and errors of usage
+        return stop.code if isinstance(stop.code, int) else 2
+    if options.command == "settings":
+        sys.stdout.write(reference())
+        return 0
+    # The subcommands are imported late: errors of the configuration must not wait for client libraries.
+    if options.command == "demo":
+        from bridge.commands.demo import demo  # noqa: PLC0415 - see above
+
+        return demo()
+    settings = load({name: value for name, value in vars(options).items() if name in Settings.model_fields})
+    if options.command == "check":
+        from bridge.commands.check import check  # noqa: PLC0415 - see above
+
+        return check(settings, as_json=options.json)
+    if options.command == "status":
+        from bridge.commands.status import status  # noqa: PLC0415 - see above
+
+        return status(settings, as_json=options.json)
+    from bridge.commands.run import run  # noqa: PLC0415 - see above
+
+    return run(settings)
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(" ".join(text.split()) + "\n")
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options, unknown = parser.parse_known_args(argv)
+    if unknown:
+        # Only what is certainly a flag's name is repeated: the rest may be a secret.
+        name = unknown[0].partition("=")[0]
+        if re.fullmatch("--[a-z-]+", name) is None:
+            parser.error("an argument too many")
+        flags = [_flag(field) for field in Settings.model_fields if field not in _NEVER_FLAGS]
+        nearest = difflib.get_close_matches(name, flags, n=1)
+        parser.error(f"unknown flag {name}" + (f"; the nearest known is {nearest[0]}" if nearest else ""))
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="expiry-bridge",
+        description="Redis key expirations as durable messages in NATS JetStream or Kafka.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, purpose in _COMMANDS.items():
+        configurable = name in _WITH_SETTINGS
+        command = commands.add_parser(
+            name,
+            help=purpose,
+            description=purpose[0].upper() + purpose[1:] + ".",
+            usage="%(prog)s [flags]" if configurable else "%(prog)s",
+            epilog=_EPILOGUE if configurable else None,
+            allow_abbrev=False,
+        )
+        if name in {"check", "status"}:
+            command.add_argument("--json", action="store_true", help="print JSON, for programs")
+        if configurable:
+            _add_flags(command)
+    return parser
+
+
+def _add_flags(command: argparse.ArgumentParser) -> None:
+    groups = {title: command.add_argument_group(title) for title in ("general", *dict.fromkeys(_GROUPS.values()))}
+    for name, field in Settings.model_fields.items():
+        if name in _NEVER_FLAGS:
+            command.add_argument(
+                _flag(name), action=_Secret, dest=name, default=argparse.SUPPRESS, nargs="?", help=argparse.SUPPRESS
+            )
+            continue
+        shown = "" if default(name) == "unset" else f" (default: {default(name)})"
+        groups[_GROUPS.get(name.partition("_")[0], "general")].add_argument(
+            _flag(name),
+            action=_Once,
+            dest=name,
+            default=argparse.SUPPRESS,
+            metavar="true|false" if field.annotation is bool else name.rpartition("_")[2].upper(),
+            help=f"{description(name)}{shown}".replace("`", "").replace("%", "%%"),
+        )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Does not repeat a misplaced word: `--redis-password s3cret run` would make a "command" of the secret."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(re.sub(r"(?s)invalid choice: .*\(choose", "unknown (choose", message))
+
+
+class _Once(argparse.Action):
+    """Given twice, a flag is an error: of `--keys 'a:*' --keys 'b:*'` the first would be lost silently."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        if hasattr(namespace, self.dest):
+            parser.error(f"{option_string} is given twice")
+        setattr(namespace, self.dest, values)
+
+
+class _Secret(argparse.Action):
+    """A flag that exists only to say what to do instead."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,  # noqa: ARG002 - argparse's signature
+        values: object,  # noqa: ARG002 - argparse's signature
+        option_string: str | None = None,
+    ) -> None:
+        parser.error(
+            f"{option_string}: a secret is never a flag; set {variable(self.dest)} or use {option_string}-file"
+        )

@@ -1,0 +1,22 @@
+"""The settings: what can be set (`model`, of `values`), how it is read (`loading`), how it is shown (`reference`).
+
+`load` is the one reader of the environment: flags win over the environment, that over `.env`, that over the defaults.
+An empty value is an unset one everywhere (Compose passes `BRIDGE_X=` for what its user left out).
+"""
+
+from bridge.settings.loading import load
+from bridge.settings.model import SECRETS, Settings, variable
+from bridge.settings.reference import default, description, reference
+from bridge.settings.values import Sink, redact_url
+
+__all__ = [
+    "SECRETS",
+    "Settings",
+    "Sink",
+    "default",
+    "description",
+    "load",
+    "redact_url",
+    "reference",
+    "variable",
+]

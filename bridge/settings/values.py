@@ -1,0 +1,135 @@
+"""The types of single values: what each may be, checked as strictly as the server behind it would.
+
+No message holds a secret, or what may hide one (URLs, contents of files).
+"""
+
+import re
+import stat
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TypeVar
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+_Value = TypeVar("_Value")
+
+
+class Sink(StrEnum):
+    """Where expirations go."""
+
+    JETSTREAM = "jetstream"
+    KAFKA = "kafka"
+    STDOUT = "stdout"
+
+
+def redact_url(url: str) -> str:
+    """One URL without user, password and options, fit for logs. What cannot be told from a password goes, too."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}" if separator else "(not a URL)"
+
+
+def check_text(value: object) -> object:
+    """Refuse what no server would take: NUL, and bytes that Python smuggles into text as lone surrogates."""
+    if isinstance(value, str) and ("\0" in value or value.encode(errors="replace").decode() != value):
+        raise ValueError("must be UTF-8 without NUL")
+    return value
+
+
+def read_file(path: Path) -> bytes:
+    """The contents of a regular file; raises ValueError, with the requirement that it does not meet."""
+    # A pipe could be read only once, and would block for ever at the second reading.
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ValueError("must be a regular file")
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"must be a file that can be read: {error.strerror}") from None
+
+
+def read_secret(path: Path) -> str:
+    """The secret in a file, without one newline at its end; raises ValueError as `read_file` does."""
+    try:
+        text = re.sub(r"\r?\n\Z", "", read_file(path).decode())
+    except UnicodeDecodeError:
+        raise ValueError("must be a file in UTF-8") from None
+    if not text:
+        raise ValueError("must be a file that is not empty")
+    return text
+
+
+def redis_server(url: str) -> SplitResult:
+    """The parts of the URL of Redis; raises ValueError where it cannot be one."""
+    if url.lower().startswith(("redis+sentinel://", "redis+cluster://")):
+        raise ValueError("this version does not support Sentinel and Cluster yet; use redis://host:port/db")
+    parts = _server(url, ("redis", "rediss", "unix"), "redis://127.0.0.1:6379/0")
+    path = "/.+" if parts.scheme == "unix" else "(/[0-9]{0,9})?"
+    if not re.fullmatch(path, parts.path) or not re.fullmatch("(db=[0-9]{1,9})?", parts.query):
+        raise ValueError("the db must be a number, as in redis://127.0.0.1:6379/0 or unix:///run/redis.sock?db=0")
+    return parts
+
+
+def nats_servers(urls: str) -> list[SplitResult]:
+    """The parts of the comma-separated URLs of NATS; raises ValueError where they cannot be of one cluster."""
+    servers = [_server(url.strip(), ("nats", "tls", "ws", "wss"), "nats://127.0.0.1:4222") for url in urls.split(",")]
+    if len({server.scheme in {"ws", "wss"} for server in servers}) > 1:
+        raise ValueError("must not mix ws or wss with nats or tls")
+    return servers
+
+
+def _server(url: str, schemes: tuple[str, ...], example: str) -> SplitResult:
+    try:  # urlsplit drops some control characters silently, and quotes the password in some of its errors
+        parts = urlsplit("" if re.search(r"[\x00-\x20\x7f]", url) else url)
+        sound = parts.scheme in schemes and parts.port != 0 and bool(parts.hostname) == (parts.scheme != "unix")
+    except ValueError:
+        sound = False
+    if not sound or parts.fragment:
+        raise ValueError(f"must be a URL such as {example} ({', '.join(schemes)}); percent-encode special characters")
+    return parts
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _checked(check: Callable[[_Value], object]) -> AfterValidator:
+    def validate(value: _Value) -> _Value:
+        check(value)
+        return value
+
+    return AfterValidator(validate)
+
+
+def _matching(pattern: str, requirement: str) -> AfterValidator:
+    def check(value: str) -> None:
+        if re.fullmatch(pattern, value) is None:
+            raise ValueError(requirement)
+
+    return _checked(check)
+
+
+_PART = r"([^\s.*>{}\x00-\x1f\x7f]|\{(db|prefix|key)\})+"
+_PARTS = "must be tokens joined by dots, of {db}, {prefix}, {key} and other characters but space, *, > and a leading $"
+_TOPIC = r"(?!\.{1,2}\Z)([A-Za-z0-9._-]|\{(db|prefix)\}){1,249}"
+_BROKER = r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+)(:[0-9]{1,5})?"
+_URI = r"([A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+"
+
+_Pattern = Annotated[str, _matching("(?s).+", "a pattern between two commas must not be empty")]
+_Broker = Annotated[str, _matching(_BROKER, "must be host:port, several separated by commas")]
+
+Uri = Annotated[str, _matching(_URI, "must be a URI reference such as /redis")]
+Patterns = Annotated[list[_Pattern], BeforeValidator(_split)]
+Namespace = Annotated[str, _matching("[^{}]+", "must not be empty, nor hold braces")]
+Stream = Annotated[str, _matching(r"[^\s.*>/\\\x00-\x1f\x7f]{1,255}", r"must be without white space and . * > / \ ")]
+Subject = Annotated[str, _matching(rf"(?!\$){_PART}(\.{_PART})*", _PARTS)]
+Topic = Annotated[str, _matching(_TOPIC, "must be of {db}, {prefix}, letters, digits and . _ - (at most 249)")]
+Brokers = Annotated[list[_Broker], BeforeValidator(_split)]
+Host = Annotated[str, _matching(r"[^\s\x00-\x1f\x7f]+", "must be an address or a host name")]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+File = Annotated[Path, _checked(read_file)]
+SecretFile = Annotated[Path, _checked(read_secret)]
+RedisUrl = Annotated[SecretStr, _checked(lambda url: redis_server(url.get_secret_value()))]
+RedisUrlFile = Annotated[Path, _checked(lambda path: redis_server(read_secret(path)))]
+NatsUrl = Annotated[SecretStr, _checked(lambda urls: nats_servers(urls.get_secret_value()))]
+NatsUrlFile = Annotated[Path, _checked(lambda path: nats_servers(read_secret(path)))]

@@ -1,0 +1,106 @@
+"""Fixtures that all tests share: real servers, and the two guards (nothing leaks in, nothing is left behind)."""
+
+import ctypes
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import configuration
+
+from bridge.commands.embedded import DIRECTORY_PREFIX
+from tests.servers import ROOT, NatsServer, RedisServer, ValkeyServer, require, version
+
+PR_SET_CHILD_SUBREAPER = 36
+TCP_LISTEN = "0A"
+GRACE_SECONDS = 3.0
+
+# Else it would be in the working directory, which is another one for each test (see `isolated`).
+configuration.set_hypothesis_home_dir(str(ROOT / ".cache" / "hypothesis"))
+
+
+def pytest_report_header() -> list[str]:
+    """What the tests run against."""
+    return [f"{server.__name__}: {version(server)}" for server in (RedisServer, ValkeyServer, NatsServer)]
+
+
+@pytest.fixture(params=[pytest.param(RedisServer, id="redis7"), pytest.param(ValkeyServer, id="valkey9")])
+def redis_kind(request: pytest.FixtureRequest) -> type[RedisServer]:
+    """Both kinds in turn, for tests that start servers of their own, as in `redis_kind(appendonly=True)`."""
+    kind: type[RedisServer] = request.param
+    require(kind)
+    return kind
+
+
+@pytest.fixture
+def redis_server(redis_kind: type[RedisServer]) -> Iterator[RedisServer]:
+    """A fresh Redis, and a fresh Valkey: a test that uses it runs on both."""
+    with redis_kind() as server:
+        yield server
+
+
+@pytest.fixture
+def nats_server() -> Iterator[NatsServer]:
+    """A fresh NATS server with JetStream."""
+    require(NatsServer)
+    with NatsServer() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep the user's own settings out: no BRIDGE_* variable, and a working directory without a `.env`."""
+    for name in [name for name in os.environ if name.upper().startswith("BRIDGE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """Fail the session if a process, a temporary directory or a listening socket outlives the tests."""
+    if sys.platform != "linux":
+        yield  # there is no /proc to look at
+        return
+    # The children of a child that died become ours, and so cannot hide.
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    before = {*_living_children(), *_listening_sockets()}
+    yield
+    deadline = time.monotonic() + GRACE_SECONDS  # who is being killed may need a moment
+    while (left := _left_behind(before)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left, f"left behind by the tests: {', '.join(left)}"
+
+
+def _left_behind(before: set[str]) -> list[str]:
+    directories = (str(path) for path in Path(tempfile.gettempdir()).glob(f"{DIRECTORY_PREFIX}*"))
+    return sorted({*_living_children(), *_listening_sockets(), *directories} - before)
+
+
+def _living_children() -> Iterator[str]:
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            name, _, rest = (process / "stat").read_text().rpartition(")")
+            state, parent = rest.split()[:2]
+            # A zombie has ended; an adopted one is ours only because of the subreaper.
+            if int(parent) == os.getpid() and state != "Z":
+                yield f"process {name}) {(process / 'cmdline').read_text().replace(chr(0), ' ')}".strip()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended while we looked
+
+
+def _listening_sockets() -> Iterator[str]:
+    """Sockets of this process; others have ended, or are reported as children."""
+    own = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            own.add(str(descriptor.readlink()))
+        except FileNotFoundError:
+            continue  # the one that listed the directory
+    for table in (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6")):
+        for line in table.read_text().splitlines()[1:] if table.exists() else ():
+            _, address, _, state, *_, inode = line.split()[:10]
+            if state == TCP_LISTEN and f"socket:[{inode}]" in own:
+                yield f"listening socket on port {int(address.rpartition(':')[2], 16)}"

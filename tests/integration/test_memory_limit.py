@@ -1,0 +1,37 @@
+"""At `maxmemory`, Redis refuses the user's writes; the bridge goes on, so that what expires makes room."""
+
+import contextlib
+
+from redis import Redis
+from redis.exceptions import OutOfMemoryError
+
+from tests.servers import Bridge, RedisServer, wait_until
+
+FULL = {"maxmemory": "4mb", "maxmemory-policy": "noeviction"}
+
+
+def fill(client: "Redis") -> None:
+    """Write until Redis takes no more."""
+    with contextlib.suppress(OutOfMemoryError):
+        for size in (100_000, 1_000, 10):
+            for number in range(100_000):
+                try:
+                    client.set(f"filler:{size}:{number}", b"x" * size)
+                except OutOfMemoryError:
+                    if size == 10:
+                        raise
+                    break
+
+
+async def test_a_full_redis_is_bridged_from_the_start_to_the_end(redis_kind: type[RedisServer]) -> None:
+    with redis_kind(FULL) as server, Redis(port=server.port) as client:
+        for number in range(200):
+            client.set(f"share:{number}", "", px=2_000)
+        fill(client)
+
+        async with Bridge({"BRIDGE_REDIS_URL": server.url, "BRIDGE_SINK": "stdout"}) as bridge:
+            await bridge.ready()
+            await wait_until(lambda: bridge.output().count('"subject":"share:') == 200, bridge.log, timeout=20)
+            assert await bridge.stop() == 0
+
+        assert client.hget("{expiry-bridge:0:0}:lease", "holder") == b""

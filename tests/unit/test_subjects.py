@@ -1,0 +1,147 @@
+"""Keys as NATS subjects."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from bridge.errors import ConfigurationError
+from bridge.sinks.subjects import SubjectTemplate, covers, encode_parts, encode_token, overlaps
+
+FORBIDDEN = [chr(code) for code in range(0x21)] + [".", "*", ">", "\x7f"]
+TOKENS = st.sampled_from(["a", "b", "{db}", "{prefix}", "{key}", "a-{prefix}", "db{db}", "{prefix}-{key}"])
+TEMPLATES = st.lists(TOKENS, max_size=4).map(lambda tokens: ".".join(["expired", *tokens]))
+PATTERNS = st.lists(st.sampled_from(["a", "b", "*"]), min_size=1, max_size=4).flatmap(
+    lambda tokens: st.sampled_from([".".join(tokens), ".".join([*tokens, ">"])])
+)
+SUBJECTS = st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=5).map(".".join)
+NASTY = st.one_of(st.binary(), st.binary(max_size=3), st.text(alphabet="_%:.{}keyprfxdb", max_size=9).map(str.encode))
+
+
+def is_valid(token: str) -> bool:
+    return bool(token) and token.isascii() and not any(character in token for character in FORBIDDEN)
+
+
+@pytest.mark.parametrize(
+    ("part", "token"),
+    [
+        (b"", "_"),
+        (b"share", "share"),
+        (b"_", "%5F"),
+        (b"_gap", "%5Fgap"),
+        (b"a_b", "a_b"),
+        (b"a.b*c>", "a%2Eb%2Ac%3E"),
+        (b"100%", "100%25"),
+        (b"\x00 \t\r\n\x7f", "%00%20%09%0D%0A%7F"),
+        ("ü".encode(), "%C3%BC"),
+        (b"\xff", "%FF"),
+        (b"!\"#$&'()+,-/;<=?@[\\]^`{|}~", "!\"#$&'()+,-/;<=?@[\\]^`{|}~"),
+    ],
+)
+def test_a_token_is_the_part_with_what_nats_forbids_percent_encoded(part: bytes, token: str) -> None:
+    assert encode_token(part) == token
+
+
+@given(st.binary())
+def test_any_bytes_give_a_valid_token(part: bytes) -> None:
+    token = encode_token(part)
+    assert is_valid(token)
+    assert token != "_gap"
+    assert not token.startswith("_") or not part
+
+
+@given(NASTY, NASTY)
+@example(b"", b"_")
+@example(b"%5F", b"_")
+def test_no_two_parts_share_a_token(one: bytes, other: bytes) -> None:
+    assert (encode_token(one) == encode_token(other)) == (one == other)
+
+
+@given(NASTY)
+@example(b"a::b:")
+@example(b"a:_b")
+def test_the_parts_of_a_key_are_its_tokens(key: bytes) -> None:
+    assert encode_parts(key) == ".".join(encode_token(part) for part in key.split(b":"))
+
+
+@pytest.mark.parametrize(
+    ("template", "key", "subject"),
+    [
+        ("expired.{db}.{prefix}", b"share:7f3a:x", "expired.3.share"),
+        ("expired.{db}.{prefix}", b"share", "expired.3.share"),
+        ("expired.{db}.{prefix}", b":share", "expired.3._"),
+        ("expired.{db}.{key}", b"share:7f3a::x", "expired.3.share.7f3a._.x"),
+        ("expired.{db}.{prefix}.all.{key}", b"{key}:{db}", "expired.3.{key}.all.{key}.{db}"),
+        ("expired.db{db}-{prefix}", b"_a", "expired.db3-%5Fa"),
+        ("expired", b"share:7f3a", "expired"),
+    ],
+)
+def test_the_template_is_filled_with_db_prefix_and_key(template: str, key: bytes, subject: str) -> None:
+    subjects = SubjectTemplate(template, 3)
+    assert subjects.of(key) == subject
+    assert subjects.of(key) == subject  # from the cache
+
+
+@pytest.mark.parametrize(
+    ("template", "gap", "published", "provisioned"),
+    [
+        ("expired.{db}.{prefix}", "expired.3._gap", ["expired.3.*"], ["expired.*.*"]),
+        ("expired.{db}.{key}", "expired.3._gap", ["expired.3.>"], ["expired.*.>"]),
+        ("expired.{key}.end", "expired._gap.end", ["expired.>"], ["expired.>"]),
+        ("expired.{prefix}.x{db}", "expired._gap.x3", ["expired.*.x3"], ["expired.*.*"]),
+        ("expired.{db}", "expired.3._gap", ["expired.3", "expired.3._gap"], ["expired.*", "expired.*._gap"]),
+        ("expired", "expired._gap", ["expired", "expired._gap"], ["expired", "expired._gap"]),
+    ],
+)
+def test_the_gap_record_and_the_stream_have_subjects_of_their_own(
+    template: str, gap: str, published: list[str], provisioned: list[str]
+) -> None:
+    subjects = SubjectTemplate(template, 3)
+    assert (subjects.gap, subjects.published, subjects.provisioned) == (gap, published, provisioned)
+
+
+@given(TEMPLATES, NASTY, st.integers(0, 20))
+def test_the_stream_binds_every_subject_and_no_key_has_that_of_the_gap(template: str, key: bytes, db: int) -> None:
+    subjects = SubjectTemplate(template, db)
+    subject = subjects.of(key)
+    assert all(map(is_valid, subject.split(".")))
+    assert subject != subjects.gap
+    for bound in (subjects.published, subjects.provisioned):
+        assert any(covers(pattern, subject) for pattern in bound)
+        assert any(covers(pattern, subjects.gap) for pattern in bound)
+    assert all(any(covers(wide, narrow) for wide in subjects.provisioned) for narrow in subjects.published)
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["", ".", "a..b", "a b", "a.*", "a.>", "a.{other}", "a.{", "$JS.{key}", "{prefix}.a", "x{key}", "{db}.{prefix}"],
+)
+def test_a_template_that_cannot_work_is_refused(template: str) -> None:
+    with pytest.raises(ConfigurationError, match="BRIDGE_NATS_SUBJECT"):
+        SubjectTemplate(template, 0)
+
+
+@given(PATTERNS, PATTERNS, SUBJECTS)
+def test_covering_and_overlapping_agree_with_matching(one: str, other: str, subject: str) -> None:
+    if covers(one, other) and covers(other, subject):
+        assert covers(one, subject)
+    if covers(one, subject) and covers(other, subject):
+        assert overlaps(one, other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "covered", "overlapping"),
+    [
+        ("a.*", "a.b", True, True),
+        ("a.*", "a.>", False, True),
+        ("a.>", "a.*", True, True),
+        ("a.>", "a", False, False),
+        ("a.*.c", "a.b.*", False, True),
+        ("a.b", "a.c", False, False),
+        ("a", "a.b", False, False),
+        ("a.b", "a", False, False),
+        (">", "a.b", True, True),
+    ],
+)
+def test_patterns_cover_and_overlap(one: str, other: str, *, covered: bool, overlapping: bool) -> None:
+    assert covers(one, other) == covered
+    assert overlaps(one, other) == overlaps(other, one) == overlapping
