@@ -1,0 +1,32 @@
+"""The headers of one message, by the CloudEvents NATS binding, whose values are encoded as the HTTP binding says."""
+
+import re
+from collections.abc import Mapping
+
+from bridge.contracts import Message
+
+MESSAGE_ID = "Nats-Msg-Id"
+CONTENT_TYPE = "content-type"
+ATTRIBUTE_PREFIX = "ce-"
+
+_ENCODED = re.compile(r"[^!#$&-~]")  # space, double quote, percent, and all that is not printable ASCII
+_BLOCK_BYTES = len("NATS/1.0\r\n\r\n")
+_LINE_BYTES = len(": \r\n")
+
+
+def encode_value(value: str) -> str:
+    """`value` percent-encoded (as UTF-8), so that no value can end its line or lose a space."""
+    return _ENCODED.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), value)
+
+
+def headers_of(message: Message) -> dict[str, str]:
+    """The headers of `message`: its id, its content type, and in binary mode the CloudEvents attributes."""
+    headers = {MESSAGE_ID: message.id, CONTENT_TYPE: message.content_type}
+    for name, value in message.attributes.items():
+        headers[ATTRIBUTE_PREFIX + name] = encode_value(value)
+    return headers
+
+
+def size(headers: Mapping[str, str]) -> int:
+    """How many bytes the headers take, all in ASCII. They count against the server's `max_payload`."""
+    return _BLOCK_BYTES + sum(len(name) + len(value) + _LINE_BYTES for name, value in headers.items())

@@ -1,0 +1,63 @@
+"""What the answers to a published message mean.
+
+Only what is surely an ack counts as one: some other subscriber of the subject may answer, too.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import orjson
+from nats.aio.msg import Msg
+
+ACK_PREFIX = b'{"stream":'
+"""How every positive PubAck of the NATS server begins. Errors begin with `{"error":`."""
+
+PERMANENT = frozenset({10054, 10097})
+"""Error codes that concern this one message and will not change: body or headers larger than the stream takes.
+
+Every other error (stream full, sealed, without a leader, overloaded, or a code that is unknown here) is worth another
+try: a guess must not turn into a dead letter.
+"""
+
+NO_RESPONDERS = "503"
+
+
+class Meaning(Enum):
+    """What an answer says of its message."""
+
+    ACKED = auto()
+    REJECTED = auto()
+    """It will never be taken."""
+    POSTPONED = auto()
+    """It was not taken now."""
+    UNROUTED = auto()
+    """No stream listens on its subject."""
+    NONE = auto()
+    """Not from a stream: as if it had not come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, and the broker's words where it gave any."""
+
+    meaning: Meaning
+    reason: str = ""
+
+
+def read(reply: Msg) -> Reply:
+    """What `reply` means. Never raises."""
+    if reply.data.startswith(ACK_PREFIX):
+        return Reply(Meaning.ACKED)
+    if not reply.data and (reply.headers or {}).get("Status") == NO_RESPONDERS:
+        return Reply(Meaning.UNROUTED)
+    try:
+        answer = orjson.loads(reply.data)
+    except orjson.JSONDecodeError:
+        return Reply(Meaning.NONE)
+    if not isinstance(answer, dict):
+        return Reply(Meaning.NONE)
+    error = answer.get("error")
+    if isinstance(error, dict):
+        reason = f"{error.get('description', 'error')} (error {error.get('err_code', error.get('code'))})"
+        return Reply(Meaning.REJECTED if error.get("err_code") in PERMANENT else Meaning.POSTPONED, reason)
+    return Reply(Meaning.ACKED if "stream" in answer and "seq" in answer else Meaning.NONE)

@@ -1,0 +1,175 @@
+"""One connection's life: batches are published over it until it ends, for a reason, for good.
+
+A session is never mended. Whatever goes wrong with the connection (it breaks, a PONG does not come in time, the server
+sends an `-ERR`) ends the session: all batches under way end in NotConnected at once, and the next `open()` makes a new
+one. So there is one way back to health, and it reads the credentials afresh and checks the stream.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+from nats.errors import Error
+
+from bridge.clock import Clock
+from bridge.contracts import Message
+from bridge.errors import NotConnected, Refused
+from bridge.settings import Settings
+from bridge.sinks.jetstream.connect import Handlers, connect, discard
+from bridge.sinks.jetstream.denials import Denials
+from bridge.sinks.jetstream.stream import Stream
+from bridge.sinks.jetstream.window import Window
+from bridge.sinks.observer import SinkEvents
+from bridge.sinks.subjects import SubjectTemplate
+
+PING_SECONDS = 1.0
+PONG_SECONDS = 4
+"""A frozen server is noticed within the sum of both. The library's own pings lead to its own way of reconnecting."""
+API_SECONDS = 3.0
+
+
+class Session:
+    """One connection to NATS, with the batches under way on it. `start()` it once, `close()` it in any case."""
+
+    def __init__(
+        self, settings: Settings, subjects: SubjectTemplate, clock: Clock, events: SinkEvents, ack_seconds: float
+    ) -> None:
+        self._settings = settings
+        self._subjects = subjects
+        self._clock = clock
+        self._events = events
+        self._ack_seconds = ack_seconds
+        self._denials = Denials()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._disposal: asyncio.Task[None] | None = None
+        self._subscription: Subscription | None = None
+        self._last_error = ""
+        self._client: Client
+        self._stream: Stream
+        self._window: Window
+        self.reason: str | None = None
+        """Why the session ended; None while it lasts."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether batches can be published."""
+        return self.reason is None and self._client.is_connected
+
+    async def start(self) -> None:
+        """Connect, subscribe to the acks, check or create the stream.
+
+        Raises NotConnected or Refused; then there is nothing left to close.
+        """
+        handlers = Handlers(self._on_error, self._on_disconnected, self._on_disconnected)
+        self._client = await connect(self._settings, handlers)
+        try:
+            await self._subscribe()
+            await self._stream.prepare()
+            self._raise_if_ended()
+        except BaseException as error:
+            await self.close()
+            if isinstance(error, Error | OSError):
+                raise NotConnected(f"the connection to NATS was lost: {self._last_error or error}") from None
+            raise
+        for name, watch in (("acks", self._window.watch), ("connection", self._watch_connection)):
+            task = asyncio.create_task(watch(), name=f"jetstream-{name}")
+            task.add_done_callback(self._on_watch_ended)
+            self._tasks.append(task)
+
+    async def publish(self, batch: Sequence[Message]) -> None:
+        """See `Sink.publish`."""
+        self._raise_if_ended()
+        flight = await self._window.publish(batch)
+        if flight.unrouted:
+            subjects = {index: self._subjects.of(batch[index].key) for index in flight.unrouted}
+            never = await self._stream.route(subjects)
+            flight.rejected.update(never)
+            if len(never) < len(subjects):
+                flight.postponed = flight.postponed or "no stream answered"
+        flight.raise_unless_acked()
+
+    def end(self, reason: str) -> None:
+        """End the session: nothing is published any more, all batches under way end in NotConnected."""
+        if self.reason is None:
+            self.reason = reason
+            if hasattr(self, "_window"):
+                self._window.abandon(self._ended)
+            self._disposal = asyncio.create_task(self._dispose(), name="jetstream-disposal")
+
+    async def close(self) -> None:
+        """End it, and return when all is given back: bounded, see `discard`. Never raises."""
+        self.end("closed")
+        if self._disposal is not None:
+            await asyncio.shield(self._disposal)
+
+    async def _subscribe(self) -> None:
+        client, inbox = self._client, f"{self._client.new_inbox()}."
+        self._window = Window(
+            client,
+            inbox,
+            subject_of=self._subjects.of,
+            denials=self._denials,
+            clock=self._clock,
+            events=self._events,
+            ack_seconds=self._ack_seconds,
+            lost=self._on_lost,
+        )
+        self._stream = Stream(
+            client.jetstream(timeout=API_SECONDS),
+            self._settings.nats_stream,
+            self._subjects,
+            self._events,
+            lambda: self._denials.api,
+            provision=self._settings.nats_provision,
+        )
+        self._subscription = await client.subscribe(
+            f"{inbox}*", cb=self._window.on_reply, pending_msgs_limit=-1, pending_bytes_limit=-1
+        )
+        for _ in range(2):  # the first PING overtakes the SUB, the second does not; a denial comes before its PONG
+            await client.rtt(PONG_SECONDS)
+        if self._denials.subscription:
+            raise Refused("the NATS user may not subscribe to _INBOX.>, where the acks arrive: allow it")
+
+    async def _watch_connection(self) -> None:
+        while True:
+            await self._clock.sleep(PING_SECONDS)
+            if not self._client.is_connected:
+                return self._on_lost("disconnected")
+            try:
+                await self._client.rtt(PONG_SECONDS)
+            except Error:
+                return self.end(f"the server did not answer a PING within {PONG_SECONDS} s")
+
+    async def _on_error(self, error: Exception) -> None:
+        if not self._denials.note(str(error)):
+            self._last_error = str(error)
+
+    async def _on_disconnected(self) -> None:
+        self._on_lost("disconnected")
+
+    def _on_lost(self, how: str) -> None:
+        """The library said or let on that the connection is gone. The server's own words are the best reason."""
+        words = str(self._client.last_error or "")
+        if not words or self._denials.note(
+            words
+        ):  # a denial is no reason, and holds a subject, thus perhaps a user key
+            words = self._last_error or how
+        self.end(words)
+
+    def _on_watch_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:  # a bug; unwatched, the session must not go on
+            self.end(f"{task.get_name()} failed: {type(task.exception()).__name__}")
+
+    async def _dispose(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await discard(self._client, self._subscription)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _raise_if_ended(self) -> None:
+        if self.reason is not None:
+            raise self._ended()
+
+    def _ended(self) -> NotConnected:
+        return NotConnected(f"the connection to NATS ended: {self.reason}")

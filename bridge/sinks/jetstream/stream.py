@@ -1,0 +1,163 @@
+"""The stream: looked up, created if missing and wanted, checked, never changed."""
+
+from collections.abc import Callable
+
+from nats.errors import Error
+from nats.errors import TimeoutError as NoAnswer
+from nats.js import JetStreamContext
+from nats.js.api import RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
+
+from bridge.errors import NotConnected, Refused, Retryable
+from bridge.sinks.observer import SinkEvents
+from bridge.sinks.subjects import SubjectTemplate, covers, overlaps
+
+DUPLICATE_WINDOW_SECONDS = 600.0
+"""Of a stream that is created here."""
+RETRY_HORIZON_SECONDS = 120.0
+"""Within which a message whose ack was lost is sent again, in the usual cases: by the sink, by the delivery loop's
+back-off, after a restart of the broker or of the bridge. A shorter duplicate window lets such copies through.
+"""
+
+NAME_IN_USE = 10058
+SUBJECTS_OVERLAP = 10065
+NOT_ENABLED = frozenset({10039, 10076})  # for this account; at all
+
+
+class Stream:
+    """One stream, by name, on one connection."""
+
+    def __init__(  # noqa: PLR0913 - put together in one place
+        self,
+        jetstream: JetStreamContext,
+        name: str,
+        subjects: SubjectTemplate,
+        events: SinkEvents,
+        api_denied: Callable[[], bool],
+        *,
+        provision: bool,
+    ) -> None:
+        self._jetstream = jetstream
+        self._name = name
+        self._subjects = subjects
+        self._events = events
+        self._api_denied = api_denied
+        self._provision = provision
+
+    async def prepare(self) -> None:
+        """Check the stream; create it if it is missing and wanted.
+
+        Raises Refused: it is missing or cannot work. NotConnected: no answer, now.
+        """
+        try:
+            config = await self._lookup()
+            if config is None and self._provision:
+                config = await self._create()
+        except NoAnswer:
+            if not self._api_denied():
+                raise NotConnected("NATS does not answer the JetStream API") from None
+            self._unchecked()
+            return
+        if config is None:
+            wanted = ", ".join(self._subjects.published)
+            raise Refused(
+                f"stream {self._name} does not exist: create it with the subjects {wanted},"
+                " or set BRIDGE_NATS_PROVISION=true"
+            )
+        self._check(config)
+
+    async def route(self, subjects: dict[int, str]) -> dict[int, str]:
+        """Messages (by index, with their subjects) found no stream: why each never will, for those that never will.
+
+        The others were unlucky: the stream was not ready.
+
+        Raises Retryable: the stream was missing (it is created again, if wanted), or nobody can tell.
+        """
+        try:
+            config = await self._lookup()
+            if config is None and self._provision:
+                await self._create()
+        except (Error, Refused, NotConnected) as error:
+            raise Retryable(f"stream {self._name} cannot be looked up: {error}") from None
+        if config is None:
+            what = "is created again" if self._provision else "does not exist: create it"
+            raise Retryable(f"stream {self._name} {what}")
+        bound = config.subjects or []
+        reason = f"stream {self._name} does not bind the message's subject; it binds {', '.join(bound)}"
+        return {i: reason for i, subject in subjects.items() if not any(covers(pattern, subject) for pattern in bound)}
+
+    async def _lookup(self) -> StreamConfig | None:
+        try:
+            return (await self._jetstream.stream_info(self._name)).config
+        except NotFoundError:
+            return None
+        except APIError as error:
+            raise self._translated(error) from None
+
+    async def _create(self) -> StreamConfig:
+        try:
+            info = await self._jetstream.add_stream(
+                StreamConfig(
+                    name=self._name,
+                    description="Redis key expirations",
+                    subjects=self._subjects.provisioned,
+                    storage=StorageType.FILE,
+                    duplicate_window=DUPLICATE_WINDOW_SECONDS,
+                    allow_direct=True,
+                )
+            )
+        except APIError as error:
+            if error.err_code == NAME_IN_USE:  # somebody else was faster
+                return (await self._jetstream.stream_info(self._name)).config
+            if error.err_code == SUBJECTS_OVERLAP:
+                raise Refused(
+                    f"stream {self._name} cannot be created: another stream binds some of"
+                    f" {', '.join(self._subjects.provisioned)}; name that stream in BRIDGE_NATS_STREAM,"
+                    " or change BRIDGE_NATS_SUBJECT"
+                ) from None
+            raise self._translated(error) from None
+        return info.config
+
+    def _check(self, config: StreamConfig) -> None:
+        bound = config.subjects or []
+        wanted = self._subjects.published
+        names = f"stream {self._name} binds {', '.join(bound) or 'no subjects'}"
+        if not any(overlaps(pattern, subject) for pattern in bound for subject in wanted):
+            mend = f"add {', '.join(wanted)} to it, or change BRIDGE_NATS_SUBJECT or BRIDGE_NATS_STREAM"
+            raise Refused(f"{names}: {mend}")
+        if config.sealed or config.no_ack:
+            what = "is sealed" if config.sealed else "acks nothing (no_ack)"
+            raise Refused(f"stream {self._name} {what}: name another one in BRIDGE_NATS_STREAM, or change it")
+        missing = [subject for subject in wanted if not any(covers(pattern, subject) for pattern in bound)]
+        if missing:
+            self._warn(f"{names}, not all of {', '.join(missing)}: other messages become dead letters")
+        if config.duplicate_window < RETRY_HORIZON_SECONDS:
+            self._warn(
+                f"stream {self._name} has a duplicate window of {config.duplicate_window:g} s: what is sent again later"
+                f" than that is stored twice; set it to {DUPLICATE_WINDOW_SECONDS:g} s"
+            )
+        if config.storage == StorageType.MEMORY:
+            self._warn(f"stream {self._name} is kept in memory: what is acked is lost when its servers stop")
+        if config.retention == RetentionPolicy.INTEREST:
+            self._warn(f"stream {self._name} has interest retention: what no consumer waits for is dropped")
+
+    def _unchecked(self) -> None:
+        """The user may not ask about streams: to be mended, unless publishing is all that was wanted."""
+        if self._provision:
+            raise Refused(
+                f"the NATS user may not use the JetStream API: allow it to publish to $JS.API.STREAM.INFO.{self._name}"
+                f" and $JS.API.STREAM.CREATE.{self._name}, or set BRIDGE_NATS_PROVISION=false"
+            )
+        self._warn(f"stream {self._name} is not checked: the user may not publish to $JS.API.STREAM.INFO.{self._name}")
+
+    def _warn(self, text: str) -> None:
+        self._events.stream_warned(text)
+
+    def _translated(self, error: APIError) -> Refused | NotConnected:
+        if error.err_code in NOT_ENABLED:
+            return Refused("JetStream is not enabled for this NATS account: enable it in the server's configuration")
+        if isinstance(error, ServiceUnavailableError):
+            if error.err_code is None:  # nobody listens on the API's subjects
+                return Refused("the NATS server has no JetStream: start it with --jetstream")
+            return NotConnected(f"JetStream is not ready: {error.description}")
+        return Refused(f"stream {self._name}: {error.description} (error {error.err_code})")

@@ -1,0 +1,213 @@
+"""The messages that are on their way: sent on one connection, not answered yet.
+
+A message whose ack does not come is sent again under the same id, RESENDS times; then its batch is Retryable. A message
+that the server would close the connection on is not sent, but rejected.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error
+
+from bridge.clock import Clock
+from bridge.contracts import Message
+from bridge.errors import BridgeError, Retryable
+from bridge.sinks.jetstream.denials import Denials
+from bridge.sinks.jetstream.flight import Flight
+from bridge.sinks.jetstream.headers import headers_of, size
+from bridge.sinks.jetstream.replies import ACK_PREFIX, Meaning, read
+from bridge.sinks.observer import SinkEvents
+
+RESENDS = 2
+TICK_SECONDS = 0.25
+"""How often missing acks are looked for."""
+DENIED_SECONDS = 1.0
+"""How long a message must be without an ack after a denial of its subject, which alone is no proof: see `Denials`."""
+
+WINDOW = 1000
+"""Messages without an answer, all batches together: so many acks may arrive in one go, and hold up the event loop for
+some milliseconds. More gains nothing, and a stream turns away what is more than 10,000 ahead of it.
+"""
+MAX_UNSENT_BYTES = 1 << 20
+YIELD_BYTES = 48 * 1024
+"""The event loop, which also reads the notifications, gets its turn when so much was sent: about every millisecond."""
+MESSAGE_BYTES = 512
+"""What a message counts for beyond its body: small ones cost time, too."""
+PAUSE_SECONDS = 0.002
+
+ACKS_PER_TURN = 128
+
+MAX_SUBJECT_BYTES = 3900
+"""The server closes the connection on a protocol line over 4096 bytes; the rest is for the reply subject and sizes."""
+HEADER_ROOM = 1024
+"""More than the headers of a structured message take."""
+
+
+class Window:
+    """All batches under way on one connection."""
+
+    def __init__(  # noqa: PLR0913 - put together in one place
+        self,
+        client: Client,
+        inbox: str,
+        *,
+        subject_of: Callable[[bytes], str],
+        denials: Denials,
+        clock: Clock,
+        events: SinkEvents,
+        ack_seconds: float,
+        lost: Callable[[str], None],
+    ) -> None:
+        """`inbox` is the prefix of the reply subjects; `lost` is told if the connection turns out to be gone."""
+        self._client = client
+        self._inbox = inbox
+        self._subject_of = subject_of
+        self._denials = denials
+        self._clock = clock
+        self._events = events
+        self._ack_seconds = ack_seconds
+        self._lost = lost
+        self._waiting: dict[str, Flight] = {}
+        """By reply subject: the messages without an answer."""
+        self._flights: set[Flight] = set()
+        self._next = 0
+
+    async def publish(self, batch: Sequence[Message]) -> Flight:
+        """Return when every message has an answer: what it was, is in the flight.
+
+        Raises Retryable: acks are missing. Whatever `abandon` was given.
+        """
+        flight = Flight(batch, self._next, self._clock.monotonic())
+        self._next += len(batch)
+        self._flights.add(flight)
+        try:
+            await self._send(flight)
+            error = await flight.landed
+        finally:
+            self._flights.discard(flight)
+            for index in self._unanswered(flight) if flight.remaining else ():
+                del self._waiting[self._token(flight, index)]
+        if error is not None:
+            raise error
+        return flight
+
+    def abandon(self, error: Callable[[], BridgeError]) -> None:
+        """The connection is gone: all batches under way end, each with an error of its own."""
+        for flight in self._flights:
+            flight.end(error())
+
+    async def on_reply(self, reply: Msg) -> None:
+        """A message came to the inbox."""
+        flight = self._waiting.pop(reply.subject, None)
+        if flight is None:  # the second ack of a message that was sent twice, or one for a batch that was given up
+            return
+        if reply.data.startswith(ACK_PREFIX):
+            flight.answered()
+            if not flight.remaining % ACKS_PER_TURN:  # the library hands on all that has arrived in one go
+                await asyncio.sleep(0)
+            return
+        answer = read(reply)
+        if answer.meaning is Meaning.NONE:
+            self._waiting[reply.subject] = flight
+            return
+        index = int(reply.subject[len(self._inbox) :]) - flight.first
+        if answer.meaning is Meaning.REJECTED:
+            flight.rejected[index] = answer.reason
+        elif answer.meaning is Meaning.POSTPONED:
+            flight.postponed = answer.reason
+        elif answer.meaning is Meaning.UNROUTED:
+            flight.unrouted.append(index)
+        flight.answered()
+
+    async def watch(self) -> None:
+        """Send again what is not acked in time, and give up in the end. Runs as long as the connection."""
+        while True:
+            await self._clock.sleep(TICK_SECONDS)
+            now = self._clock.monotonic()
+            for flight in list(self._flights):
+                quiet = flight.quiet(now)
+                if quiet >= DENIED_SECONDS and self._denials:
+                    self._reject_denied(flight)
+                if quiet >= self._ack_seconds and flight.remaining:
+                    flight.restart(now)
+                    await self._resend(flight)
+
+    async def _send(self, flight: Flight) -> None:
+        subject_of, publish, waiting = self._subject_of, self._client.publish, self._waiting  # this is the hot path
+        inbox, first = self._inbox, flight.first
+        roomy = self._client.max_payload - HEADER_ROOM
+        load = 0
+        try:
+            for index, message in enumerate(flight.messages):
+                subject = subject_of(message.key)
+                headers = headers_of(message)
+                body = message.body
+                if len(body) > roomy or message.attributes or len(subject) > MAX_SUBJECT_BYTES:
+                    reason = self._oversize(subject, headers, body)
+                    if reason:
+                        flight.reject(index, reason)
+                        continue
+                reply = f"{inbox}{first + index}"
+                waiting[reply] = flight
+                await publish(subject, body, reply, headers)
+                load += MESSAGE_BYTES + len(body)
+                if load >= YIELD_BYTES:
+                    load = 0
+                    await self._breathe(flight)
+                    if flight.landed.done():  # the connection is gone
+                        return
+        except Error as error:  # the library noticed first
+            self._lost(str(error))
+
+    async def _breathe(self, flight: Flight) -> None:
+        """Let others run; return when there is room for more, or nothing to wait for any more.
+
+        It polls, because the library's buffer tells nobody that it has room; and so it can be cancelled safely.
+        """
+        await asyncio.sleep(0)
+        while not flight.landed.done() and (
+            len(self._waiting) >= WINDOW or self._client.pending_data_size > MAX_UNSENT_BYTES
+        ):
+            await self._clock.sleep(PAUSE_SECONDS)
+
+    def _oversize(self, subject: str, headers: dict[str, str], body: bytes) -> str:
+        """Why the server would close the connection on this message; empty if it would not."""
+        if len(subject.encode()) > MAX_SUBJECT_BYTES:
+            return f"the subject would have more than {MAX_SUBJECT_BYTES} bytes, the most that NATS takes"
+        total = size(headers) + len(body)
+        limit = self._client.max_payload
+        return (
+            f"{total} bytes with its headers, and the NATS server takes {limit} (max_payload)" if total > limit else ""
+        )
+
+    def _reject_denied(self, flight: Flight) -> None:
+        for index in self._unanswered(flight):
+            if self._denials.perhaps(self._subject_of(flight.messages[index].key)):
+                del self._waiting[self._token(flight, index)]
+                flight.reject(index, "the NATS user may not publish to the message's subject (permissions violation)")
+
+    async def _resend(self, flight: Flight) -> None:
+        unanswered = self._unanswered(flight)
+        if not unanswered:  # it still waits for room to send
+            return
+        if flight.resends == RESENDS:
+            flight.end(Retryable(f"{len(unanswered)} message(s) were sent {RESENDS + 1} times and not acked"))
+            return
+        flight.resends += 1
+        self._events.resent(len(unanswered))
+        try:
+            for index in unanswered:
+                message = flight.messages[index]
+                subject, reply = self._subject_of(message.key), self._token(flight, index)
+                await self._client.publish(subject, message.body, reply, headers_of(message))
+        except Error as error:
+            self._lost(str(error))
+
+    def _token(self, flight: Flight, index: int) -> str:
+        return f"{self._inbox}{flight.first + index}"
+
+    def _unanswered(self, flight: Flight) -> list[int]:
+        """The messages that were sent and have no answer."""
+        return [i for i in range(len(flight.messages)) if self._token(flight, i) in self._waiting]

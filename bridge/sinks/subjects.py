@@ -1,0 +1,124 @@
+"""The NATS subjects of keys: a template, and an encoding under which any key is a valid token.
+
+Of a key (or of each of its `:`-separated parts), every byte that a NATS token may not hold (controls, space, `.`, `*`,
+`>`, anything outside ASCII), `%` itself, and a leading `_` become `%XX`; an empty part is `_`. So no two parts share a
+token, and no key can have the token `_gap`, which is the gap record's.
+
+The gap record's subject is the template with `_gap` in the place of `{prefix}` and `{key}`; a template with neither
+gets it as a further token. So `expired.{db}.{prefix}` has `expired.0._gap`.
+"""
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+
+from bridge.errors import ConfigurationError
+
+GAP = "_gap"
+PREFIXES_CACHED = 4096
+
+_SAFE_BYTES = rb"[!-$&-)+,\-/-=?-~]"  # printable ASCII without space % * . >
+_SAFE_PART = re.compile(rb"(?!_)" + _SAFE_BYTES + rb"+")
+_UNSAFE_BYTE = re.compile(rb"\A_|(?!" + _SAFE_BYTES + rb").", re.DOTALL)
+_SAFE_PARTS = re.compile(rb"(?!_)X+(?::(?!_)X+)*".replace(b"X", rb"[!-$&-)+,\-/-9;-=?-~]"))  # here without the colon
+
+_TEMPLATE_TOKEN = re.compile(r"(?:[^\s.*>{}\x00-\x1f\x7f]|\{(?:db|prefix|key)\})+")
+
+
+def encode_token(part: bytes) -> str:
+    """`part` as one NATS token. Injective; never empty."""
+    if _SAFE_PART.fullmatch(part):
+        return part.decode("ascii")
+    return _UNSAFE_BYTE.sub(lambda match: b"%%%02X" % match[0][0], part).decode("ascii") or "_"
+
+
+def encode_parts(key: bytes) -> str:
+    """The `:`-separated parts of `key` as tokens."""
+    if _SAFE_PARTS.fullmatch(key):  # the usual key, at once
+        return key.decode("ascii").replace(":", ".")
+    return ".".join(map(encode_token, key.split(b":")))
+
+
+def covers(pattern: str, subject: str) -> bool:
+    """Whether `pattern` matches everything that `subject` stands for. Both may hold wildcards."""
+    have, want = pattern.split("."), subject.split(".")
+    for position, part in enumerate(have):
+        if part == ">":
+            return len(want) > position
+        if position >= len(want) or want[position] == ">" or part not in {"*", want[position]}:
+            return False
+    return len(have) == len(want)
+
+
+def overlaps(one: str, other: str) -> bool:
+    """Whether some subject matches both patterns."""
+    left, right = one.split("."), other.split(".")
+    for a, b in zip(left, right, strict=False):
+        if ">" in (a, b):
+            return True
+        if a != b and "*" not in (a, b):
+            return False
+    return len(left) == len(right)
+
+
+class SubjectTemplate:
+    """`BRIDGE_NATS_SUBJECT` for one database."""
+
+    def __init__(self, template: str, db: int) -> None:
+        """Raises ConfigurationError: the template cannot give valid subjects, or could give some of another's."""
+        tokens = template.split(".")
+        if template.startswith("$") or not all(map(_TEMPLATE_TOKEN.fullmatch, tokens)):
+            raise ConfigurationError(
+                ["BRIDGE_NATS_SUBJECT: must be tokens joined by dots, of {db}, {prefix}, {key} and ordinary characters"]
+            )
+        if "{" in tokens[0]:  # a key could put itself into the subjects of others, even those of the NATS server
+            raise ConfigurationError(
+                ["BRIDGE_NATS_SUBJECT: the first token must be fixed, as in expired.{db}.{prefix}"]
+            )
+        self._tokens = tokens
+        self._db = str(db)
+        self._template = template.replace("{db}", self._db)
+        self._pieces = re.split(r"(\{prefix\}|\{key\})", self._template)
+        self.of: Callable[[bytes], str] = self._make()
+        """The subject of a key's expiration."""
+
+    def _make(self) -> Callable[[bytes], str]:
+        if "{key}" in self._template:
+            return lambda key: self._fill(encode_token(key.partition(b":")[0]), encode_parts(key))
+        if "{prefix}" not in self._template:
+            return lambda _key: self._template
+        of_prefix = lru_cache(maxsize=PREFIXES_CACHED)(lambda prefix: self._fill(encode_token(prefix), ""))
+        return lambda key: of_prefix(key.partition(b":")[0])
+
+    def _fill(self, prefix: str, key: str) -> str:
+        values = {"{prefix}": prefix, "{key}": key}
+        return "".join([values.get(piece, piece) for piece in self._pieces])  # in one go: a key may look like {key}
+
+    @property
+    def gap(self) -> str:
+        """The subject of this database's gap records."""
+        keyed = "{prefix}" in self._template or "{key}" in self._template
+        return self._fill(GAP, GAP) if keyed else f"{self._template}.{GAP}"
+
+    @property
+    def published(self) -> list[str]:
+        """Wildcard subjects that match everything of this database: expirations and gap records."""
+        return self._wildcards(self._db)
+
+    @property
+    def provisioned(self) -> list[str]:
+        """What a stream for this template binds: the same, of every database, so that they may share the stream."""
+        return self._wildcards("*")
+
+    def _wildcards(self, db: str) -> list[str]:
+        bound: list[str] = []
+        for token in self._tokens:
+            if "{key}" in token:
+                return [".".join([*bound, ">"])]
+            if "{prefix}" in token or ("{db}" in token and db == "*"):
+                bound.append("*")
+            else:
+                bound.append(token.replace("{db}", db))
+        subject = ".".join(bound)
+        keyed = any("{prefix}" in token for token in self._tokens)
+        return [subject] if keyed else [subject, f"{subject}.{GAP}"]

@@ -1,0 +1,275 @@
+"""What the JetStream sink does when NATS, or the way to it, fails."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Literal
+
+import pytest
+
+from bridge.contracts import Message
+from bridge.errors import NotConnected, Rejected, Retryable
+from bridge.sinks.jetstream import JetStreamSink
+from bridge.sinks.jetstream.headers import headers_of, size
+from tests.conformance.rigs import JetStreamRig, batches, deliver, ids, messages
+from tests.proxy import TO_CLIENT, TO_SERVER, Action, Protocol, Proxy
+
+ACK = rb"^MSG _INBOX.*\"stream\""
+FREEZE_SECONDS = 10.0
+"""Generous: five are promised."""
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[JetStreamRig]:
+    async with JetStreamRig() as made:
+        yield made
+
+
+@pytest.fixture
+async def sink(rig: JetStreamRig) -> AsyncIterator[JetStreamSink]:
+    async with rig.opened() as made:
+        yield made
+
+
+@pytest.fixture
+async def proxy(rig: JetStreamRig) -> AsyncIterator[Proxy]:
+    async with Proxy(rig.server.port, Protocol.NATS) as made:
+        yield made
+
+
+@pytest.fixture
+async def proxied(rig: JetStreamRig, proxy: Proxy) -> AsyncIterator[JetStreamSink]:
+    """A sink, impatient for acks, that sees the server through the proxy."""
+    async with rig.opened(nats_url=f"nats://127.0.0.1:{proxy.port}", ack_seconds=0.5) as made:
+        yield made
+
+
+def ids_of(batches_: list[list[Message]]) -> list[str]:
+    return [id_ for batch in batches_ for id_ in ids(batch)]
+
+
+async def test_the_same_ids_are_stored_once(rig: JetStreamRig, sink: JetStreamSink) -> None:
+    batch = messages(100)
+    await asyncio.gather(sink.publish(batch), sink.publish(batch))
+    await sink.publish(batch)
+    assert sorted(await rig.stored()) == sorted(ids(batch))
+
+
+async def test_the_event_loop_turns_while_a_large_batch_is_published(sink: JetStreamSink) -> None:
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    turning = asyncio.create_task(turn(), name="turn")
+    await sink.publish(messages(5000))
+    turning.cancel()
+    assert turns > 50
+
+
+async def test_a_message_is_found_under_its_subject_with_its_headers(rig: JetStreamRig, sink: JetStreamSink) -> None:
+    await sink.publish(messages(0, keys=[b"share:7f3a"], mode="binary"))
+    async with rig.client() as client:
+        stored = await client.jetstream().get_last_msg("EXPIRY", "expired.0.share")
+    assert stored.headers is not None
+    assert stored.headers["ce-subject"] == "share:7f3a"
+    assert stored.headers["Nats-Msg-Id"] == stored.headers["ce-id"]
+
+
+async def test_a_broker_that_is_killed_mid_publish_gets_everything_once(rig: JetStreamRig, sink: JetStreamSink) -> None:
+    wanted = batches(40, 500)
+    delivering = [asyncio.create_task(deliver(sink, batch)) for batch in wanted]
+    await asyncio.wait(delivering, return_when=asyncio.FIRST_COMPLETED)
+    rig.server.kill()
+    assert not all(task.done() for task in delivering)
+    rig.server.start()
+    await asyncio.gather(*delivering)
+    assert sorted(await rig.stored()) == sorted(ids_of(wanted))
+    assert rig.observed.reconnects
+
+
+async def test_a_broker_that_dies_ends_batches_in_not_connected_at_once(rig: JetStreamRig, sink: JetStreamSink) -> None:
+    rig.server.pause()
+    publishing = [asyncio.create_task(sink.publish(batch)) for batch in batches(20, 500)]
+    await asyncio.sleep(0.05)
+    rig.server.kill()
+    async with asyncio.timeout(FREEZE_SECONDS / 5):
+        results = await asyncio.gather(*publishing, return_exceptions=True)
+    assert all(isinstance(result, NotConnected) for result in results)
+    assert not sink.connected
+    with pytest.raises(NotConnected):
+        await sink.open()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("padding", [0, 64 * 1024], ids=["idle", "with unsent bytes"])
+async def test_a_frozen_broker_is_noticed(rig: JetStreamRig, sink: JetStreamSink, padding: int) -> None:
+    rig.server.pause()
+    batch = messages(0, keys=[b"%d:" % i + b"x" * padding for i in range(200 if padding else 1)])
+    async with asyncio.timeout(FREEZE_SECONDS):
+        with pytest.raises(NotConnected, match="PING"):
+            await sink.publish(batch)
+    assert not sink.connected
+    with pytest.raises(NotConnected):
+        await sink.open()
+    rig.server.resume()
+    await deliver(sink, batch)
+    assert sorted(await rig.stored()) == sorted(ids(batch))
+
+
+async def test_a_lost_ack_is_made_up_for_by_sending_that_message_again(
+    rig: JetStreamRig, proxy: Proxy, proxied: JetStreamSink
+) -> None:
+    lost = [proxy.break_on(TO_CLIENT, ACK, Action.DROP) for _ in range(3)]
+    batch = messages(500)
+    await proxied.publish(batch)
+    assert all(breakpoint_.connection for breakpoint_ in lost)
+    assert rig.observed.resends == [3]
+    assert await rig.stored() == ids(batch)
+
+
+async def test_without_acks_the_batch_is_retryable_in_the_end(
+    rig: JetStreamRig, proxy: Proxy, proxied: JetStreamSink
+) -> None:
+    for _ in range(3):
+        proxy.break_on(TO_CLIENT, ACK, Action.DROP)
+    batch = messages(1)
+    with pytest.raises(Retryable, match="not acked"):
+        await proxied.publish(batch)
+    await proxied.publish(batch)
+    assert rig.observed.resends == [1, 1]
+    assert await rig.stored() == ids(batch)
+
+
+async def test_a_connection_that_is_cut_between_store_and_ack_costs_nothing(
+    rig: JetStreamRig, proxy: Proxy, proxied: JetStreamSink
+) -> None:
+    proxy.break_on(TO_CLIENT, ACK, Action.CUT)
+    batch = messages(100)
+    with pytest.raises(NotConnected):
+        await proxied.publish(batch)
+    await deliver(proxied, batch)
+    assert await rig.stored() == ids(batch)
+
+
+async def test_close_while_publishing_ends_the_batch_in_not_connected(proxy: Proxy, proxied: JetStreamSink) -> None:
+    held = proxy.break_on(TO_SERVER, rb"^HPUB", Action.HOLD)
+    publishing = asyncio.create_task(proxied.publish(messages(1)))
+    await held.reached()
+    await proxied.close()
+    with pytest.raises(NotConnected, match="closed"):
+        await publishing
+
+
+async def test_a_server_error_that_closes_the_connection_is_the_reason_and_open_makes_a_new_one() -> None:
+    async with JetStreamRig("max_control_line: 512") as rig, rig.opened() as sink:
+        with pytest.raises(NotConnected, match="maximum control line exceeded"):
+            await sink.publish(messages(0, keys=[b"x" * 600]))
+        batch = messages(10)
+        await deliver(sink, batch)
+        assert await rig.stored() == ids(batch)
+        assert "maximum control line exceeded" in rig.observed.reconnects[0]
+
+
+@pytest.mark.parametrize("mode", ["structured", "binary"])
+async def test_what_is_too_large_with_its_headers_is_rejected_and_all_else_is_stored(
+    mode: Literal["structured", "binary"],
+) -> None:
+    async with JetStreamRig("max_payload: 8192") as rig, rig.opened() as sink:
+        small = messages(3, mode=mode)
+        model = replace(small[0], id="0" * 32)
+        room = 8192 - size(headers_of(model))
+        fits, does_not = replace(model, body=b"x" * room), replace(model, id="1" * 32, body=b"x" * (room + 1))
+        long_subject = messages(0, keys=[b"x" * 5000], mode=mode)[0]
+        batch = [small[0], does_not, small[1], fits, long_subject, small[2]]
+        with pytest.raises(Rejected) as caught:
+            await sink.publish(batch)
+        assert caught.value.reasons == {
+            1: "8193 bytes with its headers, and the NATS server takes 8192 (max_payload)",
+            4: "the subject would have more than 3900 bytes, the most that NATS takes",
+        }
+        assert await rig.stored() == ids([small[0], small[1], fits, small[2]])
+        assert sink.connected
+
+
+async def test_a_subject_as_long_as_possible_is_stored(rig: JetStreamRig, sink: JetStreamSink) -> None:
+    batch = messages(0, keys=[b"x" * (3900 - len("expired.0."))])
+    await sink.publish(batch)
+    assert await rig.stored() == ids(batch)
+
+
+async def test_what_the_stream_finds_too_large_is_rejected_in_the_brokers_words(rig: JetStreamRig) -> None:
+    async with rig.client() as client:
+        await client.jetstream().add_stream(name="EXPIRY", subjects=["expired.>"], max_msg_size=1000)
+    async with rig.opened() as sink:
+        batch = [*messages(2), *messages(0, keys=[b"k:" + b"x" * 1000])]
+        with pytest.raises(Rejected) as caught:
+            await sink.publish(batch)
+        assert caught.value.reasons == {2: "message size exceeds maximum allowed (error 10054)"}
+        assert await rig.stored() == ids(batch[:2])
+
+
+async def test_a_full_stream_is_retryable(rig: JetStreamRig) -> None:
+    async with rig.client() as client:
+        await client.jetstream().add_stream(name="EXPIRY", subjects=["expired.>"], max_msgs=10, discard="new")
+        async with rig.opened() as sink:
+            with pytest.raises(Retryable, match="maximum messages exceeded"):
+                await sink.publish(messages(11))
+            await client.jetstream().purge_stream("EXPIRY")
+            await sink.publish(messages(10, first=100))
+    assert await rig.stored() == ids(messages(10, first=100))
+    await sink.close()
+
+
+async def test_a_stream_that_is_deleted_is_created_again(rig: JetStreamRig, sink: JetStreamSink) -> None:
+    async with rig.client() as client:
+        await client.jetstream().delete_stream("EXPIRY")
+    batch = messages(100)
+    with pytest.raises(Retryable, match="EXPIRY is created again"):
+        await sink.publish(batch)
+    await sink.publish(batch)
+    assert await rig.stored() == ids(batch)
+
+
+async def test_a_stream_that_is_deleted_is_waited_for_where_the_sink_may_not_create_it(rig: JetStreamRig) -> None:
+    async with rig.client() as client:
+        await client.jetstream().add_stream(name="EXPIRY", subjects=["expired.>"])
+        async with rig.opened(nats_provision=False) as sink:
+            await client.jetstream().delete_stream("EXPIRY")
+            with pytest.raises(Retryable, match="does not exist"):
+                await sink.publish(messages(1))
+    await sink.close()
+
+
+async def test_a_subject_that_the_stream_does_not_bind_is_rejected(rig: JetStreamRig) -> None:
+    async with rig.client() as client:
+        await client.jetstream().add_stream(name="EXPIRY", subjects=["expired.0.share"], duplicate_window=120)
+    async with rig.opened() as sink:
+        assert len(rig.observed.warnings) == 1
+        batch = messages(0, keys=[b"share:1", b"session:1"])
+        with pytest.raises(Rejected) as caught:
+            await sink.publish(batch)
+        reason = "stream EXPIRY does not bind the message's subject; it binds expired.0.share"
+        assert caught.value.reasons == {1: reason}
+        assert await rig.stored() == ids(batch[:1])
+
+
+async def test_an_answer_of_somebody_else_is_no_ack(rig: JetStreamRig) -> None:
+    async with rig.client() as client, rig.opened(ack_seconds=0.3) as sink:
+        for answer in (b"ok", b"[]", b"{}", b""):
+
+            async def respond(request: object, answer: bytes = answer) -> None:
+                await request.respond(answer)  # type: ignore[attr-defined]
+
+            await client.subscribe("expired.>", cb=respond)
+        await client.flush()
+        await client.jetstream().delete_stream("EXPIRY")
+        batch = messages(3)
+        with pytest.raises(Retryable, match="not acked"):
+            await sink.publish(batch)
+        await client.jetstream().add_stream(name="EXPIRY", subjects=["expired.>"])
+        await sink.publish(batch)
+        assert await rig.stored() == ids(batch)

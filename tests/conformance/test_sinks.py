@@ -1,0 +1,117 @@
+"""What `bridge.contracts.Sink` promises, of every sink."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bridge.clock import SystemClock
+from bridge.errors import ConfigurationError, NotConnected
+from bridge.settings import Settings, Sink
+from bridge.sinks import BrokerSink, create
+from tests.conformance.rigs import JetStreamRig, Observed, Rig, StdoutRig, batches, deliver, ids, messages
+
+NASTY_KEYS = [b"", b"_", b"_gap", b":", b"a.b.>", b"*", b"\x00\r\n\xff", "ü\n".encode(), b"{key}", b" ", b"%", b'"']
+BOUNDED_SECONDS = 8.0
+
+
+@pytest.fixture(params=[StdoutRig, JetStreamRig])
+async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+    made: Rig = request.param()
+    async with made:
+        yield made
+
+
+@pytest.fixture
+async def sink(rig: Rig) -> AsyncIterator[BrokerSink]:
+    made = rig.sink()
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 5000])
+async def test_acked_means_stored(rig: Rig, sink: BrokerSink, size: int) -> None:
+    batch = messages(size)
+    await sink.publish(batch)
+    assert await rig.stored() == ids(batch)
+
+
+async def test_batches_are_published_side_by_side(rig: Rig, sink: BrokerSink) -> None:
+    wanted = batches(40, 250)
+    await asyncio.gather(*map(sink.publish, wanted))
+    assert sorted(await rig.stored()) == sorted(id_ for batch in wanted for id_ in ids(batch))
+
+
+async def test_any_key_is_taken_in_both_modes(rig: Rig, sink: BrokerSink) -> None:
+    structured = messages(0, keys=NASTY_KEYS)
+    binary = messages(0, keys=NASTY_KEYS, first=1000, mode="binary")
+    await sink.publish(structured)
+    await sink.publish(binary)
+    assert await rig.stored() == ids(structured) + ids(binary)
+
+
+async def test_before_open_and_after_close_it_is_not_connected(rig: Rig) -> None:
+    sink = rig.sink()
+    await sink.close()
+    for _ in range(2):
+        assert not sink.connected
+        with pytest.raises(NotConnected):
+            await sink.publish(messages(1))
+        await sink.open()
+        await sink.open()  # does nothing
+        await sink.publish(messages(1))
+        await sink.close()
+        await sink.close()
+
+
+async def test_a_batch_that_was_cancelled_leaves_the_sink_usable(rig: Rig, sink: BrokerSink) -> None:
+    rig.freeze()
+    publishing = asyncio.create_task(sink.publish(messages(3000)))
+    await asyncio.sleep(0.05)
+    publishing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await publishing
+    rig.thaw()
+    batch = messages(10, first=10_000)
+    await deliver(sink, batch)
+    assert set(ids(batch)) <= set(await rig.stored())
+
+
+async def test_close_while_the_broker_is_frozen_is_bounded_and_ends_batches_in_not_connected(
+    rig: Rig, sink: BrokerSink
+) -> None:
+    rig.freeze()
+    publishing = [asyncio.create_task(sink.publish(batch)) for batch in batches(20, 1000)]
+    await asyncio.sleep(0.05)
+    started = time.monotonic()
+    await sink.close()
+    results = await asyncio.gather(*publishing, return_exceptions=True)
+    assert time.monotonic() - started < BOUNDED_SECONDS
+    assert any(isinstance(result, NotConnected) for result in results)
+    assert all(result is None or isinstance(result, NotConnected) for result in results)
+    assert not sink.connected
+
+
+async def test_after_a_freeze_everything_is_delivered(rig: Rig, sink: BrokerSink) -> None:
+    wanted = batches(10, 1000)
+    await sink.publish(wanted[0])
+    rig.freeze()
+    delivering = [asyncio.create_task(deliver(sink, batch)) for batch in wanted]
+    await asyncio.sleep(0.2)
+    rig.thaw()
+    await asyncio.gather(*delivering)
+    assert set(await rig.stored()) == {id_ for batch in wanted for id_ in ids(batch)}
+
+
+@pytest.mark.parametrize("kind", [Sink.JETSTREAM, Sink.STDOUT])
+def test_the_factory_makes_the_sink_of_the_settings(kind: Sink) -> None:
+    sink = create(Settings(sink=kind), 0, SystemClock(), Observed())
+    assert kind.value in type(sink).__name__.lower()
+    assert not sink.connected
+
+
+def test_a_sink_that_this_version_lacks_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigurationError, match="BRIDGE_SINK"):
+        create(Settings(sink=Sink.KAFKA), 0, SystemClock(), Observed())
