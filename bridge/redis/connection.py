@@ -120,6 +120,9 @@ class _Credentials(CredentialProvider):
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
 
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return self.get_credentials()
+
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
         user, password = self._endpoint.credentials()
         if password is None:
@@ -129,7 +132,7 @@ class _Credentials(CredentialProvider):
 
 @asynccontextmanager
 async def conversation(endpoint: Endpoint) -> AsyncIterator[None]:
-    """One command: no reply in time, and whatever the client library raises, ends in NotConnected, Refused or Fenced."""
+    """One command: whatever the client library raises, and no reply in time, is NotConnected, Refused or Fenced."""
     try:
         async with asyncio.timeout(COMMAND_TIMEOUT):
             yield
@@ -167,7 +170,8 @@ def refusal(endpoint: Endpoint, answer: str) -> BridgeError:
         return NotConnected(f"Redis at {endpoint}: {answer}")
     if "READONLY" in answer or "read only replica" in answer:
         return Refused(f"Redis at {endpoint} is a replica: point BRIDGE_REDIS_URL at the primary")
-    if any(word in answer for word in ("NOPERM", "no permissions", "ACL failure", "can't run this command")):
+    # Redis 7.0 says "no permissions", Valkey "No permissions".
+    if any(word in answer.lower() for word in ("noperm", "no permissions", "acl failure", "can't run this command")):
         return Refused(
             f"Redis at {endpoint} does not permit what the bridge needs ({answer}): widen the ACL of its user"
             " (`expiry-bridge check` says by what)"

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError
+from bridge.redis.channels import NEEDED_FLAGS
 from bridge.redis.connection import Fenced
 from bridge.redis.gap import Gap
 from bridge.redis.hints import Hints, OwnKeyLostError
@@ -109,7 +110,10 @@ class Epoch:
         if self._hints.round is not None:
             delay = self._touched_at + MARK_DEADLINE - self._clock.monotonic()
             if delay <= 0:
-                raise EpochEnded(f"notifications are mute: a mark did not come back within {MARK_DEADLINE:g} s")
+                raise EpochEnded(
+                    f"notifications are mute: a mark did not come back within {MARK_DEADLINE:g} s"
+                    f" (notify-keyspace-events needs {NEEDED_FLAGS})"
+                )
         if delay > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay):
@@ -195,7 +199,7 @@ class Epoch:
             self._telemetry.gap_closed(self.gap.recovered, self.gap.ambiguous)
         if not self.gap.open:
             self._seen_ms = finished.redis_ms
-        self._healthy()
+            self._healthy()
         self._telemetry.mark_returned()
 
     def _learn(self, state: State) -> None:

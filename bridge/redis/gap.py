@@ -27,7 +27,9 @@ class Gap:
     recovered: int = 0
     """Expirations with a deadline within the gap, claimed after it."""
     ambiguous: int = 0
-    """Entries that were overdue at the start, and found refreshed, persisted, deleted or expired again."""
+    """Entries that were overdue at the start, and found refreshed, persisted, deleted or expired again; and those whose
+    key was gone before its deadline.
+    """
 
     @property
     def open(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
+from redis.exceptions import NoScriptError
 
 from bridge.redis.connection import Endpoint, conversation
 from bridge.redis.names import Names
@@ -171,7 +172,11 @@ class Ledger:
     async def _call(self, script: str, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - a reply's shape is its script's
         run: AsyncScript = self._scripts[script]
         async with conversation(self._endpoint):
-            return await run(keys=keys, args=arguments)
+            while True:
+                try:
+                    return await run(keys=keys, args=arguments)
+                except NoScriptError:  # flushed again, between the client library's SCRIPT LOAD and its second EVALSHA
+                    continue
 
 
 def _state(now_us: int, lowest: bytes, size: int, depth: int) -> State:

@@ -45,6 +45,7 @@ def needs(inspector: Inspector) -> dict[str, Sequence[Word]]:
         "exists": (outbox,),
         "del": (mark,),  # there is none
         "set": (mark, "", "no-option"),
+        "hdel": (lease, "no-field"),
         "hget": (lease, "fence"),
         "hmget": (lease, "fence"),
         "hset": (lease, "odd", "number", "of"),
@@ -65,17 +66,20 @@ def needs(inspector: Inspector) -> dict[str, Sequence[Word]]:
 
 
 def acl_rule(inspector: Inspector) -> str:
-    """The least that the user needs, as an ACL SETUSER that adds to what it has."""
+    """The least that the user needs, as an ACL SETUSER for redis-cli's prompt.
+
+    In parentheses, as a selector: so it adds to whatever the user has. A bare pattern behind a `~*` would be an error.
+    """
     settings, db = inspector.settings, inspector.endpoint.db
-    own = re.sub(r"([\\*?\[\]])", r"\\\1", inspector.names.own_prefix.decode())
     commands = [*needs(inspector), READ, "subscribe", "config|get"]
     if settings.redis_notifications == "configure":
         commands.append("config|set")
+    own = re.sub(r"([\\*?\[\]])", r"\\\1", inspector.names.own_prefix.decode())
+    patterns = [f"~{own}*", *(f"%R~{pattern}" for pattern in settings.keys), f"&__keyevent@{db}__:*"]
     # A rule cannot hold a space; `?` matches it.
-    keys = [f"%R~{pattern}".replace(" ", "?") for pattern in settings.keys]
-    rules = [f"~{own}*", *keys, f"&__keyevent@{db}__:*", *(f"+{command}" for command in sorted(commands))]
+    rules = [*(pattern.replace(" ", "?") for pattern in patterns), *(f"+{command}" for command in sorted(commands))]
     quoted = ('"' + re.sub(r'(["\\])', r"\\\1", rule) + '"' if re.search(r"[\\'\"]", rule) else rule for rule in rules)
-    return f"ACL SETUSER {inspector.user} {' '.join(quoted)}"
+    return f"ACL SETUSER {inspector.user} ({' '.join(quoted)})"
 
 
 async def denied(inspector: Inspector) -> list[str]:

@@ -2,7 +2,7 @@
 
 The order of each: server inspected → batch in doubt of the last epoch sent again → lease under a new fence →
 subscription confirmed → gap opened → epoch. It ends for a reason, and the next begins, after a back-off that is reset
-only once a mark has come back: a connection alone proves nothing.
+only once the gap is closed: a connection, or a mark, alone proves nothing.
 """
 
 import asyncio
@@ -225,7 +225,7 @@ class RedisSource:
         return Gap(cause, opened_ms, start_ms)
 
     def _healthy(self) -> None:
-        """A mark came back: the whole way works."""
+        """A mark came back, and the gap is closed: the whole way works, the scan included."""
         self._served = True
         self._backoff.reset()
 

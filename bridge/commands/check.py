@@ -1,0 +1,87 @@
+"""`expiry-bridge check`: a doctor. What Redis and the broker must be, what they are, and how to mend the difference.
+
+Guarantees: changes nothing, in Redis or at the broker. Exit status 1 if anything fails: then `run` would refuse to
+work, or could not keep its promise.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from bridge.commands.check_nats import check_nats
+from bridge.commands.check_redis import check_redis
+from bridge.commands.findings import Level, Row, failure, passed
+from bridge.commands.screen import Cell, Screen, print_json
+from bridge.redis.connection import Endpoint
+from bridge.settings import Settings, Sink
+from bridge.telemetry import logs
+
+_STYLES = {Level.PASS: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
+
+
+def check(settings: Settings, *, as_json: bool) -> int:
+    """Print what was found. The exit status. Raises ConfigurationError."""
+    logs.configure(settings.log_level, settings.log_format)
+    rows = asyncio.run(_examine(settings))
+    counts = Counter(row.finding.level for row in rows)
+    if as_json:
+        print_json({"ok": not counts[Level.FAIL], "checks": [_as_json(row) for row in rows]})
+    else:
+        _show(rows, counts)
+    return 1 if counts[Level.FAIL] else 0
+
+
+async def _examine(settings: Settings) -> list[Row]:
+    broker, redis = await asyncio.gather(_check_sink(settings), check_redis(settings))
+    return redis + broker
+
+
+async def _check_sink(settings: Settings) -> list[Row]:
+    match settings.sink:
+        case Sink.JETSTREAM:
+            return await check_nats(settings, Endpoint.of(settings).db)
+        case Sink.KAFKA:
+            mend = "set BRIDGE_SINK=jetstream"
+            return [Row("Kafka", "sink", failure("not available in this version", mend))]
+        case Sink.STDOUT:
+            return [Row("stdout", "sink", passed("needs nothing"))]
+
+
+def _as_json(row: Row) -> dict[str, str | None]:
+    finding = row.finding
+    return {
+        "area": row.area,
+        "check": row.check,
+        "level": finding.level.value,
+        "found": finding.found,
+        "mend": finding.mend or None,
+    }
+
+
+def _show(rows: Sequence[Row], counts: Counter[Level]) -> None:
+    screen = Screen()
+    for area in dict.fromkeys(row.area for row in rows):
+        screen.say(area, style="bold")
+        lines: list[Sequence[Cell]] = []
+        for row in rows:
+            if row.area == area:
+                finding = row.finding
+                style = _STYLES[finding.level]
+                lines.append([Text(finding.level.value, style), row.check, finding.found])
+                if finding.mend:
+                    lines.append(["", "", Text.assemble(("→ ", style), finding.mend)])
+        screen.rows(lines, indent=2)
+        screen.say()
+    screen.say(_verdict(counts))
+
+
+def _verdict(counts: Counter[Level]) -> Text:
+    failed, warned = counts[Level.FAIL], counts[Level.WARN]
+    warnings = f"{warned} warning{'s' * (warned != 1)}"
+    if failed:
+        return Text(
+            f"{failed} failure{'s' * (failed != 1)}, {warnings}: mend what failed, then check again.", "bold red"
+        )
+    return Text(f"No failure, {warnings}: the bridge can work here.", "green")

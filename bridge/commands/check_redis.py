@@ -1,0 +1,190 @@
+"""What Redis must be for the bridge: one small function per check. Nothing is changed.
+
+To add one, write the function and enter it in CHECKS.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from bridge.commands.findings import Finding, Row, failed_with, failure, passed, warning
+from bridge.errors import NotConnected, Refused
+from bridge.redis.channels import NEEDED_FLAGS, missing_flags
+from bridge.redis.inspection import Inspector
+from bridge.redis.permissions import acl_rule, denied, may_set_flags
+from bridge.redis.requirements import FLAGS
+from bridge.settings import Settings
+
+AREA = "Redis"
+CLOCK_SECONDS = 1.0
+BUFFER_HARD, BUFFER_SOFT = 8 * 1024**2, 1024**2
+"""Bytes. Redis's own defaults are 32 MiB, and 8 MiB for 60 s."""
+NAMES_SHOWN = 8
+
+Check = Callable[[Inspector], Awaitable[Finding]]
+
+
+async def check_redis(settings: Settings) -> list[Row]:
+    """All rows about Redis; only the first where it cannot be reached. Raises ConfigurationError."""
+    inspector = Inspector(settings)
+    try:
+        rows = [Row(AREA, "connection", await _connection(inspector))]
+        if rows[0].finding.level == "pass":
+            rows += [Row(AREA, name, await _safely(check, inspector)) for name, check in CHECKS.items()]
+    finally:
+        await inspector.close()
+    return rows
+
+
+async def _connection(redis: Inspector) -> Finding:
+    mend = "start Redis there, or point BRIDGE_REDIS_URL at where it is"
+    try:
+        await redis.connect()
+    except Refused as error:
+        found, denial, _ = str(error).partition(": widen the ACL")
+        return failure(found, acl_rule(redis)) if denial else failed_with(error, mend)
+    except NotConnected as error:
+        return failed_with(error, mend)
+    return passed(f"{redis.endpoint}, db {redis.endpoint.db}, as user {redis.user}")
+
+
+async def _safely(check: Check, redis: Inspector) -> Finding:
+    """One check must not hide the others."""
+    try:
+        return await check(redis)
+    except NotConnected as error:
+        return failed_with(error, "run the check again when Redis serves steadily")
+    except Refused as error:
+        return warning(f"cannot be read: {error}", "make sure of it with whoever runs this Redis")
+
+
+async def _version(redis: Inspector) -> Finding:
+    server = await redis.server()
+    if server is None:
+        return _unreadable("INFO", "the bridge needs Redis 7.0 or Valkey 7.2, or newer")
+    found = f"{server.product} {server.version}"
+    if not server.supported:
+        return failure(
+            f"{found} has no PEXPIRETIME, by which the bridge reads deadlines",
+            "upgrade to Redis 7.0 or Valkey 7.2, or newer",
+        )
+    return passed(found)
+
+
+async def _role(redis: Inspector) -> Finding:
+    server, info = await redis.server(), await redis.info("replication")
+    if server is None or info is None:
+        return _unreadable("INFO", "BRIDGE_REDIS_URL must name a primary")
+    if server.primary:
+        return passed("primary")
+    primary = f"{info.get('master_host')}:{info.get('master_port')}"
+    return failure(
+        "a replica: only a primary expires keys by itself, and takes writes",
+        f"point BRIDGE_REDIS_URL at the primary: this replica follows {primary}",
+    )
+
+
+async def _notifications(redis: Inspector) -> Finding:
+    flags = await redis.flags()
+    if flags is None:
+        return warning(
+            f"{FLAGS} cannot be read: CONFIG GET is refused",
+            f"make sure that it holds {NEEDED_FLAGS}; the bridge notices when notifications do not come",
+        )
+    missing = missing_flags(flags)
+    if not missing:
+        return passed(f"{FLAGS} is '{flags}'")
+    found = f"{FLAGS} is '{flags}' and lacks {missing}"
+    mend = f"CONFIG SET {FLAGS} {flags}{missing}, and the same in its configuration file"
+    if redis.settings.redis_notifications == "verify":
+        return failure(f"{found}; the bridge may not add it (BRIDGE_REDIS_NOTIFICATIONS=verify)", mend)
+    if not await may_set_flags(redis):
+        return failure(f"{found}; the bridge may not add it (CONFIG SET is refused)", mend)
+    return warning(f"{found}; will be added by the bridge when it starts", f"{mend}, to have it from the start")
+
+
+async def _permissions(redis: Inspector) -> Finding:
+    lacking = await denied(redis)
+    if not lacking:
+        return passed(f"user {redis.user} may do all that the bridge needs")
+    more = len(lacking) - NAMES_SHOWN
+    names = ", ".join(lacking[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return failure(f"user {redis.user} may not run, or not on the bridge's keys and channels: {names}", acl_rule(redis))
+
+
+async def _eviction(redis: Inspector) -> Finding:
+    policy = await redis.directive("maxmemory-policy")
+    if policy is None:
+        info = await redis.info("memory")
+        policy = str(info["maxmemory_policy"]) if info and "maxmemory_policy" in info else None
+    if policy is None:
+        return _unreadable("CONFIG GET and INFO", "maxmemory-policy must be noeviction or one of volatile-*")
+    if policy.startswith("allkeys"):
+        return failure(
+            f"maxmemory-policy {policy} can evict the deadline ledger and the outbox",
+            "CONFIG SET maxmemory-policy noeviction (or one of volatile-*), and the same in its configuration file",
+        )
+    note = " (evicted keys count as deleted, not as expired)" if policy.startswith("volatile") else ""
+    return passed(f"maxmemory-policy {policy}{note}")
+
+
+async def _persistence(redis: Inspector) -> Finding:
+    info, save = await redis.info("persistence"), await redis.directive("save")
+    if info is None or "aof_enabled" not in info:
+        return _unreadable("INFO", "without an append-only file a restart of Redis loses the ledger and the outbox")
+    if info["aof_enabled"]:
+        return passed("append-only file")
+    mend = "CONFIG SET appendonly yes, and the same in its configuration file"
+    if save is None:
+        return warning("no append-only file; whether there are snapshots cannot be read: CONFIG GET is refused", mend)
+    if save:
+        return warning("snapshots only: a crash of Redis loses what came after the last one", mend)
+    return warning("none: a restart of Redis loses the ledger and the outbox, and all keys", mend)
+
+
+async def _clock(redis: Inspector) -> Finding:
+    ahead = await redis.clock_ahead()
+    if abs(ahead) <= CLOCK_SECONDS:
+        return passed(f"within {CLOCK_SECONDS:g} s of this machine's")
+    return warning(
+        f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} this machine's:"
+        " harmless, deadlines are always on Redis's clock",
+        "synchronise both clocks (NTP), or reading logs side by side will mislead",
+    )
+
+
+async def _buffer(redis: Inspector) -> Finding:
+    name = "client-output-buffer-limit"
+    limits = await redis.directive(name)
+    words = limits.split() if limits else []
+    if "pubsub" not in words:
+        return _unreadable("CONFIG GET", f"{name} pubsub should be at least Redis's default, 32mb 8mb 60")
+    hard, soft, seconds = map(int, words[words.index("pubsub") + 1 :][:3])
+    found = f"{name} pubsub: {_size(hard)}, or {_size(soft)} for {seconds} s"
+    if 0 < hard < BUFFER_HARD or 0 < soft < BUFFER_SOFT:
+        return warning(
+            f"{found}: at a burst of expirations Redis may cut the subscription, and open a gap",
+            f'CONFIG SET {name} "pubsub 32mb 8mb 60", and the same in its configuration file',
+        )
+    return passed(found)
+
+
+def _unreadable(command: str, mend: str) -> Finding:
+    return warning(f"cannot be read: {command} is refused", f"make sure of it: {mend}")
+
+
+def _size(limit: int) -> str:
+    for unit, size in (("MiB", 1024**2), ("KiB", 1024)):
+        if limit >= size:
+            return f"{limit / size:g} {unit}"
+    return f"{limit} bytes" if limit else "no limit"
+
+
+CHECKS: Mapping[str, Check] = {
+    "version": _version,
+    "role": _role,
+    "notifications": _notifications,
+    "permissions": _permissions,
+    "eviction": _eviction,
+    "persistence": _persistence,
+    "clock": _clock,
+    "subscriber buffer": _buffer,
+}

@@ -1,0 +1,118 @@
+"""The demo's stage: a Valkey, a NATS server and the real bridge, as processes of its own.
+
+Guarantees: everything lies in temporary directories and listens on free loopback ports; leaving the `with` block, in
+whichever way, leaves no process and no file behind. On Linux the processes end with this one even if it is killed.
+"""
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack
+from http import HTTPStatus
+from typing import Self
+
+from aiohttp import ClientError, ClientSession, ClientTimeout
+from pydantic import SecretStr
+
+from bridge.commands.embedded import EmbeddedNats, EmbeddedValkey, Process, free_port
+from bridge.errors import BridgeError
+from bridge.settings import Settings
+
+PATIENCE = 30.0
+"""Seconds to wait for what takes a few at most: a machine may be slow."""
+POLL = 0.02
+HTTP_SECONDS = 2.0
+
+
+class DemoError(BridgeError):
+    """The demo cannot go on; the message may have several lines."""
+
+
+class BridgeProcess(Process):
+    """`python -m bridge run`, with the given settings and no others."""
+
+    def __init__(self, settings: Mapping[str, str]) -> None:
+        super().__init__("bridge")
+        self._settings = settings
+
+    def command(self) -> Sequence[str]:
+        """See `Process`."""
+        return [sys.executable, "-m", "bridge", "run"]
+
+    def environment(self) -> Mapping[str, str]:
+        """See `Process`. It imports what we import, though its working directory is another one."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
+        return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **self._settings}
+
+
+class Stage:
+    """All processes. Enter it to start them."""
+
+    def __init__(self) -> None:
+        self.valkey = EmbeddedValkey()
+        self.nats = EmbeddedNats()
+        self.http_port = free_port()
+        self.settings = Settings(redis_url=SecretStr(f"{self.valkey.url}/0"), nats_url=SecretStr(self.nats.url))
+        """How to reach the servers: the bridge's own settings."""
+        self.bridge = BridgeProcess(
+            {
+                "BRIDGE_REDIS_URL": f"{self.valkey.url}/0",
+                "BRIDGE_NATS_URL": self.nats.url,
+                "BRIDGE_HTTP_PORT": str(self.http_port),
+                "BRIDGE_LOG_FORMAT": "json",
+            }
+        )
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as starting:
+            for process in (self.valkey, self.nats, self.bridge):
+                starting.enter_context(process)
+            self._open = starting.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    async def until(self, condition: Callable[[], Awaitable[object]], what: str) -> None:
+        """Return when `condition` is true. Raises DemoError: it did not become true, or the bridge ended."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    if await condition():
+                        return
+                    await asyncio.sleep(POLL)
+        except TimeoutError:
+            raise DemoError(f"gave up after {PATIENCE:g} s: {what}. {self._bridge_log()}") from None
+
+    async def ready(self) -> None:
+        """Return when the bridge is ready. Raises DemoError."""
+
+        async def is_ready() -> bool:
+            if not self.bridge.running:
+                raise DemoError(f"the bridge ended with status {self.bridge.returncode}. {self._bridge_log()}")
+            return (await self.get("/readyz"))[0] == HTTPStatus.OK
+
+        await self.until(is_ready, "the bridge is not ready")
+
+    async def retried(self) -> int:
+        """How many messages this bridge process has sent again; 0 where it does not say."""
+        _, text = await self.get("/metrics")
+        found = re.search(r"^bridge_retried_messages_total (\S+)$", text, re.MULTILINE)
+        return int(float(found[1])) if found else 0
+
+    async def get(self, path: str) -> tuple[int, str]:
+        """Status and text of the bridge's answer over HTTP; 0 where there is none."""
+        try:
+            async with (
+                ClientSession(timeout=ClientTimeout(HTTP_SECONDS)) as http,
+                http.get(f"http://127.0.0.1:{self.http_port}{path}") as response,
+            ):
+                return response.status, await response.text()
+        except (ClientError, TimeoutError):
+            return 0, ""
+
+    def _bridge_log(self) -> str:
+        return f"The bridge's log ends with:\n{self.bridge.log(lines=15)}"

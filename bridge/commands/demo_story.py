@@ -1,0 +1,247 @@
+"""The demo's story, act by act: what is done to the servers, and what is said about it.
+
+Nothing is claimed that was not just seen: each count and each duration printed was measured.
+"""
+
+import json
+import textwrap
+from collections.abc import Mapping
+from http import HTTPStatus
+from time import monotonic
+
+from rich.text import Text
+
+from bridge import __version__
+from bridge.commands.demo_arrivals import Arrival, Arrivals, Books
+from bridge.commands.demo_stage import PATIENCE, Stage
+from bridge.commands.screen import Screen
+from bridge.redis.inspection import Inspector
+from bridge.redis.ledger import LEASE_MS
+from bridge.redis.trial import set_expiring
+
+UNDISTURBED = {
+    "share:7f3a": 600,
+    "share:c01d": 700,
+    "share:2be8": 800,
+    "session:91be": 900,
+    "session:0e77": 1000,
+    "session:5ac2": 1100,
+    "reservation:1042": 1200,
+    "reservation:1043": 1300,
+    "reservation:1044": 1400,
+    "cart:5512": 1500,
+    "cart:5513": 1600,
+    "code:4711": 1700,
+}
+WHILE_KILLED = {
+    "share:b52e": 1000,
+    "session:44aa": 1300,
+    "reservation:1045": 1600,
+    "cart:5514": 1900,
+    "code:4712": 2200,
+}
+WHILE_FROZEN = {
+    "share:9d10": 800,
+    "session:c3f5": 1100,
+    "reservation:1046": 1400,
+    "cart:5515": 1700,
+    "code:4713": 2000,
+}
+"""Key → time to live in ms."""
+
+KEY_WIDTH = max(map(len, [*UNDISTURBED, *WHILE_KILLED, *WHILE_FROZEN]))
+VIA_WIDTH = len("notification")
+BODY_WIDTH = 95
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+class Story:
+    """Tells it on `screen`, with the processes of `stage`."""
+
+    def __init__(self, stage: Stage, screen: Screen) -> None:
+        self._stage = stage
+        self._screen = screen
+        self._redis = Inspector(stage.settings)
+
+    async def tell(self) -> bool:
+        """The whole story. Whether nothing was missing. Raises BridgeError where it cannot be told."""
+        started = monotonic()
+        try:
+            await self._open()
+            async with Arrivals(self._stage.settings, self._show) as arrivals:
+                await self._all_is_well(arrivals)
+                await self._the_bridge_is_killed(arrivals)
+                await self._the_broker_freezes(arrivals)
+                await arrivals.complete()
+                return self._conclude(arrivals, monotonic() - started)
+        finally:
+            await self._redis.close()
+
+    # The acts.
+
+    async def _open(self) -> None:
+        stage, say = self._stage, self._screen.say
+        say(f"expiry-bridge {__version__}: the demo, which takes about 15 seconds", style="bold")
+        say("Redis tells its subscribers once that a key has expired: who is not there never learns of it.")
+        say("The bridge makes a durable message of it. Here the bridge is killed, and its broker frozen.")
+        say("Will any message be missing?")
+        say()
+        with self._screen.waiting("Starting Valkey, NATS and the bridge"):
+            await stage.ready()
+        server = await self._redis.server()
+        valkey = f"Valkey {server.version if server else ''} on port {stage.valkey.port}"
+        say(f"Ready: {valkey}, NATS with JetStream on port {stage.nats.port}, and the bridge.")
+        say("They are the demo's own, in temporary directories; nothing of yours is touched.")
+
+    async def _all_is_well(self, arrivals: Arrivals) -> None:
+        key, ttl_ms = next(iter(UNDISTURBED.items()))
+        self._head("1. All is well: keys expire, messages arrive")
+        self._note(f"{len(UNDISTURBED)} keys are set, as by any service: SET {key} value PX {ttl_ms}, and so on.")
+        await set_expiring(self._redis, UNDISTURBED)
+        books = await self._watch(arrivals, UNDISTURBED, "Keys expire")
+        self._result(books, "Lag: from the key's deadline until the stream had stored its message.")
+        if books.arrivals:
+            self._in_full(books.arrivals[0])
+
+    async def _the_bridge_is_killed(self, arrivals: Arrivals) -> None:
+        stage, keys, count = self._stage, WHILE_KILLED, len(WHILE_KILLED)
+        self._head("2. The bridge is killed while keys expire")
+        expired = await self._set(keys)
+        stage.bridge.kill()
+        killed = monotonic()
+        self._note(f"{count} keys are set. The bridge has their deadlines in its ledger, in Redis. Then: kill -9.")
+        with self._screen.waiting("Keys expire, and nobody listens"):
+            await stage.until(lambda: self._expired(expired + count), "the keys do not expire")
+        subscribers = await self._redis.subscribers()
+        self._note(
+            f"All {count} have expired. Valkey told its {subscribers} subscribers: with pub/sub alone, that was it."
+        )
+        stage.bridge.start()
+        self._note("The bridge starts again, and has to wait: a killed one cannot give back its lease, the right")
+        self._note(
+            f"to deliver. It lapses {LEASE_MS / 1000:g} s after the last sign of life; until then nobody else may."
+        )
+        books = await self._watch(arrivals, keys, "The lease of the killed bridge has to lapse")
+        swept = sum(arrival.via == "sweep" for arrival in books.arrivals)
+        self._result(
+            books,
+            f"{_seconds(monotonic() - killed)} after the kill.",
+            f"{swept} via sweep: nobody heard them expire, but the ledger knew their deadlines.",
+        )
+
+    async def _the_broker_freezes(self, arrivals: Arrivals) -> None:
+        stage, keys, count = self._stage, WHILE_FROZEN, len(WHILE_FROZEN)
+        await stage.ready()
+        self._head("3. The broker freezes while keys expire")
+        expired = await self._set(keys)
+        stage.nats.pause()
+        frozen = monotonic()
+        self._note(
+            f"{count} keys are set. Then NATS is frozen (SIGSTOP): its connections stay open, and nothing answers."
+        )
+        with self._screen.waiting("Keys expire, and the broker takes nothing"):
+            await stage.until(lambda: self._expired(expired + count), "the keys do not expire")
+            undelivered = count - arrivals.books(keys).delivered
+            await stage.until(lambda: self._waiting(undelivered), "the expirations do not get into the outbox")
+        self._note(f"All {count} have expired; {undelivered} wait in the bridge's outbox, which lies in Redis, too.")
+        with self._screen.waiting("The bridge has yet to notice"):
+            await stage.until(self._unready, "the bridge does not notice that the broker is frozen")
+        noticed = _seconds(monotonic() - frozen)
+        self._note(f"{noticed} after the freeze the bridge has noticed: /readyz answers 503. NATS may go on.")
+        stage.nats.resume()
+        resumed = monotonic()
+        books = await self._watch(arrivals, keys, "The bridge connects again")
+        delay = _seconds(monotonic() - resumed)
+        await stage.until(lambda: self._waiting(0), "the outbox does not get empty")
+        self._result(
+            books,
+            f"{delay} after NATS went on. The outbox is empty: what leaves it was acked.",
+            f"{await stage.retried()} were sent again, under their ids, by which the stream drops copies.",
+        )
+
+    def _conclude(self, arrivals: Arrivals, seconds: float) -> bool:
+        acts = {"all is well": UNDISTURBED, "bridge killed": WHILE_KILLED, "broker frozen": WHILE_FROZEN}
+        acts["in all"] = UNDISTURBED | WHILE_KILLED | WHILE_FROZEN
+        rows = [["", "set", "delivered", "missed", "duplicates", "lag p50", "lag max"]]
+        for name, keys in acts.items():
+            books = arrivals.books(keys)
+            counts = (len(keys), books.delivered, len(books.missing), books.duplicates)
+            rows.append([name, *map(str, counts), *map(_seconds, books.lags)])
+        self._head("Summary")
+        self._screen.rows(rows, indent=3, right=range(1, 7))
+        self._screen.say()
+        total = arrivals.books(acts["in all"])
+        good = not total.missing and not total.surplus
+        if good:
+            text = f"Nothing got lost: {len(total.keys)} keys expired, and {total.delivered} are in the stream."
+            self._screen.say(f"{text} Took {seconds:.0f} s.", style="bold green")
+            self._screen.say("Next: `expiry-bridge check` says what your own Redis and NATS need for that.")
+        else:
+            missing = ", ".join(total.missing) or "nothing"
+            self._screen.say(f"Missing: {missing}. Messages too many: {total.surplus}.", style="bold red")
+        return good
+
+    # What the acts need.
+
+    async def _set(self, keys: Mapping[str, int]) -> int:
+        """Set the keys; return when the ledger knows them, with the number of keys that had expired before."""
+        before = await self._expired_keys()
+        await set_expiring(self._redis, keys)
+
+        async def recorded() -> bool:  # on a slow machine the first may have expired by now
+            gone = await self._expired_keys() - before
+            return (await self._redis.state()).ledger_size + gone >= len(keys)
+
+        await self._stage.until(recorded, "the keys do not get into the ledger")
+        return before
+
+    async def _expired_keys(self) -> int:
+        stats = await self._redis.info("stats")
+        return int(str(stats["expired_keys"])) if stats else 0
+
+    async def _expired(self, total: int) -> bool:
+        return await self._expired_keys() >= total
+
+    async def _waiting(self, count: int) -> bool:
+        return (await self._redis.state()).outbox_expirations == count
+
+    async def _unready(self) -> bool:
+        return (await self._stage.get("/readyz"))[0] == HTTPStatus.SERVICE_UNAVAILABLE
+
+    async def _watch(self, arrivals: Arrivals, keys: Mapping[str, int], awaited: str) -> Books:
+        """Show what arrives for the keys, until all has, or for as long as patience lasts."""
+        self._screen.say(f"{'key':{KEY_WIDTH}}   {'via':{VIA_WIDTH}}   {'lag':>8}", indent=5, style="dim")
+        with self._screen.waiting(awaited):
+            return await arrivals.of(keys, PATIENCE)
+
+    # How it looks.
+
+    def _head(self, text: str) -> None:
+        self._screen.say()
+        self._screen.say(text, style="bold cyan")
+
+    def _note(self, text: str) -> None:
+        self._screen.say(text, indent=3)
+
+    def _show(self, arrival: Arrival) -> None:
+        via = Text(f"{arrival.via:{VIA_WIDTH}}", "yellow" if arrival.via == "sweep" else "green")
+        lag = "?" if arrival.lag is None else _seconds(arrival.lag)
+        self._screen.say(Text.assemble(f"{arrival.key:{KEY_WIDTH}}   ", via, f"   {lag:>8}"), indent=5)
+
+    def _result(self, books: Books, first: str, *others: str) -> None:
+        mark, style = ("✗", "bold red") if books.missing else ("✓", "bold green")
+        count = f"{mark} {books.delivered} of {len(books.keys)} arrived"
+        self._screen.say(Text.assemble((count, style), ". " if first[0].isupper() else ", ", first), indent=3)
+        for line in others:
+            self._note(f"  {line}")
+
+    def _in_full(self, arrival: Arrival) -> None:
+        self._note(f"The first in full, on subject {arrival.subject}, Nats-Msg-Id {arrival.id}:")
+        # To be wrapped between its fields, not within one.
+        body = json.dumps(json.loads(arrival.body), separators=(", ", f":{NO_BREAK}"))
+        for line in textwrap.wrap(body, BODY_WIDTH, subsequent_indent=" ", break_on_hyphens=False):
+            self._screen.say(line.replace(NO_BREAK, " "), indent=5, style="dim")
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"

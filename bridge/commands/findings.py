@@ -1,0 +1,55 @@
+"""What a check finds: a level, what was seen, and, unless all is well, how to mend it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    """How bad it is."""
+
+    PASS = "pass"  # noqa: S105 - no password
+    WARN = "warn"
+    """It works, but not as well or as safely as it should; or nobody can tell."""
+    FAIL = "fail"
+    """The bridge cannot work, or cannot keep its promise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check. No text holds a secret or a user key."""
+
+    level: Level
+    found: str
+    mend: str = ""
+    """What to do about it: never empty for a warning or a failure."""
+
+
+def passed(found: str) -> Finding:
+    """All is well."""
+    return Finding(Level.PASS, found)
+
+
+def warning(found: str, mend: str) -> Finding:
+    """Not as it should be, but the bridge works."""
+    return Finding(Level.WARN, found, mend)
+
+
+def failure(found: str, mend: str) -> Finding:
+    """The bridge cannot work like this."""
+    return Finding(Level.FAIL, found, mend)
+
+
+def failed_with(error: Exception, mend: str) -> Finding:
+    """A server that cannot be used. Where `error` says itself what to check, that is the mend, else `mend`."""
+    found, separator, advice = str(error).partition(": check ")
+    return failure(found, f"check {advice}" if separator else mend)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A finding, and what it is about."""
+
+    area: str
+    """The server, for people: `Redis`, `NATS`."""
+    check: str
+    finding: Finding

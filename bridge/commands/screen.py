@@ -1,0 +1,86 @@
+"""What the commands print: colours and columns on a terminal, plain lines anywhere else.
+
+Guarantees: a plain line is never wrapped, and ends without blanks; a character that the output cannot show is replaced,
+never an error; what is printed is never taken for markup (keys may hold brackets).
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_WIDTH = 10_000
+"""Columns of an output that is no terminal: it is for whoever reads it to wrap lines."""
+TERMINAL_WIDTH = 110
+"""Columns to use of a terminal, at most: longer lines are hard to read."""
+
+Cell = str | Text
+
+
+class Screen:
+    """Standard output."""
+
+    def __init__(self) -> None:
+        reconfigure = getattr(sys.stdout, "reconfigure", None)  # there is none where somebody replaced it
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+        self._terminal = sys.stdout.isatty()
+        self._console = Console(
+            highlight=False, markup=False, emoji=False, width=None if self._terminal else PLAIN_WIDTH
+        )
+        if self._console.width > TERMINAL_WIDTH and self._terminal:
+            self._console.width = TERMINAL_WIDTH
+
+    def say(self, line: Cell = "", *, indent: int = 0, style: str = "") -> None:
+        """One paragraph; without a text an empty line."""
+        self.rows([[line or " "]], indent=indent, style=style)
+
+    def rows(
+        self, rows: Sequence[Sequence[Cell]], *, indent: int = 0, style: str = "", right: Sequence[int] = ()
+    ) -> None:
+        """Columns as wide as their contents, those in `right` flush right; on a terminal the last one is wrapped."""
+        columns = max(map(len, rows))
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        for index in range(columns):
+            grid.add_column(no_wrap=index < columns - 1, justify="right" if index in right else "left")
+        for row in rows:
+            grid.add_row(*row, style=style)
+        shown = Padding(grid, (0, 0, 0, indent), expand=False)
+        if self._terminal:
+            self._console.print(shown)
+            return
+        with self._console.capture() as captured:
+            self._console.print(shown)
+        # The columns fill their lines with blanks, which nobody wants in a file.
+        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+        sys.stdout.flush()
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Show on a terminal that something is awaited; elsewhere nothing."""
+        if not self._terminal:
+            yield
+            return
+        with self._console.status(f"{what} …"):
+            yield
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
+    """One JSON document on standard output, indented."""
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+def duration(seconds: float) -> str:
+    """`seconds` (not negative) for people, in the unit that fits."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s"

@@ -1,0 +1,40 @@
+"""`expiry-bridge check --json`, as the tests of its findings use it."""
+
+import io
+import json
+from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any
+
+import pytest
+
+from bridge.cli import main
+from bridge.telemetry import logs
+
+SECRET = "s3cret-of-the-owner"
+SOUND = {"notify-keyspace-events": "Egxe", "appendonly": "yes"}
+"""The configuration of a Redis in which nothing is to be mended."""
+
+Rows = Mapping[str, Mapping[str, Any]]
+"""`area/check` → row."""
+
+
+def examine(status: int, **settings: str) -> Rows:
+    """What `check` finds with these settings, as in `redis_url=…`. It must end with `status`, and show no secret."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(logs, "configure", lambda *_: None)  # the logging of this process is pytest's
+        for name, value in settings.items():
+            patch.setenv(f"BRIDGE_{name.upper()}", value)
+        assert main(["check", "--json"]) == status, out.getvalue()
+    assert SECRET not in out.getvalue() + err.getvalue()
+    answer = json.loads(out.getvalue())
+    assert answer["ok"] is (status == 0)
+    for row in answer["checks"]:
+        assert (row["mend"] is None) == (row["level"] == "pass"), row
+    return {f"{row['area']}/{row['check']}": row for row in answer["checks"]}
+
+
+def levels(rows: Rows) -> dict[str, str]:
+    """`area/check` → level, of all that did not pass."""
+    return {name: row["level"] for name, row in rows.items() if row["level"] != "pass"}

@@ -1,0 +1,369 @@
+"""`expiry-bridge check`: each fault that is planted is found, and named with what really mends it."""
+
+import asyncio
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from types import SimpleNamespace
+
+import nats
+import pytest
+from nats.js.api import StreamConfig
+from pydantic import SecretStr
+from redis import Redis
+
+from bridge.commands.embedded import free_port
+from bridge.errors import NotConnected, Refused
+from bridge.redis import inspection
+from bridge.redis.inspection import Inspector
+from bridge.redis.permissions import acl_rule
+from bridge.redis.requirements import Server
+from bridge.settings import Settings
+from tests.integration.doctor import SECRET, SOUND, examine, levels
+from tests.servers import Bridge, NatsServer, RedisServer, wait_until
+
+
+@pytest.fixture
+def sound_redis(redis_kind: type[RedisServer]) -> Iterator[RedisServer]:
+    """A Redis, and a Valkey, in which nothing is to be mended."""
+    with redis_kind(SOUND) as server:
+        yield server
+
+
+@pytest.fixture
+def admin(sound_redis: RedisServer) -> Iterator[Redis]:
+    """A client of it that may do everything."""
+    with Redis(port=sound_redis.port, decode_responses=True) as client:
+        yield client
+
+
+async def make_stream(server: NatsServer) -> None:
+    """A stream as the bridge itself would make it."""
+    client = await nats.connect(server.url)
+    try:
+        config = StreamConfig(name="EXPIRY", subjects=["expired.>"], duplicate_window=600.0)
+        await client.jetstream().add_stream(config)
+    finally:
+        await client.close()
+
+
+def run(admin: Redis, *command: str) -> None:
+    """Run a command as a mend says it."""
+    admin.execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def user(admin: Redis, *rules: str) -> Iterator[dict[str, str]]:
+    """The settings with which to log in as a user of such rules."""
+    run(admin, "ACL", "SETUSER", "limited", "reset", "on", f">{SECRET}", *rules)
+    yield {"redis_username": "limited", "redis_password": SECRET}
+
+
+def test_a_healthy_deployment_passes(sound_redis: RedisServer, nats_server: NatsServer) -> None:
+    asyncio.run(make_stream(nats_server))
+
+    rows = examine(0, redis_url=sound_redis.url, nats_url=nats_server.url)
+
+    assert levels(rows) == {}
+    assert {name.partition("/")[0] for name in rows} == {"Redis", "NATS"}
+    assert len(rows) == 15
+
+
+async def test_it_tells_people_in_plain_lines(redis_server: RedisServer) -> None:
+    settings = {"BRIDGE_REDIS_URL": redis_server.url, "BRIDGE_NATS_URL": f"nats://127.0.0.1:{free_port()}"}
+    with Bridge(settings, "check") as command:
+        assert await command.exited() == 1
+        lines = command.output().splitlines()
+        assert command.log() == "\n".join(lines[-40:])  # nothing on standard error
+
+    assert lines[0] == "Redis"
+    assert "NATS" in lines
+    assert lines[1].split() == [
+        "pass",
+        "connection",
+        f"127.0.0.1:{redis_server.port},",
+        "db",
+        "0,",
+        "as",
+        "user",
+        "default",
+    ]
+    assert any(line.strip().startswith("→ start NATS there") for line in lines)
+    assert lines[-1] == "1 failure, 2 warnings: mend what failed, then check again."
+
+
+def test_it_changes_nothing(sound_redis: RedisServer, admin: Redis, nats_server: NatsServer) -> None:
+    admin.config_set("notify-keyspace-events", "")
+    before = admin.config_get("*"), admin.acl_list()
+
+    with user(admin, "~*", "&*", "+@all", "-acl") as login:  # has to try the commands, for it may not ask about them
+        examine(0, redis_url=sound_redis.url, nats_url=nats_server.url, **login)
+        admin.acl_deluser("limited")
+    examine(0, redis_url=sound_redis.url, nats_url=nats_server.url)
+
+    assert (admin.config_get("*"), admin.acl_list()) == before
+    assert admin.dbsize() == 0
+    assert admin.info("memory")["number_of_cached_scripts"] == 0
+
+    async def streams() -> int:
+        client = await nats.connect(nats_server.url)
+        try:
+            return (await client.jetstream().account_info()).streams
+        finally:
+            await client.close()
+
+    assert asyncio.run(streams()) == 0
+
+
+def test_a_redis_that_is_not_there_is_the_only_finding_about_it(nats_server: NatsServer) -> None:
+    port = free_port()
+
+    rows = examine(1, redis_url=f"redis://127.0.0.1:{port}", nats_url=nats_server.url)
+
+    assert [name for name in rows if name.startswith("Redis")] == ["Redis/connection"]
+    assert levels(rows) == {"Redis/connection": "fail"}
+    assert f"127.0.0.1:{port}" in rows["Redis/connection"]["found"]
+    assert "BRIDGE_REDIS_URL" in rows["Redis/connection"]["mend"]
+
+
+def test_a_wrong_password_is_found(redis_kind: type[RedisServer], nats_server: NatsServer) -> None:
+    with redis_kind({"requirepass": "another"}) as server:
+        rows = examine(1, redis_url=server.url, redis_password=SECRET, nats_url=nats_server.url)
+
+    assert levels(rows) == {"Redis/connection": "fail"}
+    assert "refuses the login" in rows["Redis/connection"]["found"]
+    assert "BRIDGE_REDIS_PASSWORD" in rows["Redis/connection"]["mend"]
+
+
+def test_a_replica_is_found_and_its_primary_named(
+    sound_redis: RedisServer, redis_kind: type[RedisServer], nats_server: NatsServer
+) -> None:
+    with redis_kind({**SOUND, "replicaof": f"127.0.0.1 {sound_redis.port}"}) as replica:
+        rows = examine(1, redis_url=replica.url, nats_url=nats_server.url)
+
+    assert levels(rows)["Redis/role"] == "fail"
+    assert f"127.0.0.1:{sound_redis.port}" in rows["Redis/role"]["mend"]
+
+
+@pytest.mark.parametrize("flags", ["", "Kx", "Exg"])
+def test_missing_flags_fail_in_verify_mode_and_the_mend_mends_them(
+    sound_redis: RedisServer, admin: Redis, nats_server: NatsServer, flags: str
+) -> None:
+    settings = {"redis_url": sound_redis.url, "nats_url": nats_server.url, "redis_notifications": "verify"}
+    admin.config_set("notify-keyspace-events", flags)
+
+    rows = examine(1, **settings)
+
+    assert levels(rows) == {"Redis/notifications": "fail"}
+    assert "BRIDGE_REDIS_NOTIFICATIONS=verify" in rows["Redis/notifications"]["found"]
+    run(admin, *rows["Redis/notifications"]["mend"].partition(",")[0].split())
+    assert levels(examine(0, **settings)) == {}
+    assert set(flags) <= set(str(admin.config_get("notify-keyspace-events")["notify-keyspace-events"]))
+
+
+def test_missing_flags_are_a_warning_where_the_bridge_adds_them(
+    redis_server: RedisServer, nats_server: NatsServer
+) -> None:
+    rows = examine(0, redis_url=redis_server.url, nats_url=nats_server.url)
+
+    assert rows["Redis/notifications"]["level"] == "warn"
+    assert "will be added" in rows["Redis/notifications"]["found"]
+
+
+def test_missing_flags_fail_where_the_bridge_may_not_add_them(
+    sound_redis: RedisServer, admin: Redis, nats_server: NatsServer
+) -> None:
+    admin.config_set("notify-keyspace-events", "")
+    with user(admin, "~*", "&*", "+@all", "-config|set") as login:
+        rows = examine(1, redis_url=sound_redis.url, nats_url=nats_server.url, **login)
+
+    assert levels(rows) == {"Redis/notifications": "fail"}
+    assert "CONFIG SET is refused" in rows["Redis/notifications"]["found"]
+
+
+@pytest.mark.parametrize("may_ask", [True, False], ids=["dry-run", "tried"])
+@pytest.mark.parametrize(
+    ("lacks", "named"),
+    [
+        ("-zadd", "zadd"),
+        ("-xinfo", "xinfo|stream"),
+        ("-subscribe", "subscribe"),
+        ("resetchannels", "subscribe"),
+        ("-pexpiretime", "pexpiretime *"),
+        ("resetkeys", "evalsha"),
+    ],
+)
+def test_a_missing_permission_is_named_and_the_rule_shown_is_enough(  # noqa: PLR0913 - fixtures and parameters
+    sound_redis: RedisServer, admin: Redis, nats_server: NatsServer, *, may_ask: bool, lacks: str, named: str
+) -> None:
+    asks = ["+acl"] if may_ask else ["-acl"]
+    with user(admin, "~*", "&*", "+@all", *asks, lacks) as login:
+        settings = {"redis_url": sound_redis.url, "nats_url": nats_server.url, **login}
+
+        rows = examine(1, **settings)
+
+        assert levels(rows) == {"Redis/permissions": "fail"}
+        assert named in rows["Redis/permissions"]["found"]
+        run(admin, *rows["Redis/permissions"]["mend"].split())
+        assert levels(examine(0, **settings)) == {}
+
+
+def test_the_rule_holds_every_command_of_the_scripts(sound_redis: RedisServer) -> None:
+    """If this fails, a script has got a new command: enter it in `bridge.redis.permissions.needs`."""
+    rule = acl_rule(Inspector(Settings(redis_url=SecretStr(sound_redis.url))))
+    scripts = "".join(path.read_text() for path in files("bridge.redis").joinpath("lua").iterdir())
+    commands = re.findall(r"call\('(\w+)'(?:, '(STREAM)')?", scripts)
+
+    assert {f"+{'|'.join(filter(None, words)).lower()}" for words in commands} <= set(re.split("[ ()]", rule))
+
+
+async def test_a_user_with_nothing_but_the_rule_shown_can_run_the_bridge(
+    sound_redis: RedisServer, admin: Redis, nats_server: NatsServer
+) -> None:
+    admin.config_set("notify-keyspace-events", "")
+    with user(admin, "+time", "+client|setname", "+select") as login:
+        url = f"{sound_redis.url}/5"
+        settings = {
+            "redis_url": url,
+            "nats_url": nats_server.url,
+            "namespace": "odd *[",
+            "keys": "share:*,a b",
+            **login,
+        }
+        rows = await asyncio.to_thread(lambda: examine(1, **settings))
+        run(admin, *rows["Redis/permissions"]["mend"].replace('"', "").replace("\\\\", "\\").split(" "))
+        rows = await asyncio.to_thread(lambda: examine(0, **settings))
+        assert rows["Redis/permissions"]["level"] == "pass"
+
+        variables = {f"BRIDGE_{name.upper()}": value for name, value in settings.items()}
+        async with Bridge(variables) as bridge:
+            await bridge.ready()
+            admin.select(5)
+            admin.set("share:1", "", px=50)
+            await wait_until(lambda: metric(bridge, "bridge_published_messages_total 1.0"), bridge.log)
+
+
+async def metric(bridge: Bridge, line: str) -> bool:
+    """Whether the bridge shows this metric."""
+    return line in (await bridge.get("/metrics"))[1]
+
+
+def test_a_user_that_may_not_even_connect_is_shown_the_rule(
+    sound_redis: RedisServer, admin: Redis, nats_server: NatsServer
+) -> None:
+    with user(admin, "+ping") as login:
+        rows = examine(1, redis_url=sound_redis.url, nats_url=nats_server.url, **login)
+
+    assert levels(rows) == {"Redis/connection": "fail"}
+    assert rows["Redis/connection"]["mend"].startswith("ACL SETUSER limited (~{expiry-bridge:* %R~* ")
+
+
+def test_what_may_not_be_read_is_a_warning(sound_redis: RedisServer, admin: Redis, nats_server: NatsServer) -> None:
+    with user(admin, "~*", "&*", "+@all", "-config", "-info") as login:
+        rows = examine(1, redis_url=sound_redis.url, nats_url=nats_server.url, **login)
+
+    unread = ("version", "role", "notifications", "eviction", "persistence", "subscriber buffer")
+    assert levels(rows) == {f"Redis/{name}": "warn" for name in unread} | {"Redis/permissions": "fail"}
+    assert all("cannot be read" in rows[f"Redis/{name}"]["found"] for name in unread)
+    assert "info" in rows["Redis/permissions"]["found"]
+
+
+def test_without_config_the_policy_is_read_from_info(
+    sound_redis: RedisServer, admin: Redis, nats_server: NatsServer
+) -> None:
+    admin.config_set("maxmemory-policy", "allkeys-lfu")
+    with user(admin, "~*", "&*", "+@all", "-config") as login:
+        rows = examine(1, redis_url=sound_redis.url, nats_url=nats_server.url, **login)
+
+    assert rows["Redis/eviction"]["level"] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("policy", "level"), [("allkeys-lru", "fail"), ("allkeys-random", "fail"), ("volatile-ttl", None)]
+)
+def test_an_eviction_policy_that_can_take_the_ledger_fails(
+    sound_redis: RedisServer, admin: Redis, nats_server: NatsServer, policy: str, level: str | None
+) -> None:
+    admin.config_set("maxmemory-policy", policy)
+
+    rows = examine(1 if level else 0, redis_url=sound_redis.url, nats_url=nats_server.url)
+
+    assert levels(rows).get("Redis/eviction") == level
+    assert policy in rows["Redis/eviction"]["found"]
+    if level:
+        assert "CONFIG SET maxmemory-policy noeviction" in rows["Redis/eviction"]["mend"]
+
+
+@pytest.mark.parametrize(("save", "found"), [("", "none"), ("900 1", "snapshots only")])
+def test_a_redis_that_can_lose_what_it_took_is_a_warning(
+    sound_redis: RedisServer, admin: Redis, nats_server: NatsServer, save: str, found: str
+) -> None:
+    admin.config_set("appendonly", "no")
+    admin.config_set("save", save)
+
+    rows = examine(0, redis_url=sound_redis.url, nats_url=nats_server.url)
+
+    assert levels(rows) == {"Redis/persistence": "warn"}
+    assert rows["Redis/persistence"]["found"].startswith(found)
+    assert "CONFIG SET appendonly yes" in rows["Redis/persistence"]["mend"]
+
+
+def test_a_tiny_buffer_for_subscribers_is_a_warning(
+    sound_redis: RedisServer, admin: Redis, nats_server: NatsServer
+) -> None:
+    admin.config_set("client-output-buffer-limit", "pubsub 256kb 0 0")
+
+    rows = examine(0, redis_url=sound_redis.url, nats_url=nats_server.url)
+
+    assert levels(rows) == {"Redis/subscriber buffer": "warn"}
+    assert "256 KiB, or no limit for 0 s" in rows["Redis/subscriber buffer"]["found"]
+
+
+@pytest.mark.parametrize(("ours", "where"), [(10.0, "behind"), (-10.0, "ahead of")])
+def test_a_clock_that_differs_is_a_harmless_warning(
+    sound_redis: RedisServer,
+    nats_server: NatsServer,
+    monkeypatch: pytest.MonkeyPatch,
+    ours: float,
+    where: str,
+) -> None:
+    monkeypatch.setattr(inspection, "time", SimpleNamespace(time=lambda: time.time() + ours))
+
+    rows = examine(0, redis_url=sound_redis.url, nats_url=nats_server.url)
+
+    assert levels(rows) == {"Redis/clock": "warn"}
+    assert f"{where} this machine's: harmless" in rows["Redis/clock"]["found"]
+
+
+def test_a_version_that_is_too_old_fails(
+    sound_redis: RedisServer, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def old(_: Inspector) -> Server:
+        return Server("Redis", "6.2.14", "master", "")
+
+    monkeypatch.setattr(Inspector, "server", old)
+
+    rows = examine(1, redis_url=sound_redis.url, nats_url=nats_server.url)
+
+    assert levels(rows) == {"Redis/version": "fail"}
+    assert "upgrade" in rows["Redis/version"]["mend"]
+
+
+@pytest.mark.parametrize(
+    ("error", "level"), [(NotConnected("Redis at here: gone"), "fail"), (Refused("Redis at here answers: no"), "warn")]
+)
+def test_a_check_that_gets_no_answer_does_not_hide_the_others(
+    sound_redis: RedisServer, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch, error: Exception, level: str
+) -> None:
+    async def none(_: Inspector) -> str:
+        raise error
+
+    monkeypatch.setattr(Inspector, "flags", none)
+
+    rows = examine(int(level == "fail"), redis_url=sound_redis.url, nats_url=nats_server.url)
+
+    assert levels(rows) == {"Redis/notifications": level}
+    assert "Redis at here" in rows["Redis/notifications"]["found"]
+    assert "Redis/subscriber buffer" in rows

@@ -1,0 +1,165 @@
+"""`expiry-bridge status`: what it says is what is in Redis, and it holds no user key."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from bridge.cli import main
+from bridge.commands.embedded import free_port
+from bridge.redis.names import Names
+from bridge.telemetry import logs
+from tests.servers import Bridge, NatsServer, RedisServer, wait_until
+
+NAMES = Names("expiry-bridge", 0)
+KEY = "share:of-a-person"
+
+Status = Callable[[], dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def no_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command runs in this process, whose logging is pytest's."""
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+
+
+@pytest.fixture
+def status(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Status:
+    """What `status --json` prints of the server."""
+    monkeypatch.setenv("BRIDGE_REDIS_URL", redis_server.url)
+
+    def run() -> dict[str, Any]:
+        assert main(["status", "--json"]) == 0
+        answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return answer
+
+    return run
+
+
+@pytest.fixture
+def told(status: Status, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """What `status` prints for people."""
+
+    def run() -> str:
+        assert main(["status"]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_a_redis_without_a_bridge_is_shown_as_such(status: Status, told: Callable[[], str]) -> None:
+    found = status()
+
+    assert found["ledger"] == {"keys": 0, "next_deadline_ms": None}
+    assert found["outbox"] == {"entries": 0, "expirations": None, "oldest_ms": None}
+    assert found["lease"] is None
+    assert found["dead_letters"] == 0
+    assert "no bridge has run here" in told()
+
+
+def test_a_working_bridge_is_shown_with_its_ledger_and_its_lease(
+    redis_server: RedisServer, nats_server: NatsServer, status: Status, told: Callable[[], str]
+) -> None:
+    async def work() -> tuple[dict[str, Any], str, dict[str, Any]]:
+        async with Bridge({"BRIDGE_REDIS_URL": redis_server.url, "BRIDGE_NATS_URL": nats_server.url}) as bridge:
+            await bridge.ready()
+            with Redis(port=redis_server.port) as user:
+                user.set(KEY, "", ex=1000)
+                deadline = user.pexpiretime(KEY)
+                await wait_until(lambda: user.zcard(NAMES.deadlines) == 1)
+                await wait_until(lambda: user.hget(NAMES.lease, "seen_ms"))
+                # In threads: the command has an event loop of its own.
+                found = await asyncio.to_thread(status)
+                shown = await asyncio.to_thread(told)
+            assert found["ledger"] == {"keys": 1, "next_deadline_ms": deadline}
+            await bridge.stop()
+        return found, shown, await asyncio.to_thread(status)
+
+    working, shown, stopped = asyncio.run(work())
+
+    lease = working["lease"]
+    assert lease["held"] is True
+    assert lease["until_ms"] > working["now_ms"] > lease["handled_up_to_ms"] > 0
+    assert working["redis"]["role"] == "master"
+    product, version = working["redis"]["product"], working["redis"]["version"]
+    assert product == ("Valkey" if redis_server.distribution == "valkey" else "Redis")
+    assert f"{product} {version}" in shown
+    assert "1 key; the next deadline is in" in shown
+    assert f"{lease['holder']}, for " in shown
+    assert f"fence {lease['fence']}" in shown
+    assert KEY not in shown
+    assert KEY not in json.dumps(working)
+    assert stopped["lease"] == {**stopped["lease"], "held": False, "holder": None, "fence": lease["fence"]}
+
+
+def test_what_the_broker_does_not_take_is_shown_with_its_age(
+    redis_server: RedisServer, status: Status, told: Callable[[], str]
+) -> None:
+    nowhere = {"BRIDGE_REDIS_URL": redis_server.url, "BRIDGE_NATS_URL": f"nats://127.0.0.1:{free_port()}"}
+
+    async def work() -> None:
+        async with Bridge(nowhere) as bridge:
+            with Redis(port=redis_server.port) as user:
+                await wait_until(lambda: user.pubsub_numsub("__keyevent@0__:expired")[0][1], timeout=30)
+                for number in range(3):
+                    user.set(f"{KEY}:{number}", "", px=20)
+                await wait_until(lambda: user.hget(NAMES.lease, "depth") == b"3", bridge.log)
+            bridge.kill()
+
+    asyncio.run(work())
+    outbox = status()["outbox"]
+
+    assert outbox["expirations"] == 3
+    assert 1 <= outbox["entries"] <= 3
+    assert 0 < outbox["oldest_ms"] <= status()["now_ms"]
+    assert "3 expirations not acked by the broker; the oldest was claimed" in told()
+    assert KEY not in told()
+
+
+def test_dead_letters_a_lapsed_lease_and_an_overdue_deadline_are_shown(
+    redis_server: RedisServer, status: Status, told: Callable[[], str]
+) -> None:
+    with Redis(port=redis_server.port) as user:
+        seconds, micros = user.time()
+        now_ms = seconds * 1000 + micros // 1000
+        fields = {"holder": "gone-1", "until": now_ms - 60_000, "fence": 7, "seen_ms": now_ms - 61_000}
+        user.hset(NAMES.lease, mapping=fields)
+        user.zadd(NAMES.deadlines, {KEY: now_ms - 5_000})
+        user.xadd(NAMES.dead, {"key": KEY, "reason": "too large"})
+
+    found, shown = status(), told()
+
+    assert found["dead_letters"] == 1
+    assert found["lease"] == {
+        "held": False,
+        "holder": "gone-1",
+        "until_ms": now_ms - 60_000,
+        "fence": 7,
+        "handled_up_to_ms": now_ms - 61_000,
+    }
+    assert "dead letters     1\n" in shown
+    assert re.search(r"1 key; the next deadline passed \d+\.\d s ago", shown)
+    assert "free: gone-1 let it lapse" in shown
+    assert KEY not in shown
+
+
+def test_status_changes_nothing(redis_server: RedisServer, status: Status) -> None:
+    status()
+
+    with Redis(port=redis_server.port) as user:
+        assert user.dbsize() == 0
+        assert user.config_get("notify-keyspace-events") == {"notify-keyspace-events": ""}
+
+
+async def test_a_redis_that_cannot_be_reached_is_one_clear_line_and_exit_1() -> None:
+    port = free_port()
+    with Bridge({"BRIDGE_REDIS_URL": f"redis://:s3cret@127.0.0.1:{port}"}, "status") as command:
+        assert await command.exited() == 1
+        [line] = command.log().splitlines()
+
+    assert f"Redis at 127.0.0.1:{port}" in line
+    assert "s3cret" not in line

@@ -1,0 +1,80 @@
+"""What the commands print: plain lines in a file, columns and colours on a terminal, and no text is markup."""
+
+import io
+from contextlib import redirect_stdout
+
+import pytest
+from rich.text import Text
+
+from bridge.commands.screen import Cell, Screen, duration
+
+ROWS: list[list[Cell]] = [
+    ["pass", "clock", "[red]not[/red] markup"],
+    [Text("fail", "red"), "a longer name", "word " * 40],
+]
+
+
+class Terminal(io.StringIO):
+    """A terminal of 60 columns."""
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    screen = Terminal()
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "60")
+    return screen
+
+
+def test_a_file_gets_plain_lines_that_are_not_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen()
+
+    screen.rows(ROWS, indent=2)
+    screen.say()
+    with screen.waiting("Something"):
+        screen.say("done", style="bold")
+
+    first, second, empty, last = capsys.readouterr().out.split("\n")[:-1]
+    assert first == "  pass  clock          [red]not[/red] markup"
+    assert second == "  fail  a longer name  " + " ".join(["word"] * 40)
+    assert (empty, last) == ("", "done")
+
+
+def test_a_terminal_gets_colours_and_lines_that_fit(terminal: Terminal) -> None:
+    with redirect_stdout(terminal):
+        screen = Screen()
+        screen.rows(ROWS, indent=2)
+        screen.say()
+        with screen.waiting("Something"):
+            screen.say("done", style="bold")
+
+    text = terminal.getvalue()
+    assert "[red]not[/red] markup" in text
+    assert "\x1b[31mfail" in text
+    assert "\x1b[1mdone" in text
+    assert "Something …" in text
+    assert len(text[: text.index("done")].splitlines()) > len(ROWS) + 2
+
+
+def test_an_output_that_lacks_a_character_gets_another() -> None:
+    written = io.BytesIO()
+    output = io.TextIOWrapper(written, encoding="ascii")
+
+    with redirect_stdout(output):
+        Screen().say("✓ 5 of 5")
+
+    assert written.getvalue() == b"? 5 of 5\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0042, "4 ms"), (1.25, "1.2 s"), (119, "119.0 s"), (150, "2.5 min"), (9_000, "2.5 h"), (259_200, "3.0 days")],
+)
+def test_a_duration_is_told_in_the_unit_that_fits(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
