@@ -80,6 +80,10 @@ class Source(Protocol):
 class Sink(Protocol):
     """Where expirations go. Who calls: delivery opens it, publishes many batches side by side, and closes it."""
 
+    @property
+    def connected(self) -> bool:
+        """Whether a publish has a chance now. False before `open()`, after `close()`, and while the broker is gone."""
+
     async def open(self) -> None:
         """Connect, and create or check the stream or topic. May be called again after any failure or `close()`.
 

@@ -8,6 +8,7 @@ is; a slow or dead broker holds up nothing but delivery itself.
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -29,6 +30,8 @@ IN_FLIGHT_BYTES = 32 * 1024 * 1024
 READ_ENTRIES = 50
 """Outbox entries in one read. An entry holds up to 500 expirations, and up to 1 MiB of keys."""
 SETTLE_ENTRIES = 500
+WATCH_INTERVAL = 1.0
+"""Seconds between questions whether the sink is still connected."""
 
 
 @dataclass(slots=True)
@@ -246,7 +249,8 @@ class _Link:
         """Open the sink, and open it again whenever it is lost. Raises what `fail` was called with."""
         while self._failure is None:
             await self._open()
-            await self._down.wait()
+            while not self._down.is_set():
+                await self._watch()
         raise self._failure
 
     async def up(self) -> int:
@@ -265,6 +269,14 @@ class _Link:
         """A batch ended in what cannot be tried again."""
         self._failure = error
         self._down.set()
+
+    async def _watch(self) -> None:
+        """Wait for somebody to find it lost; ask now and then, since while nothing is published nobody does."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WATCH_INTERVAL):
+                await self._down.wait()
+        if not self._sink.connected:
+            self.lost(self._session, "the connection to the broker was lost")
 
     async def _open(self) -> None:
         backoff = Backoff()

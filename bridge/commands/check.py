@@ -15,7 +15,7 @@ from bridge.commands.check_redis import check_redis
 from bridge.commands.findings import Level, Row, failure, passed
 from bridge.commands.screen import Cell, Screen, print_json
 from bridge.redis.connection import Endpoint
-from bridge.settings import Settings, Sink
+from bridge.settings import Settings, SinkKind
 from bridge.telemetry import logs
 
 _STYLES = {Level.PASS: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
@@ -40,12 +40,12 @@ async def _examine(settings: Settings) -> list[Row]:
 
 async def _check_sink(settings: Settings) -> list[Row]:
     match settings.sink:
-        case Sink.JETSTREAM:
+        case SinkKind.JETSTREAM:
             return await check_nats(settings, Endpoint.of(settings).db)
-        case Sink.KAFKA:
+        case SinkKind.KAFKA:
             mend = "set BRIDGE_SINK=jetstream"
             return [Row("Kafka", "sink", failure("not available in this version", mend))]
-        case Sink.STDOUT:
+        case SinkKind.STDOUT:
             return [Row("stdout", "sink", passed("needs nothing"))]
 
 

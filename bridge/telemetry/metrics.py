@@ -27,7 +27,7 @@ class Metrics:
         self.rejected = self._counter("rejected_messages", "Messages that the broker will never take: dead letters.")
         self.recovered = self._counter("recovered_expirations", "Expirations of a gap, claimed after it.")
         self.ambiguous = self._counter(
-            "ambiguous_entries", "Entries found refreshed, deleted or gone early after a gap: they may have expired in it."
+            "ambiguous_entries", "Entries found refreshed, deleted or gone early after a gap: they may have expired."
         )
         self.gaps = self._counter("gaps", "Gaps: time spans in which notifications may have been missed.")
         self.epochs_ended = self._counter("epochs_ended", "Losses of the subscription or the lease.")

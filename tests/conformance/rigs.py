@@ -17,11 +17,10 @@ from nats.js.api import AckPolicy, ConsumerConfig
 
 from bridge.clock import SystemClock
 from bridge.cloudevents import Encoder
-from bridge.contracts import Message
+from bridge.contracts import Message, Sink
 from bridge.errors import NotConnected, Refused, Retryable
 from bridge.expiration import Expiration, Identity, Via
 from bridge.settings import Settings
-from bridge.sinks import BrokerSink
 from bridge.sinks.jetstream import JetStreamSink
 from bridge.sinks.stdout import StdoutSink
 from tests.servers import NatsServer, require
@@ -71,7 +70,7 @@ def ids(batch: Sequence[Message]) -> list[str]:
     return [message.id for message in batch]
 
 
-async def deliver(sink: BrokerSink, batch: Sequence[Message]) -> None:
+async def deliver(sink: Sink, batch: Sequence[Message]) -> None:
     """Publish as the delivery loop does: until it is acked."""
     async with asyncio.timeout(PATIENCE):
         while True:
@@ -92,7 +91,7 @@ class Rig(ABC):
         self.observed = Observed()
 
     @abstractmethod
-    def sink(self) -> BrokerSink:
+    def sink(self) -> Sink:
         """A new one."""
 
     @abstractmethod
@@ -126,7 +125,7 @@ class StdoutRig(Rig):
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def sink(self) -> BrokerSink:
+    def sink(self) -> Sink:
         """See `Rig`."""
         return StdoutSink(self.fd)
 

@@ -73,6 +73,7 @@ class FakeSink:
         self.under_way: list[set[bytes]] = []
         self.most_under_way = 0
         self.opened = 0
+        self.connected = True
         self.open_errors: list[BridgeError] = []
 
     async def open(self) -> None:
@@ -200,6 +201,20 @@ async def test_a_sink_that_cannot_be_reached_is_tried_again_and_readiness_says_s
     assert rig.sink.opened == 1
     assert BROKER not in rig.telemetry.health.reasons
     assert len(rig.clock.slept) == 3
+
+
+async def test_a_sink_that_loses_its_broker_while_nothing_is_published_is_opened_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(delivery, "WATCH_INTERVAL", 0.01)
+    rig = Rig()
+
+    async with running(rig):
+        await wait_until(lambda: rig.sink.opened == 1)
+        rig.sink.connected = False
+        await wait_until(lambda: rig.sink.opened > 1)
+        rig.sink.connected = True
+        await wait_until(lambda: BROKER not in rig.telemetry.health.reasons)
 
 
 async def test_a_sink_that_never_opened_and_refuses_ends_delivery() -> None:
