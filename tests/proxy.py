@@ -245,7 +245,8 @@ class Proxy:
         connection = Connection(self, task, (reader, writer), server)
         self.connections.append(connection)
         try:
-            await connection.run()
+            with contextlib.suppress(asyncio.CancelledError):  # cut, or the proxy is closed; asyncio would log it
+                await connection.run()
         finally:
             self.connections.remove(connection)
 

@@ -32,6 +32,9 @@ class Lease:
     """Up to when the former epoch had handled every notification; None for the first epoch of all."""
     existed: bool
     """False: first start, or the lease was lost (flushed, evicted, deleted)."""
+    recovered: int = 0
+    ambiguous: int = 0
+    """Counted by the former epoch, if it ended before its gap was closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,8 @@ class Ledger:
         reply = await self._call("acquire.lua", [names.lease, names.outbox], [instance, LEASE_MS])
         if not reply[0]:
             return Held(reply[1].decode(), int(reply[2]))
-        return Lease(int(reply[1]), int(reply[2]) if reply[2] else None, reply[3] is not None)
+        seen_ms = int(reply[2]) if reply[2] else None
+        return Lease(int(reply[1]), seen_ms, reply[3] is not None, int(reply[4]), int(reply[5]))
 
     async def release(self, fence: int) -> None:
         """Let a standby take over at once."""

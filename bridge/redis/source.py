@@ -222,7 +222,7 @@ class RedisSource:
             cause = f"{cause}; the lease was gone (flushed, deleted or evicted)"
         opened_ms = start_ms if lease.seen_ms is None else lease.seen_ms
         self._telemetry.gap_opened(cause, opened_ms, start_ms)
-        return Gap(cause, opened_ms, start_ms)
+        return Gap(cause, opened_ms, start_ms, recovered=lease.recovered, ambiguous=lease.ambiguous)
 
     def _healthy(self) -> None:
         """A mark came back, and the gap is closed: the whole way works, the scan included."""

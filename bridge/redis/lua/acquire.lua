@@ -2,12 +2,12 @@
 --
 -- KEYS  lease, outbox
 -- ARGV  instance, time to live in ms
--- Reply {1, fence, seen_ms of the former epoch or '', former holder or ''}
+-- Reply {1, fence, seen_ms of the former epoch or '', former holder or '', recovered and ambiguous in its unclosed gap}
 --       {0, holder, ms until its lease ends}                              held by another bridge
 --
 -- The lease is a hash without a TTL: it must outlive its holder, because it keeps the fence from going back and tells
 -- the next epoch when the last one had handled everything (seen_ms).
-local lease = redis.call('HMGET', KEYS[1], 'holder', 'until', 'fence', 'seen_ms')
+local lease = redis.call('HMGET', KEYS[1], 'holder', 'until', 'fence', 'seen_ms', 'recovered', 'ambiguous')
 local holder, held_until, old_fence = lease[1], tonumber(lease[2]), tonumber(lease[3])
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
@@ -36,4 +36,4 @@ end
 
 local text = string.format('%.0f', fence)
 redis.call('HSET', KEYS[1], 'holder', ARGV[1], 'until', string.format('%.0f', now + ttl), 'fence', text, 'seq', '0')
-return {1, text, lease[4] or '', old_fence and (holder or '') or false}
+return {1, text, lease[4] or '', old_fence and (holder or '') or false, lease[5] or '0', lease[6] or '0'}

@@ -151,6 +151,10 @@ else
   depth = tonumber(call('HGET', KEYS[2], 'depth')) or 0
 end
 call('HSET', KEYS[2], 'seq', argv[2])
+if gap_start > 0 then -- kept until the gap is closed: the epoch, or the reply, may be lost before
+  call('HINCRBY', KEYS[2], 'recovered', in_gap)
+  call('HINCRBY', KEYS[2], 'ambiguous', ambiguous)
+end
 
 local record, forget, known = {}, {}, {}
 for key in pairs(changed) do

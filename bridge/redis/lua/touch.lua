@@ -3,7 +3,7 @@
 -- Also the holder's sign of life: it extends the lease.
 --
 -- KEYS  deadlines, lease, mark, dead
--- ARGV  fence, 'due' | 'walk', limit, cursor, lease time to live in ms, seen_ms or ''
+-- ARGV  fence, 'due' | 'walk', limit, cursor, lease time to live in ms, seen_ms or '' (a gap is open)
 --       due:  the first `limit` entries whose deadline is past
 --       walk: about `limit` entries of the whole ledger, from `cursor`
 -- Reply {now in µs, next cursor, lowest score or '', ledger size, outbox depth, dead letters,
@@ -39,7 +39,7 @@ for i = 1, #entries, 2 do
 end
 
 redis.call('HSET', KEYS[2], 'until', string.format('%.0f', now + ARGV[5]))
-if ARGV[6] ~= '' then redis.call('HSET', KEYS[2], 'seen_ms', ARGV[6]) end
+if ARGV[6] ~= '' then redis.call('HSET', KEYS[2], 'seen_ms', ARGV[6], 'recovered', '0', 'ambiguous', '0') end
 redis.call('SET', KEYS[3], '')
 redis.call('DEL', KEYS[3])
 local lowest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
