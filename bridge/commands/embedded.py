@@ -9,8 +9,8 @@ needs that same loop to make progress (a proxy, for instance).
 """
 
 import contextlib
+import itertools
 import os
-import random
 import shutil
 import signal
 import socket
@@ -28,6 +28,11 @@ from bridge.errors import BridgeError
 
 DIRECTORY_PREFIX = f"expiry-bridge-{os.getpid()}-"
 """Of every temporary directory: it names its owner, so that left-overs can be told from those of others."""
+
+PORTS = range(20_000, 32_000)
+# One after the other, because who was given one may not listen on it yet. Processes with neighbouring ids begin far
+# from each other: they may be tests that run side by side.
+_numbers = itertools.count(os.getpid() * 977)
 
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
@@ -56,13 +61,13 @@ class StartFailed(BridgeError):
 
 
 def free_port() -> int:
-    """A loopback TCP port that nobody has now.
+    """A loopback TCP port that nobody has now, and that this function has not given to anybody for long.
 
     Below the range from which systems take the ports of outgoing connections (32768 and up): so nobody gets it by
     chance while its server is down, and a client that keeps trying to connect cannot end up connected with itself.
     """
-    candidates = range(20_000, 32_000)
-    for port in random.sample(candidates, k=len(candidates)):
+    for number in itertools.islice(_numbers, len(PORTS)):
+        port = PORTS[number % len(PORTS)]
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else TIME_WAIT counts as taken
             try:
