@@ -5,6 +5,8 @@
 .PHONY: help setup demo test check format clean
 
 BIN := .venv/bin
+# Tests mostly wait for servers, so more of them than processors can run side by side.
+WORKERS := 4
 # Written by .ci/bootstrap when all is installed, so that it is done again only when its inputs change.
 DEMO := .venv/.installed-demo
 DEV := .venv/.installed-dev
@@ -18,7 +20,7 @@ demo: $(DEMO) ## Show the whole story in about 20 seconds, with servers of its o
 	@$(BIN)/expiry-bridge demo
 
 test: check ## Check, then run all tests and measure their coverage
-	@$(BIN)/python -m pytest --cov --cov-report=term
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --cov --cov-report=term
 
 check: $(DEV) ## Format, lint, types, and the floors that imports must keep
 	@$(BIN)/ruff format --check

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import configuration
 
 from bridge.commands.embedded import DIRECTORY_PREFIX
+from tests.kafka_server import KafkaServer
+from tests.kafka_server import version as kafka_version
 from tests.servers import ROOT, NatsServer, RedisServer, ValkeyServer, require, version
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -24,7 +26,15 @@ configuration.set_hypothesis_home_dir(str(ROOT / ".cache" / "hypothesis"))
 
 def pytest_report_header() -> list[str]:
     """What the tests run against."""
-    return [f"{server.__name__}: {version(server)}" for server in (RedisServer, ValkeyServer, NatsServer)]
+    servers = [f"{server.__name__}: {version(server)}" for server in (RedisServer, ValkeyServer, NatsServer)]
+    return [*servers, f"KafkaServer: {kafka_version()}"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run side by side, those with a Kafka share one process: it is slow to start, and large."""
+    for item in items:
+        if "shared_kafka" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("kafka"))
 
 
 @pytest.fixture(params=[pytest.param(RedisServer, id="redis7"), pytest.param(ValkeyServer, id="valkey9")])
@@ -48,6 +58,24 @@ def nats_server() -> Iterator[NatsServer]:
     require(NatsServer)
     with NatsServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def shared_kafka() -> Iterator[KafkaServer]:
+    """One Kafka for the session, because it takes seconds to start: see `kafka_server`."""
+    require(KafkaServer)
+    with KafkaServer() as server:
+        yield server
+
+
+@pytest.fixture
+def kafka_server(shared_kafka: KafkaServer) -> Iterator[KafkaServer]:
+    """A Kafka that runs. What other tests left in it is there, so use a topic of your own."""
+    yield shared_kafka
+    if shared_kafka.running:
+        shared_kafka.resume()
+    else:
+        shared_kafka.start()
 
 
 @pytest.fixture(autouse=True)

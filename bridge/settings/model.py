@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from bridge.errors import ConfigurationError, Refused
 from bridge.settings.values import (
     Brokers,
+    BrokersOwn,
     File,
     Host,
     Namespace,
@@ -26,7 +27,7 @@ from bridge.settings.values import (
     RedisUrlFile,
     Seconds,
     SecretFile,
-    Sink,
+    SinkKind,
     Stream,
     Subject,
     Topic,
@@ -52,7 +53,7 @@ class Settings(BaseModel):
     keys: Patterns = Field(
         ["*"], description="comma-separated glob patterns of the keys to bridge; `?` also stands for a comma"
     )
-    sink: Sink = Field(Sink.JETSTREAM, description="where expirations go: `jetstream`, `kafka` or `stdout`")
+    sink: SinkKind = Field(SinkKind.JETSTREAM, description="where expirations go: `jetstream`, `kafka` or `stdout`")
     content_mode: Literal["structured", "binary"] = Field(
         "structured", description="`structured` (one JSON object) or `binary` (CloudEvents attributes in headers)"
     )
@@ -108,6 +109,16 @@ class Settings(BaseModel):
     kafka_topic: Topic = Field("redis.expired", description="topic, or a template of `{db}` and `{prefix}`")
     kafka_provision: bool = Field(
         default=True, description="create the topic if missing; an existing one is never changed"
+    )
+    kafka_partitions: BrokersOwn = Field(6, description="partitions of a topic it creates; -1 = the broker's default")
+    kafka_replication: BrokersOwn = Field(
+        -1, le=32767, description="replication factor of a topic it creates; -1 = the broker's default"
+    )
+    kafka_retention_hours: BrokersOwn = Field(
+        -1, description="hours that a topic it creates keeps messages; -1 = the broker's default"
+    )
+    kafka_compression: Literal["none", "gzip", "lz4", "snappy", "zstd"] = Field(
+        "none", description="`none`, `gzip`, or (needs `expiry-bridge[kafka-compression]`) `lz4`, `snappy`, `zstd`"
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`"

@@ -15,8 +15,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 _Value = TypeVar("_Value")
 
+DEFAULT_KAFKA_PORT = 9092
+MAX_PORT = 65_535
 
-class Sink(StrEnum):
+
+class SinkKind(StrEnum):
     """Where expirations go."""
 
     JETSTREAM = "jetstream"
@@ -109,14 +112,25 @@ def _matching(pattern: str, requirement: str) -> AfterValidator:
     return _checked(check)
 
 
+def _all_brokers(values: list[str]) -> None:
+    # Together: of what was meant to be a URL, a part between two commas would be shown, and might be of the password.
+    found = [_BROKER.fullmatch(value) for value in values]
+    if not all(match and 0 < int(match[1] or DEFAULT_KAFKA_PORT) <= MAX_PORT for match in found):
+        raise ValueError("must be host:port, several separated by commas")
+
+
+def _nonzero(value: int) -> None:
+    if not value:
+        raise ValueError("must be -1 (the broker's default) or greater than 0")
+
+
 _PART = r"([^\s.*>{}\x00-\x1f\x7f]|\{(db|prefix|key)\})+"
 _PARTS = "must be tokens joined by dots, of {db}, {prefix}, {key} and other characters but space, *, > and a leading $"
 _TOPIC = r"(?!\.{1,2}\Z)([A-Za-z0-9._-]|\{(db|prefix)\}){1,249}"
-_BROKER = r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+)(:[0-9]{1,5})?"
+_BROKER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+)(?::([0-9]{1,5}))?")
 _URI = r"([A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+"
 
 _Pattern = Annotated[str, _matching("(?s).+", "a pattern between two commas must not be empty")]
-_Broker = Annotated[str, _matching(_BROKER, "must be host:port, several separated by commas")]
 
 Uri = Annotated[str, _matching(_URI, "must be a URI reference such as /redis")]
 Patterns = Annotated[list[_Pattern], BeforeValidator(_split)]
@@ -124,8 +138,10 @@ Namespace = Annotated[str, _matching("[^{}]+", "must not be empty, nor hold brac
 Stream = Annotated[str, _matching(r"[^\s.*>/\\\x00-\x1f\x7f]{1,255}", r"must be without white space and . * > / \ ")]
 Subject = Annotated[str, _matching(rf"(?!\$){_PART}(\.{_PART})*", _PARTS)]
 Topic = Annotated[str, _matching(_TOPIC, "must be of {db}, {prefix}, letters, digits and . _ - (at most 249)")]
-Brokers = Annotated[list[_Broker], BeforeValidator(_split)]
+Brokers = Annotated[list[str], BeforeValidator(_split), _checked(_all_brokers)]
 Host = Annotated[str, _matching(r"[^\s\x00-\x1f\x7f]+", "must be an address or a host name")]
+BrokersOwn = Annotated[int, Field(ge=-1, le=2**31 - 1), _checked(_nonzero)]
+"""A number that may be left to the broker, which is what -1 says."""
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 File = Annotated[Path, _checked(read_file)]
 SecretFile = Annotated[Path, _checked(read_secret)]

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import subprocess
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -153,23 +152,6 @@ async def test_an_account_without_jetstream_is_refused() -> None:
 async def rig() -> AsyncIterator[JetStreamRig]:
     async with JetStreamRig() as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority `ca`, and what it signed: `server` (for 127.0.0.1) and `client`. A key and a certificate each."""
-    directory = tmp_path_factory.mktemp("certificates")
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-
-    def make(name: str, *options: str) -> None:
-        files = ["-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}"]
-        command = ["openssl", "req", "-x509", *key, *files, *options]
-        subprocess.run(command, cwd=directory, check=True, capture_output=True)
-
-    make("ca")
-    for name in ("server", "client"):
-        make(name, "-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1")
-    return directory
 
 
 async def test_tls_with_a_client_certificate(certificates: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from bridge import __version__
 from bridge.cli import main
 from bridge.errors import ConfigurationError, NotConnected, Refused
-from bridge.settings import SECRETS, Settings, Sink, reference
+from bridge.settings import SECRETS, Settings, SinkKind, reference
 
 ROOT = Path(__file__).parents[2]
 S3CRET = "hunter2-s3cret"
@@ -97,7 +97,7 @@ def test_flags_become_settings(commands: Commands, command: str) -> None:
         main([command, "--sink", "stdout", "--keys=a:*,b:*", "--nats-provision", "false", "--scan-interval", "5"]) == 0
     )
     settings = commands.settings
-    assert (settings.sink, settings.keys, settings.nats_provision) == (Sink.STDOUT, ["a:*", "b:*"], False)
+    assert (settings.sink, settings.keys, settings.nats_provision) == (SinkKind.STDOUT, ["a:*", "b:*"], False)
     assert settings.scan_interval == 5
 
 
@@ -105,7 +105,7 @@ def test_flags_win_over_the_environment(commands: Commands, monkeypatch: pytest.
     monkeypatch.setenv("BRIDGE_SINK", "kafka")
     monkeypatch.setenv("BRIDGE_NATS_STREAM", "ENV")
     assert main(["run", "--sink", "stdout"]) == 0
-    assert (commands.settings.sink, commands.settings.nats_stream) == (Sink.STDOUT, "ENV")
+    assert (commands.settings.sink, commands.settings.nats_stream) == (SinkKind.STDOUT, "ENV")
 
 
 def test_the_file_in_the_working_directory_is_read(commands: Commands) -> None:

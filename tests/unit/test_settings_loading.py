@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.settings import Sink, load
+from bridge.settings import SinkKind, load
 from tests.unit.loaded import S3CRET, attempted, loaded, problems_of, written
 
 # Where a value comes from
@@ -28,7 +28,7 @@ def test_the_process_environment_and_the_file_in_the_working_directory_are_read_
 ) -> None:
     monkeypatch.setenv("BRIDGE_SINK", "stdout")
     monkeypatch.chdir(written(tmp_path / ".env", "BRIDGE_NAMESPACE=file\n").parent)
-    assert (load({}).sink, load({}).namespace) == (Sink.STDOUT, "file")
+    assert (load({}).sink, load({}).namespace) == (SinkKind.STDOUT, "file")
 
 
 def test_the_file_may_be_missing(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_braces_in_the_file_stand_for_another_variable_which_may_have_a_default(
 def test_lines_of_others_in_the_file_are_left_alone(tmp_path: Path) -> None:
     env_file = written(tmp_path / ".env", "SINK=kafka\nsink=kafka\nbridge_mode=x\nNO 'SENSE\nBRIDGE_NAMESPACE=file\n")
     settings = loaded(env_file)
-    assert (settings.sink, settings.namespace) == (Sink.JETSTREAM, "file")
+    assert (settings.sink, settings.namespace) == (SinkKind.JETSTREAM, "file")
 
 
 def test_a_name_without_a_value_in_the_file_is_unset(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_nul_in_the_file_is_a_problem_of_its_variable(tmp_path: Path) -> None:
 
 
 def test_of_a_variable_twice_in_the_file_the_last_counts(tmp_path: Path) -> None:
-    assert loaded(written(tmp_path / ".env", "BRIDGE_SINK=kafka\n\nBRIDGE_SINK=stdout\n")).sink is Sink.STDOUT
+    assert loaded(written(tmp_path / ".env", "BRIDGE_SINK=kafka\n\nBRIDGE_SINK=stdout\n")).sink is SinkKind.STDOUT
 
 
 @pytest.mark.parametrize("contents", [b"BRIDGE_NAMESPACE=\xff\n", f'BRIDGE_REDIS_PASSWORD="{S3CRET}\n'.encode()])

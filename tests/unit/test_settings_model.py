@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.settings import SECRETS, Settings, Sink, reference, variable
+from bridge.settings import SECRETS, Settings, SinkKind, reference, variable
 from tests.unit.loaded import S3CRET, loaded, problems_of
 
 # Each by itself
@@ -12,7 +12,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     settings = loaded()
     assert settings.source == "/redis"
     assert settings.keys == ["*"]
-    assert settings.sink is Sink.JETSTREAM
+    assert settings.sink is SinkKind.JETSTREAM
     assert settings.content_mode == "structured"
     assert settings.effective_redis_url() == "redis://127.0.0.1:6379/0"
     assert settings.redis_notifications == "configure"
@@ -37,12 +37,12 @@ def test_every_variable_may_be_empty_and_is_then_unset(name: str) -> None:
 
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        loaded().sink = Sink.STDOUT  # type: ignore[misc]
+        loaded().sink = SinkKind.STDOUT  # type: ignore[misc]
 
 
 def test_settings_built_by_hand_do_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRIDGE_SINK", "kafka")
-    assert Settings().sink is Sink.JETSTREAM
+    assert Settings().sink is SinkKind.JETSTREAM
 
 
 # What contradicts itself

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.settings import Settings, Sink, variable
+from bridge.settings import Settings, SinkKind, variable
 from tests.unit.loaded import S3CRET, attempted, loaded, problems_of
 
 # What is right
@@ -15,7 +15,7 @@ from tests.unit.loaded import S3CRET, attempted, loaded, problems_of
     [
         ("source", "urn:shop:redis%20a", "urn:shop:redis%20a"),
         ("keys", "share:*, session:[a-f]*", ["share:*", "session:[a-f]*"]),
-        ("sink", "kafka", Sink.KAFKA),
+        ("sink", "kafka", SinkKind.KAFKA),
         ("scan_interval", "0", 0),
         ("scan_interval", "0.5", 0.5),
         ("nats_subject", "a-{db}.{key}.Ünï", "a-{db}.{key}.Ünï"),
@@ -90,6 +90,10 @@ WRONG = {
     "kafka_bootstrap_servers": f"user:{S3CRET}@h:9092",
     "kafka_topic": "{key}",
     "kafka_provision": "2",
+    "kafka_partitions": "0",
+    "kafka_replication": "-2",
+    "kafka_retention_hours": "1.5",
+    "kafka_compression": "brotli",
     "kafka_security_protocol": "TLS",
     "kafka_sasl_mechanism": "GSSAPI",
     "kafka_sasl_username": "without-sasl",

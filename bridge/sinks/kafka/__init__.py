@@ -1,0 +1,27 @@
+"""The Kafka sink, on aiokafka's batch API.
+
+Guaranteed: `publish()` returns when every message is stored as the topic's settings ask (acks=all). The producer is
+idempotent: what it sends again by itself is stored once. But a producer that could not deliver something is thrown
+away, since its sequence numbers have a hole from then on, and what it had under way is sent again by a new one: then a
+copy may be stored, under the same `ce_id`, and come after later events of its key. A consumer drops what it has seen.
+A broker that dies is noticed within about two seconds, one that freezes within about twelve.
+
+A message, as the CloudEvents Kafka binding says: its key is the Redis key, its partition the one that other clients
+would choose (`partitioner`), its timestamp the time of sending (a deadline may be older than the topic's retention),
+its headers (`records`) `ce_id` and `content-type`, in binary mode all attributes as `ce_*`. Its topic (`names`) may
+depend on the part of the key up to the first colon.
+
+A topic that it creates (`BRIDGE_KAFKA_PROVISION`) keeps messages by time (`cleanup.policy=delete`), and where
+`BRIDGE_KAFKA_REPLICATION` says how many replicas, an ack means that all of them but one have it
+(`min.insync.replicas`). An existing topic is checked and never changed. Brokers may also create topics by themselves
+(`auto.create.topics.enable`); that is theirs to do.
+
+How it is built, from the outside in: `sink` keeps one `session` at a time; a session is one producer, from `connect`
+to the reason why it ended, and is never mended, only followed by the next. `loading` sorts a batch into the `lanes` of
+its partitions, where `records` are sent one after the other; `topics` finds, creates and checks topics, on the
+`cluster`; `outcomes` is what outlives a session.
+"""
+
+from bridge.sinks.kafka.sink import KafkaSink
+
+__all__ = ["KafkaSink"]

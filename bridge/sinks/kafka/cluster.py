@@ -1,0 +1,131 @@
+"""What is asked of the brokers about topics: requests and answers, no judgement.
+
+Every coroutine raises KafkaError where no broker answers. Error codes are Kafka's own; 0 is none.
+All goes over connections of its own: on the producer's, an answer may come only after that to a slow batch.
+"""
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka.client import ConnectionGroup
+from aiokafka.errors import KafkaError, for_code
+from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
+from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.structs import TopicPartition
+
+ANSWER_MS = 5000
+REFRESH_SECONDS = 30.0
+"""The library gives each broker its time. This is for the day that its task has died."""
+ALL_IN_SYNC = -1
+TOPIC_RESOURCE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A topic as a broker knows it."""
+
+    code: int
+    replicas: int = 0
+    """Of its first partition."""
+
+
+class Cluster:
+    """The brokers that a client is connected to."""
+
+    def __init__(self, client: Any) -> None:  # noqa: ANN401 - the library has no types
+        self._client = client
+        self._known = client.cluster
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions the client knows; 0 if it does not know the topic."""
+        return len(self._known.partitions_for_topic(topic) or ())
+
+    @property
+    def brokers(self) -> int:
+        """How many brokers there are."""
+        return len(self._known.brokers())
+
+    def led(self, topic: str) -> bool:
+        """Whether the client knows a leader for each partition."""
+        partitions = self._known.partitions_for_topic(topic)
+        return bool(partitions) and partitions == self._known.available_partitions_for_topic(topic)
+
+    async def refresh(self, topics: Iterable[str]) -> None:
+        """Let the client ask for these topics, now and from now on."""
+        for topic in topics:
+            self._client.add_topic(topic)
+        try:
+            async with asyncio.timeout(REFRESH_SECONDS):
+                answered = await self._client.force_metadata_update()
+        except TimeoutError:
+            answered = False
+        if not answered:
+            raise KafkaError("no broker answers")
+
+    async def find(self, topics: Collection[str]) -> dict[str, Found]:
+        """The topics as some broker knows them. This does not create any."""
+        answer = await self._ask(MetadataRequest(list(topics), allow_auto_topic_creation=False))
+        return {
+            topic: Found(code, len(partitions[0][3]) if partitions else 0)
+            for code, topic, _internal, partitions in answer.topics
+        }
+
+    async def create(
+        self, topics: Iterable[str], partitions: int, replication: int, configs: Mapping[str, str]
+    ) -> dict[str, int]:
+        """Create them; the error code of each."""
+        no_assignments: list[object] = []
+        wanted = [(topic, partitions, replication, no_assignments, list(configs.items())) for topic in topics]
+        answer = await self._ask(CreateTopicsRequest(wanted, ANSWER_MS, validate_only=False), controller=True)
+        return {topic: code for topic, code, *_ in answer.topic_errors}
+
+    async def describe(self, topics: Iterable[str], names: Collection[str]) -> dict[str, dict[str, str]]:
+        """The values of these configurations, of those topics that we may ask about."""
+        wanted = [(TOPIC_RESOURCE, topic, list(names)) for topic in topics]
+        answer = await self._ask(DescribeConfigsRequest(wanted, include_synonyms=False))
+        return {
+            topic: {entry[0]: entry[1] for entry in entries}
+            for code, _message, _kind, topic, entries in answer.resources
+            if not code
+        }
+
+    async def try_to_write(self, topics: Iterable[str]) -> dict[str, int]:
+        """The error code of a request to each topic that holds no records, and so stores nothing."""
+        by_leader: dict[int, list[tuple[str, list[tuple[int, bytes]]]]] = defaultdict(list)
+        for topic in topics:
+            leader = self._known.leader_for_partition(TopicPartition(topic, 0))
+            if leader is not None and leader >= 0:
+                by_leader[leader].append((topic, [(0, b"")]))
+        codes: dict[str, int] = {}
+        for leader, empty in by_leader.items():
+            answer = await self._send(leader, ProduceRequest(None, ALL_IN_SYNC, ANSWER_MS, empty))
+            codes |= {topic: partitions[0][1] for topic, partitions in answer.topics}
+        return codes
+
+    async def _ask(self, request: Any, *, controller: bool = False) -> Any:  # noqa: ANN401 - likewise
+        """The answer of any broker, or of the controller if possible."""
+        nodes = [broker.nodeId for broker in self._known.brokers()]
+        random.shuffle(nodes)
+        if controller and self._known.controller is not None:
+            nodes.insert(0, self._known.controller.nodeId)
+        failure = KafkaError("no broker is known")
+        for node in nodes:
+            try:
+                return await self._send(node, request)
+            except KafkaError as error:
+                failure = error
+        raise failure
+
+    async def _send(self, node: int, request: Any) -> Any:  # noqa: ANN401 - likewise
+        return await self._client.send(node, request, group=ConnectionGroup.COORDINATION)
+
+
+def words(code: int) -> str:
+    """Kafka's name for an error."""
+    error = for_code(code)
+    return f"{error.message}, error {code}"

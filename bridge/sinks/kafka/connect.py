@@ -1,0 +1,213 @@
+"""One producer: how it is made and how it is thrown away.
+
+Secrets and certificates are read each time, so that rotated ones need no restart. None appears in an error, nor leaves
+in plain text where TLS was asked for. Every wait in here is bounded.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.client import create_conn
+from aiokafka.conn import AIOKafkaConnection, collect_hosts
+from aiokafka.errors import (
+    BrokerResponseError,
+    ClusterAuthorizationFailedError,
+    IllegalSaslStateError,
+    IncompatibleBrokerVersion,
+    KafkaError,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+)
+from aiokafka.protocol.metadata import MetadataRequest
+
+from bridge.errors import BridgeError, NotConnected, Refused
+from bridge.settings import Settings
+from bridge.tasks import end
+
+GREETING_SECONDS = 5.0
+"""For each of the bootstrap servers."""
+START_SECONDS = 15.0
+CLOSE_SECONDS = 2.0
+RETRY_MS = 100
+MAX_BATCH_BYTES = 1 << 30
+"""We do the accounting: a topic may take less than another."""
+
+_CREDENTIALS = "BRIDGE_KAFKA_SASL_USERNAME and BRIDGE_KAFKA_SASL_PASSWORD"
+_LOGIN_MEND = "check BRIDGE_KAFKA_SASL_MECHANISM and BRIDGE_KAFKA_SECURITY_PROTOCOL"
+_TLS_MEND = "check BRIDGE_KAFKA_TLS_CA_FILE, BRIDGE_KAFKA_TLS_CERT_FILE and BRIDGE_KAFKA_TLS_KEY_FILE"
+_NO_LOGIN = (UnsupportedSaslMechanismError, IllegalSaslStateError)
+_MISFITS = (IncompatibleBrokerVersion, NotImplementedError)
+"""What the library raises of a broker that does not know the requests."""
+
+
+async def connect(settings: Settings, request_seconds: float) -> Any:  # noqa: ANN401 - the library has no types
+    """A started producer. It must be given to `discard` in the end.
+
+    Raises NotConnected: no broker can be reached. Refused: one answered and will not have us.
+    """
+    options = _options(settings, request_seconds)
+    server = await _greet(options, settings)
+    producer = AIOKafkaProducer(
+        **(options | {"bootstrap_servers": [server]}),
+        enable_idempotence=True,
+        acks="all",
+        compression_type=None if settings.kafka_compression == "none" else settings.kafka_compression,
+        max_batch_size=MAX_BATCH_BYTES,
+        retry_backoff_ms=RETRY_MS,
+    )
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            await producer.start()
+    except BaseException as error:
+        for connection in _left_open(error):
+            _abort(connection)
+        await discard(producer)
+        if not isinstance(error, OSError | KafkaError | NotImplementedError):
+            raise
+        raise _not_started(error, server) from None
+    return producer
+
+
+async def discard(producer: Any) -> None:  # noqa: ANN401 - likewise
+    """Give everything back that belongs to `producer`: within a few moments, whatever state it is in. Never raises.
+
+    What was not sent yet is dropped. The library's own `stop()` would wait for ever for a broker that is down to take
+    it, hence the looks behind its public names; where they do not exist, `stop()` is all there is.
+    """
+    client = producer.client
+    try:
+        owners = (producer._sender, producer._message_accumulator, client)  # noqa: SLF001 - see above
+        connections = list(client._conns.values())  # noqa: SLF001 - see above
+        producer._closed = True  # noqa: SLF001 - see above
+    except AttributeError:
+        with suppress(Exception):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await producer.stop()
+        return
+    await end([task for task in asyncio.all_tasks() if any(_owner(task) is owner for owner in owners)])
+    for connection in connections:
+        _abort(connection)
+
+
+def _options(settings: Settings, request_seconds: float) -> dict[str, Any]:
+    protocol = settings.kafka_security_protocol
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.kafka_bootstrap_servers,
+        "client_id": "expiry-bridge",
+        "request_timeout_ms": round(request_seconds * 1000),
+        "security_protocol": protocol,
+    }
+    if protocol in {"SSL", "SASL_SSL"}:
+        options["ssl_context"] = _tls_context(settings)
+    if protocol in {"SASL_PLAINTEXT", "SASL_SSL"}:
+        options["sasl_mechanism"] = settings.kafka_sasl_mechanism
+        options["sasl_plain_username"] = settings.kafka_sasl_username
+        options["sasl_plain_password"] = settings.secret("kafka_sasl_password")
+    return options
+
+
+def _tls_context(settings: Settings) -> ssl.SSLContext:
+    password = settings.secret("kafka_tls_key_password")
+    try:
+        context = ssl.create_default_context(cafile=settings.kafka_tls_ca_file)
+        if settings.kafka_tls_cert_file is not None:
+            # Without a password, OpenSSL would ask for it on the terminal.
+            context.load_cert_chain(settings.kafka_tls_cert_file, settings.kafka_tls_key_file, password or "")
+    except (OSError, ssl.SSLError, ValueError) as error:
+        why = getattr(error, "reason", None) or getattr(error, "strerror", None) or "unreadable"
+        mend = f"{_TLS_MEND} and BRIDGE_KAFKA_TLS_KEY_PASSWORD"
+        raise Refused(f"the TLS files for Kafka do not work ({why}): {mend}") from None
+    return context
+
+
+async def _greet(options: dict[str, Any], settings: Settings) -> str:
+    """The first of the bootstrap servers that lets us in. The library would only say that none did, and not why."""
+    failures: list[BridgeError] = []
+    for server in settings.kafka_bootstrap_servers:
+        try:
+            async with asyncio.timeout(GREETING_SECONDS):
+                await _meet(server, options)
+        except (OSError, KafkaError, ValueError, *_MISFITS) as error:
+            failures.append(_translated(error, server, settings))
+        else:
+            return server
+    raise next((failure for failure in failures if isinstance(failure, Refused)), failures[0])
+
+
+async def _meet(server: str, options: dict[str, Any]) -> None:
+    ((host, port, _),) = collect_hosts([server])
+    connection = await create_conn(
+        host, port, **{name: options[name] for name in options.keys() - {"bootstrap_servers"}}
+    )
+    try:
+        await connection.send(MetadataRequest([]))
+    finally:
+        _abort(connection)
+
+
+def _translated(error: BaseException, server: str, settings: Settings) -> BridgeError:
+    """What an attempt to talk to `server` ended with. A connection that breaks holds the reason in its cause."""
+    kafka = f"Kafka at {server}"
+    for cause in (error, error.__cause__):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            why = f"the certificate of {kafka} is not trusted ({cause.verify_message})"
+            return Refused(f"{why}: check BRIDGE_KAFKA_TLS_CA_FILE")
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+            return Refused(f"no TLS with {kafka} ({getattr(cause, 'reason', None) or 'handshake failed'}): {_TLS_MEND}")
+    for kinds, text in (
+        ((SaslAuthenticationFailed,), f"{kafka} refuses the credentials: check {_CREDENTIALS}"),
+        ((UnicodeError,), f"{server} names no host: check BRIDGE_KAFKA_BOOTSTRAP_SERVERS"),
+        ((ValueError,), f"{kafka} does not prove that it knows the password: check {_CREDENTIALS}"),  # SCRAM
+        (_NO_LOGIN, f"{kafka} does not offer this way to log in: {_LOGIN_MEND}"),
+        (_MISFITS, f"{kafka} does not understand us: Kafka 3 or newer is needed"),
+    ):
+        if isinstance(error, kinds):
+            return Refused(text)
+    if isinstance(error, KafkaError | ConnectionResetError | ssl.SSLEOFError):
+        hint = f"is its listener one for {settings.kafka_security_protocol} (BRIDGE_KAFKA_SECURITY_PROTOCOL)?"
+        return NotConnected(f"{kafka} closed the connection: {hint}")
+    return NotConnected(f"{kafka} cannot be reached: {getattr(error, 'strerror', None) or str(error) or 'no answer'}")
+
+
+def _not_started(error: BaseException, server: str) -> BridgeError:
+    if isinstance(error, ClusterAuthorizationFailedError):
+        return Refused("the Kafka user may not write to any topic: allow it to (ACL operation Write)")
+    if isinstance(error, _MISFITS):
+        return Refused(f"Kafka at {server} is too old: it has no idempotent producers")
+    if isinstance(error, BrokerResponseError):
+        return NotConnected(f"Kafka at {server} gives no producer id: {error.message}, error {error.errno}")
+    why = "the brokers that it names cannot be reached; look at their advertised.listeners"
+    return NotConnected(f"Kafka at {server} answers, but {why}")
+
+
+def _owner(task: asyncio.Task[Any]) -> object:
+    """The `self` of the method that the task runs."""
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    return frame.f_locals.get("self") if frame is not None else None
+
+
+def _left_open(error: BaseException | None) -> Iterator[Any]:
+    """Connections that the library forgets to close when it is interrupted while it bootstraps: a local variable."""
+    while error is not None:
+        for frame in _frames(error.__traceback__):
+            yield from (value for value in frame.f_locals.values() if isinstance(value, AIOKafkaConnection))
+        error = error.__cause__
+
+
+def _frames(traceback: TracebackType | None) -> Iterator[Any]:
+    while traceback is not None:
+        yield traceback.tb_frame
+        traceback = traceback.tb_next
+
+
+def _abort(connection: Any) -> None:  # noqa: ANN401 - likewise
+    """Close it now: an orderly end would wait for a frozen broker to take what is unsent."""
+    writer = getattr(connection, "_writer", None)
+    if writer is not None:
+        writer.transport.abort()
+    connection.close()

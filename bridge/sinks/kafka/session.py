@@ -1,0 +1,197 @@
+"""One producer's life: batches are published by it until it ends, for a reason, for good.
+
+A session is never mended. Whatever goes wrong (a batch fails, no broker answers, nothing is acked for long) ends the
+session: all batches under way end in NotConnected at once, and the next `open()` makes a new producer. One that has
+failed to deliver is of no more use: its sequence numbers have a hole, and the broker refuses what comes after it. So
+there is one way back to health, and it reads the credentials afresh, asks the bootstrap servers and checks the topic.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from aiokafka.errors import (
+    BrokerResponseError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+)
+
+from bridge.clock import Clock
+from bridge.contracts import Message
+from bridge.errors import BridgeError, NotConnected, Rejected
+from bridge.settings import Settings
+from bridge.sinks.kafka.cluster import Cluster
+from bridge.sinks.kafka.connect import connect, discard
+from bridge.sinks.kafka.lanes import Lanes
+from bridge.sinks.kafka.loading import Load, Loading
+from bridge.sinks.kafka.names import TopicTemplate
+from bridge.sinks.kafka.outcomes import Outcomes
+from bridge.sinks.kafka.records import Records
+from bridge.sinks.kafka.topics import Topics
+from bridge.sinks.observer import SinkEvents
+from bridge.tasks import end
+
+PROBE_SECONDS = 1.0
+STALL_SECONDS = 45.0
+"""How long nothing may be acked while the brokers answer. The library sends again meanwhile, without making copies; and
+a cluster needs up to half a minute to do without a replica that is lost.
+"""
+
+
+class Session:
+    """One producer, with the batches under way. `start()` it once, `close()` it in any case."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - put together in one place
+        self,
+        settings: Settings,
+        names: TopicTemplate,
+        outcomes: Outcomes,
+        clock: Clock,
+        events: SinkEvents,
+        request_seconds: float,
+    ) -> None:
+        self._settings = settings
+        self._names = names
+        self._outcomes = outcomes
+        self._clock = clock
+        self._events = events
+        self._request_seconds = request_seconds
+        self._working: set[asyncio.Task[None]] = set()
+        """What the end of the session ends."""
+        self._watching: asyncio.Task[None] | None = None
+        self._disposal: asyncio.Task[None] | None = None
+        self._producer: Any = None
+        self._lanes: Lanes
+        self._loading: Loading
+        self.started = False
+        self.reason: str | None = None
+        """Why the session ended; None while it lasts."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether batches can be published."""
+        return self.started and self.reason is None
+
+    async def start(self) -> None:
+        """Connect, and check or create the topic. Raises NotConnected or Refused; then nothing is left to close."""
+        try:
+            await self._while_it_lasts(self._start(), "kafka-start")
+        except BaseException:
+            await self.close()
+            raise
+        self.started = True
+
+    async def publish(self, batch: Sequence[Message]) -> None:
+        """See `Sink.publish`."""
+        self.raise_if_ended()
+        await self._while_it_lasts(self._publish(batch), "kafka-publish")
+
+    def end(self, reason: str) -> None:
+        """End the session: nothing is published any more, all batches under way end in NotConnected."""
+        if self.reason is None:
+            self.reason = reason
+            self._disposal = asyncio.create_task(self._dispose(), name="kafka-disposal")
+
+    async def close(self) -> None:
+        """End it, and return when all is given back: bounded, see `discard`. Never raises."""
+        self.end("closed")
+        if self._disposal is not None:
+            await asyncio.shield(self._disposal)
+
+    def raise_if_ended(self) -> None:
+        """Raises NotConnected."""
+        if self.reason is not None:
+            raise self._ended()
+
+    async def _start(self) -> None:
+        self._producer = await connect(self._settings, self._request_seconds)
+        topics = Topics(Cluster(self._producer.client), self._names, self._settings, self._events, self._clock)
+        try:
+            await topics.prepare()
+        except KafkaError as error:
+            raise NotConnected(f"Kafka does not answer: {_words(error)}") from None
+        self._lanes = Lanes(self._producer, self._clock, self._on_failed)
+        self._loading = Loading(self._lanes, self._names, topics, self._outcomes)
+        self._watching = asyncio.create_task(self._watch(topics), name="kafka-watch")
+        self._watching.add_done_callback(self._on_watch_ended)
+
+    async def _publish(self, batch: Sequence[Message]) -> None:
+        load = Load()
+        try:
+            await self._loading.load(batch, load)
+            await load.stored()
+        except KafkaError as error:
+            self._outcomes.stored(self._stored(batch, load))
+            self.end(_words(error))
+            raise self._ended() from None
+        except BaseException:
+            self._outcomes.stored(self._stored(batch, load))
+            raise
+        self._outcomes.forget(batch)
+        if load.rejected:
+            raise Rejected(load.rejected)
+
+    @staticmethod
+    def _stored(batch: Sequence[Message], load: Load) -> list[Message]:
+        return [batch[index] for index, records in load.placed if records.stored.done()]
+
+    def _on_failed(self, records: Records, error: BaseException) -> None:
+        if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
+            bytes_ = records.builder.size()
+            if len(records.messages) == 1:
+                reason = f"{bytes_} bytes as a Kafka record are more than the topic takes ({_words(error)})"
+                self._outcomes.reject(records.messages[0], reason)
+            else:
+                self._outcomes.shrink(bytes_)
+        self.end(_words(error))
+
+    async def _watch(self, topics: Topics) -> None:
+        while True:
+            await self._clock.sleep(PROBE_SECONDS)
+            if self._lanes.stalled > STALL_SECONDS:
+                return self.end(
+                    f"nothing was acked for {STALL_SECONDS:g} s, though brokers answer: a partition may have no leader,"
+                    " or too few replicas in sync"
+                )
+            try:
+                gone = await topics.vanished()
+            except KafkaError:
+                return self.end("no broker answers")
+            if gone:
+                return self.end(gone)
+
+    def _on_watch_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:  # a bug; unwatched, the session must not go on
+            self.end(f"{task.get_name()} failed: {type(task.exception()).__name__}")
+
+    async def _while_it_lasts(self, work: Coroutine[object, object, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._working.add(task)
+        try:
+            await asyncio.wait([task])
+        finally:
+            self._working.discard(task)
+            if not task.done():
+                await end([task])
+        if task.cancelled():
+            raise self._ended()
+        task.result()
+
+    async def _dispose(self) -> None:
+        await end(list(self._working))
+        if self._watching is not None:
+            await end([self._watching])
+            await self._lanes.close()
+        if self._producer is not None:
+            await discard(self._producer)
+
+    def _ended(self) -> BridgeError:
+        return NotConnected(f"the connection to Kafka ended: {self.reason}")
+
+
+def _words(error: BaseException) -> str:
+    """Without the library's own words, which may name a topic, and so part of a key."""
+    if isinstance(error, BrokerResponseError):
+        return f"{error.message}, error {error.errno}"
+    return type(error).__name__

@@ -1,0 +1,85 @@
+"""What the Kafka sink does when one of two brokers fails."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from bridge.errors import NotConnected
+from bridge.sinks.kafka import session
+from tests.conformance.kafka_rig import KafkaRig
+from tests.conformance.rigs import batches, deliver, ids, messages
+from tests.kafka_server import KafkaServer
+from tests.servers import wait_until
+
+
+@pytest.fixture
+async def rig(kafka_server: KafkaServer) -> AsyncIterator[KafkaRig]:
+    async with KafkaRig(kafka_server) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared_second_broker(shared_kafka: KafkaServer) -> Iterator[KafkaServer]:
+    with KafkaServer(joins=shared_kafka) as server:
+        yield server
+
+
+@pytest.fixture
+async def second_broker(rig: KafkaRig, shared_second_broker: KafkaServer) -> AsyncIterator[KafkaServer]:
+    await wait_until(lambda: rig.has_brokers(2))
+    yield shared_second_broker
+    shared_second_broker.resume()
+
+
+async def test_a_topic_that_acks_nothing_for_long_costs_the_producer_and_nothing_else(
+    rig: KafkaRig, second_broker: KafkaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "STALL_SECONDS", 1.0)
+    await rig.create(replicas={0: [1, 2]}, min_insync_replicas="2")
+    async with rig.opened(request_seconds=1) as sink:
+        second_broker.pause()
+        batch = messages(100)
+        with pytest.raises(NotConnected, match=r"nothing was acked for 1 s, though brokers answer"):
+            await sink.publish(batch)
+        second_broker.resume()
+        await deliver(sink, batch)
+    assert set(await rig.stored()) == set(ids(batch))
+
+
+async def test_replicas_that_are_asked_for_must_have_what_is_acked(rig: KafkaRig, second_broker: KafkaServer) -> None:
+    async with rig.opened(kafka_replication=2) as sink:
+        await sink.publish(messages(1))
+    assert (await rig.described())[1]["min.insync.replicas"] == "1"
+    async with rig.opened(kafka_topic=f"{rig.topic}-single", kafka_replication=1):
+        assert "has one replica: what is acked is lost with its broker" in rig.observed.warnings[-1]
+
+
+async def test_what_other_partitions_have_taken_is_not_sent_again(rig: KafkaRig, second_broker: KafkaServer) -> None:
+    await rig.create(replicas={0: [1], 1: [2]})
+    batch = messages(200)
+    async with rig.opened(request_seconds=1) as sink:
+        second_broker.pause()
+        for _ in range(2):
+            with pytest.raises(NotConnected):
+                await sink.publish(batch)
+            await sink.open()
+        second_broker.resume()
+        await deliver(sink, batch)
+    first = [record.key for record in await rig.records() if record.partition == 0]
+    assert 0 < len(first) == len(set(first))
+    assert set(await rig.stored()) == set(ids(batch))
+
+
+async def test_a_leader_election_costs_nothing(rig: KafkaRig, second_broker: KafkaServer) -> None:
+    await rig.create(replicas={0: [2, 1], 1: [1, 2], 2: [2, 1]})
+    wanted = batches(40, 500)
+    async with rig.opened() as sink:
+        delivering = [asyncio.create_task(deliver(sink, batch)) for batch in wanted]
+        await asyncio.wait(delivering, return_when=asyncio.FIRST_COMPLETED)
+        second_broker.kill()
+        assert not all(task.done() for task in delivering)
+        await asyncio.gather(*delivering)
+    assert sorted(await rig.stored()) == sorted(id_ for batch in wanted for id_ in ids(batch))
+    assert rig.observed.reconnects == []
+    assert "min.insync.replicas" in rig.observed.warnings[0]
