@@ -30,6 +30,7 @@ def pytest_report_header() -> list[str]:
     return [*servers, f"KafkaServer: {kafka_version()}"]
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist's own hook reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run side by side, those with a Kafka share one process: it is slow to start, and large."""
     for item in items:

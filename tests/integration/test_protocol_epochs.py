@@ -3,12 +3,16 @@
 A proxy between the bridge and Redis does to the connection what the network might, at the moment that hurts most.
 """
 
-from collections import Counter
+import asyncio
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from redis.asyncio import Redis
 
+from bridge.clock import SystemClock
+from bridge.redis.channels import channels
+from bridge.redis.subscription import Hint, Subscription
 from tests.harness import (
     LAZY,
     NAMES,
@@ -283,3 +287,41 @@ async def test_expirations_of_another_database_are_not_told(bridge: Inside, user
     await bridge.quiet(user)
     assert keys(bridge.published) == [b"k"]
     assert bridge.telemetry.causes == ["start"]
+
+
+# The stream begins.
+
+
+async def test_events_between_the_confirmations_of_a_subscription_are_heard() -> None:
+    expired_channel, gone_channel = b"__keyevent@0__:expired", b"__keyevent@0__:del"
+    frames = [
+        _reply(b"subscribe", expired_channel, 1),
+        _reply(b"message", expired_channel, b"early"),
+        _reply(b"subscribe", gone_channel, 2),
+        _reply(b"message", gone_channel, b"subscribe"),
+        _reply(b"message", expired_channel, gone_channel),
+    ]
+    stream = b"+OK\r\n" + b"".join(frames)
+    confirmed_at = len(b"+OK\r\n" + b"".join(frames[:3]))
+    for step in (1, 7, len(stream)):
+        hints: deque[Hint] = deque()
+        session = Subscription([expired_channel, gone_channel], hints, lambda: None, SystemClock())
+        confirmed = asyncio.create_task(session.confirmed())
+        for start in range(0, len(stream), step):
+            session.data_received(stream[start : start + step])
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert confirmed.done() == (start + step >= confirmed_at)
+        assert list(hints) == [
+            (expired_channel, b"early"),
+            (gone_channel, b"subscribe"),
+            (expired_channel, gone_channel),
+        ]
+        assert session.ended is None
+        await confirmed
+    assert {expired_channel, gone_channel} <= set(channels(0))
+
+
+def _reply(kind: bytes, channel: bytes, last: bytes | int) -> bytes:
+    tail = b":%d\r\n" % last if isinstance(last, int) else b"$%d\r\n%b\r\n" % (len(last), last)
+    return b"*3\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in (kind, channel)) + tail

@@ -5,18 +5,15 @@ two ids. Redis expires only what is read here, so the order of steps is the test
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
 
-from bridge.clock import SystemClock
 from bridge.expiration import Via
-from bridge.redis.channels import channels
 from bridge.redis.connection import Fenced
-from bridge.redis.subscription import Hint, Subscription
 from tests.harness import LAZY, NAMES, Hand, Witness, entry, expired, known, lapse, lazily, passed, put, user_of
 from tests.servers import RedisServer, wait_until
 
@@ -384,41 +381,3 @@ async def test_keys_that_are_not_bridged_any_more_are_forgotten_not_announced(
         await narrowed.sweep()
         assert [claim.key for claim in await narrowed.claimed()] == [b"kept:1"]
     assert await user.zcard(NAMES.deadlines) == 0
-
-
-# The stream.
-
-
-async def test_events_between_the_confirmations_of_a_subscription_are_heard() -> None:
-    expired_channel, gone_channel = b"__keyevent@0__:expired", b"__keyevent@0__:del"
-    frames = [
-        _reply(b"subscribe", expired_channel, 1),
-        _reply(b"message", expired_channel, b"early"),
-        _reply(b"subscribe", gone_channel, 2),
-        _reply(b"message", gone_channel, b"subscribe"),
-        _reply(b"message", expired_channel, gone_channel),
-    ]
-    stream = b"+OK\r\n" + b"".join(frames)
-    confirmed_at = len(b"+OK\r\n" + b"".join(frames[:3]))
-    for step in (1, 7, len(stream)):
-        hints: deque[Hint] = deque()
-        session = Subscription([expired_channel, gone_channel], hints, lambda: None, SystemClock())
-        confirmed = asyncio.create_task(session.confirmed())
-        for start in range(0, len(stream), step):
-            session.data_received(stream[start : start + step])
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            assert confirmed.done() == (start + step >= confirmed_at)
-        assert list(hints) == [
-            (expired_channel, b"early"),
-            (gone_channel, b"subscribe"),
-            (expired_channel, gone_channel),
-        ]
-        assert session.ended is None
-        await confirmed
-    assert {expired_channel, gone_channel} <= set(channels(0))
-
-
-def _reply(kind: bytes, channel: bytes, last: bytes | int) -> bytes:
-    tail = b":%d\r\n" % last if isinstance(last, int) else b"$%d\r\n%b\r\n" % (len(last), last)
-    return b"*3\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in (kind, channel)) + tail

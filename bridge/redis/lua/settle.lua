@@ -20,5 +20,9 @@ end
 local depth = tonumber(redis.call('HGET', KEYS[2], 'depth')) or 0
 if settled > 0 and redis.call('EXISTS', KEYS[2]) == 1 then
   depth = redis.call('HINCRBY', KEYS[2], 'depth', -settled)
+  if depth < 0 then -- the lease was lost, and with it the count of what was in the outbox then
+    redis.call('HSET', KEYS[2], 'depth', '0')
+    depth = 0
+  end
 end
 return {depth, redis.call('XLEN', KEYS[3])}
