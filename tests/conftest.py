@@ -34,7 +34,7 @@ def pytest_report_header() -> list[str]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run side by side, those with a Kafka share one process: it is slow to start, and large."""
     for item in items:
-        if "shared_kafka" in getattr(item, "fixturenames", ()):
+        if "kafka" in item.nodeid and "conformance" in item.nodeid:
             item.add_marker(pytest.mark.xdist_group("kafka"))
 
 

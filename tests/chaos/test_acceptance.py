@@ -22,7 +22,7 @@ SEED = os.environ.get("CHAOS_SEED") or str(random.randrange(1_000_000))
 
 GROUP = 20
 """Keys with the same deadline."""
-FIRST_MS, GROUP_MS = 1000, 5
+FIRST_MS, GROUP_MS = 2000, 10
 """Until the first deadline, and that much later for each group: by then all are recorded."""
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300 + OUTAGE_MS / 1000 + 30 * KILLS)]
@@ -34,7 +34,8 @@ async def set_over(deployment: Deployment, count: int, span_ms: int) -> list[int
     names = keys(count)
     first = now_ms() + FIRST_MS + GROUP_MS * groups
     for group in range(groups):
-        await deployment.set(names[group::groups], first + span_ms * group // groups - now_ms())
+        ttl_ms = first + span_ms * group // groups - now_ms()
+        await deployment.set(names[group::groups], ttl_ms, known=False)
     await deployment.recorded()
     return sorted(deadline for _, deadline in deployment.expected.values())
 

@@ -23,6 +23,8 @@ from tests.servers import Bridge, RedisServer, wait_until
 
 FLAGS = "notify-keyspace-events"
 NEEDED = "Egxe"
+STRUCK_MS = 800
+"""How long keys live whose deadlines are to pass in the gap."""
 LASTING_MS = 600_000
 """How long keys live that outlive every gap."""
 
@@ -237,17 +239,16 @@ async def struck(kind: type[RedisServer], name: str, fault: Fault, all_ready: as
 async def strike(deployment: Deployment, bridge: Bridge, fault: Fault) -> None:
     """Strike it, let deadlines pass, mend it, look at all that it did and said."""
     expiring, lasting, opened = keys(KEYS), keys(KEYS, start=KEYS), len(events(bridge, "gap.opened"))
-    if fault.harm is Harm.NOTHING:
-        await deployment.set(expiring)
     if fault.harm is not Harm.EVERYTHING:
         await deployment.set(lasting, LASTING_MS)
-        await deployment.recorded()
+    if fault.harm is Harm.NOTHING:
+        await deployment.set(expiring, STRUCK_MS)
     # It stays unready until we have seen it, and until the deadlines are past.
     next_epoch = deployment.redis_link.break_on(TO_SERVER, script("acquire"), Action.HOLD)
     await fault.strike(deployment)
     assert "subscription" in await unready(bridge)
     if fault.harm is Harm.EVERYTHING:
-        await deployment.set(lasting, LASTING_MS)
+        await deployment.set(lasting, LASTING_MS, known=False)
     await deployment.past(set(expiring))
     await fault.mend(deployment)
     next_epoch.release()
@@ -306,7 +307,7 @@ async def test_scripts_that_are_flushed_are_no_gap(redis_kind: type[RedisServer]
         bridge = await deployment.ready_bridge()
         for start in range(0, 3 * KEYS, KEYS):
             await deployment.redis.script_flush()
-            await deployment.set(keys(KEYS, start), 300)
+            await deployment.set(keys(KEYS, start))
         await deployment.redis.script_flush()
         await deployment.delivered()
         await bridge.ready(PATIENCE)
