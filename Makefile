@@ -6,7 +6,7 @@
 
 BIN := .venv/bin
 # Tests mostly wait for servers, so more of them than processors can run side by side.
-WORKERS := 4
+WORKERS := 3
 # Written by .ci/bootstrap when all is installed, so that it is done again only when its inputs change.
 DEMO := .venv/.installed-demo
 DEV := .venv/.installed-dev

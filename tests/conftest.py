@@ -1,6 +1,7 @@
 """Fixtures that all tests share: real servers, and the two guards (nothing leaks in, nothing is left behind)."""
 
 import ctypes
+import logging
 import os
 import sys
 import tempfile
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import configuration
 
 from bridge.commands.embedded import DIRECTORY_PREFIX
@@ -30,12 +32,10 @@ def pytest_report_header() -> list[str]:
     return [*servers, f"KafkaServer: {kafka_version()}"]
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist's own hook reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Where tests run side by side, those with a Kafka share one process: it is slow to start, and large."""
-    for item in items:
-        if "kafka" in item.nodeid and "conformance" in item.nodeid:
-            item.add_marker(pytest.mark.xdist_group("kafka"))
+    if "kafka" in item.nodeid and "conformance" in item.nodeid:
+        item.add_marker(pytest.mark.xdist_group("kafka"))
 
 
 @pytest.fixture(params=[pytest.param(RedisServer, id="redis7"), pytest.param(ValkeyServer, id="valkey9")])
@@ -80,11 +80,16 @@ def kafka_server(shared_kafka: KafkaServer) -> Iterator[KafkaServer]:
 
 
 @pytest.fixture(autouse=True)
-def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Keep the user's own settings out: no BRIDGE_* variable, and a working directory without a `.env`."""
+def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Keep the user's own settings out (no BRIDGE_* variable, no `.env`), and a test's logs to itself."""
     for name in [name for name in os.environ if name.upper().startswith("BRIDGE_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    yield
+    structlog.reset_defaults()  # a test that configured logs has written to a stream that pytest closes
+    logging.getLogger().handlers = [
+        handler for handler in logging.getLogger().handlers if type(handler) is not logging.StreamHandler
+    ]
 
 
 @pytest.fixture(scope="session", autouse=True)
