@@ -32,12 +32,6 @@ def pytest_report_header() -> list[str]:
     return [*servers, f"KafkaServer: {kafka_version()}"]
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Where tests run side by side, those with a Kafka share one process: it is slow to start, and large."""
-    if "kafka" in item.nodeid and "conformance" in item.nodeid:
-        item.add_marker(pytest.mark.xdist_group("kafka"))
-
-
 @pytest.fixture(params=[pytest.param(RedisServer, id="redis7"), pytest.param(ValkeyServer, id="valkey9")])
 def redis_kind(request: pytest.FixtureRequest) -> type[RedisServer]:
     """Both kinds in turn, for tests that start servers of their own, as in `redis_kind(appendonly=True)`."""
