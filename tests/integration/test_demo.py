@@ -112,7 +112,7 @@ async def test_a_signal_leaves_no_process_and_no_directory(
 ) -> None:
     with Demo(tmp_path / "files") as demo:
         await demo.told(moment)
-        assert len(demo.descendants()) == 3
+        await wait_until(lambda: len(demo.descendants()) == 3, lambda: f"its processes: {demo.descendants()}")
 
         demo.send_signal(number)
 
