@@ -5,8 +5,8 @@
 .PHONY: help setup demo test check format clean
 
 BIN := .venv/bin
-# Tests mostly wait for servers, so more of them than processors can run side by side.
-WORKERS := 3
+# Tests mostly wait for servers, which they share the processors with: more side by side is not faster on two of them.
+WORKERS := 2
 # Written by .ci/bootstrap when all is installed, so that it is done again only when its inputs change.
 DEMO := .venv/.installed-demo
 DEV := .venv/.installed-dev
