@@ -24,10 +24,18 @@ _COMMANDS: Final = {
     "run": "bridge expirations until told to stop",
     "check": "examine what Redis and the broker must provide, and say how to mend what is missing",
     "status": "show the ledger's size, the outbox's depth, the lease and the dead letters",
+    "dead": "list, show, retry or drop the messages that the broker would not take",
     "demo": "tell the whole story with embedded servers, in about 20 seconds",
     "settings": "print the reference table of all settings",
 }
 _WITH_SETTINGS: Final = ("run", "check", "status")
+_DEAD: Final = {
+    "list": "print the oldest dead letters, without their keys",
+    "show": "print one, with its key and the event that the broker refused",
+    "retry": "send dead letters again, under the same ids; what the broker acks is removed",
+    "drop": "remove dead letters for good",
+}
+_LISTED: Final = 50
 _GROUPS: Final = {"redis": "Redis", "nats": "NATS", "kafka": "Kafka", "http": "HTTP and logs", "log": "HTTP and logs"}
 _EPILOGUE: Final = (
     "Each flag is a variable, too, in the environment or in a file .env (--redis-url is BRIDGE_REDIS_URL); the flag"
@@ -71,17 +79,39 @@ def _dispatch(argv: Sequence[str] | None) -> int:
 
         return demo()
     settings = load({name: value for name, value in vars(options).items() if name in Settings.model_fields})
-    if options.command == "check":
-        from bridge.commands.check import check  # noqa: PLC0415 - see above
+    return _with_settings(settings, options)
 
-        return check(settings, as_json=options.json)
-    if options.command == "status":
-        from bridge.commands.status import status  # noqa: PLC0415 - see above
 
-        return status(settings, as_json=options.json)
-    from bridge.commands.run import run  # noqa: PLC0415 - see above
+def _with_settings(settings: Settings, options: argparse.Namespace) -> int:
+    match options.command:
+        case "check":
+            from bridge.commands.check import check  # noqa: PLC0415 - see `_dispatch`
 
-    return run(settings)
+            return check(settings, as_json=options.json)
+        case "status":
+            from bridge.commands.status import status  # noqa: PLC0415 - likewise
+
+            return status(settings, as_json=options.json)
+        case "dead":
+            return _dead(settings, options)
+        case _:
+            from bridge.commands.run import run  # noqa: PLC0415 - likewise
+
+            return run(settings)
+
+
+def _dead(settings: Settings, options: argparse.Namespace) -> int:
+    from bridge.commands import dead  # noqa: PLC0415 - see `_dispatch`
+
+    match options.action:
+        case "list":
+            return dead.list_letters(settings, limit=options.limit, show_keys=options.show_keys, as_json=options.json)
+        case "show":
+            return dead.show_letter(settings, options.id, as_json=options.json)
+        case "retry":
+            return dead.retry_letters(settings, None if options.all else options.ids)
+        case _:
+            return dead.drop_letters(settings, options.ids)
 
 
 def _complain(text: str) -> None:
@@ -116,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
             name,
             help=purpose,
             description=purpose[0].upper() + purpose[1:] + ".",
-            usage="%(prog)s [flags]" if configurable else "%(prog)s",
+            usage="%(prog)s [flags]" if configurable else None if name == "dead" else "%(prog)s",
             epilog=_EPILOGUE if configurable else None,
             allow_abbrev=False,
         )
@@ -124,7 +154,47 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--json", action="store_true", help="print JSON, for programs")
         if configurable:
             _add_flags(command)
+        if name == "dead":
+            _add_actions(command)
     return parser
+
+
+def _add_actions(command: argparse.ArgumentParser) -> None:
+    """Those of `dead`."""
+    actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
+    usage = {"list": "", "show": " ID", "retry": " ID... | --all", "drop": " ID..."}
+    for name, purpose in _DEAD.items():
+        action = actions.add_parser(
+            name,
+            help=purpose,
+            description=purpose[0].upper() + purpose[1:] + ".",
+            usage=f"%(prog)s{usage[name]} [flags]",
+            epilog=_EPILOGUE,
+            allow_abbrev=False,
+        )
+        if name in {"list", "show"}:
+            action.add_argument("--json", action="store_true", help="print JSON, for programs")
+        match name:
+            case "list":
+                action.add_argument(
+                    "--limit", type=_positive, default=_LISTED, metavar="N", help=f"how many (default: {_LISTED})"
+                )
+                action.add_argument("--show-keys", action="store_true", help="print the keys, too")
+            case "show":
+                action.add_argument("id", metavar="ID", help="from `dead list`")
+            case "retry":
+                which = action.add_mutually_exclusive_group(required=True)
+                which.add_argument("ids", nargs="*", default=[], metavar="ID", help="from `dead list`")
+                which.add_argument("--all", action="store_true", help="all that there are now")
+            case _:
+                action.add_argument("ids", nargs="+", metavar="ID", help="from `dead list`")
+        _add_flags(action)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError("must be a whole number, at least 1")
+    return int(text)
 
 
 def _add_flags(command: argparse.ArgumentParser) -> None:

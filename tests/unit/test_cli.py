@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +16,7 @@ from bridge.settings import SECRETS, Settings, SinkKind, reference
 
 ROOT = Path(__file__).parents[2]
 S3CRET = "hunter2-s3cret"
-WITH_SETTINGS = ("run", "check", "status")
+WITH_SETTINGS = ("run", "check", "status", "dead list", "dead show ID", "dead retry --all", "dead drop ID")
 
 
 class Commands:
@@ -34,6 +35,10 @@ class Commands:
             raise self.answer
         return self.answer
 
+    def told(self, name: str, settings: Settings, which: object = None, **options: object) -> int:
+        """What every action of `dead` does here."""
+        return self.called(name, settings, **({} if which is None else {"which": which}), **options)
+
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
@@ -50,6 +55,8 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
 
     for name in ("run", "check", "status", "demo"):
         monkeypatch.setitem(sys.modules, f"bridge.commands.{name}", module(name))
+    for action in ("list_letters", "show_letter", "retry_letters", "drop_letters"):
+        monkeypatch.setattr(f"bridge.commands.dead.{action}", partial(fake.told, action))
     return fake
 
 
@@ -69,6 +76,16 @@ def flag(name: str) -> str:
         (["status"], ("status", {"as_json": False})),
         (["status", "--json"], ("status", {"as_json": True})),
         (["demo"], ("demo", {})),
+        (["dead", "list"], ("list_letters", {"limit": 50, "show_keys": False, "as_json": False})),
+        (
+            ["dead", "list", "--limit=3", "--show-keys", "--json"],
+            ("list_letters", {"limit": 3, "show_keys": True, "as_json": True}),
+        ),
+        (["dead", "show", "a"], ("show_letter", {"which": "a", "as_json": False})),
+        (["dead", "show", "a", "--json"], ("show_letter", {"which": "a", "as_json": True})),
+        (["dead", "retry", "a", "b"], ("retry_letters", {"which": ["a", "b"]})),
+        (["dead", "retry", "--all"], ("retry_letters", {})),
+        (["dead", "drop", "a", "b"], ("drop_letters", {"which": ["a", "b"]})),
     ],
 )
 @pytest.mark.parametrize("status", [0, 1])
@@ -94,7 +111,19 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("command", WITH_SETTINGS)
 def test_flags_become_settings(commands: Commands, command: str) -> None:
     assert (
-        main([command, "--sink", "stdout", "--keys=a:*,b:*", "--nats-provision", "false", "--scan-interval", "5"]) == 0
+        main(
+            [
+                *command.split(),
+                "--sink",
+                "stdout",
+                "--keys=a:*,b:*",
+                "--nats-provision",
+                "false",
+                "--scan-interval",
+                "5",
+            ]
+        )
+        == 0
     )
     settings = commands.settings
     assert (settings.sink, settings.keys, settings.nats_provision) == (SinkKind.STDOUT, ["a:*", "b:*"], False)
@@ -131,11 +160,13 @@ def test_the_help_has_every_setting_but_the_secrets_in_its_groups(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    assert main([command, "--help"]) == 0
+    assert main([*command.split(), "--help"]) == 0
     text = capsys.readouterr().out
     flags = {word for line in text.splitlines() if line.startswith("  --") for word in line.split()[:1]}
     never = {flag(name) for name in SECRETS if not name.endswith("_url")}
-    assert flags - {"--json"} == {flag(name) for name in Settings.model_fields} - never
+    assert (
+        flags - {"--json", "--limit", "--show-keys", "--all"} == {flag(name) for name in Settings.model_fields} - never
+    )
     for title in ("general:", "Redis:", "NATS:", "Kafka:", "HTTP and logs:"):
         assert title in text.splitlines()
     assert "Secrets are never flags" in text
@@ -174,6 +205,18 @@ def test_a_secrets_file_is_a_flag(commands: Commands, tmp_path: Path) -> None:
         ["run", "--sin", "kafka"],
         ["run", "--sink", "kafka", "--sink", "stdout"],
         ["run", "--json"],
+        ["dead"],
+        ["dead", S3CRET],
+        ["dead", "list", S3CRET],
+        ["dead", "list", "--limit", "0"],
+        ["dead", "list", "--limit", S3CRET],
+        ["dead", "show"],
+        ["dead", "show", "a", S3CRET],
+        ["dead", "retry"],
+        ["dead", "retry", "a", "--all"],
+        ["dead", "retry", "--redis-password", S3CRET, "a"],
+        ["dead", "drop"],
+        ["dead", "drop", "--all"],
         ["demo", "--sink", "kafka"],
         ["settings", S3CRET],
     ],
@@ -203,7 +246,7 @@ def test_each_problem_of_the_configuration_is_one_line_and_the_status_is_2(
 ) -> None:
     monkeypatch.setenv("BRIDGE_HTTP_PORT", "x")
     monkeypatch.setenv("BRIDGE_SINKS", S3CRET)
-    assert main([command, "--sink", "rabbit"]) == 2
+    assert main([*command.split(), "--sink", "rabbit"]) == 2
     captured = capsys.readouterr()
     assert [line.partition(":")[0] for line in captured.err.splitlines()] == [
         "BRIDGE_SINKS",
