@@ -21,10 +21,11 @@ from urllib.parse import quote_from_bytes
 import orjson
 
 from bridge.contracts import Message
-from bridge.expiration import Expiration
+from bridge.expiration import Event, Expiration, GapRecord
 
 SPEC_VERSION = "1.0"
 EXPIRED_TYPE = "redis.key.expired"
+GAP_TYPE = "redis.expiry.gap"
 STRUCTURED_CONTENT_TYPE = "application/cloudevents+json"
 DATA_CONTENT_TYPE = "application/json"
 
@@ -39,7 +40,7 @@ _PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 
 class Encoder:
-    """Encodes the expirations of one source and database. Two or three microseconds each; no state but caches."""
+    """Encodes the events of one source and database. Two or three microseconds each; no state but caches."""
 
     def __init__(self, source: str, db: int, mode: Literal["structured", "binary"]) -> None:
         """`source` is the CloudEvents source; `mode` the content mode."""
@@ -47,8 +48,11 @@ class Encoder:
         self._db = db
         self._binary = mode == "binary"
 
-    def encode(self, expiration: Expiration) -> Message:
-        """The message of one expiration. Equal expirations give equal messages. Never raises."""
+    def encode(self, event: Event) -> Message:
+        """The message of one event. Equal events give equal messages. Never raises."""
+        return self._expiration(event) if isinstance(event, Expiration) else self._gap(event)
+
+    def _expiration(self, expiration: Expiration) -> Message:
         key, deadline_ms, observed_ms = expiration.key, expiration.deadline_ms, expiration.observed_ms
         try:
             name, value = "key", key.decode()
@@ -77,11 +81,34 @@ class Encoder:
             "observed_ms": observed_ms,
             "via": expiration.via.value,
         }
+        return self._message(expiration, attributes, data)
+
+    def _gap(self, record: GapRecord) -> Message:
+        attributes: dict[str, Any] = {
+            "specversion": SPEC_VERSION,
+            "id": record.id,
+            "source": self._source,
+            "type": GAP_TYPE,
+            "subject": record.node,
+            "time": _timestamp(record.closed_ms),
+        }
+        data = {
+            "node": record.node,
+            "opened_ms": record.opened_ms,
+            "closed_ms": record.closed_ms,
+            "cause": record.cause,
+            "missed": record.missed,
+            "recovered": record.recovered,
+            "ambiguous": record.ambiguous,
+        }
+        return self._message(record, attributes, data, gap=True)
+
+    def _message(self, event: Event, attributes: dict[str, Any], data: dict[str, Any], *, gap: bool = False) -> Message:
         if self._binary:
-            return Message(expiration.id, key, orjson.dumps(data), DATA_CONTENT_TYPE, attributes)
+            return Message(event.id, event.key, orjson.dumps(data), DATA_CONTENT_TYPE, attributes, gap)
         attributes["datacontenttype"] = DATA_CONTENT_TYPE
         attributes["data"] = data
-        return Message(expiration.id, key, orjson.dumps(attributes), STRUCTURED_CONTENT_TYPE)
+        return Message(event.id, event.key, orjson.dumps(attributes), STRUCTURED_CONTENT_TYPE, gap=gap)
 
 
 def _percent_encoded(key: bytes) -> str:

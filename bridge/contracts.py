@@ -2,10 +2,11 @@
 
     Redis ──▶ Source: the outbox of claimed expirations ──▶ delivery ──▶ Sink ──▶ broker
 
-* A *source* finds expirations and claims them into its durable outbox (`bridge/redis`). It promises that whatever is
-  in the outbox stays there until it is settled, and that one expiration has one id, whichever process reads it.
+* A *source* finds expirations and claims them into its durable outbox (`bridge/redis`), with a record of each gap in
+  which it may have missed some. It promises that whatever is in the outbox stays there until it is settled, and that
+  one event has one id, whichever process reads it.
 * A *sink* publishes (`bridge/sinks`). It is dumb: no retries, no metrics, no dead letters.
-* *Delivery* (`bridge/delivery.py`) is the only one that knows both. It reads the outbox, encodes each expiration as a
+* *Delivery* (`bridge/delivery.py`) is the only one that knows both. It reads the outbox, encodes each event as a
   CloudEvent, hands batches to the sink, sends again what was not acked, and settles what was.
 """
 
@@ -13,16 +14,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from bridge.expiration import Expiration
+from bridge.expiration import Event
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of the outbox: the claims of one atomic script, in stream order. Settled as a whole."""
+    """One entry of the outbox: what one atomic script claimed, in stream order. Settled as a whole."""
 
     id: bytes
     """`<fence>-<sequence number>`, ascending: later claims have greater ids."""
-    expirations: Sequence[Expiration]
+    events: Sequence[Event]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +33,21 @@ class Message:
     id: str
     """The CloudEvents id; the same for every copy of one occurrence."""
     key: bytes
-    """The Redis key that expired."""
+    """The Redis key that expired, or what stands for it in a gap record."""
     body: bytes
     content_type: str
     """Of `body`: the CloudEvents JSON format in structured mode, the data's own type in binary mode."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """Binary mode only: the CloudEvents attributes, unprefixed. The sink prefixes them as its protocol binding says."""
+    gap: bool = False
+    """Whether it is a gap record, which has a subject of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A message that the broker will never take."""
 
-    expiration: Expiration
+    event: Event
     reason: str
 
 
@@ -72,7 +75,7 @@ class Source(Protocol):
     async def settle(self, settlements: Sequence[Settlement]) -> tuple[int, int]:
         """Remove the entries from the outbox and, in the same atomic step, store their dead letters.
 
-        Returns how many expirations wait in the outbox now, and how many dead letters are kept.
+        Returns how many events wait in the outbox now, and how many dead letters are kept.
         Settling twice is harmless. Raises NotConnected: it may or may not have happened; call again.
         """
 

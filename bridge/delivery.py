@@ -17,7 +17,7 @@ from bridge.clock import Clock
 from bridge.cloudevents import Encoder
 from bridge.contracts import DeadLetter, Entry, Message, Settlement, Sink, Source
 from bridge.errors import NotConnected, Refused, Rejected, Retryable
-from bridge.expiration import Expiration
+from bridge.expiration import Event, Expiration
 from bridge.tasks import end, run_together
 from bridge.telemetry.events import Telemetry
 
@@ -28,7 +28,7 @@ IN_FLIGHT = 10_000
 IN_FLIGHT_BYTES = 32 * 1024 * 1024
 """Messages under way at once, at most (about what a broker acks in a tenth of a second), and bytes of their bodies."""
 READ_ENTRIES = 50
-"""Outbox entries in one read. An entry holds up to 500 expirations, and up to 1 MiB of keys."""
+"""Outbox entries in one read. An entry holds up to 500 events, and up to 1 MiB of keys."""
 SETTLE_ENTRIES = 500
 WATCH_INTERVAL = 1.0
 """Seconds between questions whether the sink is still connected."""
@@ -49,7 +49,7 @@ class _Item:
     """One message under way."""
 
     progress: _Progress
-    expiration: Expiration
+    event: Event
     message: Message
 
 
@@ -122,22 +122,22 @@ class Delivery:
         for entry in entries:
             if entry.id in self._under_way:
                 continue
-            progress = _Progress(entry, len(entry.expirations))
+            progress = _Progress(entry, len(entry.events))
             self._under_way[entry.id] = progress
-            for expiration in entry.expirations:
-                message = encode(expiration)
+            for event in entry.events:
+                message = encode(event)
                 size += len(message.body)
-                if batch and (expiration.key in keys or len(batch) >= BATCH or size > BATCH_BYTES):
+                if batch and (event.key in keys or len(batch) >= BATCH or size > BATCH_BYTES):
                     yield batch
                     batch, keys, size = [], set(), len(message.body)
-                keys.add(expiration.key)
-                batch.append(_Item(progress, expiration, message))
+                keys.add(event.key)
+                batch.append(_Item(progress, event, message))
         if batch:
             yield batch
 
     async def _admit(self, batch: Sequence[_Item]) -> None:
         """Wait until there is room for the batch, and no message of its keys is under way."""
-        keys, size = {item.expiration.key for item in batch}, _size(batch)
+        keys, size = {item.event.key for item in batch}, _size(batch)
         while (
             self._in_flight + len(batch) > IN_FLIGHT
             or self._in_flight_bytes + size > IN_FLIGHT_BYTES
@@ -181,12 +181,12 @@ class Delivery:
         now = self._redis_ms()
         lags = []
         for index, item in enumerate(batch):
-            progress, expiration = item.progress, item.expiration
+            progress, event = item.progress, item.event
             if index in reasons:
-                progress.dead.append(DeadLetter(expiration, reasons[index]))
-            elif expiration.deadline_ms is not None:
-                lags.append(max(now - expiration.deadline_ms, 0) / 1000)
-            self._keys.discard(expiration.key)
+                progress.dead.append(DeadLetter(event, reasons[index]))
+            elif isinstance(event, Expiration) and event.deadline_ms is not None:
+                lags.append(max(now - event.deadline_ms, 0) / 1000)
+            self._keys.discard(event.key)
             progress.open -= 1
             if not progress.open:
                 self._done.append(progress)

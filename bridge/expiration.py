@@ -1,10 +1,12 @@
-"""One expiration, and the id that it keeps from whichever path and process it comes."""
+"""What the broker is told of: expirations and gaps. Each has one id, from whichever path and process it comes."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
 
 ID_BYTES = 16
+GAP_KEY = b"_gap"
+"""What stands for the key where there is none."""
 
 
 class Via(StrEnum):
@@ -27,11 +29,35 @@ class Expiration:
     via: Via
 
 
+@dataclass(frozen=True, slots=True)
+class GapRecord:
+    """A time span, on one node, in which notifications may have been missed. Times as above."""
+
+    id: str
+    node: str
+    opened_ms: int
+    """Up to here everything is known to have been handled."""
+    closed_ms: int
+    """From here on it is again."""
+    cause: str
+    missed: int | None
+    """Expirations of the node, in all databases, less the notifications of them that were handled; None if unknown."""
+    recovered: int
+    """Expirations with a deadline within the gap, claimed all the same."""
+    ambiguous: int
+    """Entries of the ledger that may have expired in the gap: nobody can tell any more."""
+    key: bytes = GAP_KEY
+
+
+Event = Expiration | GapRecord
+
+
 class Identity:
     """Makes the ids of one source and database.
 
     id = BLAKE2b-128, in hex, of source, db, key and either the deadline (`d`) or, where that is unknown, the outbox
-    entry and the index in it (`u`). Every part is preceded by its length, so that no two lists of parts collide.
+    entry and the index in it (`u`); for a gap, of source, db, node and the outbox entry (`g`). Every part is preceded
+    by its length, so that no two lists of parts collide.
     A (key, deadline) pair is claimed at most once (the ledger protocol), hence one occurrence has one id.
     """
 
@@ -45,6 +71,10 @@ class Identity:
     def of_entry(self, key: bytes, entry_id: bytes, index: int) -> str:
         """The id of an expiration without a known deadline: its place in the outbox is unique."""
         return self._digest(key, b"u", entry_id, b"%d" % index)
+
+    def of_gap(self, node: str, entry_id: bytes) -> str:
+        """The id of the gap record that an outbox entry holds."""
+        return self._digest(node.encode(), b"g", entry_id)
 
     def _digest(self, *parts: bytes) -> str:
         digest = self._seed.copy()

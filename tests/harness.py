@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
 from bridge.clock import SystemClock
-from bridge.cloudevents import Encoder
+from bridge.cloudevents import EXPIRED_TYPE, Encoder
 from bridge.contracts import Message
 from bridge.delivery import Delivery
 from bridge.errors import NotConnected
@@ -152,7 +152,7 @@ class Witness:
 
     @property
     def total(self) -> int:
-        """How many expirations there were, those of sentinels not included."""
+        """How many expirations there were, those of sentinels and of canaries not included."""
         return self.counts.total()
 
     async def caught_up(self) -> None:
@@ -178,7 +178,7 @@ class Witness:
                 continue
             if message["channel"] == b"witness":
                 self._seen.add(message["data"])
-            elif not message["data"].startswith(SENTINEL):
+            elif not message["data"].startswith((SENTINEL, NAMES.own_prefix)):
                 self.counts[message["data"]] += 1
 
 
@@ -222,7 +222,8 @@ class Hand:
         self._subscription = await subscribe(self._endpoint, [*kinds, SYNC], self._held, self._wake.set, SystemClock())
         start_ms = await self.ledger.now_ms()
         opened_ms = lease.seen_ms or start_ms
-        self.gap = Gap("a test", opened_ms, start_ms, recovered=lease.recovered, ambiguous=lease.ambiguous)
+        recovered, ambiguous = await self._client.hmget(NAMES.lease, "recovered", "ambiguous")
+        self.gap = Gap("a test", opened_ms, start_ms, recovered=int(recovered or 0), ambiguous=int(ambiguous or 0))
 
     def end(self) -> None:
         """The subscription is lost, and with it every hint that was not handled."""
@@ -241,7 +242,7 @@ class Hand:
     def batch(self) -> Batch:
         """What was heard, as the next script to be sent."""
         self._seq += 1
-        return Batch(self.lease.fence, self._seq, self.gap.start_ms, self._mark(), self.hints.batch())
+        return Batch(self.lease.fence, self._seq, self.gap.start_ms, self.hints.heard, self._mark(), self.hints.batch())
 
     async def send(self, batch: Batch) -> Applied | None:
         """Send one script, and learn from its reply. As the bridge does, send none that would do nothing."""
@@ -271,14 +272,29 @@ class Hand:
         while await self._handle_heard():
             self.hints.finished_round()
 
-    async def touch(self, mode: str = "due", seen_ms: int | None = None) -> Touched:
-        """Touch what is due, or walk the ledger (which must be small). With `seen_ms`, the gap is closed."""
+    async def touch(self, mode: str = "due") -> Touched:
+        """Touch what is due, or walk the ledger (which must be small)."""
         mark = self._mark()
         touched = await self.ledger.touch(
-            fence=self.lease.fence, mode=mode, limit=500, cursor=b"0", mark=mark, seen_ms=seen_ms
+            fence=self.lease.fence,
+            mode=mode,
+            limit=500,
+            cursor=b"0",
+            mark=mark,
+            heard=self.hints.heard,
+            seen_ms=None,
         )
         self.hints.touched(mark, touched, 500)
         return touched
+
+    async def close_gap(self, missed: int | None = None) -> None:
+        """Put the record of the open gap into the outbox, and make an end of it."""
+        gap = self.gap
+        words = ("hand", gap.opened_ms, gap.cause, "" if missed is None else missed, gap.start_ms, "")
+        self._seq += 1
+        operations = [b"g", *(str(word).encode() for word in words)]
+        await self.send(Batch(self.lease.fence, self._seq, gap.start_ms, self.hints.heard, self._mark(), operations))
+        gap.close()
 
     async def sweep(self, mode: str = "due") -> None:
         """Touch, and handle what comes of it."""
@@ -288,7 +304,8 @@ class Hand:
     async def claimed(self, key: bytes | None = None) -> list[Expiration]:
         """What is in the outbox (of one key), in order."""
         entries = [self._outbox._entry(*found) for found in await self.ledger.entries(b"0-0", 100_000)]
-        return [claim for entry in entries for claim in entry.expirations if key is None or claim.key == key]
+        claims = [event for entry in entries for event in entry.events if isinstance(event, Expiration)]
+        return [claim for claim in claims if key is None or claim.key == key]
 
     def id_of(self, key: bytes, deadline_ms: int) -> str:
         """The id of an expiration with a known deadline."""
@@ -332,18 +349,24 @@ class Recorder(Telemetry):
         self.closed = 0
         self.recovered = 0
         self.ambiguous = 0
+        self.canaries = 0
 
     def gap_opened(self, cause: str, opened_ms: int, until_ms: int) -> None:
         """See `Telemetry`."""
         super().gap_opened(cause, opened_ms, until_ms)
         self.causes.append(cause)
 
-    def gap_closed(self, recovered: int, ambiguous: int) -> None:
+    def gap_closed(self, recovered: int, ambiguous: int, missed: int | None) -> None:
         """See `Telemetry`."""
-        super().gap_closed(recovered, ambiguous)
+        super().gap_closed(recovered, ambiguous, missed)
         self.closed += 1
         self.recovered += recovered
         self.ambiguous += ambiguous
+
+    def canary_heard(self, lag: float) -> None:
+        """See `Telemetry`."""
+        super().canary_heard(lag)
+        self.canaries += 1
 
     def epoch_ended(self, reason: str) -> None:
         """See `Telemetry`."""
@@ -359,6 +382,9 @@ class Broker:
         self.connected = True
         self.up.set()
         self.events: list[Event] = []
+        """Of expirations."""
+        self.gaps: list[Event] = []
+        """Of gaps."""
 
     async def open(self) -> None:
         """See `Sink`."""
@@ -366,7 +392,8 @@ class Broker:
     async def publish(self, batch: Sequence[Message]) -> None:
         """See `Sink`."""
         await self.up.wait()
-        self.events += [json.loads(message.body) for message in batch]
+        self.events += [json.loads(message.body) for message in batch if not message.gap]
+        self.gaps += [json.loads(message.body) for message in batch if message.gap]
 
     async def close(self) -> None:
         """See `Sink`."""
@@ -417,6 +444,16 @@ class Inside:
             return len(self.published) >= count
 
         await wait_until(are_told, lambda: f"{count} messages, there are {self.published}")
+
+    async def records(self, count: int) -> list[dict[str, Any]]:
+        """The data of the gap records that it has published, once there are so many."""
+
+        def are_there() -> bool:
+            self._check()
+            return len(self.broker.gaps) >= count
+
+        await wait_until(are_there, lambda: f"{count} gap records, there are {self.broker.gaps}")
+        return [event["data"] for event in self.broker.gaps]
 
     async def quiet(self, user: Redis) -> None:
         """Return when everything is published that was notified before the call, and no recorded deadline is past."""
@@ -486,7 +523,8 @@ def written(bridge: Bridge) -> list[Event]:
     """The events that a bridge with the stdout sink has written, without sentinels; a last line may be torn."""
     lines = bridge.output().split("\n")[:-1]
     events = [cast("Event", json.loads(line)) for line in lines]
-    return [event for event in events if key_of(event)[: len(SENTINEL)] != SENTINEL]
+    expired = [event for event in events if event["type"] == EXPIRED_TYPE]
+    return [event for event in expired if key_of(event)[: len(SENTINEL)] != SENTINEL]
 
 
 def key_of(event: Event) -> bytes:

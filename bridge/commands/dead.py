@@ -21,7 +21,7 @@ from bridge.cloudevents import Encoder
 from bridge.commands.screen import Cell, Screen, print_json
 from bridge.delivery import Delivery
 from bridge.errors import BridgeError
-from bridge.expiration import Expiration
+from bridge.expiration import Event, Expiration
 from bridge.redis.connection import Endpoint
 from bridge.redis.dead_letters import DeadLetters, Kept, Retrial
 from bridge.settings import Settings
@@ -61,7 +61,7 @@ def show_letter(settings: Settings, wanted: str, *, as_json: bool) -> int:
 
     async def work(letters: DeadLetters) -> int:
         (kept,) = await _find(letters, [wanted])
-        event = None if kept.letter is None else _event(settings, kept.letter.expiration)
+        event = None if kept.letter is None else _event(settings, kept.letter.event)
         if as_json:
             print_json(_as_json(kept, show_key=True) | {"event": event})
         else:
@@ -160,15 +160,16 @@ def _show_one(kept: Kept, event: object) -> None:
         ("reason", _reason(kept)),
         ("refused at", f"{_moment(kept.died_ms)} UTC"),
     ]
-    if kept.letter is not None:
-        expiration = kept.letter.expiration
-        deadline = expiration.deadline_ms
+    told = kept.letter and kept.letter.event
+    if isinstance(told, Expiration):
+        deadline = told.deadline_ms
         lines += [
             ("key", _key(kept)),
             ("deadline", "unknown" if deadline is None else f"{_moment(deadline)} UTC"),
-            ("via", expiration.via.value),
-            ("event", orjson.dumps(event).decode()),
+            ("via", told.via.value),
         ]
+    if told is not None:
+        lines.append(("event", orjson.dumps(event).decode()))
     Screen().rows([[Text(label, "cyan"), value] for label, value in lines])
 
 
@@ -190,24 +191,27 @@ def _show_outcome(retrial: Retrial) -> int:
 def _as_json(kept: Kept, *, show_key: bool) -> dict[str, Any]:
     found: dict[str, Any] = {"id": kept.id, "refused_at_ms": kept.died_ms, "reason": _reason(kept)}
     if kept.letter is not None:
-        expiration = kept.letter.expiration
-        found |= {
-            "reason": kept.letter.reason,
-            "deadline_ms": expiration.deadline_ms,
-            "observed_ms": expiration.observed_ms,
-            "via": expiration.via.value,
-        }
-        if show_key:
-            try:
-                found["key"] = expiration.key.decode()
-            except UnicodeDecodeError:
-                found["key_base64"] = b64encode(expiration.key).decode()
+        event = kept.letter.event
+        found["reason"] = kept.letter.reason
+        if isinstance(event, Expiration):
+            found |= {"deadline_ms": event.deadline_ms, "observed_ms": event.observed_ms, "via": event.via.value}
+            if show_key:
+                found |= _key_as_json(event.key)
+        else:
+            found |= {"opened_ms": event.opened_ms, "closed_ms": event.closed_ms, "cause": event.cause}
     return found
 
 
-def _event(settings: Settings, expiration: Expiration) -> object:
+def _key_as_json(key: bytes) -> dict[str, str]:
+    try:
+        return {"key": key.decode()}
+    except UnicodeDecodeError:
+        return {"key_base64": b64encode(key).decode()}
+
+
+def _event(settings: Settings, event: Event) -> object:
     encoder = Encoder(settings.source, Endpoint.of(settings).db, "structured")
-    return orjson.loads(encoder.encode(expiration).body)
+    return orjson.loads(encoder.encode(event).body)
 
 
 def _reason(kept: Kept) -> str:
@@ -216,7 +220,7 @@ def _reason(kept: Kept) -> str:
 
 def _key(kept: Kept) -> str:
     """Safe on a terminal: an escape sequence in a key is not obeyed."""
-    return "" if kept.letter is None else _printable(kept.letter.expiration.key.decode(errors="backslashreplace"))
+    return "" if kept.letter is None else _printable(kept.letter.event.key.decode(errors="backslashreplace"))
 
 
 def _printable(text: str) -> str:

@@ -12,6 +12,8 @@ class Kind(Enum):
     """What a notification means."""
 
     EXPIRED = auto()
+    ELSEWHERE = auto()
+    """A key of another database expired: it only counts."""
     GONE = auto()
     """The key is gone, and did not expire."""
     APPEARED = auto()
@@ -40,6 +42,11 @@ def channels(db: int) -> dict[bytes, Kind]:
     listening to it would cost a notification for every write of the user's.
     """
     return {b"__keyevent@%d__:%b" % (db, event.encode()): kind for event, kind in KINDS.items()}
+
+
+def elsewhere(db: int, databases: int) -> dict[bytes, Kind]:
+    """The channels of the expirations in all databases but `db`."""
+    return {b"__keyevent@%d__:expired" % other: Kind.ELSEWHERE for other in range(databases) if other != db}
 
 
 def missing_flags(flags: str) -> str:

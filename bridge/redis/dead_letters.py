@@ -4,23 +4,20 @@ Guarantees: a dead letter goes only by `remove`, or by a `settle` after the brok
 id. What somebody else wrote into the stream is shown, and can be removed, but is never published.
 """
 
-import re
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from redis.asyncio import Redis
 
 from bridge.contracts import DeadLetter, Entry, Settlement
-from bridge.expiration import Expiration, Via
 from bridge.redis.connection import Endpoint, conversation
+from bridge.redis.letters import letter_of
 from bridge.redis.names import Names
 from bridge.settings import Settings
 
 PAGE = 500
 """Dead letters read in one command, and removed in one."""
-ID = re.compile("[0-9a-f]{32}")
-FIELDS = ("id", "key", "deadline_ms", "observed_ms", "via", "reason")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +32,7 @@ class Kept:
     @property
     def id(self) -> str:
         """What people call it by: the id of its message; that of the stream's entry where it cannot be read."""
-        return self.entry_id.decode() if self.letter is None else self.letter.expiration.id
+        return self.entry_id.decode() if self.letter is None else self.letter.event.id
 
     @property
     def died_ms(self) -> int:
@@ -67,7 +64,7 @@ class DeadLetters:
                 self._stream, min=b"-" if after is None else b"(" + after, count=min(limit, PAGE)
             )
         found = cast("list[tuple[bytes, dict[bytes, bytes]]]", reply)
-        return [Kept(entry_id, _letter(fields)) for entry_id, fields in found]
+        return [Kept(entry_id, letter_of(fields)) for entry_id, fields in found]
 
     async def all(self) -> AsyncIterator[Kept]:
         """Each one, oldest first, a page at a time."""
@@ -125,7 +122,7 @@ class Retrial:
     async def read(self, limit: int) -> Sequence[Entry]:
         """See `Source.read`."""
         while page := await self._next(limit):
-            entries = [Entry(kept.entry_id, [kept.letter.expiration]) for kept in page if kept.letter is not None]
+            entries = [Entry(kept.entry_id, [kept.letter.event]) for kept in page if kept.letter is not None]
             self.unreadable += [kept.id for kept in page if kept.letter is None]
             if entries:
                 return entries
@@ -137,7 +134,7 @@ class Retrial:
         await self._letters.remove(acked)
         kept = await self._letters.count()
         self.sent += len(acked)
-        self.refused |= {letter.expiration.id: letter.reason for done in settlements for letter in done.dead}
+        self.refused |= {letter.event.id: letter.reason for done in settlements for letter in done.dead}
         return 0, kept
 
     async def _next(self, limit: int) -> Sequence[Kept]:
@@ -152,15 +149,3 @@ class Retrial:
 
 def _order(entry_id: bytes) -> tuple[int, ...]:
     return tuple(map(int, entry_id.split(b"-")))
-
-
-def _letter(fields: Mapping[bytes, bytes]) -> DeadLetter | None:
-    """What `settle.lua` has written, else None."""
-    try:
-        event_id, key, deadline, observed, via, reason = (fields[name.encode()] for name in FIELDS)
-        expiration = Expiration(
-            event_id.decode(), key, int(deadline) if deadline else None, int(observed), Via(via.decode())
-        )
-        return DeadLetter(expiration, reason.decode()) if ID.fullmatch(expiration.id) else None
-    except (KeyError, ValueError):  # UnicodeDecodeError is one
-        return None

@@ -15,10 +15,12 @@ from typing import NoReturn
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError
+from bridge.redis.audit import Audit, Reading
+from bridge.redis.canary import Canary, Fate
 from bridge.redis.channels import NEEDED_FLAGS
 from bridge.redis.connection import Fenced
 from bridge.redis.gap import Gap
-from bridge.redis.hints import Hints, OwnKeyLostError
+from bridge.redis.hints import Hints, OwnKeyLostError, Round
 from bridge.redis.ledger import Batch, Ledger, State
 from bridge.redis.names import Names
 from bridge.redis.outbox import Outbox
@@ -37,6 +39,10 @@ class EpochEnded(BridgeError):
     """The epoch is over; the message is the reason, in words for the operator, and the cause of the next gap."""
 
 
+class Missed(EpochEnded):
+    """The audit says that Redis expired more keys than it told us of."""
+
+
 class Epoch:
     """See the module."""
 
@@ -45,10 +51,13 @@ class Epoch:
         fence: int,
         gap: Gap,
         *,
+        node: str,
         ledger: Ledger,
         names: Names,
         subscription: Subscription,
         hints: Hints,
+        canary: Canary,
+        audit: Audit | None,
         scan: Scan,
         schedule: Schedule,
         outbox: Outbox,
@@ -60,11 +69,16 @@ class Epoch:
         self.gap = gap
         self.in_doubt: Batch | None = None
         """A batch whose reply is awaited or lost: to be sent again until it is answered."""
+        self.heard = hints.heard
+        """Notifications of expirations that were handled, in all epochs."""
         self._fence = fence
+        self._node = node
         self._ledger = ledger
         self._names = names
         self._subscription = subscription
         self._hints = hints
+        self._canary = canary
+        self._audit = audit
         self._scan = scan
         self._outbox = outbox
         self._wake = wake
@@ -77,6 +91,7 @@ class Epoch:
         self._touched_at = clock.monotonic()
         self._walking = False
         self._closing = False
+        self._counting = False
         self._seen_ms: int | None = None
 
     async def run(self) -> NoReturn:
@@ -86,9 +101,12 @@ class Epoch:
                 await self._idle()
                 if batch := self._hints.batch():
                     await self._apply(batch)
+                self.heard = self._hints.heard
                 self._subscription.took(self._hints.bytes_taken)
                 self._scan.took()
-                self._finish_round()
+                self._hear_canary()
+                if finished := self._hints.finished_round():
+                    await self._finish(finished)
                 if self._hints.round is None and self._touch_in() <= 0:
                     await self._touch()
                 elif not batch:
@@ -126,13 +144,15 @@ class Epoch:
 
     def _touch_in(self) -> float:
         """Seconds until the next touch."""
-        heartbeat = self._schedule.heartbeat_in()
+        delay = self._schedule.heartbeat_in()
+        if self._canary.deadline_ms is not None:
+            delay = min(delay, self._schedule.until(self._canary.deadline_ms))
         if self._outbox.full():
-            return heartbeat
+            return delay
         if self.gap.cursor is not None or self._gap_closable():
             return 0
         due = self._schedule.due_in()
-        return heartbeat if due is None else min(heartbeat, due)
+        return delay if due is None else min(delay, due)
 
     def _gap_closable(self) -> bool:
         """Whether a gap is open, and nothing but a last mark is missing for it to be closed."""
@@ -150,7 +170,7 @@ class Epoch:
     async def _apply(self, operations: list[bytes]) -> None:
         self._seq += 1
         mark = self._next_mark()
-        self.in_doubt = Batch(self._fence, self._seq, self.gap.start_ms, mark, operations)
+        self.in_doubt = Batch(self._fence, self._seq, self.gap.start_ms, self._hints.heard, mark, operations)
         applied = await self._ledger.apply(self.in_doubt)
         self.in_doubt = None
         if applied is None:
@@ -170,6 +190,9 @@ class Epoch:
         overdue = due is not None and due <= 0
         self._walking = not full and self.gap.cursor is not None and not (overdue and self._walking)
         self._closing = self._gap_closable()
+        now = self._clock.monotonic()
+        count = self._audit is not None and (self._closing or self._audit.due(now))
+        order, void = self._canary.order(), self._canary.void
         mark = self._next_mark()
         touched = await self._ledger.touch(
             fence=self._fence,
@@ -177,8 +200,17 @@ class Epoch:
             limit=limit,
             cursor=self.gap.cursor or b"0",
             mark=mark,
+            heard=self.heard,
             seen_ms=self._seen_ms,
+            audit=self._kept_reading(),
+            count=count,
+            order=order,
+            void=void,
         )
+        if count and self._audit is not None:
+            self._audit.asked(now)
+        self._counting = count
+        self._canary.touched(order, void, touched.state.now_us // 1000, gone=touched.canary_gone)
         self._touched_at = self._clock.monotonic()
         self._schedule.touched()
         self._learn(touched.state)
@@ -187,20 +219,54 @@ class Epoch:
         if self._walking:
             self.gap.walked(touched.cursor)
 
-    def _finish_round(self) -> None:
-        finished = self._hints.finished_round()
-        if finished is None:
-            return
+    async def _finish(self, finished: Round) -> None:
+        """The mark of a touch is back, and all before it is handled."""
         lowest = self._schedule.lowest_ms
         if finished.complete and lowest is not None and lowest < finished.redis_ms:
             self._schedule.hold_back()
+        if not self._canary.marked():
+            raise EpochEnded(
+                "notifications are mute: a key of the bridge's own expired, and Redis did not say so"
+                f" (notify-keyspace-events needs {NEEDED_FLAGS})"
+            )
+        self._read_audit(finished)
         if self._closing and self.gap.open:
-            self.gap.close()
-            self._telemetry.gap_closed(self.gap.recovered, self.gap.ambiguous)
+            await self._close_gap(finished)
         if not self.gap.open:
             self._seen_ms = finished.redis_ms
             self._healthy()
         self._telemetry.mark_returned()
+
+    def _hear_canary(self) -> None:
+        canary = self._canary
+        deadline_ms = canary.deadline_ms
+        if deadline_ms is not None and canary.fate is not Fate.OUT:
+            canary.deadline_ms = None
+            if canary.fate is Fate.HEARD:
+                self._telemetry.canary_heard(max(self._schedule.redis_ms() - deadline_ms, 0) / 1000)
+
+    def _read_audit(self, finished: Round) -> None:
+        if self._audit is None or not self._counting:
+            return
+        missed = self._audit.read(Reading.of(finished.counters, finished.heard, finished.void))
+        if missed and not self.gap.open:
+            raise Missed(f"{missed} expirations were not notified: Redis counts more than it told of")
+
+    async def _close_gap(self, finished: Round) -> None:
+        """All of it is reconciled. Its record goes into the outbox in the step that makes an end of it."""
+        gap, audit = self.gap, self._audit
+        missed = audit.in_gap() if audit is not None else None
+        record = (self._node, gap.opened_ms, gap.cause, "" if missed is None else missed)
+        await self._apply([b"g", *(_word(word) for word in (*record, finished.redis_ms, self._kept_reading()))])
+        gap.close()
+        if audit is not None:
+            audit.closed()
+        self._outbox.added()
+        self._telemetry.gap_closed(gap.recovered, gap.ambiguous, missed)
+
+    def _kept_reading(self) -> str:
+        reading = self._audit.last if self._audit is not None else None
+        return "" if reading is None else str(reading)
 
     def _learn(self, state: State) -> None:
         self._schedule.learn(state)
@@ -210,3 +276,7 @@ class Epoch:
     def _next_mark(self) -> bytes:
         self._scripts += 1
         return self._names.mark(self._fence, self._scripts)
+
+
+def _word(word: str | int) -> bytes:
+    return str(word).encode(errors="backslashreplace")

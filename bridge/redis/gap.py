@@ -25,7 +25,7 @@ class Gap:
     cursor: bytes | None = WALK_START
     """Where the walk of the ledger goes on; None when it is through."""
     recovered: int = 0
-    """Expirations with a deadline within the gap, claimed after it."""
+    """Expirations with a deadline within the gap, claimed though their notification was missed."""
     ambiguous: int = 0
     """Entries that were overdue at the start, and found refreshed, persisted, deleted or expired again; and those whose
     key was gone before its deadline.
@@ -37,10 +37,9 @@ class Gap:
         return self.start_ms > 0
 
     def applied(self, batch: Applied) -> None:
-        """Count what a batch did about it."""
+        """Take over what Redis has counted, with what a batch did about it."""
         if self.open:
-            self.recovered += batch.in_gap
-            self.ambiguous += batch.ambiguous
+            self.recovered, self.ambiguous = batch.recovered, batch.ambiguous
 
     def walked(self, cursor: bytes) -> None:
         """A part of the ledger was walked, up to `cursor`."""

@@ -9,9 +9,10 @@ Pure: no I/O, no clock. The rules are those of the ledger protocol:
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bridge.redis.canary import Canary
 from bridge.redis.channels import Kind
 from bridge.redis.ledger import Applied, Touched
 from bridge.redis.names import Names
@@ -44,18 +45,34 @@ class Round:
     """Whether its mark has come back."""
     pending: dict[bytes, Seen] = field(default_factory=dict)
     """What it saw, less what an `expired` hint before the mark has settled."""
+    counters: Sequence[bytes | int] = ()
+    """What it read for the audit."""
+    heard: int = 0
+    """Notifications of expirations before the mark, once that is back."""
+    void: int = 0
+    """Canaries that turned out void before the mark, without that touch knowing of it."""
 
 
 class Hints:
     """The bridge's knowledge of the stream, in one epoch."""
 
-    def __init__(self, names: Names, kinds: Mapping[bytes, Kind], matches: Callable[[bytes], object] | None) -> None:
+    def __init__(
+        self,
+        names: Names,
+        kinds: Mapping[bytes, Kind],
+        matches: Callable[[bytes], object] | None,
+        canary: Canary | None = None,
+        heard: int = 0,
+    ) -> None:
+        """`heard`: notifications of expirations that former epochs have handled."""
         self.stream: deque[tuple[bytes, bytes]] = deque()
         """Channel and key of every hint that is not handled yet."""
         self.found: deque[bytes] = deque()
         """Keys that a scan found: handled like a notification that they appeared."""
         self.round: Round | None = None
         """The touch that is not resolved yet. At most one at a time."""
+        self.heard = heard
+        """Notifications of expirations taken from the stream, in all epochs, of all databases, canaries left out."""
         self.bytes_taken = 0
         """Bytes of all keys taken from the stream so far."""
         self._own_prefix = names.own_prefix
@@ -63,6 +80,7 @@ class Hints:
         self._deadlines = names.deadlines
         self._kinds = kinds
         self._matches = matches
+        self._canary = canary
         self._resolving: deque[tuple[bytes, Seen]] = deque()
         self._ahead: dict[bytes, int] = {}
         self._marks: dict[bytes, tuple[bytes, ...]] = {}
@@ -76,7 +94,9 @@ class Hints:
     def touched(self, mark: bytes, touched: Touched, limit: int) -> None:
         """A touch of up to `limit` keys was made; its mark is on its way."""
         pending = {key: (score, seen, due) for key, score, seen, due in touched.seen}
-        self.round = Round(mark, touched.state.now_us // 1000, len(pending) < limit, pending=pending)
+        self.round = Round(
+            mark, touched.state.now_us // 1000, len(pending) < limit, pending=pending, counters=touched.counters
+        )
 
     def applied(self, mark: bytes, applied: Applied) -> None:
         """A batch was applied; its mark, if it left one, is on its way."""
@@ -111,7 +131,8 @@ class Hints:
                 channel, key = stream.popleft()
                 self.bytes_taken += len(key)
                 kind = self._kinds[channel]
-                if key.startswith(self._own_prefix):
+                self.heard += kind is Kind.EXPIRED or kind is Kind.ELSEWHERE
+                if kind is Kind.ELSEWHERE or key.startswith(self._own_prefix):
                     self._own(key, kind)
                     continue
                 if matches is not None and not matches(key):
@@ -157,13 +178,18 @@ class Hints:
         return key
 
     def _own(self, key: bytes, kind: Kind) -> None:
-        """One of the bridge's own keys: a mark, or a sign that somebody took away what the bridge lives on."""
-        if kind is Kind.APPEARED:
+        """One of the bridge's own keys: a mark, the canary, or what the bridge lives on; or a key elsewhere."""
+        if kind is Kind.APPEARED or kind is Kind.ELSEWHERE:
             return
         if self.round is not None and key == self.round.mark:
             self.round.marked = True
+            self.round.heard = self.heard
+            self.round.void = self._canary.void if self._canary is not None else 0
             self._resolving.extend(self.round.pending.items())
             self.round.pending = {}
+        elif self._canary is not None and key == self._canary.key:
+            self.heard -= kind is Kind.EXPIRED
+            self._canary.ended(expired=kind is Kind.EXPIRED)
         elif (keys := self._marks.pop(key, None)) is not None:
             for ahead in keys:
                 self._ahead[ahead] -= 1

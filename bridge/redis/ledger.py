@@ -30,11 +30,12 @@ class Lease:
     fence: int
     seen_ms: int | None
     """Up to when the former epoch had handled every notification; None for the first epoch of all."""
-    existed: bool
-    """False: first start, or the lease was lost (flushed, evicted, deleted)."""
-    recovered: int = 0
-    ambiguous: int = 0
-    """Counted by the former epoch, if it ended before its gap was closed."""
+    former: str | None
+    """The last holder, empty if it gave the lease back. None: first start, or the lease was lost (flushed, evicted)."""
+    heard: int = 0
+    """Notifications of expirations handled by all former epochs."""
+    audit: str = ""
+    """The last reading of the audit that a former epoch has stored with `seen_ms`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,10 @@ class Touched:
     """key, score, `gone` or `alive`, `1` (due) or `0`: the arguments of a resolve."""
     dead: int = 0
     """Dead letters kept."""
+    canary_gone: bool = False
+    """Whether the canary that was looked for is gone."""
+    counters: Sequence[bytes | int] = ()
+    """For the audit, if it was asked for and Redis tells: see `audit.Reading.of`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +83,9 @@ class Applied:
     state: State
     by_notification: int
     by_sweep: int
-    in_gap: int
+    recovered: int
     ambiguous: int
+    """Of the open gap so far."""
     emptied: bool
     ahead: Sequence[bytes]
 
@@ -91,6 +97,8 @@ class Batch:
     fence: int
     seq: int
     gap_start_ms: int
+    heard: int
+    """Notifications of expirations handled, with those of this batch."""
     mark: bytes
     operations: Sequence[bytes]
 
@@ -110,29 +118,50 @@ class Ledger:
     async def acquire(self, instance: str) -> Lease | Held:
         """Take the lease, under a new fence, unless another bridge holds it."""
         names = self._names
-        reply = await self._call("acquire.lua", [names.lease, names.outbox], [instance, LEASE_MS])
+        reply = await self._call("acquire.lua", [names.lease, names.outbox, names.canary], [instance, LEASE_MS])
         if not reply[0]:
             return Held(reply[1].decode(), int(reply[2]))
-        seen_ms = int(reply[2]) if reply[2] else None
-        return Lease(int(reply[1]), seen_ms, reply[3] is not None, int(reply[4]), int(reply[5]))
+        former = None if reply[3] is None else reply[3].decode(errors="replace")
+        audit = reply[5].decode(errors="replace")
+        return Lease(int(reply[1]), int(reply[2]) if reply[2] else None, former, int(reply[4]), audit)
 
-    async def release(self, fence: int) -> None:
-        """Let a standby take over at once."""
-        await self._call("release.lua", [self._names.lease], [fence])
+    async def release(self, fence: int, heard: int) -> None:
+        """Let a standby take over at once, who is told how many notifications were handled."""
+        await self._call("release.lua", [self._names.lease], [fence, heard])
 
     async def touch(  # noqa: PLR0913 - the script's arguments
-        self, *, fence: int, mode: str, limit: int, cursor: bytes, mark: bytes, seen_ms: int | None
+        self,
+        *,
+        fence: int,
+        mode: str,
+        limit: int,
+        cursor: bytes,
+        mark: bytes,
+        heard: int,
+        seen_ms: int | None,
+        audit: str = "",
+        count: bool = False,
+        order: str | int = "",
+        void: int = 0,
     ) -> Touched:
-        """Touch what is `due`, or the next part of the `walk`, and extend the lease."""
+        """Touch what is `due`, or the next part of the `walk`, and extend the lease.
+
+        `audit` is kept with `seen_ms`; `count`: read its counters. `order`: what to do about the canary,
+        of which so many have turned out `void`.
+        """
         names = self._names
-        seen = "" if seen_ms is None else seen_ms
         reply = await self._call(
-            "touch.lua", [names.deadlines, names.lease, mark, names.dead], [fence, mode, limit, cursor, LEASE_MS, seen]
+            "touch.lua",
+            [names.deadlines, names.lease, mark, names.dead, names.canary],
+            [
+                *(fence, mode, limit, cursor, LEASE_MS, heard),
+                *("" if seen_ms is None else seen_ms, audit, int(count), order, void),
+            ],
         )
-        now_us, cursor, lowest, size, depth, dead, flat = reply
+        now_us, cursor, lowest, size, depth, dead, flat, gone, counters = reply
         fields = iter(flat)
         quadruples = list(zip(fields, fields, fields, fields, strict=True))
-        return Touched(_state(now_us, lowest, size, depth), cursor, quadruples, dead)
+        return Touched(_state(now_us, lowest, size, depth), cursor, quadruples, dead, bool(gone), counters)
 
     async def apply(self, batch: Batch) -> Applied | None:
         """Handle a batch of hints; None where it was applied before and its reply is lost."""
@@ -140,13 +169,13 @@ class Ledger:
         reply = await self._call(
             "apply.lua",
             [names.deadlines, names.lease, names.outbox, batch.mark],
-            [batch.fence, batch.seq, batch.gap_start_ms, *batch.operations],
+            [batch.fence, batch.seq, batch.gap_start_ms, batch.heard, *batch.operations],
         )
         if reply == b"DONE":
             return None
-        now_us, lowest, size, depth, by_notification, by_sweep, in_gap, ambiguous, emptied, ahead = reply
+        now_us, lowest, size, depth, by_notification, by_sweep, recovered, ambiguous, emptied, ahead = reply
         return Applied(
-            _state(now_us, lowest, size, depth), by_notification, by_sweep, in_gap, ambiguous, bool(emptied), ahead
+            _state(now_us, lowest, size, depth), by_notification, by_sweep, recovered, ambiguous, bool(emptied), ahead
         )
 
     async def settle(self, arguments: Sequence[Argument]) -> tuple[int, int]:

@@ -40,5 +40,10 @@ class Names:
         """A key that lives within one script only: its `del` notification is that script's place in the stream."""
         return self._key(b"mark:%d-%d" % (fence, number))
 
+    @property
+    def canary(self) -> bytes:
+        """A key that lives for a moment, to see whether its expiration is notified."""
+        return self._key(b"canary")
+
     def _key(self, name: bytes) -> bytes:
         return b"{%b:%d:%d}:%b" % (self.namespace.encode(), self.db, self.shard, name)

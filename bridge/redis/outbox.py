@@ -6,14 +6,15 @@ way.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 import msgpack
 
-from bridge.contracts import DeadLetter, Entry, Settlement
-from bridge.expiration import Expiration, Identity, Via
+from bridge.contracts import Entry, Settlement
+from bridge.expiration import Event, Expiration, GapRecord, Identity, Via
 from bridge.redis.ledger import Argument, Ledger
+from bridge.redis.letters import fields_of
 from bridge.telemetry.events import Telemetry
 
 START = b"0-0"
@@ -91,9 +92,10 @@ class Outbox:
         arguments: list[Argument] = []
         for settlement in settlements:
             entry = settlement.entry
-            arguments += (entry.id, len(entry.expirations), len(settlement.dead))
+            arguments += (entry.id, len(entry.events), len(settlement.dead))
             for letter in settlement.dead:
-                arguments += _letter(letter)
+                words = fields_of(letter)
+                arguments += (len(words), *words)
         self.depth, dead = await self._ledger.settle(arguments)
         return self.depth, dead
 
@@ -105,28 +107,34 @@ class Outbox:
             pass  # look again
 
     def _entry(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Entry:
-        observed_ms = int(fields[b"at"])
-        flat = iter(cast("list[bytes | int | bool]", msgpack.unpackb(fields[b"claims"], raw=True)))
-        identity, expirations = self._identity, []
-        for index, (key, deadline, via) in enumerate(zip(flat, flat, flat, strict=True)):
-            key = cast("bytes", key)
+        events: list[Event] = []
+        if b"claims" in fields:
+            events += self._expirations(entry_id, int(fields[b"at"]), fields[b"claims"])
+        if b"gap" in fields:
+            events.append(self._gap(entry_id, fields[b"gap"]))
+        return Entry(entry_id, events)
+
+    def _expirations(self, entry_id: bytes, observed_ms: int, packed: bytes) -> Iterator[Expiration]:
+        flat = iter(cast("list[bytes | int | bool]", msgpack.unpackb(packed, raw=True)))
+        identity = self._identity
+        for index, (name, deadline, by) in enumerate(zip(flat, flat, flat, strict=True)):
+            key, via = cast("bytes", name), _VIA[cast("bytes", by)]
             if deadline is False:
-                expirations.append(
-                    Expiration(
-                        identity.of_entry(key, entry_id, index), key, None, observed_ms, _VIA[cast("bytes", via)]
-                    )
-                )
+                yield Expiration(identity.of_entry(key, entry_id, index), key, None, observed_ms, via)
             else:
                 deadline_ms = int(deadline)
-                expirations.append(
-                    Expiration(
-                        identity.of_deadline(key, deadline_ms), key, deadline_ms, observed_ms, _VIA[cast("bytes", via)]
-                    )
-                )
-        return Entry(entry_id, expirations)
+                yield Expiration(identity.of_deadline(key, deadline_ms), key, deadline_ms, observed_ms, via)
 
-
-def _letter(letter: DeadLetter) -> tuple[Argument, ...]:
-    expiration = letter.expiration
-    deadline = "" if expiration.deadline_ms is None else expiration.deadline_ms
-    return (expiration.id, expiration.key, deadline, expiration.observed_ms, expiration.via, letter.reason)
+    def _gap(self, entry_id: bytes, packed: bytes) -> GapRecord:
+        node, opened, closed, cause, missed, recovered, ambiguous = msgpack.unpackb(packed, raw=True)
+        name = node.decode()
+        return GapRecord(
+            self._identity.of_gap(name, entry_id),
+            name,
+            int(opened),
+            int(closed),
+            cause.decode(),
+            int(missed) if missed else None,
+            int(recovered),
+            int(ambiguous),
+        )

@@ -75,7 +75,12 @@ def acl_rule(inspector: Inspector) -> str:
     if settings.redis_notifications == "configure":
         commands.append("config|set")
     own = re.sub(r"([\\*?\[\]])", r"\\\1", inspector.names.own_prefix.decode())
-    patterns = [f"~{own}*", *(f"%R~{pattern}" for pattern in settings.keys), f"&__keyevent@{db}__:*"]
+    patterns = [
+        f"~{own}*",
+        *(f"%R~{pattern}" for pattern in settings.keys),
+        f"&__keyevent@{db}__:*",
+        "&__keyevent@*__:expired",
+    ]
     # A rule cannot hold a space; `?` matches it.
     rules = [*(pattern.replace(" ", "?") for pattern in patterns), *(f"+{command}" for command in sorted(commands))]
     quoted = ('"' + re.sub(r'(["\\])', r"\\\1", rule) + '"' if re.search(r"[\\'\"]", rule) else rule for rule in rules)

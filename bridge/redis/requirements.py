@@ -85,6 +85,34 @@ async def notification_flags(client: Redis, endpoint: Endpoint) -> str | None:
     return values.get(FLAGS)
 
 
+DATABASES = 16
+"""Redis's own default."""
+
+
+async def databases(client: Redis, endpoint: Endpoint) -> int | None:
+    """How many databases the server has; None where it does not tell."""
+    try:
+        async with conversation(endpoint):
+            found = cast("dict[bytes, bytes]", await client.config_get("databases"))
+        return int(next(iter(found.values())))
+    except (Refused, StopIteration, ValueError):
+        return await _no_more_than_usual(endpoint)
+
+
+async def _no_more_than_usual(endpoint: Endpoint) -> int | None:
+    """By asking for one too many, on a connection that is not used for anything else."""
+    client = endpoint.client(connections=1)
+    try:
+        async with conversation(endpoint):
+            await client.select(DATABASES)
+    except Refused as error:
+        return DATABASES if "out of range" in str(error) else None
+    else:
+        return None
+    finally:
+        await client.aclose()
+
+
 async def add_flags(client: Redis, endpoint: Endpoint, flags: str) -> str:
     """Set the missing flags, keeping those that are set. The new value. Raises Refused where CONFIG SET is refused."""
     wanted = flags + missing_flags(flags)

@@ -42,11 +42,11 @@ class Schedule:
         return self._touched + HEARTBEAT - self._clock.monotonic()
 
     def due_in(self) -> float | None:
-        """Seconds until the lowest deadline is past; None where the ledger is empty.
-
-        Redis expires a key when `now > deadline`, both in whole ms, hence the one added.
-        """
+        """Seconds until the lowest deadline is past; None where the ledger is empty."""
         if self.lowest_ms is None:
             return None
-        seconds = (self.lowest_ms + 1 - self.redis_ms()) / 1000
-        return max(seconds, self._not_before - self._clock.monotonic())
+        return max(self.until(self.lowest_ms), self._not_before - self._clock.monotonic())
+
+    def until(self, deadline_ms: int) -> float:
+        """Seconds until `deadline_ms` is past: Redis expires a key when `now > deadline`, both in whole ms."""
+        return (deadline_ms + 1 - self.redis_ms()) / 1000

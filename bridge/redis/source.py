@@ -12,16 +12,18 @@ from bridge.backoff import Backoff
 from bridge.clock import Clock
 from bridge.errors import NotConnected, Refused
 from bridge.expiration import Identity
-from bridge.redis.channels import channels, missing_flags
+from bridge.redis.audit import Audit, Reading, Trust
+from bridge.redis.canary import Canary
+from bridge.redis.channels import channels, elsewhere, missing_flags
 from bridge.redis.connection import Endpoint, Fenced
-from bridge.redis.epoch import Epoch, EpochEnded
+from bridge.redis.epoch import Epoch, EpochEnded, Missed
 from bridge.redis.gap import Gap
 from bridge.redis.hints import Hints
 from bridge.redis.ledger import Batch, Lease, Ledger
 from bridge.redis.names import Names
 from bridge.redis.outbox import Outbox
 from bridge.redis.patterns import matcher, scan_match
-from bridge.redis.requirements import add_flags, flags_missing, inspect, notification_flags, require
+from bridge.redis.requirements import add_flags, databases, flags_missing, inspect, notification_flags, require
 from bridge.redis.scan import Scan
 from bridge.redis.schedule import Schedule
 from bridge.redis.subscription import Subscription, subscribe
@@ -57,8 +59,12 @@ class RedisSource:
         self._subscription: Subscription | None = None
         self._in_doubt: Batch | None = None
         self._fence: int | None = None
+        self._heard = 0
+        """Notifications of expirations handled: kept here, because Redis may not know of the last ones."""
+        self._trust = Trust()
         self._cause = "start"
         self._served = False
+        self._began = 0.0
         self._schedule = Schedule(clock)
 
     @property
@@ -75,6 +81,11 @@ class RedisSource:
         while not self._stopping.is_set():
             try:
                 await self._epoch()
+            except Missed as error:
+                if self._trust.doubt(self._clock.monotonic() - self._began):
+                    self._telemetry.audit_distrusted()
+                self._ended(str(error))
+                await self._pause(self._backoff.next())
             except EpochEnded as error:
                 self._ended(str(error))
                 await self._pause(self._backoff.next())
@@ -98,7 +109,7 @@ class RedisSource:
         """Release the lease, so that a standby takes over at once, and give the connections back."""
         if self._fence is not None:
             with suppress(NotConnected, Refused):
-                await self._ledger.release(self._fence)
+                await self._ledger.release(self._fence, self._heard)
                 self._telemetry.lease_released()
         with suppress(OSError):
             await self._client.aclose()
@@ -112,11 +123,17 @@ class RedisSource:
         if lease is None:
             return
         wake = asyncio.Event()
-        settings, names, kinds = self._settings, self._names, channels(self._endpoint.db)
-        matches = matcher(settings.keys)
-        hints = Hints(names, kinds, matches)
-        subscription = await subscribe(self._endpoint, list(kinds), hints.stream, wake.set, self._clock)
+        settings, names, matches = self._settings, self._names, matcher(self._settings.keys)
+        count = await databases(self._client, self._endpoint)
+        here, others = channels(self._endpoint.db), elsewhere(self._endpoint.db, count or 0)
+        canary = Canary(names.canary, self._clock)
+        self._heard = lease.heard if lease.former not in {self._instance, ""} else max(lease.heard, self._heard)
+        hints = Hints(names, here | others, matches, canary, self._heard)
+        subscription = await subscribe(
+            self._endpoint, list(here), hints.stream, wake.set, self._clock, elsewhere=list(others)
+        )
         self._subscription = subscription
+        self._began = self._clock.monotonic()
         try:
             gap = await self._open_gap(lease)
             scan = Scan(
@@ -130,13 +147,17 @@ class RedisSource:
                 clock=self._clock,
                 telemetry=self._telemetry,
             )
+            audited = count is not None and subscription.complete and not self._trust.lost
             epoch = Epoch(
                 lease.fence,
                 gap,
+                node=str(self._endpoint),
                 ledger=self._ledger,
                 names=names,
                 subscription=subscription,
                 hints=hints,
+                canary=canary,
+                audit=Audit(Reading.parse(lease.audit)) if audited else None,
                 scan=scan,
                 schedule=self._schedule,
                 outbox=self.outbox,
@@ -157,7 +178,7 @@ class RedisSource:
                     }
                 )
             finally:
-                self._in_doubt = epoch.in_doubt
+                self._in_doubt, self._heard = epoch.in_doubt, epoch.heard
         finally:
             self._subscription = None
             subscription.end("the epoch is over")
@@ -187,6 +208,7 @@ class RedisSource:
         while self._in_doubt is not None:
             try:
                 await self._ledger.apply(self._in_doubt)
+                self._heard = self._in_doubt.heard
             except NotConnected as error:
                 delay = backoff.next()
                 self._telemetry.redis_unavailable(str(error), delay)
@@ -204,7 +226,7 @@ class RedisSource:
             if isinstance(lease, Lease):
                 self._fence = lease.fence
                 self.outbox.open()
-                self._telemetry.lease_acquired(lease.fence, first=not lease.existed)
+                self._telemetry.lease_acquired(lease.fence, first=lease.former is None)
                 return lease
             self._fence = None
             self.outbox.hand_over()
@@ -218,11 +240,11 @@ class RedisSource:
     async def _open_gap(self, lease: Lease) -> Gap:
         start_ms = await self._ledger.now_ms()
         cause = self._cause
-        if not lease.existed and self._served:
+        if lease.former is None and self._served:
             cause = f"{cause}; the lease was gone (flushed, deleted or evicted)"
         opened_ms = start_ms if lease.seen_ms is None else lease.seen_ms
         self._telemetry.gap_opened(cause, opened_ms, start_ms)
-        return Gap(cause, opened_ms, start_ms, recovered=lease.recovered, ambiguous=lease.ambiguous)
+        return Gap(cause, opened_ms, start_ms)
 
     def _healthy(self) -> None:
         """A mark came back, and the gap is closed: the whole way works, the scan included."""

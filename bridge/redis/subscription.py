@@ -36,12 +36,23 @@ Hint = tuple[bytes, bytes]
 class Subscription(asyncio.Protocol):
     """A session. Made by `subscribe`."""
 
-    def __init__(self, channels: Sequence[bytes], hints: deque[Hint], wake: Callable[[], None], clock: Clock) -> None:
+    def __init__(
+        self,
+        channels: Sequence[bytes],
+        hints: deque[Hint],
+        wake: Callable[[], None],
+        clock: Clock,
+        elsewhere: Sequence[bytes] = (),
+    ) -> None:
         self.hints = hints
         """Where the session puts what it receives, on the right; who handles them takes from the left."""
         self.ended: str | None = None
         """Why the session is over; None while it goes on. What is in `hints` then was still received in order."""
+        self.complete = True
+        """Whether it hears `elsewhere`, too, which Redis may refuse."""
         self._unconfirmed = set(channels)
+        self._elsewhere = set(elsewhere)
+        """Not confirmed yet."""
         self._wake = wake
         self._clock = clock
         self._reader = hiredis.Reader(notEnoughData=None)
@@ -52,7 +63,7 @@ class Subscription(asyncio.Protocol):
         self._taken_bytes = 0
 
     async def confirmed(self) -> None:
-        """Return when Redis has confirmed every channel. Raises Refused or NotConnected."""
+        """Return when Redis has confirmed every channel; `elsewhere` it may refuse. Raises Refused or NotConnected."""
         await self._confirmed
 
     async def watch(self) -> None:
@@ -116,11 +127,16 @@ class Subscription(asyncio.Protocol):
 
     def _answered(self, reply: Any) -> None:  # noqa: ANN401 - whatever a server may send
         if isinstance(reply, hiredis.ReplyError):
-            self._refused(str(reply))
+            if self._unconfirmed or not self._elsewhere:
+                self._refused(str(reply))
+            else:  # answers come in the order of the commands: this is to the one for `elsewhere`
+                self._elsewhere.clear()
+                self.complete = False
         elif type(reply) is list and reply[0] == b"subscribe":
             self._unconfirmed.discard(reply[1])
-            if not self._unconfirmed and not self._confirmed.done():
-                self._confirmed.set_result(None)
+            self._elsewhere.discard(reply[1])
+        if not self._unconfirmed and not self._elsewhere and not self._confirmed.done():
+            self._confirmed.set_result(None)
 
     def _refused(self, answer: str) -> None:
         self._unconfirmable(SubscriptionRefused(answer))
@@ -140,24 +156,28 @@ def _packed(command: Sequence[bytes]) -> bytes:
     return b"*%d\r\n" % len(command) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in command)
 
 
-async def subscribe(
+async def subscribe(  # noqa: PLR0913 - what to hear, and whom to tell
     endpoint: Endpoint,
     channels: Sequence[bytes],
     hints: deque[Hint],
     wake: Callable[[], None],
     clock: Clock,
+    *,
+    elsewhere: Sequence[bytes] = (),
 ) -> Subscription:
-    """Connect, log in, subscribe to `channels`; return when all of them are confirmed. Hints go into `hints`.
+    """Connect, log in, subscribe; return when all channels are confirmed, or those `elsewhere` refused.
 
-    Raises NotConnected or Refused.
+    Hints go into `hints`. Raises NotConnected or Refused.
     """
-    session = Subscription(channels, hints, wake, clock)
+    session = Subscription(channels, hints, wake, clock, elsewhere)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             await _connect(endpoint, session)
             user, password = endpoint.credentials()
             login = [[b"AUTH", *([user.encode()] if user else []), password.encode()]] if password else []
             session.send(*login, [b"CLIENT", b"SETNAME", CLIENT_NAME.encode()], [b"SUBSCRIBE", *channels])
+            if elsewhere:
+                session.send([b"SUBSCRIBE", *elsewhere])
             await session.confirmed()
     except TimeoutError as error:
         session.end("no answer")

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
+from bridge.contracts import Message
 from bridge.errors import ConfigurationError
 
 GAP = "_gap"
@@ -93,6 +94,10 @@ class SubjectTemplate:
     def _fill(self, prefix: str, key: str) -> str:
         values = {"{prefix}": prefix, "{key}": key}
         return "".join([values.get(piece, piece) for piece in self._pieces])  # in one go: a key may look like {key}
+
+    def of_message(self, message: Message) -> str:
+        """The subject of a message."""
+        return self.gap if message.gap else self.of(message.key)
 
     @property
     def gap(self) -> str:

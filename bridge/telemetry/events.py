@@ -12,6 +12,7 @@ from bridge.telemetry.metrics import Metrics
 
 SUBSCRIPTION = "subscription"
 BROKER = "broker"
+CANARY = "canary"
 OUTBOX = "outbox"
 
 
@@ -87,19 +88,32 @@ class Telemetry:
         """Notifications between these moments may have been missed. The subscription is confirmed."""
         self.metrics.gaps.inc()
         self.metrics.gap_open.set(1)
+        self.health.unmet(CANARY, "no canary was heard of yet: it takes a moment")
         self._log.warning("gap.opened", cause=cause, opened_ms=opened_ms, span_ms=until_ms - opened_ms)
 
-    def gap_closed(self, recovered: int, ambiguous: int) -> None:
-        """The gap is reconciled."""
+    def gap_closed(self, recovered: int, ambiguous: int, missed: int | None) -> None:
+        """The gap is reconciled. `missed` None: nobody can tell."""
         self.metrics.gap_open.set(0)
         self.metrics.recovered.inc(recovered)
         self.metrics.ambiguous.inc(ambiguous)
-        self._log.info("gap.closed", recovered=recovered, ambiguous=ambiguous)
+        if missed is not None:
+            self.metrics.missed.inc(missed)
+        self._log.info("gap.closed", recovered=recovered, ambiguous=ambiguous, missed=missed)
 
     def mark_returned(self) -> None:
         """A mark came back: notifications flow, and all before it is handled."""
         self.metrics.subscription_up.set(1)
         self.health.met(SUBSCRIPTION)
+
+    def canary_heard(self, lag: float) -> None:
+        """Redis told of the expiration of the bridge's own key, `lag` seconds after its deadline."""
+        self.metrics.canary_lag.set(lag)
+        self.metrics.canary_heard.set_to_current_time()
+        self.health.met(CANARY)
+
+    def audit_distrusted(self) -> None:
+        """Redis's count of expirations does not fit what it notifies: there is no audit any more."""
+        self._log.error("audit.distrusted", reason="expired_keys rises by more than what is notified, again and again")
 
     def epoch_ended(self, reason: str) -> None:
         """The subscription or the lease was lost, or given up."""

@@ -25,7 +25,12 @@ class Metrics:
         self.published = self._counter("published_messages", "Messages that the broker acked.")
         self.retried = self._counter("retried_messages", "Messages sent again, under the same ids.")
         self.rejected = self._counter("rejected_messages", "Messages that the broker will never take: dead letters.")
-        self.recovered = self._counter("recovered_expirations", "Expirations of a gap, claimed after it.")
+        self.recovered = self._counter(
+            "recovered_expirations", "Expirations of a gap, claimed though their notification was missed."
+        )
+        self.missed = self._counter(
+            "missed_notifications", "Expirations of the node, in all databases, whose notification was not handled."
+        )
         self.ambiguous = self._counter(
             "ambiguous_entries", "Entries found refreshed, deleted or gone early after a gap: they may have expired."
         )
@@ -39,6 +44,11 @@ class Metrics:
         self.in_flight = self._gauge("in_flight_messages", "Messages being published.")
         self.dead_letters = self._gauge("dead_letters", "Dead letters kept in Redis.")
         self.subscription_up = self._gauge("subscription_up", "1 while notifications are proven to flow.")
+        self.canary_heard = self._gauge(
+            "canary_heard_timestamp_seconds",
+            "When the last expiration of the bridge's own key was heard of, Unix time.",
+        )
+        self.canary_lag = self._gauge("canary_lag_seconds", "From that key's deadline until it was heard of.")
         self.lease_held = self._gauge("lease_held", "1 while this bridge holds the lease.")
         self.broker_up = self._gauge("broker_up", "1 while the sink is connected.")
 

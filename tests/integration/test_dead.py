@@ -76,9 +76,9 @@ async def plant(server: RedisServer, letters: Sequence[DeadLetter]) -> list[str]
         outbox = Outbox(Ledger(client, endpoint, NAMES), Identity("/redis", 0), 1_000_000, Telemetry())
         for number, dead_letter in enumerate(letters, start=1):
             await client.xadd(NAMES.outbox, {"claims": "", "at": 1}, id=f"1-{number}")
-            entry = Entry(b"1-%d" % number, [dead_letter.expiration])
+            entry = Entry(b"1-%d" % number, [dead_letter.event])
             await outbox.settle([Settlement(entry, [dead_letter])])
-    return [dead_letter.expiration.id for dead_letter in letters]
+    return [dead_letter.event.id for dead_letter in letters]
 
 
 def variables(settings: Mapping[str, Any], sink: str) -> dict[str, str]:
@@ -291,7 +291,7 @@ async def test_what_a_bridge_could_not_deliver_arrives_once_the_stream_takes_it(
 ) -> None:
     async with JetStreamRig() as rig:
         async with rig.client() as client:
-            await client.jetstream().add_stream(name="EXPIRY", subjects=["expired.0.session"])
+            await client.jetstream().add_stream(name="EXPIRY", subjects=["expired.0.session", "expired.0._gap"])
         chosen = variables(rig.settings, "jetstream")
         settings = {f"BRIDGE_{name.upper()}": value for name, value in chosen.items()}
         async with Bridge({**settings, "BRIDGE_REDIS_URL": redis_server.url}) as bridge:
@@ -308,7 +308,7 @@ async def test_what_a_bridge_could_not_deliver_arrives_once_the_stream_takes_it(
             async with rig.client() as client:
                 await client.jetstream().update_stream(name="EXPIRY", subjects=["expired.>"])
             assert (await dead("retry", one["id"], **chosen))[0] == 0
-            assert await rig.stored() == [one["id"]]
+            assert one["id"] in await rig.stored()
             assert await bridge.stop() == 0
 
 

@@ -362,7 +362,7 @@ async def test_what_is_counted_in_a_gap_outlives_the_epoch_until_the_gap_is_clos
     for _ in range(2):
         await hand.begin()
         assert (hand.gap.recovered, hand.gap.ambiguous) == (1, 1)
-    await hand.touch(seen_ms=hand.gap.start_ms)
+    await hand.close_gap()
     await hand.begin()
     assert (hand.gap.recovered, hand.gap.ambiguous) == (0, 0)
 

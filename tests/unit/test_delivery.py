@@ -270,7 +270,7 @@ async def test_a_rejected_message_is_settled_as_a_dead_letter_and_stops_nobody_e
     await rig.drained()
 
     dead = [letter for settlement in rig.source.settled for letter in settlement.dead]
-    assert [(letter.expiration.key, letter.reason) for letter in dead] == [(b"b", "too large")]
+    assert [(letter.event.key, letter.reason) for letter in dead] == [(b"b", "too large")]
     assert sorted(rig.settled) == [b"7-1", b"7-2"]
     assert rig.metric("bridge_rejected_messages_total") == 1
     assert rig.metric("bridge_published_messages_total") == 3

@@ -82,7 +82,7 @@ def test_log_lines_are_json_where_no_terminal_reads_them(
 ) -> None:
     logs.configure("info", chosen)
 
-    Telemetry().gap_closed(recovered=2, ambiguous=1)
+    Telemetry().gap_closed(recovered=2, ambiguous=1, missed=3)
 
     captured = capsys.readouterr()
     line = json.loads(captured.err)

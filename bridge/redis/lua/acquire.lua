@@ -1,13 +1,14 @@
 -- Take the lease of one shard under a new fence. Every epoch takes a new fence, the same process's next one too.
 --
--- KEYS  lease, outbox
+-- KEYS  lease, outbox, canary
 -- ARGV  instance, time to live in ms
--- Reply {1, fence, seen_ms of the former epoch or '', former holder or '', recovered and ambiguous in its unclosed gap}
+-- Reply {1, fence, seen_ms of the former epoch or '', former holder or '' (false: there was no lease),
+--        notifications handled by former epochs, the last reading of the audit or ''}
 --       {0, holder, ms until its lease ends}                              held by another bridge
 --
 -- The lease is a hash without a TTL: it must outlive its holder, because it keeps the fence from going back and tells
 -- the next epoch when the last one had handled everything (seen_ms).
-local lease = redis.call('HMGET', KEYS[1], 'holder', 'until', 'fence', 'seen_ms', 'recovered', 'ambiguous')
+local lease = redis.call('HMGET', KEYS[1], 'holder', 'until', 'fence', 'seen_ms', 'heard', 'audit')
 local holder, held_until, old_fence = lease[1], tonumber(lease[2]), tonumber(lease[3])
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
@@ -37,6 +38,9 @@ else
   redis.call('HSET', KEYS[1], 'depth', '0')
 end
 
+-- No canary is out when an epoch begins: the former one's has expired by now, or never will.
+if redis.call('DEL', KEYS[3]) == 1 then redis.call('HINCRBY', KEYS[1], 'canaries', -1) end
+
 local text = string.format('%.0f', fence)
 redis.call('HSET', KEYS[1], 'holder', ARGV[1], 'until', string.format('%.0f', now + ttl), 'fence', text, 'seq', '0')
-return {1, text, lease[4] or '', old_fence and (holder or '') or false, lease[5] or '0', lease[6] or '0'}
+return {1, text, lease[4] or '', old_fence and (holder or '') or false, lease[5] or '0', lease[6] or ''}

@@ -1,15 +1,17 @@
 -- Handle one batch of hints: the one place where the ledger is changed and expirations are claimed.
 --
 -- KEYS  deadlines, lease, outbox, mark
--- ARGV  fence, sequence number, gap start in ms (0: no gap is open), then operations in stream order:
+-- ARGV  fence, sequence number, gap start in ms (0: no gap is open), notifications handled so far, these included;
+--       then operations in stream order:
 --       x key                   `expired` notified
 --       X key                   `expired` notified, while the key is ahead
 --       d key                   deleted, evicted, renamed or moved away (not sent if the key is ahead)
 --       r key score seen due    resolve what a touch saw; stands where its mark stood (not sent if the key is ahead)
 --       f key                   forget: BRIDGE_KEYS does not match it any more
 --       p key                   appeared, or its TTL changed; deduplicated, at the end of the batch; also what a scan found
+--       g node opened_ms cause missed seen_ms audit         the gap is closed: put its record into the outbox
 -- Reply {now in µs, lowest score or '', ledger size, outbox depth, claimed by notification, claimed by sweep,
---        of these: deadline within the gap, ambiguous, 1 if the ledger was emptied (Redis then notifies its `del`),
+--        recovered and ambiguous in the open gap so far, 1 if the ledger was emptied (Redis then notifies its `del`),
 --        keys that are ahead}
 --       or 'DONE': this sequence number was applied before, and its reply was lost
 -- Error FENCED, LEASELOST
@@ -19,7 +21,7 @@
 --
 -- Every score written was read in this call (so it is not past); every score claimed is past. Hence no (key, deadline)
 -- is claimed twice. Lua has no rollback: nothing behind the first write can fail, and a call is bounded by its caller.
-local lease = redis.call('HMGET', KEYS[2], 'fence', 'seq')
+local lease = redis.call('HMGET', KEYS[2], 'fence', 'seq', 'recovered', 'ambiguous')
 if not lease[1] then return redis.error_reply('LEASELOST the lease is gone') end
 if lease[1] ~= ARGV[1] then return redis.error_reply('FENCED another epoch holds the lease') end
 if (tonumber(lease[2]) or 0) >= tonumber(ARGV[2]) then return 'DONE' end
@@ -29,7 +31,8 @@ local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local gap_start = tonumber(argv[3])
 local scores, changed, ahead, claims = {}, {}, {}, {}
-local by_notification, by_sweep, in_gap, ambiguous = 0, 0, 0, 0
+local by_notification, by_sweep, recovered, ambiguous = 0, 0, 0, 0
+local gap, seen_ms, audit
 
 local function entry(key) -- the entry's score as changed so far, or false
   local score = scores[key]
@@ -60,7 +63,6 @@ end
 local function claim(key, deadline, via)
   local n = #claims
   claims[n + 1], claims[n + 2], claims[n + 3] = key, deadline, via
-  if deadline and deadline < gap_start then in_gap = in_gap + 1 end
 end
 
 local operations = {}
@@ -108,6 +110,7 @@ function operations.r(key, was, seen, due)
     if due then
       by_sweep = by_sweep + 1
       claim(key, score, 's')
+      if score < gap_start then recovered = recovered + 1 end
     elseif gap_start > 0 then
       ambiguous = ambiguous + 1 -- deleted in the gap, or its deadline came nearer and passed
     end
@@ -130,10 +133,14 @@ function operations.p(key)
   end
 end
 
-local i, last = 4, #argv
+local i, last = 5, #argv
 while i <= last do
   local op = argv[i]
-  if op == 'r' then
+  if op == 'g' then
+    gap = {argv[i + 1], argv[i + 2], string.format('%.0f', now), argv[i + 3], argv[i + 4]}
+    seen_ms, audit = argv[i + 5], argv[i + 6]
+    i = i + 7
+  elseif op == 'r' then
     operations.r(argv[i + 1], argv[i + 2], argv[i + 3], argv[i + 4])
     i = i + 5
   else
@@ -143,17 +150,30 @@ while i <= last do
 end
 
 call('DEL', KEYS[4]) -- a first write that passes at maxmemory; those behind it then pass, too
-local depth
+-- The counts of a gap are kept until it is closed: the epoch, or the reply, may be lost before.
+local all_recovered, all_ambiguous = (tonumber(lease[3]) or 0) + recovered, (tonumber(lease[4]) or 0) + ambiguous
+local fields, events = {'at', string.format('%.0f', now)}, #claims / 3
 if #claims > 0 then
-  call('XADD', KEYS[3], argv[1] .. '-' .. argv[2], 'claims', cmsgpack.pack(claims), 'at', string.format('%.0f', now))
-  depth = call('HINCRBY', KEYS[2], 'depth', #claims / 3)
+  fields[3], fields[4] = 'claims', cmsgpack.pack(claims)
+end
+if gap then
+  gap[6], gap[7] = all_recovered, all_ambiguous
+  fields[#fields + 1] = 'gap'
+  fields[#fields + 1] = cmsgpack.pack(gap)
+  events = events + 1
+end
+local depth
+if events > 0 then
+  call('XADD', KEYS[3], argv[1] .. '-' .. argv[2], unpack(fields))
+  depth = call('HINCRBY', KEYS[2], 'depth', events)
 else
   depth = tonumber(call('HGET', KEYS[2], 'depth')) or 0
 end
-call('HSET', KEYS[2], 'seq', argv[2])
-if gap_start > 0 then -- kept until the gap is closed: the epoch, or the reply, may be lost before
-  call('HINCRBY', KEYS[2], 'recovered', in_gap)
-  call('HINCRBY', KEYS[2], 'ambiguous', ambiguous)
+call('HSET', KEYS[2], 'seq', argv[2], 'heard', argv[4])
+if gap then
+  call('HSET', KEYS[2], 'recovered', '0', 'ambiguous', '0', 'seen_ms', seen_ms, 'audit', audit)
+elseif gap_start > 0 then
+  call('HSET', KEYS[2], 'recovered', all_recovered, 'ambiguous', all_ambiguous)
 end
 
 local record, forget, known = {}, {}, {}
@@ -176,6 +196,7 @@ end
 local size = call('ZCARD', deadlines)
 local lowest = call('ZRANGE', deadlines, 0, 0, 'WITHSCORES')
 return {
-  time[1] * 1000000 + time[2], lowest[2] or '', size, depth, by_notification, by_sweep, in_gap, ambiguous,
+  time[1] * 1000000 + time[2], lowest[2] or '', size, depth, by_notification, by_sweep,
+  all_recovered, all_ambiguous,
   (removed > 0 and size == 0) and 1 or 0, known,
 }

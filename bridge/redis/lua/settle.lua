@@ -1,7 +1,7 @@
 -- Remove from the outbox what is done with, and keep its dead letters in the same step. Settling again does nothing.
 --
 -- KEYS  outbox, lease, dead
--- ARGV  (entry id, number of claims, number of dead letters, (id, key, deadline_ms or '', observed_ms, via, reason)*)*
+-- ARGV  (entry id, number of events, number of dead letters, (number of fields and values, field, value, ...)*)*
 -- Reply {outbox depth, dead letters waiting}
 local settled, i = 0, 1
 while i <= #ARGV do
@@ -10,11 +10,9 @@ while i <= #ARGV do
   local letters = tonumber(ARGV[i + 2])
   i = i + 3
   for _ = 1, letters do
-    if removed then
-      redis.call('XADD', KEYS[3], '*', 'id', ARGV[i], 'key', ARGV[i + 1], 'deadline_ms', ARGV[i + 2],
-        'observed_ms', ARGV[i + 3], 'via', ARGV[i + 4], 'reason', ARGV[i + 5])
-    end
-    i = i + 6
+    local words = tonumber(ARGV[i])
+    if removed then redis.call('XADD', KEYS[3], '*', unpack(ARGV, i + 1, i + words)) end
+    i = i + words + 1
   end
 end
 local depth = tonumber(redis.call('HGET', KEYS[2], 'depth')) or 0

@@ -2,12 +2,17 @@
 -- Changes no entry of the ledger: what was seen here is resolved (apply.lua) when the mark comes back in the stream.
 -- Also the holder's sign of life: it extends the lease.
 --
--- KEYS  deadlines, lease, mark, dead
--- ARGV  fence, 'due' | 'walk', limit, cursor, lease time to live in ms, seen_ms or '' (a gap is open)
+-- KEYS  deadlines, lease, mark, dead, canary
+-- ARGV  fence, 'due' | 'walk', limit, cursor, lease time to live in ms, notifications handled so far,
+--       seen_ms or '' (a gap is open), the reading of the audit to keep with it, '1': read the audit's counters,
+--       canary: its time to live in ms (set it) | 'look' (it is out) | '', how many were set and did not expire
 --       due:  the first `limit` entries whose deadline is past
 --       walk: about `limit` entries of the whole ledger, from `cursor`
 -- Reply {now in µs, next cursor, lowest score or '', ledger size, outbox depth, dead letters,
---        {key, score, 'gone' | 'alive', '1' due | '0' not due, ...}}        what is due, gone, or both
+--        {key, score, 'gone' | 'alive', '1' due | '0' not due, ...},       what is due, gone, or both
+--        1 if the canary is gone,
+--        {run_id, rdb_last_load_keys_expired, expired_keys, total_commands_processed, total_connections_received,
+--         canaries among the expired keys}}
 -- Error FENCED, LEASELOST
 --
 -- The mark also makes this a *write* script. A script that only reads runs during CLIENT PAUSE WRITE, and would then be
@@ -38,12 +43,32 @@ for i = 1, #entries, 2 do
   end
 end
 
-redis.call('HSET', KEYS[2], 'until', string.format('%.0f', now + ARGV[5]))
-if ARGV[6] ~= '' then redis.call('HSET', KEYS[2], 'seen_ms', ARGV[6], 'recovered', '0', 'ambiguous', '0') end
+local canary_gone = ARGV[10] == 'look' and redis.call('PEXPIRETIME', KEYS[5]) == -2
+
+-- Behind all that expires keys here, and before the mark: what these count was notified before the mark.
+local counters = {}
+if ARGV[9] == '1' then
+  local info = redis.pcall('INFO', 'server', 'persistence', 'stats')
+  if type(info) == 'string' then
+    counters[6] = (tonumber(redis.call('HGET', KEYS[2], 'canaries')) or 0) - ARGV[11]
+      - (ARGV[10] == 'look' and not canary_gone and 1 or 0)
+    for i, name in ipairs({
+      'run_id', 'rdb_last_load_keys_expired', 'expired_keys', 'total_commands_processed', 'total_connections_received',
+    }) do
+      counters[i] = string.match(info, '\n' .. name .. ':(%w+)') or ''
+    end
+  end
+end
+
+redis.call('HSET', KEYS[2], 'until', string.format('%.0f', now + ARGV[5]), 'heard', ARGV[6])
+if ARGV[7] ~= '' then redis.call('HSET', KEYS[2], 'seen_ms', ARGV[7], 'audit', ARGV[8]) end
+if tonumber(ARGV[10]) then redis.call('SET', KEYS[5], '', 'PXAT', string.format('%.0f', now + ARGV[10])) end
+local canaries = (tonumber(ARGV[10]) and 1 or 0) - ARGV[11]
+if canaries ~= 0 then redis.call('HINCRBY', KEYS[2], 'canaries', canaries) end
 redis.call('SET', KEYS[3], '')
 redis.call('DEL', KEYS[3])
 local lowest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 return {
   time[1] * 1000000 + time[2], cursor, lowest[2] or '', redis.call('ZCARD', KEYS[1]), tonumber(fence[2]) or 0,
-  redis.call('XLEN', KEYS[4]), seen,
+  redis.call('XLEN', KEYS[4]), seen, canary_gone and 1 or 0, counters,
 }

@@ -82,7 +82,7 @@ class Session:
         self._raise_if_ended()
         flight = await self._window.publish(batch)
         if flight.unrouted:
-            subjects = {index: self._subjects.of(batch[index].key) for index in flight.unrouted}
+            subjects = {index: self._subjects.of_message(batch[index]) for index in flight.unrouted}
             never = await self._stream.route(subjects)
             flight.rejected.update(never)
             if len(never) < len(subjects):
@@ -108,7 +108,7 @@ class Session:
         self._window = Window(
             client,
             inbox,
-            subject_of=self._subjects.of,
+            subject_of=self._subjects.of_message,
             denials=self._denials,
             clock=self._clock,
             events=self._events,

@@ -53,7 +53,7 @@ class Window:
         client: Client,
         inbox: str,
         *,
-        subject_of: Callable[[bytes], str],
+        subject_of: Callable[[Message], str],
         denials: Denials,
         clock: Clock,
         events: SinkEvents,
@@ -141,7 +141,7 @@ class Window:
         load = 0
         try:
             for index, message in enumerate(flight.messages):
-                subject = subject_of(message.key)
+                subject = subject_of(message)
                 headers = headers_of(message)
                 body = message.body
                 if len(body) > roomy or message.attributes or len(subject) > MAX_SUBJECT_BYTES:
@@ -184,7 +184,7 @@ class Window:
 
     def _reject_denied(self, flight: Flight) -> None:
         for index in self._unanswered(flight):
-            if self._denials.perhaps(self._subject_of(flight.messages[index].key)):
+            if self._denials.perhaps(self._subject_of(flight.messages[index])):
                 del self._waiting[self._token(flight, index)]
                 flight.reject(index, "the NATS user may not publish to the message's subject (permissions violation)")
 
@@ -200,7 +200,7 @@ class Window:
         try:
             for index in unanswered:
                 message = flight.messages[index]
-                subject, reply = self._subject_of(message.key), self._token(flight, index)
+                subject, reply = self._subject_of(message), self._token(flight, index)
                 await self._client.publish(subject, message.body, reply, headers_of(message))
         except Error as error:
             self._lost(str(error))

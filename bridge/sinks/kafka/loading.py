@@ -48,8 +48,8 @@ class Loading:
         """
         indices, rejected = self._outcomes.still_open(batch)
         load.rejected |= rejected
-        topic_of = self._names.of
-        topics = [topic_of(batch[index].key) for index in indices]
+        topic_of = self._names.of_message
+        topics = [topic_of(batch[index]) for index in indices]
         never = await self._topics.ensure(set(topics))
         wanted = []
         for index, topic in zip(indices, topics, strict=True):

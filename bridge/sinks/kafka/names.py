@@ -3,7 +3,7 @@
 `{prefix}` is the key up to its first `:`. Of it, letters, digits and `-` stand for themselves; every other byte,
 `.` and `_` included, becomes `_XX` (Kafka takes `a.b` and `a_b` for the same name in places); an empty prefix is `_`.
 What is too long for the 249 characters of a name is cut, and ends in `_-` and the hex BLAKE2b-128 of the whole prefix.
-So no two prefixes share a topic, and none has the topic of the prefix `_gap`, which is the gap record's.
+So no two prefixes share a topic, and none has the topic with a literal `_gap`, which is the gap record's.
 """
 
 import re
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
 
+from bridge.contracts import Message
 from bridge.errors import ConfigurationError
 
 MAX_NAME = 249
@@ -22,6 +23,7 @@ _SAFE = re.compile(rb"[A-Za-z0-9-]+")
 _UNSAFE_BYTE = re.compile(rb"[^A-Za-z0-9-]")
 _DIGEST_BYTES = 16
 _PREFIX = "{prefix}"
+GAP = "_gap"
 
 
 def encode_prefix(prefix: bytes, room: int) -> str:
@@ -61,6 +63,11 @@ class TopicTemplate:
         self._room = room // prefixes if prefixes else 0
         self.of: Callable[[bytes], str] = self._make(filled)
         """The topic of a key's expiration."""
+        self._gap = GAP.join(self._pieces)
+
+    def of_message(self, message: Message) -> str:
+        """The topic of a message. A gap record has the literal `_gap` in the place of the prefix."""
+        return self._gap if message.gap else self.of(message.key)
 
     def _make(self, filled: str) -> Callable[[bytes], str]:
         if self.fixed is not None:
