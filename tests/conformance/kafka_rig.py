@@ -6,6 +6,7 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
+import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -14,7 +15,7 @@ from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest, Descri
 from bridge.clock import SystemClock
 from bridge.settings import Settings
 from bridge.sinks.kafka import KafkaSink
-from tests.conformance.rigs import PATIENCE, Rig
+from tests.conformance.rigs import PATIENCE, BrokerRig, JetStreamRig, Received
 from tests.kafka_server import KafkaServer
 from tests.servers import wait_until
 
@@ -24,7 +25,7 @@ OPERATIONS = {"write": 4, "create": 5, "describe": 8}
 _numbers = itertools.count(1)
 
 
-class KafkaRig(Rig):
+class KafkaRig(BrokerRig):
     """One partition, so that the order of all messages can be seen, unless the settings say otherwise."""
 
     def __init__(self, server: KafkaServer, **settings: Any) -> None:  # noqa: ANN401 - of any field's type
@@ -140,7 +141,16 @@ class KafkaRig(Rig):
 
     async def stored(self) -> list[str]:
         """See `Rig`."""
-        return [dict(record.headers)["ce_id"].decode() for record in await self.records()]
+        return [message.headers["ce_id"] for message in await self.received()]
+
+    async def received(self) -> list[Received]:
+        """See `BrokerRig`. Fails if a header comes twice, or is not UTF-8."""
+        found = []
+        for record in await self.records():
+            headers = {name: value.decode() for name, value in record.headers}
+            assert len(headers) == len(record.headers)
+            found.append(Received(record.topic, record.key, headers, record.value))
+        return found
 
     def freeze(self) -> None:
         """See `Rig`."""
@@ -152,6 +162,11 @@ class KafkaRig(Rig):
 
     async def __aexit__(self, *_: object) -> None:
         self.thaw()
+
+
+def broker_of(request: pytest.FixtureRequest) -> BrokerRig:
+    """The rig that the fixture's parameter names: `jetstream` or `kafka`."""
+    return KafkaRig(request.getfixturevalue("kafka_server")) if request.param == "kafka" else JetStreamRig()
 
 
 async def _any_acls(asked: Awaitable[Any]) -> bool:

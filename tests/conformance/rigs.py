@@ -5,13 +5,15 @@ import contextlib
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import nats
 import orjson
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NothingLeft
 from nats.js.api import AckPolicy, ConsumerConfig
 
@@ -84,6 +86,18 @@ async def deliver(sink: Sink, batch: Sequence[Message]) -> None:
             await asyncio.sleep(0.01)
 
 
+@dataclass(frozen=True)
+class Received:
+    """A message as a consumer gets it of a broker."""
+
+    channel: str
+    """The subject, or the topic."""
+    key: bytes | None
+    """Kafka's; NATS has none."""
+    headers: Mapping[str, str]
+    body: bytes
+
+
 class Rig(ABC):
     """One kind of broker, running."""
 
@@ -111,6 +125,24 @@ class Rig(ABC):
 
     @abstractmethod
     async def __aexit__(self, *_: object) -> None: ...
+
+
+class BrokerRig(Rig):
+    """One that keeps headers, too."""
+
+    @abstractmethod
+    async def received(self) -> list[Received]:
+        """All messages that the broker has, in its order, as a consumer gets them."""
+
+    async def published(self, batch: Sequence[Message]) -> list[Received]:
+        """Publish the batch with a new sink; then the same as `received`."""
+        sink = self.sink()
+        try:
+            await sink.open()
+            await sink.publish(batch)
+        finally:
+            await sink.close()
+        return await self.received()
 
 
 class StdoutRig(Rig):
@@ -165,7 +197,7 @@ class StdoutRig(Rig):
         os.close(self._out)
 
 
-class JetStreamRig(Rig):
+class JetStreamRig(BrokerRig):
     """A NATS server of its own."""
 
     def __init__(self, config: str = "", **settings: Any) -> None:  # noqa: ANN401 - of any field's type
@@ -200,7 +232,11 @@ class JetStreamRig(Rig):
 
     async def stored(self, stream: str = "EXPIRY", **options: Any) -> list[str]:  # noqa: ANN401 - the library's
         """See `Rig`."""
-        found: list[str] = []
+        return [message.headers["Nats-Msg-Id"] for message in await self.received(stream, **options)]
+
+    async def received(self, stream: str = "EXPIRY", **options: Any) -> list[Received]:  # noqa: ANN401 - the library's
+        """See `BrokerRig`."""
+        found: list[Msg] = []
         async with self.client(**options) as client:
             jetstream = client.jetstream()
             info = await jetstream.stream_info(stream)
@@ -209,9 +245,9 @@ class JetStreamRig(Rig):
             )
             with contextlib.suppress(NothingLeft):
                 while len(found) < info.state.messages:
-                    found += [m.header["Nats-Msg-Id"] for m in await subscription.fetch(FETCH) if m.header]
+                    found += await subscription.fetch(FETCH)
             await jetstream.delete_consumer(stream, "stored")
-        return found
+        return [Received(message.subject, None, message.headers or {}, message.data) for message in found]
 
     def freeze(self) -> None:
         """See `Rig`."""

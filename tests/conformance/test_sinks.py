@@ -11,8 +11,8 @@ from bridge.contracts import Sink
 from bridge.errors import NotConnected
 from bridge.settings import Settings, SinkKind
 from bridge.sinks import create
-from tests.conformance.kafka_rig import KafkaRig
-from tests.conformance.rigs import JetStreamRig, Observed, Rig, StdoutRig, batches, deliver, ids, messages
+from tests.conformance.kafka_rig import broker_of
+from tests.conformance.rigs import Observed, Rig, StdoutRig, batches, deliver, ids, messages
 
 NASTY_KEYS = [b"", b"_", b"_gap", b":", b"a.b.>", b"*", b"\x00\r\n\xff", "ü\n".encode(), b"{key}", b" ", b"%", b'"']
 BOUNDED_SECONDS = 8.0
@@ -20,15 +20,7 @@ BOUNDED_SECONDS = 8.0
 
 @pytest.fixture(params=["stdout", "jetstream", "kafka"])
 async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
-    made: Rig
-    match request.param:
-        case "stdout":
-            made = StdoutRig()
-        case "jetstream":
-            made = JetStreamRig()
-        case _:
-            made = KafkaRig(request.getfixturevalue("kafka_server"))
-    async with made:
+    async with StdoutRig() if request.param == "stdout" else broker_of(request) as made:
         yield made
 
 

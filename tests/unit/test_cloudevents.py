@@ -68,6 +68,7 @@ def test_a_binary_message_has_the_attributes_in_headers_and_the_data_as_body() -
     assert headers_of(message) == {
         "Nats-Msg-Id": ID,
         "content-type": "application/json",
+        "ce-datacontenttype": "application/json",
         "ce-specversion": "1.0",
         "ce-id": ID,
         "ce-source": "/redis",

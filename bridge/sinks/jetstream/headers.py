@@ -1,4 +1,8 @@
-"""The headers of one message, by the CloudEvents NATS binding, whose values are encoded as the HTTP binding says."""
+"""The headers of one message, by the CloudEvents NATS binding: values are percent-encoded, as HTTP's are.
+
+Structured mode is told by `content-type`. In binary mode the NATS binding has the data's type in `ce-datacontenttype`,
+the HTTP binding in `content-type`: it is in both, so that a reader of either kind understands the message.
+"""
 
 import re
 from collections.abc import Mapping
@@ -8,6 +12,7 @@ from bridge.contracts import Message
 MESSAGE_ID = "Nats-Msg-Id"
 CONTENT_TYPE = "content-type"
 ATTRIBUTE_PREFIX = "ce-"
+DATA_CONTENT_TYPE = "ce-datacontenttype"
 
 _ENCODED = re.compile(r"[^!#$&-~]")  # space, double quote, percent, and all that is not printable ASCII
 _BLOCK_BYTES = len("NATS/1.0\r\n\r\n")
@@ -22,8 +27,10 @@ def encode_value(value: str) -> str:
 def headers_of(message: Message) -> dict[str, str]:
     """The headers of `message`: its id, its content type, and in binary mode the CloudEvents attributes."""
     headers = {MESSAGE_ID: message.id, CONTENT_TYPE: message.content_type}
-    for name, value in message.attributes.items():
-        headers[ATTRIBUTE_PREFIX + name] = encode_value(value)
+    if message.attributes:
+        headers[DATA_CONTENT_TYPE] = message.content_type
+        for name, value in message.attributes.items():
+            headers[ATTRIBUTE_PREFIX + name] = encode_value(value)
     return headers
 
 
