@@ -31,6 +31,11 @@ FETCH = 1000
 PATIENCE = 30.0
 SECRET = "hunter2"
 """The password of all tests."""
+NASTY_KEYS = [
+    *[b"", b"_", b"_gap", b":", b"a.b.>", b"*", b"\x00\r\n\xff", "ü\n".encode(), b"{key}", b" ", b"%", b'"'],
+    *[b'50%25 "q" \\', b"\xff%a\xc3\xa4", b"line\r\nfeed: x", "größe:\u00a0ü\u2028".encode(), "Euro € 😀".encode()],
+]
+"""What a key may be, and a header, a subject or JSON may stumble over."""
 
 
 class Observed:

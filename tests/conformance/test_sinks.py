@@ -12,9 +12,8 @@ from bridge.errors import NotConnected
 from bridge.settings import Settings, SinkKind
 from bridge.sinks import create
 from tests.conformance.kafka_rig import broker_of
-from tests.conformance.rigs import Observed, Rig, StdoutRig, batches, deliver, ids, messages
+from tests.conformance.rigs import NASTY_KEYS, Observed, Rig, StdoutRig, batches, deliver, ids, messages
 
-NASTY_KEYS = [b"", b"_", b"_gap", b":", b"a.b.>", b"*", b"\x00\r\n\xff", "ü\n".encode(), b"{key}", b" ", b"%", b'"']
 BOUNDED_SECONDS = 8.0
 
 
