@@ -13,7 +13,7 @@ from aiokafka import TopicPartition
 from nats.js.api import ConsumerConfig
 from redis import Redis
 
-from bridge.settings import reference
+from bridge.settings import Settings, reference
 from tests.conformance.kafka_rig import KafkaRig
 from tests.conformance.rigs import JetStreamRig, messages
 from tests.kafka_server import KafkaServer
@@ -42,7 +42,7 @@ class Consumer:
 
     @property
     def output(self) -> str:
-        """All that it has printed, also in anguish."""
+        """All that it has printed, warnings and tracebacks included."""
         return self._file.read_text()
 
     @property
@@ -52,10 +52,10 @@ class Consumer:
 
 
 @asynccontextmanager
-async def consuming(name: str, directory: Path, **environment: str) -> AsyncIterator[Consumer]:
+async def consuming(text: str, directory: Path, **environment: str) -> AsyncIterator[Consumer]:
     """Run an example until the end of the block, where it is killed."""
     script, output = directory / "consumer.py", directory / "output"
-    script.write_text(example(name))
+    script.write_text(text)
     with output.open("wb") as target:
         process = await asyncio.create_subprocess_exec(
             sys.executable, script, env={**os.environ, **environment}, stdout=target, stderr=target
@@ -93,7 +93,7 @@ async def test_the_consumer_example_receives_an_expiration(
         await bridge.ready()
         with Redis(port=redis_server.port) as client:
             client.set("share:7f3a", "", px=20)
-        async with consuming("consumer", tmp_path, NATS_URL=nats_server.url) as consumer:
+        async with consuming(example("consumer"), tmp_path, NATS_URL=nats_server.url) as consumer:
             await wait_until(lambda: "revoke share:7f3a " in consumer.output, lambda: consumer.output, SECONDS)
 
 
@@ -114,12 +114,12 @@ async def test_what_the_consumer_example_did_not_ack_before_it_was_killed_comes_
             return await unacked() == 0
 
         ack = proxy.break_on(TO_SERVER, rb"\APUB \$JS\.ACK\.", Action.HOLD)
-        async with consuming("consumer", tmp_path, NATS_URL=f"nats://127.0.0.1:{proxy.port}") as consumer:
+        async with consuming(example("consumer"), tmp_path, NATS_URL=f"nats://127.0.0.1:{proxy.port}") as consumer:
             await ack.reached()
             await wait_until(lambda: set(consumer.revoked) == wanted, lambda: consumer.output, SECONDS)
         assert await unacked() == len(shares)
 
-        async with consuming("consumer", tmp_path, NATS_URL=rig.server.url) as consumer:
+        async with consuming(example("consumer"), tmp_path, NATS_URL=rig.server.url) as consumer:
             await wait_until(lambda: set(consumer.revoked) == wanted, lambda: consumer.output, SECONDS)
             await wait_until(all_are_acked)
 
@@ -127,7 +127,10 @@ async def test_what_the_consumer_example_did_not_ack_before_it_was_killed_comes_
 async def test_the_kafka_consumer_example_drops_duplicates_and_what_it_did_not_commit_comes_again(
     kafka_server: KafkaServer, tmp_path: Path
 ) -> None:
-    rig = KafkaRig(kafka_server, kafka_topic="redis.expired")
+    rig = KafkaRig(kafka_server)
+    # A topic of its own, because other tests use this Kafka, too.
+    text = example("kafka consumer").replace(f'"{Settings().kafka_topic}"', f'"{rig.topic}"')
+    assert rig.topic in text
     one, other = messages(0, keys=KEYS)
     wanted = [f"revoke {share.key!r} {share.id}" for share in (one, other)]
     async with rig.opened() as sink:
@@ -137,7 +140,7 @@ async def test_the_kafka_consumer_example_drops_duplicates_and_what_it_did_not_c
     async def committed() -> int | None:
         async with rig.admin() as admin:
             offsets = await admin.list_consumer_group_offsets(GROUP)
-        place = TopicPartition("redis.expired", 0)
+        place = TopicPartition(rig.topic, 0)
         return offsets[place].offset if place in offsets else None
 
     async def all_are_committed() -> bool:
@@ -147,11 +150,11 @@ async def test_the_kafka_consumer_example_drops_duplicates_and_what_it_did_not_c
     proxy.port = kafka_server.proxy_port
     async with proxy:
         commit = proxy.break_on(TO_SERVER, is_offset_commit, Action.HOLD)
-        async with consuming("kafka consumer", tmp_path, KAFKA_SERVERS=f"127.0.0.1:{proxy.port}") as consumer:
+        async with consuming(text, tmp_path, KAFKA_SERVERS=f"127.0.0.1:{proxy.port}") as consumer:
             await commit.reached()
             assert consumer.revoked == wanted[:1]
     assert await committed() is None
 
-    async with consuming("kafka consumer", tmp_path, KAFKA_SERVERS=kafka_server.address) as consumer:
+    async with consuming(text, tmp_path, KAFKA_SERVERS=kafka_server.address) as consumer:
         await wait_until(all_are_committed, lambda: consumer.output, SECONDS)
         assert consumer.revoked == wanted
