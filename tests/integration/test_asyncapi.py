@@ -17,7 +17,7 @@ from referencing.jsonschema import DRAFT7
 
 import bridge
 from bridge.cloudevents import MAX_TIME_MS, Encoder
-from bridge.expiration import Expiration, Identity, Via
+from bridge.expiration import Event, Expiration, GapRecord, Identity, Via
 from bridge.settings import Settings
 from bridge.sinks.subjects import SubjectTemplate
 from tests.conformance.kafka_rig import broker_of
@@ -33,6 +33,9 @@ MESSAGES = [(channel, name) for channel, about in DOCUMENT["channels"].items() f
 OPTIONAL = {"subject", "time", "ce-subject", "ce-time", "ce_subject", "ce_time"}
 DEADLINE_MS = 1_795_346_562_164
 ID = Identity("/redis", 0).of_deadline(b"share:7f3a", DEADLINE_MS)
+GAP_ID = Identity("/redis", 0).of_gap("127.0.0.1:6379", b"1-1")
+GAP = GapRecord(GAP_ID, "127.0.0.1:6379", DEADLINE_MS, DEADLINE_MS + 1000, "start", None, 2, 0)
+UNKNOWN_GAP = GapRecord("3" * 32, "/run/redis.sock", 0, DEADLINE_MS, "\0", 7, 0, 1)
 
 
 def resolved(reference: str) -> Any:  # noqa: ANN401 - anything can be referred to
@@ -89,7 +92,9 @@ def as_described(message: Received) -> tuple[str, str | None, Document, Document
     """Its channel in the document, key, headers and payload. A key's bytes are written as so many characters."""
     headers, payload = dict(message.headers), orjson.loads(message.body)
     if message.key is None:
-        assert re.fullmatch(r"expired\.0\.(?!_gap$)[^.*>\s]+", message.channel)
+        if message.channel == "expired.0._gap":
+            return "jetstreamGap", None, headers, payload
+        assert re.fullmatch(r"expired\.0\.[^.*>\s]+", message.channel)
         return "jetstreamExpired", None, headers, payload
     return "kafka", message.key.decode("latin-1"), headers, payload
 
@@ -174,7 +179,7 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[BrokerRig]:
 
 @pytest.mark.parametrize("mode", ["structured", "binary"])
 async def test_what_is_published_is_what_it_says(rig: BrokerRig, mode: Literal["structured", "binary"]) -> None:
-    expirations = [
+    events: list[Event] = [
         Expiration(ID, b"share:7f3a", DEADLINE_MS, DEADLINE_MS + 2, Via.NOTIFICATION),  # the document's example
         Expiration("0" * 32, b"unknown", None, DEADLINE_MS, Via.SWEEP),
         Expiration("1" * 32, b"far", 2**63 - 1, DEADLINE_MS, Via.SWEEP),
@@ -185,13 +190,15 @@ async def test_what_is_published_is_what_it_says(rig: BrokerRig, mode: Literal["
         ),
     ]
     encoder = Encoder("/redis", 0, mode)
-    received = await rig.published([encoder.encode(expiration) for expiration in expirations])
-    assert len(received) == len(expirations)
-    for message in received:
-        name = mode if message.key is None else f"expired{mode.capitalize()}"
-        assert fitting(*as_described(message)) == [name]
-    channel, *example = as_described(received[0])
-    assert tuple(example) == example_of(channel, name)
+    received = await rig.published([encoder.encode(event) for event in [*events, GAP, UNKNOWN_GAP]])
+    described = [as_described(message) for message in received]
+    assert len(described) == len(events) + 2
+    for kind, messages in (("expired", described[:-2]), ("gap", described[-2:])):
+        channel = messages[0][0]
+        name = mode if channel.startswith("jetstream") else f"{kind}{mode.capitalize()}"
+        for message in messages:
+            assert fitting(*message) == [name]
+        assert messages[0] == (channel, *example_of(channel, name))
 
 
 # And not true of anything else
