@@ -1,6 +1,6 @@
 """Real servers, and the bridge itself, as objects that tests start, stop and signal.
 
-What they have in common (ports, directories, signals, the end of the parent) is in `bridge/commands/embedded.py`.
+What they have in common (ports, directories, signals, the end of the parent) is in `bridge/commands/embedded/`.
 """
 
 import asyncio
