@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 
 from bridge import __version__
 from bridge.errors import BridgeError, ConfigurationError
-from bridge.settings import SECRETS, Settings, default, description, load, reference, variable
+from bridge.settings import SECRETS, Settings, SinkKind, default, description, load, reference, variable
 
 _NEVER_FLAGS: Final = frozenset(name for name in SECRETS if not name.endswith("_url"))
 """A URL can do without its password, and mostly does: it is a flag."""
@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     "demo": "tell the whole story with embedded servers, in about 20 seconds",
     "settings": "print the reference table of all settings",
 }
+_DEMO_SINKS: Final = (SinkKind.JETSTREAM.value, SinkKind.KAFKA.value)
 _WITH_SETTINGS: Final = ("run", "check", "status")
 _DEAD: Final = {
     "list": "print the oldest dead letters, without their keys",
@@ -77,7 +78,7 @@ def _dispatch(argv: Sequence[str] | None) -> int:
     if options.command == "demo":
         from bridge.commands.demo import demo  # noqa: PLC0415 - see above
 
-        return demo()
+        return demo(sink=SinkKind(getattr(options, "sink", _DEMO_SINKS[0])))
     settings = load({name: value for name, value in vars(options).items() if name in Settings.model_fields})
     return _with_settings(settings, options)
 
@@ -146,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
             name,
             help=purpose,
             description=purpose[0].upper() + purpose[1:] + ".",
-            usage="%(prog)s [flags]" if configurable else None if name == "dead" else "%(prog)s",
+            usage="%(prog)s [flags]" if configurable or name == "demo" else None if name == "dead" else "%(prog)s",
             epilog=_EPILOGUE if configurable else None,
             allow_abbrev=False,
         )
@@ -154,6 +155,14 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--json", action="store_true", help="print JSON, for programs")
         if configurable:
             _add_flags(command)
+        if name == "demo":
+            command.add_argument(
+                "--sink",
+                action=_Once,
+                choices=_DEMO_SINKS,
+                default=argparse.SUPPRESS,
+                help=f"where expirations go (default: {_DEMO_SINKS[0]}); kafka needs java and a Kafka at hand",
+            )
         if name == "dead":
             _add_actions(command)
     return parser

@@ -75,7 +75,9 @@ def flag(name: str) -> str:
         (["check", "--json"], ("check", {"as_json": True})),
         (["status"], ("status", {"as_json": False})),
         (["status", "--json"], ("status", {"as_json": True})),
-        (["demo"], ("demo", {})),
+        (["demo"], ("demo", {"sink": SinkKind.JETSTREAM})),
+        (["demo", "--sink", "jetstream"], ("demo", {"sink": SinkKind.JETSTREAM})),
+        (["demo", "--sink=kafka"], ("demo", {"sink": SinkKind.KAFKA})),
         (["dead", "list"], ("list_letters", {"limit": 50, "show_keys": False, "as_json": False})),
         (
             ["dead", "list", "--limit=3", "--show-keys", "--json"],
@@ -152,6 +154,13 @@ def test_commands_without_settings_do_not_read_them(
     assert commands.answer == 0
 
 
+def test_the_demo_is_told_its_sink_by_the_flag_alone(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRIDGE_SINK", "kafka")
+    Path(".env").write_text("BRIDGE_SINK=kafka\n")
+    assert main(["demo"]) == 0
+    assert commands.calls == [("demo", {"sink": SinkKind.JETSTREAM})]
+
+
 # Flags and help
 
 
@@ -217,7 +226,11 @@ def test_a_secrets_file_is_a_flag(commands: Commands, tmp_path: Path) -> None:
         ["dead", "retry", "--redis-password", S3CRET, "a"],
         ["dead", "drop"],
         ["dead", "drop", "--all"],
-        ["demo", "--sink", "kafka"],
+        ["demo", "--sink"],
+        ["demo", "--sink", "stdout"],
+        ["demo", "--sink", S3CRET],
+        ["demo", "--sink", "kafka", "--sink", "jetstream"],
+        ["demo", "--nats-url", S3CRET],
         ["settings", S3CRET],
     ],
 )

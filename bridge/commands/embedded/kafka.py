@@ -10,7 +10,7 @@ import re
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 from bridge.commands.embedded.process import Process
@@ -47,25 +47,31 @@ class EmbeddedKafka(Server):
 
     @classmethod
     def program(cls) -> Path:
-        """The JVM. Raises Unavailable: there is none, or no Kafka for it to run."""
+        """The JVM. Raises Unavailable: there is none, or no Kafka for it to run; it says all that is missing."""
         java = shutil.which("java")
+        missing = []
         if java is None or java_version(java) < OLDEST_JAVA:
-            found = "there is none on the PATH" if java is None else f"{java} is older"
-            raise Unavailable(f"Kafka needs Java {OLDEST_JAVA} or newer, and {found}: install one (a JRE will do)")
-        cls.jar()
-        return Path(java)
+            found = "there is none on the PATH" if java is None else f"{java} is older, or no JVM"
+            missing.append(f"Kafka needs Java {OLDEST_JAVA} or newer, and {found}: install one (a JRE will do)")
+        try:
+            cls.jar()
+        except Unavailable as error:
+            missing.append(str(error))
+        if java is None or missing:
+            raise Unavailable("; ".join(missing))
+        return Path(java).absolute()
 
     @classmethod
     def jar(cls) -> Path:
         """The jar that is named after Kafka's version; the others lie beside it. Raises Unavailable."""
         home = os.environ.get("KAFKA_HOME")
         for jar in sorted((Path(home) / "libs" if home else OF_THE_CHECKOUT).glob(MAIN_JAR)):
-            return jar.resolve()
+            return jar.absolute()
         if home:
-            raise Unavailable(f"no Kafka is in KAFKA_HOME ({home}): it must name an unpacked Apache Kafka, with libs/")
+            raise Unavailable(f"KAFKA_HOME ({home}) must be the directory of an unpacked Apache Kafka, with its libs/")
         raise Unavailable(
-            "Apache Kafka is not at hand: set KAFKA_HOME to an unpacked one (https://kafka.apache.org/downloads);"
-            " or install mvn (Maven) and, in a source checkout, run `rm -f .venv/.installed-dev; make setup`"
+            "Apache Kafka is not at hand: set KAFKA_HOME to the directory of an unpacked one, or install mvn (Maven)"
+            " and run `rm -f .venv/.installed-dev && make setup` in a source checkout"
         )
 
     @property
@@ -102,7 +108,7 @@ class EmbeddedKafka(Server):
         own = f"-Djava.io.tmpdir={self.directory}"  # libraries are unpacked there
         return [str(self.program()), *JVM, own, "-cp", f"{self.jar().parent}/*", *arguments]
 
-    def starting(self) -> Iterator[None]:
+    def starting(self) -> Generator[None, None, None]:
         """See `Server`. The storage has to be prepared once, which Kafka does not do by itself."""
         properties = {**self.properties(), **self.config}
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
@@ -118,7 +124,7 @@ class EmbeddedKafka(Server):
     def _properties(self) -> Path:
         return self.directory / "server.properties"
 
-    def _format(self) -> Iterator[None]:
+    def _format(self) -> Generator[None, None, None]:
         tool = ["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self._properties)]
         formatting = _Job("kafka-format", self.java(*tool, *self.storage_options()))
         try:
@@ -146,7 +152,10 @@ class _Job(Process):
 @functools.cache
 def java_version(java: str) -> int:
     """The major version of a JVM; 0 if it does not say."""
-    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    try:
+        said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    except OSError:
+        return 0
     found = re.search(r'version "(\d+)', said)
     return int(found[1]) if found else 0
 

@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from bridge.commands.embedded.process import Process
@@ -75,13 +75,14 @@ class Server(Process):
 
     def start(self) -> None:
         """Start it; return when it answers, else raise StartFailed."""
-        for _ in self.starting():
-            time.sleep(POLL_SECONDS)
+        with contextlib.closing(self.starting()) as steps:
+            for _ in steps:
+                time.sleep(POLL_SECONDS)
 
-    def starting(self) -> Iterator[None]:
+    def starting(self) -> Generator[None, None, None]:
         """Start it, one step at a time: yields while it does not answer yet, and ends when it does.
 
-        The caller waits a little after each step, and closes the server if it gives up. Raises StartFailed.
+        The caller waits a little after each step; one that gives up closes this, and the server. Raises StartFailed.
         """
         super().start()
         deadline = time.monotonic() + self.start_seconds

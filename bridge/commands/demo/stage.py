@@ -1,4 +1,4 @@
-"""The demo's stage: a Valkey, a NATS server and the real bridge, as processes of its own.
+"""The demo's stage: a Valkey, a broker and the real bridge, as processes of its own.
 
 Guarantees: everything lies in temporary directories and listens on free loopback ports; leaving the `with` block, in
 whichever way, leaves no process and no file behind. On Linux the processes end with this one even if it is killed.
@@ -9,25 +9,22 @@ import os
 import re
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from http import HTTPStatus
 from typing import Self
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 from pydantic import SecretStr
 
-from bridge.commands.embedded import EmbeddedNats, EmbeddedValkey, Process, free_port
-from bridge.errors import BridgeError
+from bridge.commands.demo.broker import Broker
+from bridge.commands.demo.errors import DemoError
+from bridge.commands.embedded import EmbeddedValkey, Process, free_port
 from bridge.settings import Settings
 
 PATIENCE = 30.0
 """Seconds to wait for what takes a few at most: a machine may be slow."""
 POLL = 0.02
 HTTP_SECONDS = 2.0
-
-
-class DemoError(BridgeError):
-    """The demo cannot go on; the message may have several lines."""
 
 
 class BridgeProcess(Process):
@@ -48,33 +45,44 @@ class BridgeProcess(Process):
 
 
 class Stage:
-    """All processes. Enter it to start them."""
+    """All processes: `start()` them inside the `with` block."""
 
-    def __init__(self) -> None:
+    def __init__(self, broker: Broker) -> None:
         self.valkey = EmbeddedValkey()
-        self.nats = EmbeddedNats()
+        self.broker = broker
         self.http_port = free_port()
-        self.settings = Settings(redis_url=SecretStr(f"{self.valkey.url}/0"), nats_url=SecretStr(self.nats.url))
-        """How to reach the servers: the bridge's own settings."""
+        self.settings = Settings(redis_url=SecretStr(f"{self.valkey.url}/0"))
+        """How to reach Redis: the bridge's own settings."""
         self.bridge = BridgeProcess(
             {
                 "BRIDGE_REDIS_URL": f"{self.valkey.url}/0",
-                "BRIDGE_NATS_URL": self.nats.url,
                 "BRIDGE_HTTP_PORT": str(self.http_port),
                 "BRIDGE_LOG_FORMAT": "json",
+                **broker.settings(),
             }
         )
         self._open = ExitStack()
 
+    def require(self) -> None:
+        """Raises Unavailable: a server's program is not installed."""
+        for server in (self.valkey, self.broker.server):
+            server.program()
+
     def __enter__(self) -> Self:
-        with ExitStack() as starting:
-            for process in (self.valkey, self.nats, self.bridge):
-                starting.enter_context(process)
-            self._open = starting.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
+
+    async def start(self) -> None:
+        """Start all; return when the bridge is ready. Raises StartFailed or DemoError."""
+        for server in (self.valkey, self.broker.server):
+            self._open.callback(server.close)
+            with closing(server.starting()) as steps:
+                for _ in steps:
+                    await asyncio.sleep(POLL)
+        self._open.enter_context(self.bridge)
+        await self.ready()
 
     async def until(self, condition: Callable[[], Awaitable[object]], what: str) -> None:
         """Return when `condition` is true. Raises DemoError: it did not become true, or the bridge ended."""

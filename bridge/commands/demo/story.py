@@ -12,8 +12,8 @@ from time import monotonic
 from rich.text import Text
 
 from bridge import __version__
-from bridge.commands.demo_arrivals import Arrival, Arrivals, Books
-from bridge.commands.demo_stage import PATIENCE, Stage
+from bridge.commands.demo.arrivals import Arrival, Arrivals, Books
+from bridge.commands.demo.stage import PATIENCE, Stage
 from bridge.commands.screen import Screen
 from bridge.redis.inspection import Inspector
 from bridge.redis.ledger import LEASE_MS
@@ -60,7 +60,10 @@ class Story:
 
     def __init__(self, stage: Stage, screen: Screen) -> None:
         self._stage = stage
+        self._broker = stage.broker
         self._screen = screen
+        self._shown: set[str] = set()
+        """The ids of the messages that were shown."""
         self._redis = Inspector(stage.settings)
 
     async def tell(self) -> bool:
@@ -68,7 +71,7 @@ class Story:
         started = monotonic()
         try:
             await self._open()
-            async with Arrivals(self._stage.settings, self._show) as arrivals:
+            async with self._broker.arrivals(self._show) as arrivals:
                 await self._all_is_well(arrivals)
                 await self._the_bridge_is_killed(arrivals)
                 await self._the_broker_freezes(arrivals)
@@ -80,17 +83,17 @@ class Story:
     # The acts.
 
     async def _open(self) -> None:
-        stage, say = self._stage, self._screen.say
-        say(f"expiry-bridge {__version__}: the demo, which takes about 15 seconds", style="bold")
+        stage, broker, say = self._stage, self._broker, self._screen.say
+        say(f"expiry-bridge {__version__}: the demo, which takes about {broker.seconds} seconds", style="bold")
         say("Redis tells its subscribers once that a key has expired: who is not there never learns of it.")
         say("The bridge makes a durable message of it. Here the bridge is killed, and its broker frozen.")
         say("Will any message be missing?")
         say()
-        with self._screen.waiting("Starting Valkey, NATS and the bridge"):
-            await stage.ready()
+        with self._screen.waiting(f"Starting Valkey, {broker.name} and the bridge"):
+            await stage.start()
         server = await self._redis.server()
         valkey = f"Valkey {server.version if server else ''} on port {stage.valkey.port}"
-        say(f"Ready: {valkey}, NATS with JetStream on port {stage.nats.port}, and the bridge.")
+        say(f"Ready: {valkey}, {broker.kind} on port {broker.server.port}, and the bridge.")
         say("They are the demo's own, in temporary directories; nothing of yours is touched.")
 
     async def _all_is_well(self, arrivals: Arrivals) -> None:
@@ -99,7 +102,7 @@ class Story:
         self._note(f"{len(UNDISTURBED)} keys are set, as by any service: SET {key} value PX {ttl_ms}, and so on.")
         await set_expiring(self._redis, UNDISTURBED)
         books = await self._watch(arrivals, UNDISTURBED, "Keys expire")
-        self._result(books, "Lag: from the key's deadline until the stream had stored its message.")
+        self._result(books, f"Lag: from the key's deadline until the {self._broker.store} had stored its message.")
         if books.arrivals:
             self._in_full(books.arrivals[0])
 
@@ -130,14 +133,15 @@ class Story:
         )
 
     async def _the_broker_freezes(self, arrivals: Arrivals) -> None:
-        stage, keys, count = self._stage, WHILE_FROZEN, len(WHILE_FROZEN)
+        stage, broker, keys, count = self._stage, self._broker, WHILE_FROZEN, len(WHILE_FROZEN)
         await stage.ready()
         self._head("3. The broker freezes while keys expire")
         expired = await self._set(keys)
-        stage.nats.pause()
+        broker.server.pause()
         frozen = monotonic()
         self._note(
-            f"{count} keys are set. Then NATS is frozen (SIGSTOP): its connections stay open, and nothing answers."
+            f"{count} keys are set. Then {broker.name} is frozen (SIGSTOP):"
+            " its connections stay open, and nothing answers."
         )
         with self._screen.waiting("Keys expire, and the broker takes nothing"):
             await stage.until(lambda: self._expired(expired + count), "the keys do not expire")
@@ -147,16 +151,20 @@ class Story:
         with self._screen.waiting("The bridge has yet to notice"):
             await stage.until(self._unready, "the bridge does not notice that the broker is frozen")
         noticed = _seconds(monotonic() - frozen)
-        self._note(f"{noticed} after the freeze the bridge has noticed: /readyz answers 503. NATS may go on.")
-        stage.nats.resume()
+        self._note(f"{noticed} after the freeze the bridge has noticed: /readyz answers 503. {broker.name} may go on.")
+        broker.server.resume()
         resumed = monotonic()
-        books = await self._watch(arrivals, keys, "The bridge connects again")
+        await self._watch(arrivals, keys, "The bridge connects again")
         delay = _seconds(monotonic() - resumed)
         await stage.until(lambda: self._waiting(0), "the outbox does not get empty")
+        await arrivals.complete()  # copies come last
+        books = arrivals.books(keys)
+        copies = [f"Copies in the {broker.store}: {books.duplicates}, each under the id of the first."]
         self._result(
             books,
-            f"{delay} after NATS went on. The outbox is empty: what leaves it was acked.",
-            f"{await stage.retried()} were sent again, under their ids, by which the stream drops copies.",
+            f"{delay} after {broker.name} went on. The outbox is empty: what leaves it was acked.",
+            f"{await stage.retried()} were sent again, under their ids, by which {broker.copies} drops copies.",
+            *(copies if books.duplicates else ()),
         )
 
     def _conclude(self, arrivals: Arrivals, seconds: float) -> bool:
@@ -173,9 +181,9 @@ class Story:
         total = arrivals.books(acts["in all"])
         good = not total.missing and not total.surplus
         if good:
-            text = f"Nothing got lost: {len(total.keys)} keys expired, and {total.delivered} are in the stream."
-            self._screen.say(f"{text} Took {seconds:.0f} s.", style="bold green")
-            self._screen.say("Next: `expiry-bridge check` says what your own Redis and NATS need for that.")
+            text = f"{len(total.keys)} keys expired, and {total.delivered} are in the {self._broker.store}."
+            self._screen.say(f"Nothing got lost: {text} Took {seconds:.0f} s.", style="bold green")
+            self._screen.say("Next: `expiry-bridge check` says what your own servers need for that.")
         else:
             missing = ", ".join(total.missing) or "nothing"
             self._screen.say(f"Missing: {missing}. Messages too many: {total.surplus}.", style="bold red")
@@ -226,7 +234,9 @@ class Story:
     def _show(self, arrival: Arrival) -> None:
         via = Text(f"{arrival.via:{VIA_WIDTH}}", "yellow" if arrival.via == "sweep" else "green")
         lag = "?" if arrival.lag is None else _seconds(arrival.lag)
-        self._screen.say(Text.assemble(f"{arrival.key:{KEY_WIDTH}}   ", via, f"   {lag:>8}"), indent=5)
+        again = "   once more, under the same id" if arrival.id in self._shown else ""
+        self._shown.add(arrival.id)
+        self._screen.say(Text.assemble(f"{arrival.key:{KEY_WIDTH}}   ", via, f"   {lag:>8}{again}"), indent=5)
 
     def _result(self, books: Books, first: str, *others: str) -> None:
         mark, style = ("✗", "bold red") if books.missing else ("✓", "bold green")
@@ -236,7 +246,7 @@ class Story:
             self._note(f"  {line}")
 
     def _in_full(self, arrival: Arrival) -> None:
-        self._note(f"The first in full, on subject {arrival.subject}, Nats-Msg-Id {arrival.id}:")
+        self._note(f"The first in full, {arrival.place}, {self._broker.id_header} {arrival.id}:")
         # To be wrapped between its fields, not within one.
         body = json.dumps(json.loads(arrival.body), separators=(", ", f":{NO_BREAK}"))
         for line in textwrap.wrap(body, BODY_WIDTH, subsequent_indent=" ", break_on_hyphens=False):

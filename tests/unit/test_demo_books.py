@@ -1,0 +1,81 @@
+"""The demo's books: what has arrived, what is missing, what is a copy, and whether the story ends well."""
+
+from collections.abc import Collection
+
+import pytest
+
+from bridge.commands.demo.arrivals import Arrival, Arrivals, Books
+from bridge.commands.demo.broker import Broker
+from bridge.commands.demo.errors import DemoError
+from bridge.commands.demo.jetstream import JetStreamBroker
+from bridge.commands.demo.kafka import KafkaBroker
+from bridge.commands.demo.stage import Stage
+from bridge.commands.demo.story import UNDISTURBED, WHILE_FROZEN, WHILE_KILLED, Story
+from bridge.commands.screen import Screen
+
+
+def arrival(key: str, message_id: str, lag: float = 0.5) -> Arrival:
+    return Arrival(message_id, "somewhere", key, "notification", lag, "{}")
+
+
+def test_the_books_tell_copies_from_messages_too_many() -> None:
+    books = Books({"a", "b", "c"}, [arrival("a", "1"), arrival("a", "1", 9.0), arrival("b", "2"), arrival("b", "3")])
+
+    assert books.missing == ["c"]
+    assert (books.delivered, books.duplicates, books.surplus) == (2, 1, 1)
+    assert books.lags == (0.5, 0.5)
+
+
+class Told(Arrivals):
+    """Has read what it is told of one of the keys, and one message of each other."""
+
+    def __init__(self, *ids: str) -> None:
+        """Of the messages for the first of the keys."""
+        super().__init__(lambda _: None)
+        self.ids = ids
+
+    async def open(self) -> None:
+        """See `Arrivals`."""
+
+    async def stored(self) -> int:
+        """See `Arrivals`."""
+        return 1
+
+    def books(self, keys: Collection[str]) -> Books:
+        """See `Arrivals`."""
+        first, *others = sorted(keys)
+        return Books(keys, [arrival(key, key) for key in others] + [arrival(first, each) for each in self.ids])
+
+
+def conclude(broker: Broker, arrivals: Arrivals) -> bool:
+    """Whether the story ends well."""
+    return Story(Stage(broker), Screen())._conclude(arrivals, 12.0)
+
+
+def test_what_is_missing_is_named_and_the_story_does_not_end_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not conclude(JetStreamBroker(), Told())
+    first = min(UNDISTURBED | WHILE_FROZEN | WHILE_KILLED)
+    assert f"Missing: {first}. Messages too many: 0." in capsys.readouterr().out
+
+
+def test_a_second_message_under_another_id_is_too_many(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not conclude(JetStreamBroker(), Told("one", "another"))
+    assert "Missing: nothing. Messages too many: 1." in capsys.readouterr().out
+
+
+def test_copies_are_counted_and_are_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert conclude(KafkaBroker(), Told("one", "one", "one"))
+    text = capsys.readouterr().out
+    [row] = [line.split() for line in text.splitlines() if line.strip().startswith("in all ")]
+    assert row[2:6] == ["22", "22", "0", "2"]
+    assert "Nothing got lost: 22 keys expired, and 22 are in the topic." in text
+
+
+async def test_a_consumer_that_fails_ends_the_wait_for_messages() -> None:
+    arrivals = Told()
+    arrivals.failed(ValueError("no JSON"))
+
+    with pytest.raises(DemoError, match="cannot be read: ValueError"):
+        await arrivals.of(UNDISTURBED, 60.0)
+    with pytest.raises(DemoError, match="cannot be read: ValueError"):
+        await arrivals.complete()
