@@ -118,6 +118,15 @@ class Inspector:
             reply = await self.client.pubsub_numsub(channel)
         return int(reply[0][1])
 
+    async def expired_keys(self) -> int:
+        """How many keys of users the server has expired. A canary that is out makes it one less for the moment."""
+        pipeline = self.client.pipeline(transaction=True)
+        pipeline.info("stats")
+        pipeline.hget(self.names.lease, "canaries")
+        async with conversation(self.endpoint):
+            stats, canaries = await pipeline.execute()
+        return int(stats["expired_keys"]) - int(canaries or 0)
+
     async def state(self) -> State:
         """The bridge's own keys. Uses only commands that the bridge itself needs."""
         names = self.names

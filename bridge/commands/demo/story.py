@@ -193,22 +193,18 @@ class Story:
 
     async def _set(self, keys: Mapping[str, int]) -> int:
         """Set the keys; return when the ledger knows them, with the number of keys that had expired before."""
-        before = await self._expired_keys()
+        before = await self._redis.expired_keys()
         await set_expiring(self._redis, keys)
 
         async def recorded() -> bool:  # on a slow machine the first may have expired by now
-            gone = await self._expired_keys() - before
+            gone = await self._redis.expired_keys() - before
             return (await self._redis.state()).ledger_size + gone >= len(keys)
 
         await self._stage.until(recorded, "the keys do not get into the ledger")
         return before
 
-    async def _expired_keys(self) -> int:
-        stats = await self._redis.info("stats")
-        return int(str(stats["expired_keys"])) if stats else 0
-
     async def _expired(self, total: int) -> bool:
-        return await self._expired_keys() >= total
+        return await self._redis.expired_keys() >= total
 
     async def _waiting(self, count: int) -> bool:
         return (await self._redis.state()).outbox_expirations == count
