@@ -4,15 +4,17 @@ Small by default. The environment makes it larger: CHAOS_KEYS (a factor), CHAOS_
 CHAOS_OTHERS (keys that only fill the database). CHAOS_SEED repeats the moments of a run that failed, which tells it.
 """
 
+import asyncio
 import os
 import random
 from collections.abc import Sequence
 
 import pytest
 
+from tests.deployment import DURABLE, PATIENCE, Deployment, KafkaDeployment, Scene, keys, now_ms, on_both_kinds
 from tests.integration.test_journey import LEDGER
-from tests.integration.test_kill_points import DURABLE, PATIENCE, Deployment, keys, now_ms, on_both_kinds
-from tests.servers import RedisServer, wait_until
+from tests.kafka_server import KafkaServer
+from tests.servers import POLL_SECONDS, RedisServer, wait_until
 
 FACTOR = float(os.environ.get("CHAOS_KEYS", "1"))
 KILLS = int(os.environ.get("CHAOS_KILLS", "5"))
@@ -28,7 +30,7 @@ FIRST_MS, GROUP_MS = 2000, 10
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300 + OUTAGE_MS / 1000 + 30 * KILLS)]
 
 
-async def set_over(deployment: Deployment, count: int, span_ms: int) -> list[int]:
+async def set_over(deployment: Scene, count: int, span_ms: int) -> list[int]:
     """Set that many keys, whose deadlines are spread over that time; returns the deadlines when all are recorded."""
     groups = max(int(count / GROUP), 1)
     names = keys(count)
@@ -66,6 +68,27 @@ async def killed_often(kind: type[RedisServer]) -> None:
             if number < KILLS - 1:  # the last one has to wait for the end of the lease itself
                 await deployment.expire_lease()
             bridge = await deployment.start_bridge(direct=True)
+        await deployment.delivered(2 * PATIENCE)
+        await bridge.ready(PATIENCE)
+
+
+async def test_on_kafka_none_of_1500_keys_is_lost_when_the_bridge_is_killed_five_times_and_the_broker_twice(
+    kafka_server: KafkaServer, redis_kind: type[RedisServer]
+) -> None:
+    chance = random.Random(SEED)
+    async with KafkaDeployment.of(redis_kind, kafka_server, redis=DURABLE) as deployment:
+        bridge = await deployment.ready_bridge(direct=True)
+        deadlines = await set_over(deployment, int(1500 * FACTOR), 3000 * KILLS)
+        for number in range(KILLS):
+            await passed(deadlines, (number + chance.random()) / KILLS)
+            if number in {1, 3}:
+                kafka_server.kill()
+            bridge.kill()
+            await deployment.expire_lease()
+            bridge = await deployment.start_bridge(direct=True)
+            if not kafka_server.running:
+                for _ in kafka_server.starting():  # in this thread: a process dies with the one that started it
+                    await asyncio.sleep(POLL_SECONDS)
         await deployment.delivered(2 * PATIENCE)
         await bridge.ready(PATIENCE)
 

@@ -81,6 +81,11 @@ class KafkaRig(BrokerRig):
         async with self.admin() as admin:
             await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, self.topic, _dotted(configs))])
 
+    async def exists(self) -> bool:
+        """Whether the topic does."""
+        async with self.admin() as admin:
+            return self.topic in await admin.list_topics()
+
     async def described(self) -> tuple[int, dict[str, str]]:
         """How many partitions the topic has, and those of its configurations that are its own."""
         async with self.admin() as admin:

@@ -15,19 +15,10 @@ import pytest
 from nats.js.api import StreamConfig
 
 from bridge.delivery import IN_FLIGHT
+from tests.deployment import KEYS, PATIENCE, PREFIX, STREAM, Deployment, events, keys, on_both_kinds
 from tests.integration.test_gaps import unready
 from tests.integration.test_journey import DEAD, LEDGER, OUTBOX
-from tests.integration.test_kill_points import (
-    ACK,
-    KEYS,
-    PATIENCE,
-    PREFIX,
-    STREAM,
-    Deployment,
-    events,
-    keys,
-    on_both_kinds,
-)
+from tests.integration.test_kill_points import ACK
 from tests.proxy import TO_CLIENT, Action
 from tests.servers import Bridge, RedisServer, wait_until
 

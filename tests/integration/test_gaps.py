@@ -16,8 +16,9 @@ from http import HTTPStatus
 import pytest
 from redis.asyncio import Redis
 
+from tests.deployment import DURABLE, KEYS, KINDS, PATIENCE, Deployment, events, keys
 from tests.integration.test_journey import LEASE, LEDGER, OUTBOX
-from tests.integration.test_kill_points import DURABLE, KEYS, KINDS, PATIENCE, Deployment, events, keys, script
+from tests.integration.test_kill_points import script
 from tests.proxy import TO_CLIENT, TO_SERVER, Action, Connection, is_subscriber
 from tests.servers import Bridge, RedisServer, wait_until
 

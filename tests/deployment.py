@@ -1,0 +1,399 @@
+"""Deployments for tests: a Redis behind a proxy, bridges as processes, a broker; and the books of what must arrive.
+
+`Scene` keeps the books; `Deployment` is one with NATS, `KafkaDeployment` one with Kafka.
+"""
+
+import asyncio
+import json
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Self
+
+import nats
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
+from redis.asyncio import Redis
+
+from tests.conformance.kafka_rig import KafkaRig
+from tests.integration.test_journey import LEASE, LEDGER, OUTBOX, id_of_deadline
+from tests.kafka_server import KafkaServer
+from tests.proxy import Protocol, Proxy
+from tests.servers import Bridge, NatsServer, RedisServer, ValkeyServer, require, wait_until
+
+KINDS: tuple[type[RedisServer], ...] = (RedisServer, ValkeyServer)
+STREAM = "EXPIRY"
+PREFIX = "share:"
+KEYS = 20
+DURABLE = {"appendonly": "yes", "appendfsync": "always", "notify-keyspace-events": "Egxe"}
+"""What Redis has answered, it still knows after a SIGKILL; and what somebody configured for good."""
+
+PATIENCE = 60.0
+"""Seconds until a test gives up; no measure of anything."""
+SOON_MS = 300
+"""How long keys live."""
+
+_SET = """
+local time = redis.call('TIME')
+local deadline = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[1])
+for i = 3, #ARGV do
+  redis.call('SET', ARGV[i], 'some value', 'PXAT', deadline)
+  if ARGV[2] == '1' then redis.call('ZADD', KEYS[1], deadline, ARGV[i]) end
+end
+return deadline
+"""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One message of the stream."""
+
+    id: str
+    key: str
+    deadline_ms: int | None
+    via: str
+    place: str
+    """Its subject, or its topic."""
+    stored_ms: float
+    """When the broker stored it."""
+
+    @classmethod
+    def of(cls, message: Msg) -> "Stored | None":
+        """None for what is no expiration."""
+        event, headers = json.loads(message.data), message.headers or {}
+        if event["type"] != "redis.key.expired":
+            return None
+        assert headers["Nats-Msg-Id"] == event["id"]
+        return cls._of(event, message.subject, message.metadata.timestamp.timestamp() * 1000)
+
+    @classmethod
+    def of_record(cls, record: Any) -> "Stored | None":  # noqa: ANN401 - the library has no types
+        """None for what is no expiration."""
+        event = json.loads(record.value)
+        if event["type"] != "redis.key.expired":
+            return None
+        assert dict(record.headers)["ce_id"].decode() == event["id"]
+        return cls._of(event, record.topic, record.timestamp)
+
+    @classmethod
+    def _of(cls, event: dict[str, Any], place: str, stored_ms: float) -> "Stored":
+        data = event["data"]
+        return cls(event["id"], data["key"], data["deadline_ms"], data["via"], place, stored_ms)
+
+
+class Scene(ABC):
+    """A Redis, a proxy before it, and bridges: what was set to expire, and what was stored of it."""
+
+    may_copy = False
+    """Whether the broker may store an event twice, under the same id."""
+
+    def __init__(self, stack: AsyncExitStack, redis_server: RedisServer, settings: Mapping[str, str] | None) -> None:
+        """`settings` are BRIDGE_* variables of every bridge, besides the addresses."""
+        self.redis_server = redis_server
+        self.redis_link: Proxy
+        self.redis: Redis
+        """A client past the proxy."""
+        self.settings = settings or {}
+        self.bridges: list[Bridge] = []
+        self.expected: dict[str, tuple[str, int]] = {}
+        """Every expiration that has to be stored: id → key, deadline."""
+        self.excused: dict[str, tuple[str, int]] = {}
+        """Those that need not be stored, and may."""
+        self._current: dict[str, str] = {}
+        """The id of each key's last deadline."""
+        self._stack = stack
+
+    async def _open(self) -> None:
+        self.redis_link = await self._stack.enter_async_context(Proxy(self.redis_server.port, Protocol.RESP))
+        client = Redis(port=self.redis_server.port, decode_responses=True)
+        self.redis = await self._stack.enter_async_context(client)
+
+    def _end(self) -> None:
+        for bridge in self.bridges:
+            assert PREFIX not in bridge.log(1_000_000), "log lines at INFO and above hold no user keys"
+
+    @abstractmethod
+    def _to_broker(self, *, direct: bool) -> dict[str, str]:
+        """The BRIDGE_* variables for the broker."""
+
+    @abstractmethod
+    async def stored(self) -> list[Stored] | None:
+        """What the broker holds of expirations, in its order; None if it holds surely less than is expected."""
+
+    async def start_bridge(self, *, direct: bool = False) -> Bridge:
+        """Start a bridge, `direct` past the proxies, and do not wait for it."""
+        port = self.redis_server.port if direct else self.redis_link.port
+        addresses = {"BRIDGE_REDIS_URL": f"redis://127.0.0.1:{port}/0", **self._to_broker(direct=direct)}
+        bridge = Bridge({**addresses, **self.settings})
+        self.bridges.append(await self._stack.enter_async_context(bridge))
+        return bridge
+
+    async def ready_bridge(self, *, direct: bool = False) -> Bridge:
+        """Start a bridge and wait until it is ready."""
+        bridge = await self.start_bridge(direct=direct)
+        await bridge.ready(PATIENCE)
+        return bridge
+
+    # What the user's services do.
+
+    async def set(self, keys: Iterable[str], ttl_ms: int = SOON_MS, *, known: bool = True) -> list[str]:
+        """Set keys that expire at one moment; returns them. Each expiration has to be stored, from now on.
+
+        A key that is set anew before it expired has only the new deadline. The ledger knows the deadlines at once, as
+        if they were recorded already: on a busy machine a bridge might be too late for that, and could not know them.
+        Whether it records by itself is tried without `known`.
+        """
+        keys, now = list(keys), now_ms()
+        deadline = int(await self.redis.eval(_SET, 1, LEDGER, str(ttl_ms), str(int(known)), *keys))
+        for key in keys:
+            before = self._current.get(key, "")
+            if self.expected.get(before, (key, 0))[1] > now:
+                del self.expected[before]
+            self._current[key] = id_ = id_of_deadline(key.encode(), deadline)
+            self.expected[id_] = key, deadline
+        return keys
+
+    def unexpect(self, keys: Iterable[str]) -> dict[str, tuple[str, int]]:
+        """Expect nothing of these keys any more. Returns what was expected of them."""
+        removed, gone = {}, set(keys)
+        for id_, (key, deadline) in list(self.expected.items()):
+            if key in gone:
+                removed[id_] = key, deadline
+                del self.expected[id_]
+        return removed
+
+    def excuse(self, keys: Iterable[str]) -> None:
+        """What is expected of these keys need not be stored, but may, once."""
+        self.excused |= self.unexpect(keys)
+
+    async def recorded(self) -> None:
+        """Return when the ledger holds the deadlines of all keys that are not past yet. Some must be left."""
+
+        async def is_recorded() -> bool:
+            now = now_ms()
+            ahead = {key: deadline for key, deadline in self.expected.values() if deadline > now}
+            assert ahead, "all keys expired before they were recorded: is the machine so slow?"
+            return await self.redis.zmscore(LEDGER, list(ahead)) == [*ahead.values()]
+
+        await wait_until(is_recorded, "the ledger", PATIENCE)
+
+    async def past(self, keys: Iterable[str]) -> None:
+        """Return when the deadlines of these keys are past."""
+        last = max((deadline for key, deadline in self.expected.values() if key in keys), default=0)
+        await wait_until(lambda: now_ms() > last, "the last deadline", PATIENCE)
+
+    async def expire_lease(self) -> None:
+        """Let the next bridge begin at once. The lease of one that was killed would run out by itself in 5 s.
+
+        It is still the dead one's fence that the next one has to outdo: only the waiting is spared.
+        """
+        await self.redis.hset(LEASE, "until", "0")
+
+    async def claimed(self, count: int) -> None:
+        """Return when so many expirations wait in the outbox."""
+
+        async def are_claimed() -> bool:
+            return await self.redis.hget(LEASE, "depth") == str(count)
+
+        await wait_until(are_claimed, f"{count} claims", PATIENCE)
+
+    # What the consumers see.
+
+    async def delivered(self, timeout: float = PATIENCE) -> list[Stored]:
+        """Return what is stored, when that is every expected expiration, and the outbox is empty.
+
+        Nothing else is, none is stored twice unless the broker may, and those of one key are in their order.
+        """
+        stored: list[Stored] = []
+
+        async def is_all_there() -> bool:
+            nonlocal stored
+            if await self.redis.xlen(OUTBOX):
+                return False
+            found = await self.stored()
+            stored = stored if found is None else found
+            return self.expected.keys() <= {message.id for message in stored}
+
+        try:
+            await wait_until(is_all_there, "delivery", timeout)
+        except TimeoutError as error:
+            logs = "\n".join(bridge.log() for bridge in self.bridges)
+            error.add_note(f"{self._difference(stored)}\n{logs}")
+            raise
+        times = Counter(message.id for message in stored)
+        assert times.keys() <= self.expected.keys() | self.excused.keys(), self._difference(stored)
+        assert self.may_copy or set(times.values()) <= {1}, self._difference(stored)
+        deadlines: dict[str, dict[int, None]] = {}
+        for message in stored:  # a copy does not change the order in which a consumer sees what it has not seen
+            deadlines.setdefault(message.key, {}).setdefault(message.deadline_ms or 0)
+        for key, order in deadlines.items():
+            assert all(earlier < later for earlier, later in pairwise(order)), f"order of {key}: {order}"
+        return stored
+
+    def _difference(self, stored: Sequence[Stored]) -> str:
+        times = Counter(message.id for message in stored)
+        lost = [what for id_, what in self.expected.items() if id_ not in times]
+        strange = [message for message in stored if message.id not in self.expected | self.excused]
+        twice = [message for message in stored if times[message.id] > 1]
+        return f"of {len(self.expected)} expirations\nlost: {lost}\nnot expected: {strange}\nstored twice: {twice}"
+
+
+class Deployment(Scene):
+    """With a NATS server, and a proxy before it."""
+
+    def __init__(
+        self,
+        stack: AsyncExitStack,
+        redis_server: RedisServer,
+        nats_server: NatsServer,
+        nats_login: Mapping[str, str] | None,
+        settings: Mapping[str, str] | None,
+    ) -> None:
+        super().__init__(stack, redis_server, settings)
+        self.nats_server = nats_server
+        self.nats_login = nats_login or {}
+        self.nats_link: Proxy
+
+    @classmethod
+    @asynccontextmanager
+    async def of(
+        cls,
+        kind: type[RedisServer],
+        *,
+        redis: Mapping[str, str] | None = None,
+        nats_config: str = "",
+        nats_login: Mapping[str, str] | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Self]:
+        """Start the servers and the proxies, no bridge yet. `settings` are BRIDGE_* variables of all bridges."""
+        require(kind)
+        require(NatsServer)
+        async with AsyncExitStack() as stack:
+            redis_server = stack.enter_context(kind(redis))
+            nats_server = stack.enter_context(NatsServer(nats_config))
+            deployment = cls(stack, redis_server, nats_server, nats_login, settings)
+            await deployment._open()
+            deployment.nats_link = await stack.enter_async_context(Proxy(nats_server.port, Protocol.NATS))
+            yield deployment
+            deployment._end()
+
+    def _to_broker(self, *, direct: bool) -> dict[str, str]:
+        port = self.nats_server.port if direct else self.nats_link.port
+        return {"BRIDGE_NATS_URL": f"nats://127.0.0.1:{port}"}
+
+    def flow(self) -> None:
+        """Let go what the proxies hold."""
+        self.redis_link.flow()
+        self.nats_link.flow()
+
+    @asynccontextmanager
+    async def jetstream(self) -> AsyncIterator[JetStreamContext]:
+        """A client past the proxy."""
+        client = await nats.connect(self.nats_server.url, **self.nats_login)
+        try:
+            yield client.jetstream()
+        finally:
+            await client.close()
+
+    async def stored(self) -> list[Stored] | None:
+        """See `Scene`."""
+        messages: list[Msg] = []
+
+        async def take(message: Msg) -> None:
+            messages.append(message)
+
+        async with self.jetstream() as jetstream:
+            try:
+                info = await jetstream.stream_info(STREAM)
+            except NotFoundError:
+                return None
+            if info.state.messages < len(self.expected):
+                return None
+            await jetstream.subscribe(">", stream=STREAM, ordered_consumer=True, cb=take)
+            await wait_until(lambda: len(messages) >= info.state.messages, "what the stream holds", PATIENCE)
+        return [stored for message in messages if (stored := Stored.of(message))]
+
+
+class KafkaDeployment(Scene):
+    """With a Kafka that others may use, too, and a topic of its own."""
+
+    may_copy = True
+
+    def __init__(
+        self,
+        stack: AsyncExitStack,
+        redis_server: RedisServer,
+        kafka_server: KafkaServer,
+        settings: Mapping[str, str] | None,
+    ) -> None:
+        super().__init__(stack, redis_server, settings)
+        self.kafka_server = kafka_server
+        self._rig = KafkaRig(kafka_server)
+
+    @classmethod
+    @asynccontextmanager
+    async def of(
+        cls,
+        kind: type[RedisServer],
+        kafka_server: KafkaServer,
+        *,
+        redis: Mapping[str, str] | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Self]:
+        """Start a Redis and its proxy, no bridge yet."""
+        require(kind)
+        async with AsyncExitStack() as stack:
+            deployment = cls(stack, stack.enter_context(kind(redis)), kafka_server, settings)
+            await deployment._open()
+            yield deployment
+            deployment._end()
+
+    def _to_broker(self, *, direct: bool) -> dict[str, str]:
+        address = self.kafka_server.address if direct else f"127.0.0.1:{self.kafka_server.proxied_port}"
+        return {
+            "BRIDGE_SINK": "kafka",
+            "BRIDGE_KAFKA_BOOTSTRAP_SERVERS": address,
+            "BRIDGE_KAFKA_TOPIC": self._rig.topic,
+        }
+
+    async def stored(self) -> list[Stored] | None:
+        """See `Scene`."""
+        if not await self._rig.exists():
+            return None
+        return [stored for record in await self._rig.records() if (stored := Stored.of_record(record))]
+
+
+async def on_both_kinds(play: Callable[[type[RedisServer]], Awaitable[None]]) -> None:
+    """Play it on Redis and on Valkey, side by side: most of the time, a test with real servers waits."""
+
+    async def told(kind: type[RedisServer]) -> None:
+        try:
+            await play(kind)
+        except Exception as error:
+            error.add_note(f"with {kind.distribution}")
+            raise
+
+    async with asyncio.TaskGroup() as side_by_side:
+        for kind in KINDS:
+            side_by_side.create_task(told(kind))
+
+
+def now_ms() -> int:
+    """Redis's clock: this machine's."""
+    return time.time_ns() // 1_000_000
+
+
+def keys(count: int, start: int = 0) -> list[str]:
+    """Names of keys."""
+    return [f"{PREFIX}{number}" for number in range(start, start + count)]
+
+
+def events(bridge: Bridge, *names: str) -> list[dict[str, Any]]:
+    """The lines of a bridge's log that tell of such events, oldest first."""
+    lines = (json.loads(line) for line in bridge.log(1_000_000).splitlines() if line.startswith("{"))
+    return [line for line in lines if line["event"] in names]
