@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -14,6 +15,7 @@ import structlog
 from hypothesis import configuration
 
 from bridge.commands.embedded import DIRECTORY_PREFIX
+from tests.kafka_access import secure_server
 from tests.kafka_server import KafkaServer
 from tests.kafka_server import version as kafka_version
 from tests.servers import ROOT, NatsServer, RedisServer, ValkeyServer, require, version
@@ -71,6 +73,43 @@ def kafka_server(shared_kafka: KafkaServer) -> Iterator[KafkaServer]:
         shared_kafka.resume()
     else:
         shared_kafka.start()
+
+
+@pytest.fixture(scope="module")
+def shared_second_broker(shared_kafka: KafkaServer) -> Iterator[KafkaServer]:
+    """Another broker of that Kafka, which gets its topics from the module's tests."""
+    with KafkaServer(joins=shared_kafka) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def secure_kafka(certificates: Path) -> Iterator[KafkaServer]:
+    """A Kafka with rights: see `tests/kafka_access.py`."""
+    require(KafkaServer)
+    with secure_server(certificates) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority `ca`, and what it signed: `server` (for 127.0.0.1) and `client`. A key and a certificate each.
+
+    `locked.key` is the client's key, with the password `hunter2`.
+    """
+    directory = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)  # noqa: S607 - the PATH's
+
+    def make(name: str, *options: str) -> None:
+        key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+        openssl("req", "-x509", *key, "-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}", *options)
+
+    make("ca")
+    for name in ("server", "client"):
+        make(name, "-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1")
+    openssl("pkcs8", "-topk8", "-in", "client.key", "-out", "locked.key", "-passout", "pass:hunter2")
+    return directory
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
+from bridge.commands.check_kafka import check_kafka
 from bridge.commands.check_nats import check_nats
 from bridge.commands.check_redis import check_redis
-from bridge.commands.findings import Level, Row, passed, warning
+from bridge.commands.findings import Level, Row, passed
 from bridge.commands.screen import Cell, Screen, print_json
 from bridge.redis.connection import Endpoint
 from bridge.settings import Settings, SinkKind
@@ -43,8 +44,7 @@ async def _check_sink(settings: Settings) -> list[Row]:
         case SinkKind.JETSTREAM:
             return await check_nats(settings, Endpoint.of(settings).db)
         case SinkKind.KAFKA:
-            mend = "start `expiry-bridge run`: it examines the topic and the credentials, and says what is wrong"
-            return [Row("Kafka", "sink", warning("not examined by this version", mend))]
+            return await check_kafka(settings, Endpoint.of(settings).db)
         case SinkKind.STDOUT:
             return [Row("stdout", "sink", passed("needs nothing"))]
 

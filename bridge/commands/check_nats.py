@@ -14,7 +14,7 @@ from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
-from bridge.commands.findings import Finding, Row, failed_with, failure, passed, warning
+from bridge.commands.findings import MESSAGE_BYTES, Finding, Row, failed_with, failure, passed, warning
 from bridge.errors import NotConnected, Refused
 from bridge.settings import Settings
 from bridge.sinks.jetstream.connect import Handlers, connect, discard
@@ -24,8 +24,6 @@ from bridge.sinks.subjects import SubjectTemplate, covers, overlaps
 
 AREA = "NATS"
 API_SECONDS = 3.0
-MESSAGE_BYTES = 4096
-"""A message is some 400 bytes and two or three times the key."""
 
 
 @dataclass(frozen=True, slots=True)

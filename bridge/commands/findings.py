@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+MESSAGE_BYTES = 4096
+"""A limit below this is warned of: a message is some 400 bytes and two or three times the key."""
+
 
 class Level(StrEnum):
     """How bad it is."""
@@ -50,6 +53,6 @@ class Row:
     """A finding, and what it is about."""
 
     area: str
-    """The server, for people: `Redis`, `NATS`."""
+    """The server, for people: `Redis`, `NATS`, `Kafka`."""
     check: str
     finding: Finding

@@ -1,9 +1,8 @@
 """Who may write to Kafka, and how they prove it: all ways on one server."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,41 +10,9 @@ from bridge.errors import NotConnected, Refused, Rejected
 from bridge.sinks.kafka import KafkaSink, connect, topics
 from tests.conformance.kafka_rig import KafkaRig
 from tests.conformance.rigs import deliver, ids, messages
+from tests.kafka_access import ANN, MECHANISMS, SECRET, as_ann, at, with_certificate
 from tests.kafka_server import KafkaServer
-from tests.servers import require, wait_until
-
-SECRET = "hunter2"
-ANN: dict[str, Any] = {"kafka_sasl_username": "ann", "kafka_sasl_password": SECRET}
-MECHANISMS = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
-
-
-@pytest.fixture(scope="module")
-def secure_kafka(certificates: Path) -> Iterator[KafkaServer]:
-    require(KafkaServer)
-    keys = certificates / "keystore.pem"
-    keys.write_text((certificates / "server.key").read_text() + (certificates / "server.pem").read_text())
-    login, logins = "org.apache.kafka.common.security", {}
-    for listener in ("login", "tlslogin"):
-        own = f"listener.name.{listener}"
-        logins[f"{own}.plain.sasl.jaas.config"] = f'{login}.plain.PlainLoginModule required user_ann="{SECRET}";'
-        for mechanism in ("scram-sha-256", "scram-sha-512"):
-            logins[f"{own}.{mechanism}.sasl.jaas.config"] = f"{login}.scram.ScramLoginModule required;"
-    config = {
-        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "super.users": "User:ANONYMOUS;User:CN=client",
-        "sasl.enabled.mechanisms": ",".join(MECHANISMS),
-        "listener.name.tlslogin.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
-        "ssl.keystore.type": "PEM",
-        "ssl.keystore.location": str(keys),
-        "ssl.truststore.type": "PEM",
-        "ssl.truststore.location": str(certificates / "ca.pem"),
-        "listener.name.mtls.ssl.client.auth": "required",
-        **logins,
-    }
-    users = [f"{mechanism}=[name=ann,password={SECRET}]" for mechanism in MECHANISMS[1:]]
-    listeners = {"MTLS": "SSL", "LOGIN": "SASL_PLAINTEXT", "TLSLOGIN": "SASL_SSL"}
-    with KafkaServer(config, listeners=listeners, users=users) as server:
-        yield server
+from tests.servers import wait_until
 
 
 @pytest.fixture
@@ -55,17 +22,6 @@ async def rig(secure_kafka: KafkaServer) -> AsyncIterator[KafkaRig]:
         await made.allow("ann", "write")
         yield made
         await made.forbid("ann")
-
-
-def at(rig: KafkaRig, listener: str) -> dict[str, Any]:
-    """The settings of a sink that uses the listener, but for how to log in."""
-    protocol = {"MTLS": "SSL", "LOGIN": "SASL_PLAINTEXT", "TLSLOGIN": "SASL_SSL"}[listener]
-    address = f"127.0.0.1:{rig.server.ports[listener]}"
-    return {"kafka_bootstrap_servers": [address], "kafka_security_protocol": protocol}
-
-
-def as_ann(rig: KafkaRig, mechanism: str = "SCRAM-SHA-512", **settings: Any) -> dict[str, Any]:  # noqa: ANN401 - of any field's type
-    return at(rig, "LOGIN") | ANN | {"kafka_sasl_mechanism": mechanism} | settings
 
 
 async def works(sink: KafkaSink) -> None:
@@ -90,13 +46,13 @@ async def refused(sink: KafkaSink, reason: str) -> None:
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 async def test_a_user_with_a_password_may_come_in(rig: KafkaRig, mechanism: str) -> None:
-    await works(rig.sink(**as_ann(rig, mechanism)))
+    await works(rig.sink(**as_ann(rig.server, mechanism)))
     assert await rig.stored() == ids(messages(1))
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-512"])
 async def test_a_user_with_a_password_may_come_in_over_tls(rig: KafkaRig, certificates: Path, mechanism: str) -> None:
-    settings = at(rig, "TLSLOGIN") | ANN | {"kafka_tls_ca_file": certificates / "ca.pem"}
+    settings = at(rig.server, "TLSLOGIN") | ANN | {"kafka_tls_ca_file": certificates / "ca.pem"}
     await works(rig.sink(**settings, kafka_sasl_mechanism=mechanism))
     assert await rig.stored() == ids(messages(1))
 
@@ -107,19 +63,20 @@ async def test_wrong_credentials_are_refused_naming_the_settings(
     rig: KafkaRig, mechanism: str, wrong: dict[str, str]
 ) -> None:
     await refused(
-        rig.sink(**as_ann(rig, mechanism, **wrong)), "check BRIDGE_KAFKA_SASL_USERNAME and BRIDGE_KAFKA_SASL_PASSWORD"
+        rig.sink(**as_ann(rig.server, mechanism, **wrong)),
+        "check BRIDGE_KAFKA_SASL_USERNAME and BRIDGE_KAFKA_SASL_PASSWORD",
     )
 
 
 async def test_a_mechanism_that_the_listener_lacks_is_refused(rig: KafkaRig, certificates: Path) -> None:
-    settings = at(rig, "TLSLOGIN") | ANN | {"kafka_tls_ca_file": certificates / "ca.pem"}
+    settings = at(rig.server, "TLSLOGIN") | ANN | {"kafka_tls_ca_file": certificates / "ca.pem"}
     await refused(rig.sink(**settings, kafka_sasl_mechanism="SCRAM-SHA-256"), "BRIDGE_KAFKA_SASL_MECHANISM")
 
 
 async def test_a_rotated_password_needs_no_restart(rig: KafkaRig, tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("old\n")
-    settings = as_ann(rig, kafka_sasl_password_file=file)
+    settings = as_ann(rig.server, kafka_sasl_password_file=file)
     del settings["kafka_sasl_password"]
     sink = rig.sink(**settings)
     await refused(sink, "refuses the credentials")
@@ -134,19 +91,19 @@ async def test_a_rotated_password_needs_no_restart(rig: KafkaRig, tmp_path: Path
 
 @pytest.mark.parametrize("key", [{"key": "client.key"}, {"key": "locked.key", "password": SECRET}])
 async def test_a_client_certificate_may_come_in(rig: KafkaRig, certificates: Path, key: dict[str, str]) -> None:
-    await works(rig.sink(**with_certificate(rig, certificates, **key)))
+    await works(rig.sink(**with_certificate(rig.server, certificates, **key)))
     assert await rig.stored() == ids(messages(1))
 
 
 async def test_what_is_wrong_with_tls_is_refused_naming_the_settings(rig: KafkaRig, certificates: Path) -> None:
-    right = with_certificate(rig, certificates)
+    right = with_certificate(rig.server, certificates)
     none = {"kafka_tls_cert_file": None, "kafka_tls_key_file": None}
     await refused(rig.sink(**right | none), "BRIDGE_KAFKA_TLS_CERT_FILE")
     await refused(rig.sink(**right | {"kafka_tls_ca_file": None}), "not trusted .*BRIDGE_KAFKA_TLS_CA_FILE")
     other = {"kafka_tls_key_file": certificates / "server.key"}
     await refused(rig.sink(**right | other), "KEY_VALUES_MISMATCH.*BRIDGE_KAFKA_TLS_KEY_FILE")
     for password in ("", f"{SECRET}3"):
-        locked = with_certificate(rig, certificates, "locked.key", password)
+        locked = with_certificate(rig.server, certificates, "locked.key", password)
         await refused(rig.sink(**locked), "the TLS files for Kafka do not work .*BRIDGE_KAFKA_TLS_KEY_PASSWORD")
     rubbish = certificates / "rubbish"
     rubbish.write_text("no certificate")
@@ -159,10 +116,10 @@ async def test_a_listener_for_another_protocol_is_not_connected_with_a_hint(
     monkeypatch.setattr(connect, "GREETING_SECONDS", 2.0)
     plain = {"kafka_security_protocol": "PLAINTEXT"}
     tls = {"kafka_security_protocol": "SSL", "kafka_tls_ca_file": certificates / "ca.pem"}
-    for settings in (at(rig, "LOGIN") | plain, at(rig, "LOGIN") | tls, at(rig, "TLSLOGIN") | tls):
+    for settings in (at(rig.server, "LOGIN") | plain, at(rig.server, "LOGIN") | tls, at(rig.server, "TLSLOGIN") | tls):
         with pytest.raises(NotConnected, match=r"closed the connection: .*BRIDGE_KAFKA_SECURITY_PROTOCOL"):
             await rig.sink(**settings).open()
-    settings = as_ann(rig) | {"kafka_bootstrap_servers": [rig.server.address]}
+    settings = as_ann(rig.server) | {"kafka_bootstrap_servers": [rig.server.address]}
     await refused(rig.sink(**settings), "does not offer this way to log in: .*BRIDGE_KAFKA_SECURITY_PROTOCOL")
 
 
@@ -178,27 +135,29 @@ async def test_one_server_of_the_list_is_enough(rig: KafkaRig) -> None:
 
 async def test_a_user_who_may_write_nothing_is_refused(rig: KafkaRig) -> None:
     await rig.forbid("ann")
-    await refused(rig.sink(**as_ann(rig)), "may not write to any topic: allow it to")
+    await refused(rig.sink(**as_ann(rig.server)), "may not write to any topic: allow it to")
 
 
 async def test_a_user_who_may_not_write_to_the_topic_is_refused(rig: KafkaRig) -> None:
     other = f"{rig.topic}-other"
     await rig.create(other)
-    await refused(rig.sink(**as_ann(rig), kafka_topic=other), f"may not write to topic {other}: allow it to")
+    await refused(rig.sink(**as_ann(rig.server), kafka_topic=other), f"may not write to topic {other}: allow it to")
     await rig.allow("ann", "describe", other)
-    await refused(rig.sink(**as_ann(rig), kafka_topic=other), f"may not write to topic {other}: allow it to")
+    await refused(rig.sink(**as_ann(rig.server), kafka_topic=other), f"may not write to topic {other}: allow it to")
 
 
 async def test_a_user_who_may_not_create_the_topic_is_refused(rig: KafkaRig) -> None:
     other = f"{rig.topic}-other"
     await rig.allow("ann", "write", other)
-    await refused(rig.sink(**as_ann(rig), kafka_topic=other), f"topic {other} does not exist, and .* may not create it")
+    await refused(
+        rig.sink(**as_ann(rig.server), kafka_topic=other), f"topic {other} does not exist, and .* may not create it"
+    )
     await rig.allow("ann", "create", other)
-    await works(rig.sink(**as_ann(rig), kafka_topic=other))
+    await works(rig.sink(**as_ann(rig.server), kafka_topic=other))
 
 
 async def test_a_right_that_is_taken_away_and_given_back_costs_nothing(rig: KafkaRig) -> None:
-    sink = rig.sink(**as_ann(rig))
+    sink = rig.sink(**as_ann(rig.server))
     await sink.open()
     await rig.allow("ann", "write", f"{rig.topic}-other")
     await rig.forbid("ann", rig.topic)
@@ -223,7 +182,7 @@ async def test_a_prefix_that_the_user_may_not_write_is_rejected_and_all_else_is_
     await rig.allow("ann", "write", f"{rig.topic}.share")
     await rig.allow("ann", "describe", f"{rig.topic}.secret")
     batch = messages(0, keys=[b"share:1", b"secret:1", b"hidden:1"])
-    sink = rig.sink(**as_ann(rig), kafka_topic=f"{rig.topic}.{{prefix}}")
+    sink = rig.sink(**as_ann(rig.server), kafka_topic=f"{rig.topic}.{{prefix}}")
     await sink.open()
     with pytest.raises(Rejected) as caught:
         await sink.publish(batch)
@@ -243,7 +202,7 @@ async def test_a_prefix_that_the_user_may_not_write_is_rejected_and_all_else_is_
 async def test_where_the_limit_is_not_told_the_broker_is_asked(rig: KafkaRig) -> None:
     await rig.configure(max_message_bytes="7000")
     small, large = messages(50), messages(0, keys=[b"x" * 8000], first=500)
-    sink = rig.sink(**as_ann(rig))
+    sink = rig.sink(**as_ann(rig.server))
     await sink.open()
     await deliver(sink, small)
     with pytest.raises(Rejected, match=r"more than the topic takes \(MESSAGE_SIZE_TOO_LARGE, error 10") as caught:
@@ -251,15 +210,6 @@ async def test_where_the_limit_is_not_told_the_broker_is_asked(rig: KafkaRig) ->
     assert caught.value.reasons.keys() == {50}
     await sink.close()
     assert set(await rig.stored()) == {*ids(small), *ids(messages(50, first=100)), *ids(messages(50, first=200))}
-
-
-def with_certificate(rig: KafkaRig, certificates: Path, key: str = "client.key", password: str = "") -> dict[str, Any]:
-    settings = at(rig, "MTLS") | {
-        "kafka_tls_ca_file": certificates / "ca.pem",
-        "kafka_tls_cert_file": certificates / "client.pem",
-        "kafka_tls_key_file": certificates / key,
-    }
-    return settings | ({"kafka_tls_key_password": password} if password else {})
 
 
 async def until_it_fails(sink: KafkaSink) -> None:

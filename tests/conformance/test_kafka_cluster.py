@@ -1,7 +1,7 @@
 """What the Kafka sink does when one of two brokers fails."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -17,12 +17,6 @@ from tests.servers import wait_until
 async def rig(kafka_server: KafkaServer) -> AsyncIterator[KafkaRig]:
     async with KafkaRig(kafka_server) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def shared_second_broker(shared_kafka: KafkaServer) -> Iterator[KafkaServer]:
-    with KafkaServer(joins=shared_kafka) as server:
-        yield server
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """`expiry-bridge check --json`, as the tests of its findings use it."""
 
+import asyncio
 import io
 import json
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ import pytest
 
 from bridge.cli import main
 from bridge.telemetry import logs
+from tests.conformance.kafka_rig import KafkaRig
 
 SECRET = "s3cret-of-the-owner"
 SOUND = {"notify-keyspace-events": "Egxe", "appendonly": "yes"}
@@ -27,12 +29,20 @@ def examine(status: int, **settings: str) -> Rows:
         for name, value in settings.items():
             patch.setenv(f"BRIDGE_{name.upper()}", value)
         assert main(["check", "--json"]) == status, out.getvalue()
-    assert SECRET not in out.getvalue() + err.getvalue()
+    for secret in {SECRET, *(value for name, value in settings.items() if name.endswith("_password"))}:
+        assert secret not in out.getvalue() + err.getvalue()
     answer = json.loads(out.getvalue())
     assert answer["ok"] is (status == 0)
     for row in answer["checks"]:
         assert (row["mend"] is None) == (row["level"] == "pass"), row
     return {f"{row['area']}/{row['check']}": row for row in answer["checks"]}
+
+
+async def examine_kafka(rig: KafkaRig, status: int, redis_url: str, **settings: Any) -> Rows:  # noqa: ANN401 - of any field's type
+    """What `check` finds at the rig's server with the rig's settings and these; see `examine`. None unsets one."""
+    chosen = {name: value for name, value in {**rig.settings, **settings}.items() if value is not None}
+    texts = {name: ",".join(value) if isinstance(value, list) else str(value) for name, value in chosen.items()}
+    return await asyncio.to_thread(examine, status, redis_url=redis_url, sink="kafka", **texts)
 
 
 def levels(rows: Rows) -> dict[str, str]:

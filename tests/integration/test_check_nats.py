@@ -1,7 +1,7 @@
 """`expiry-bridge check`, the broker's side: each fault that is planted is found, and named with how to mend it."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,8 @@ import pytest
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
 from bridge.commands.embedded import free_port
-from tests.integration.doctor import SECRET, SOUND, examine, levels
-from tests.servers import NatsServer, RedisServer, require
-
-
-@pytest.fixture(scope="module")
-def redis_url() -> Iterator[str]:
-    """A Redis in which nothing is to be mended."""
-    require(RedisServer)
-    with RedisServer(SOUND) as server:
-        yield server.url
+from tests.integration.doctor import SECRET, examine, levels
+from tests.servers import NatsServer
 
 
 class WithoutJetStream(NatsServer):
@@ -165,13 +157,6 @@ def test_a_limit_that_messages_fit_into_passes(redis_url: str, nats_server: Nats
 
     assert levels(rows) == {}
     assert rows["NATS/message size"]["found"] == "up to 100000 bytes"
-
-
-def test_a_sink_that_is_not_examined_is_said_so(redis_url: str) -> None:
-    rows = examine(0, redis_url=redis_url, sink="kafka")
-
-    assert levels(rows) == {"Kafka/sink": "warn"}
-    assert "not examined by this version" in rows["Kafka/sink"]["found"]
 
 
 def test_standard_output_needs_nothing(redis_url: str) -> None:

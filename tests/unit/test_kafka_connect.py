@@ -29,7 +29,11 @@ def caused(cause: BaseException) -> KafkaConnectionError:
         (ConnectionRefusedError(111, "Connection refused"), NotConnected, "cannot be reached: Connection refused"),
         (OSError("Multiple exceptions: …"), NotConnected, "cannot be reached: Multiple exceptions: …"),
         (TimeoutError(), NotConnected, "cannot be reached: no answer"),
-        (ssl.SSLEOFError(8, "EOF"), NotConnected, "closed the connection: is its listener one for PLAINTEXT"),
+        (
+            ssl.SSLEOFError(8, "EOF"),
+            NotConnected,
+            "closed the connection: check whether its listener is one for PLAINTEXT",
+        ),
         (caused(asyncio.IncompleteReadError(b"", 4)), NotConnected, "closed the connection"),
         (caused(ssl.SSLError(1, "alert")), Refused, "no TLS with Kafka at k:1 (handshake failed)"),
         (IncompatibleBrokerVersion("x"), Refused, "Kafka 3 or newer is needed"),

@@ -7,7 +7,7 @@ All goes over connections of its own: on the producer's, an answer may come only
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +26,26 @@ TOPIC_RESOURCE = 2
 
 
 @dataclass(frozen=True, slots=True)
+class Partition:
+    """A partition as a broker knows it."""
+
+    led: bool
+    replicas: int
+    in_sync: int
+    """How many of the replicas have all that is acked."""
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """A topic as a broker knows it."""
 
     code: int
-    replicas: int = 0
-    """Of its first partition."""
+    partitions: Sequence[Partition] = ()
+
+    @property
+    def replicas(self) -> int:
+        """Of the partition that has the fewest; 0 if nobody knows."""
+        return min((partition.replicas for partition in self.partitions), default=0)
 
 
 class Cluster:
@@ -46,9 +60,9 @@ class Cluster:
         return len(self._known.partitions_for_topic(topic) or ())
 
     @property
-    def brokers(self) -> int:
-        """How many brokers there are."""
-        return len(self._known.brokers())
+    def brokers(self) -> list[str]:
+        """Where the brokers are, as in `host:port`."""
+        return sorted(f"{broker.host}:{broker.port}" for broker in self._known.brokers())
 
     def led(self, topic: str) -> bool:
         """Whether the client knows a leader for each partition."""
@@ -71,17 +85,29 @@ class Cluster:
         """The topics as some broker knows them. This does not create any."""
         answer = await self._ask(MetadataRequest(list(topics), allow_auto_topic_creation=False))
         return {
-            topic: Found(code, len(partitions[0][3]) if partitions else 0)
+            topic: Found(
+                code,
+                [
+                    Partition(leader >= 0, len(replicas), len(in_sync))
+                    for _code, _number, leader, replicas, in_sync, *_ in partitions
+                ],
+            )
             for code, topic, _internal, partitions in answer.topics
         }
 
     async def create(
-        self, topics: Iterable[str], partitions: int, replication: int, configs: Mapping[str, str]
+        self,
+        topics: Iterable[str],
+        partitions: int,
+        replication: int,
+        configs: Mapping[str, str],
+        *,
+        validate_only: bool = False,
     ) -> dict[str, int]:
-        """Create them; the error code of each."""
+        """Create them; the error code of each. With `validate_only`, create none: the codes are those it would have."""
         no_assignments: list[object] = []
         wanted = [(topic, partitions, replication, no_assignments, list(configs.items())) for topic in topics]
-        answer = await self._ask(CreateTopicsRequest(wanted, ANSWER_MS, validate_only=False), controller=True)
+        answer = await self._ask(CreateTopicsRequest(wanted, ANSWER_MS, validate_only), controller=True)
         return {topic: code for topic, code, *_ in answer.topic_errors}
 
     async def describe(self, topics: Iterable[str], names: Collection[str]) -> dict[str, dict[str, str]]:
@@ -95,15 +121,18 @@ class Cluster:
         }
 
     async def try_to_write(self, topics: Iterable[str]) -> dict[str, int]:
-        """The error code of a request to each topic that holds no records, and so stores nothing."""
-        by_leader: dict[int, list[tuple[str, list[tuple[int, bytes]]]]] = defaultdict(list)
+        """The error code of a request to each topic that holds no records, and so stores nothing.
+
+        Where no leader is known, any broker is asked: it looks at the rights first, even to a topic that is missing.
+        """
+        by_leader: dict[int | None, list[tuple[str, list[tuple[int, bytes]]]]] = defaultdict(list)
         for topic in topics:
             leader = self._known.leader_for_partition(TopicPartition(topic, 0))
-            if leader is not None and leader >= 0:
-                by_leader[leader].append((topic, [(0, b"")]))
+            by_leader[leader if leader is not None and leader >= 0 else None].append((topic, [(0, b"")]))
         codes: dict[str, int] = {}
         for leader, empty in by_leader.items():
-            answer = await self._send(leader, ProduceRequest(None, ALL_IN_SYNC, ANSWER_MS, empty))
+            request = ProduceRequest(None, ALL_IN_SYNC, ANSWER_MS, empty)
+            answer = await (self._ask(request) if leader is None else self._send(leader, request))
             codes |= {topic: partitions[0][1] for topic, partitions in answer.topics}
         return codes
 

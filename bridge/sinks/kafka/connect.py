@@ -5,6 +5,8 @@ in plain text where TLS was asked for. Every wait in here is bounded.
 """
 
 import asyncio
+import importlib.util
+import logging
 import ssl
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,7 +27,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.metadata import MetadataRequest
 
-from bridge.errors import BridgeError, NotConnected, Refused
+from bridge.errors import BridgeError, ConfigurationError, NotConnected, Refused
 from bridge.settings import Settings
 from bridge.tasks import end
 
@@ -40,9 +42,18 @@ MAX_BATCH_BYTES = 1 << 30
 _CREDENTIALS = "BRIDGE_KAFKA_SASL_USERNAME and BRIDGE_KAFKA_SASL_PASSWORD"
 _LOGIN_MEND = "check BRIDGE_KAFKA_SASL_MECHANISM and BRIDGE_KAFKA_SECURITY_PROTOCOL"
 _TLS_MEND = "check BRIDGE_KAFKA_TLS_CA_FILE, BRIDGE_KAFKA_TLS_CERT_FILE and BRIDGE_KAFKA_TLS_KEY_FILE"
+_VERSION_MEND = "check its version, Kafka 3 or newer is needed"
 _NO_LOGIN = (UnsupportedSaslMechanismError, IllegalSaslStateError)
 _MISFITS = (IncompatibleBrokerVersion, NotImplementedError)
 """What the library raises of a broker that does not know the requests."""
+
+
+def require_compression(settings: Settings) -> None:
+    """Raises ConfigurationError: `BRIDGE_KAFKA_COMPRESSION` needs a package that is not installed."""
+    if settings.kafka_compression not in {"none", "gzip"} and importlib.util.find_spec("cramjam") is None:
+        mend = "pip install 'expiry-bridge[kafka-compression]'"
+        problem = f"{settings.kafka_compression} needs a package that is not installed: {mend}"
+        raise ConfigurationError([f"BRIDGE_KAFKA_COMPRESSION: {problem}"])
 
 
 async def connect(settings: Settings, request_seconds: float) -> Any:  # noqa: ANN401 - the library has no types
@@ -50,6 +61,8 @@ async def connect(settings: Settings, request_seconds: float) -> Any:  # noqa: A
 
     Raises NotConnected: no broker can be reached. Refused: one answered and will not have us.
     """
+    # It names topics, and so parts of keys. Whatever matters of what it says, we say ourselves.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     options = _options(settings, request_seconds)
     server = await _greet(options, settings)
     producer = AIOKafkaProducer(
@@ -164,13 +177,13 @@ def _translated(error: BaseException, server: str, settings: Settings) -> Bridge
         ((UnicodeError,), f"{server} names no host: check BRIDGE_KAFKA_BOOTSTRAP_SERVERS"),
         ((ValueError,), f"{kafka} does not prove that it knows the password: check {_CREDENTIALS}"),  # SCRAM
         (_NO_LOGIN, f"{kafka} does not offer this way to log in: {_LOGIN_MEND}"),
-        (_MISFITS, f"{kafka} does not understand us: Kafka 3 or newer is needed"),
+        (_MISFITS, f"{kafka} does not understand us: {_VERSION_MEND}"),
     ):
         if isinstance(error, kinds):
             return Refused(text)
     if isinstance(error, KafkaError | ConnectionResetError | ssl.SSLEOFError):
-        hint = f"is its listener one for {settings.kafka_security_protocol} (BRIDGE_KAFKA_SECURITY_PROTOCOL)?"
-        return NotConnected(f"{kafka} closed the connection: {hint}")
+        hint = f"check whether its listener is one for {settings.kafka_security_protocol}"
+        return NotConnected(f"{kafka} closed the connection: {hint} (BRIDGE_KAFKA_SECURITY_PROTOCOL)")
     return NotConnected(f"{kafka} cannot be reached: {getattr(error, 'strerror', None) or str(error) or 'no answer'}")
 
 
@@ -178,11 +191,12 @@ def _not_started(error: BaseException, server: str) -> BridgeError:
     if isinstance(error, ClusterAuthorizationFailedError):
         return Refused("the Kafka user may not write to any topic: allow it to (ACL operation Write)")
     if isinstance(error, _MISFITS):
-        return Refused(f"Kafka at {server} is too old: it has no idempotent producers")
+        return Refused(f"Kafka at {server} has no idempotent producers: {_VERSION_MEND}")
     if isinstance(error, BrokerResponseError):
-        return NotConnected(f"Kafka at {server} gives no producer id: {error.message}, error {error.errno}")
-    why = "the brokers that it names cannot be reached; look at their advertised.listeners"
-    return NotConnected(f"Kafka at {server} answers, but {why}")
+        why = f"{error.message}, error {error.errno}"
+        return NotConnected(f"Kafka at {server} gives no producer id ({why}): check the log of its brokers")
+    mend = "check their advertised.listeners"
+    return NotConnected(f"Kafka at {server} answers, but the brokers that it names cannot be reached: {mend}")
 
 
 def _owner(task: asyncio.Task[Any]) -> object:

@@ -60,6 +60,8 @@ class TopicTemplate:
             )
         self.fixed = None if prefixes else filled
         """The one topic of all messages; None if it depends on the key."""
+        self.stem = self._pieces[0]
+        """What all topics begin with; never empty."""
         self._room = room // prefixes if prefixes else 0
         self.of: Callable[[bytes], str] = self._make(filled)
         """The topic of a key's expiration."""

@@ -1,14 +1,13 @@
 """The sink: at most one session at a time."""
 
 import asyncio
-import importlib.util
-import logging
 from collections.abc import Sequence
 
 from bridge.clock import Clock
 from bridge.contracts import Message
-from bridge.errors import ConfigurationError, NotConnected
+from bridge.errors import NotConnected
 from bridge.settings import Settings
+from bridge.sinks.kafka.connect import require_compression
 from bridge.sinks.kafka.names import TopicTemplate
 from bridge.sinks.kafka.outcomes import Outcomes
 from bridge.sinks.kafka.session import Session
@@ -28,12 +27,7 @@ class KafkaSink:
         Raises ConfigurationError: `BRIDGE_KAFKA_TOPIC` or `BRIDGE_KAFKA_COMPRESSION` cannot work.
         """
         self._names = TopicTemplate(settings.kafka_topic, db)
-        if settings.kafka_compression not in {"none", "gzip"} and importlib.util.find_spec("cramjam") is None:
-            mend = "pip install 'expiry-bridge[kafka-compression]'"
-            problem = f"{settings.kafka_compression} needs a package that is not installed: {mend}"
-            raise ConfigurationError([f"BRIDGE_KAFKA_COMPRESSION: {problem}"])
-        # It names topics, and so parts of keys. Whatever matters of what it says, the sink says itself.
-        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+        require_compression(settings)
         self._settings = settings
         self._clock = clock
         self._events = events

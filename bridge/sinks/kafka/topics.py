@@ -33,6 +33,7 @@ HOUR_MS = 3_600_000
 NO_ERROR, UNKNOWN_TOPIC, LEADER_NOT_AVAILABLE, INVALID_TOPIC, DENIED, CLUSTER_DENIED = 0, 3, 5, 17, 29, 31
 EXISTS, INVALID_PARTITIONS, INVALID_REPLICATION, INVALID_CONFIG, POLICY_VIOLATION = 36, 37, 38, 40, 44
 MAX_MESSAGE, CLEANUP, MIN_IN_SYNC = "max.message.bytes", "cleanup.policy", "min.insync.replicas"
+RETENTION = "retention.ms"
 
 
 class Standing(Enum):
@@ -59,6 +60,16 @@ class Finding:
 
 
 READY = Finding(Standing.READY)
+
+
+def new_config(settings: Settings) -> dict[str, str]:
+    """The configuration of a topic that the bridge creates."""
+    config = {CLEANUP: "delete"}
+    if settings.kafka_retention_hours > 0:
+        config[RETENTION] = str(settings.kafka_retention_hours * HOUR_MS)
+    if settings.kafka_replication > 1:
+        config[MIN_IN_SYNC] = str(settings.kafka_replication - 1)
+    return config
 
 
 class Topics:
@@ -183,12 +194,9 @@ class Topics:
 
     async def _create(self, topics: Collection[str]) -> dict[str, Finding]:
         settings = self._settings
-        configs = {CLEANUP: "delete"}
-        if settings.kafka_retention_hours > 0:
-            configs["retention.ms"] = str(settings.kafka_retention_hours * HOUR_MS)
-        if settings.kafka_replication > 1:
-            configs[MIN_IN_SYNC] = str(settings.kafka_replication - 1)
-        codes = await self._cluster.create(topics, settings.kafka_partitions, settings.kafka_replication, configs)
+        codes = await self._cluster.create(
+            topics, settings.kafka_partitions, settings.kafka_replication, new_config(settings)
+        )
         return {topic: self._judged_new(topic, code) for topic, code in codes.items()}
 
     async def _await_metadata(self, topics: Collection[str], new: Container[str]) -> dict[str, Finding]:
@@ -252,7 +260,7 @@ class Topics:
             self._events.stream_warned(
                 f"topic {topic} is compacted: of a key's expirations only the last is kept; set cleanup.policy=delete"
             )
-        if replicas == 1 and self._cluster.brokers > 1:
+        if replicas == 1 and len(self._cluster.brokers) > 1:
             self._events.stream_warned(f"topic {topic} has one replica: what is acked is lost with its broker")
         if replicas > 1 and config.get(MIN_IN_SYNC) == "1":
             self._events.stream_warned(

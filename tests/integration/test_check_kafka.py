@@ -1,0 +1,239 @@
+"""`expiry-bridge check`, the topic's side: each fault that is planted is found, and named with what really mends it."""
+
+import shlex
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from bridge.commands.embedded import free_port
+from bridge.sinks.kafka import connect
+from tests.conformance.kafka_rig import KafkaRig
+from tests.integration.doctor import Rows, examine_kafka, levels
+from tests.kafka_server import KafkaServer
+from tests.servers import wait_until
+
+BOTH = {0: [1, 2], 1: [2, 1]}
+"""Two partitions, each kept by both brokers."""
+SOUND = {"min.insync.replicas": "2"}
+"""With it, nothing is to be mended in a topic."""
+
+
+@pytest.fixture
+async def rig(kafka_server: KafkaServer, shared_second_broker: KafkaServer) -> AsyncIterator[KafkaRig]:
+    if not shared_second_broker.running:
+        shared_second_broker.start()
+    async with KafkaRig(kafka_server) as made:
+        await wait_until(lambda: made.has_brokers(2))
+        yield made
+
+
+def mend(rows: Rows, check: str) -> list[str]:
+    """The words of the first command that mends it; a mend may begin with what to do before that."""
+    text: str = rows[f"Kafka/{check}"]["mend"]
+    return shlex.split(text[text.index("kafka-") :].partition(";")[0])
+
+
+def option(command: list[str], name: str) -> str:
+    """The value of an option of a command."""
+    return command[command.index(name) + 1]
+
+
+async def topics(rig: KafkaRig) -> set[str]:
+    async with rig.admin() as admin:
+        return set(await admin.list_topics())
+
+
+async def test_a_sound_topic_passes(rig: KafkaRig, redis_url: str) -> None:
+    await rig.create(replicas=BOTH, **SOUND)
+
+    rows = await examine_kafka(rig, 0, redis_url)
+
+    assert levels(rows) == {}
+    found = {name.removeprefix("Kafka/"): row["found"] for name, row in rows.items() if row["area"] == "Kafka"}
+    assert found.pop("connection").startswith("2 brokers: 127.0.0.1:")
+    assert found == {
+        "topic": f"{rig.topic} exists, with 2 partitions",
+        "right to write": f"user ANONYMOUS may write to {rig.topic}, as an idempotent producer",
+        "leaders": "each partition has one",
+        "replication": "2 replicas, min.insync.replicas=2",
+        "message size": "up to 1048588 bytes",
+        "cleanup policy": "delete",
+        "retention": "168 h",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "check", "found"),
+    [
+        ("min.insync.replicas", "1", "replication", "2 replicas, min.insync.replicas=1: an ack may be kept by one"),
+        ("max.message.bytes", "1000", "message size", "up to 1000 bytes: messages of longer keys become dead letters"),
+        ("cleanup.policy", "compact", "cleanup policy", "compact: compaction drops the expirations of a key"),
+        ("cleanup.policy", "compact,delete", "cleanup policy", "compact,delete: compaction drops the expirations"),
+        ("retention.ms", "90000", "retention", "90 s: a consumer that is down for longer misses messages"),
+    ],
+)
+async def test_a_configuration_that_loses_messages_is_found_and_its_mend_mends_it(  # noqa: PLR0913, PLR0917 - a table
+    rig: KafkaRig, redis_url: str, name: str, value: str, check: str, found: str
+) -> None:
+    await rig.create(replicas=BOTH, **(SOUND | {name: value}))
+
+    rows = await examine_kafka(rig, 0, redis_url)
+
+    assert levels(rows) == {f"Kafka/{check}": "warn"}
+    assert rows[f"Kafka/{check}"]["found"].startswith(found)
+    command = mend(rows, check)
+    start = f"kafka-configs.sh --bootstrap-server {rig.server.address} --alter --entity-type topics --entity-name"
+    assert command[:-2] == [*start.split(), rig.topic]
+    changed, _, better = option(command, "--add-config").partition("=")
+    assert changed == name
+    await rig.configure(**(SOUND | {changed: better}))
+    assert levels(await examine_kafka(rig, 0, redis_url)) == {}
+
+
+async def test_what_is_never_deleted_is_kept_without_a_limit_of_time(rig: KafkaRig, redis_url: str) -> None:
+    await rig.create(replicas=BOTH, **SOUND, retention_ms="-1")
+
+    assert (await examine_kafka(rig, 0, redis_url))["Kafka/retention"]["found"] == "no limit of time"
+
+
+@pytest.mark.parametrize(
+    ("minimum", "found"),
+    [
+        ("1", "1 replica, min.insync.replicas=1: an ack is kept by one broker only"),
+        ("2", "1 replica, min.insync.replicas=2: Kafka before 3.7 acks nothing, a newer one takes it for 1"),
+    ],
+)
+async def test_a_topic_with_one_replica_is_found(rig: KafkaRig, redis_url: str, minimum: str, found: str) -> None:
+    await rig.create(min_insync_replicas=minimum)
+
+    rows = await examine_kafka(rig, 0, redis_url)
+
+    assert levels(rows) == {"Kafka/replication": "warn"}
+    assert rows["Kafka/replication"]["found"].startswith(found)
+    assert rows["Kafka/replication"]["mend"].startswith("add 1 broker, and then give it 3 replicas: kafka-reassign-")
+
+
+@pytest.mark.parametrize(
+    ("replicas", "check", "found", "others"),
+    [
+        ({0: [1, 2]}, "replication", "2 replicas, min.insync.replicas=2: 1 of 1 partitions have fewer in sync", {}),
+        ({0: [1], 1: [2]}, "leaders", "1 of 2 partitions have none, and take nothing", {"Kafka/replication": "warn"}),
+    ],
+)
+async def test_partitions_that_have_lost_too_many_brokers_are_found(  # noqa: PLR0913, PLR0917 - a table
+    rig: KafkaRig,
+    shared_second_broker: KafkaServer,
+    redis_url: str,
+    replicas: dict[int, list[int]],
+    check: str,
+    found: str,
+    others: dict[str, str],
+) -> None:
+    await rig.create(replicas=replicas, **SOUND)
+    shared_second_broker.kill()
+    await wait_until(lambda: rig.has_brokers(1))
+
+    rows = await examine_kafka(rig, 1, redis_url)
+
+    assert levels(rows) == {f"Kafka/{check}": "fail"} | others
+    assert rows[f"Kafka/{check}"]["found"].startswith(found)
+    which = {"replication": "--under-min-isr-partitions", "leaders": "--unavailable-partitions"}[check]
+    assert mend(rows, check)[-4:] == ["--describe", "--topic", rig.topic, which]
+
+
+# A topic that does not exist
+
+
+async def test_a_missing_topic_is_created_by_the_bridge_or_has_to_be_made(rig: KafkaRig, redis_url: str) -> None:
+    sound = {"kafka_replication": 2, "kafka_retention_hours": 5}
+    provided = await examine_kafka(rig, 0, redis_url, **sound)
+    wanted = await examine_kafka(rig, 1, redis_url, **sound, kafka_provision=False)
+
+    assert levels(provided) == {}
+    assert "the bridge creates it" in provided["Kafka/topic"]["found"]
+    assert "may write to" in provided["Kafka/right to write"]["found"]
+    assert levels(wanted) == {"Kafka/topic": "fail"}
+    assert mend(wanted, "topic") == shlex.split(
+        f"kafka-topics.sh --bootstrap-server {rig.server.address} --create --topic {rig.topic} --partitions 1"
+        " --replication-factor 2 --config cleanup.policy=delete --config retention.ms=18000000"
+        " --config min.insync.replicas=1"
+    )
+    assert "BRIDGE_KAFKA_PROVISION=true" in wanted["Kafka/topic"]["mend"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "found", "variable"),
+    [
+        ({"kafka_replication": 99}, "INVALID_REPLICATION_FACTOR", "BRIDGE_KAFKA_REPLICATION"),
+        ({"kafka_topic": "check.x"}, "INVALID_TOPIC", "BRIDGE_KAFKA_TOPIC"),
+        ({"kafka_topic": "check.{prefix}", "kafka_replication": 99}, "INVALID_REPL", "BRIDGE_KAFKA_REPLICATION"),
+    ],
+)
+async def test_a_missing_topic_that_cannot_be_created_is_found(
+    rig: KafkaRig, redis_url: str, settings: dict[str, Any], found: str, variable: str
+) -> None:
+    if "check_x" not in await topics(rig):
+        await rig.create("check_x")  # Kafka takes a dot and an underscore for the same
+
+    rows = await examine_kafka(rig, 1, redis_url, **settings)
+
+    assert levels(rows) == {"Kafka/topic": "fail"}
+    assert found in rows["Kafka/topic"]["found"]
+    assert variable in rows["Kafka/topic"]["mend"]
+
+
+async def test_a_topic_that_would_be_created_with_one_replica_is_found(rig: KafkaRig, redis_url: str) -> None:
+    rows = await examine_kafka(rig, 0, redis_url, kafka_replication=1)
+
+    assert levels(rows) == {"Kafka/replication": "warn"}
+    assert "BRIDGE_KAFKA_REPLICATION=3" in rows["Kafka/replication"]["mend"]
+
+
+async def test_topics_that_depend_on_the_key_are_not_looked_at_and_not_named(rig: KafkaRig, redis_url: str) -> None:
+    await rig.create(f"{rig.topic}.ann-s-disease", cleanup_policy="compact")
+    template = f"{rig.topic}.{{prefix}}"
+
+    provided = await examine_kafka(rig, 0, redis_url, kafka_topic=template)
+    wanted = await examine_kafka(rig, 0, redis_url, kafka_topic=template, kafka_provision=False)
+
+    assert levels(provided) == {}
+    start = f"depends on the key ({template}): none was looked at"
+    assert provided["Kafka/topic"]["found"] == f"{start}; the bridge creates those that are missing"
+    assert f"topics whose names begin with {rig.topic}." in provided["Kafka/right to write"]["found"]
+    assert levels(wanted) == {"Kafka/topic": "warn"}
+    assert wanted["Kafka/topic"]["found"].startswith(start)
+    assert "BRIDGE_KAFKA_PROVISION=true" in wanted["Kafka/topic"]["mend"]
+    assert "disease" not in f"{provided}{wanted}"
+
+
+@pytest.mark.parametrize("missing", ["kafka_topic-missing", "kafka_topic.{prefix}"])
+async def test_it_changes_nothing(rig: KafkaRig, redis_url: str, missing: str) -> None:
+    await rig.create(retention_ms="5000")
+    before = await topics(rig), await rig.described()
+
+    await examine_kafka(rig, 0, redis_url)
+    await examine_kafka(rig, 0, redis_url, kafka_topic=missing.replace("kafka_topic", rig.topic))
+
+    assert (await topics(rig), await rig.described()) == before
+    assert await rig.records() == []
+
+
+async def test_a_kafka_that_is_not_there_is_found(rig: KafkaRig, redis_url: str) -> None:
+    address = f"127.0.0.1:{free_port()}"
+
+    rows = await examine_kafka(rig, 1, redis_url, kafka_bootstrap_servers=address)
+
+    assert levels(rows) == {"Kafka/connection": "fail"}
+    assert address in rows["Kafka/connection"]["found"]
+    assert "BRIDGE_KAFKA_BOOTSTRAP_SERVERS" in rows["Kafka/connection"]["mend"]
+
+
+async def test_brokers_whose_advertised_addresses_lead_nowhere_are_found(
+    rig: KafkaRig, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "START_SECONDS", 0.5)
+    rows = await examine_kafka(rig, 1, redis_url, kafka_bootstrap_servers=f"127.0.0.1:{rig.server.proxied_port}")
+
+    assert levels(rows) == {"Kafka/connection": "fail"}
+    assert rows["Kafka/connection"]["mend"] == "check their advertised.listeners"
