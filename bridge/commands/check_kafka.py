@@ -13,7 +13,7 @@ from bridge.errors import BridgeError, NotConnected, Refused
 from bridge.settings import Settings
 from bridge.sinks.kafka.cluster import Cluster, Partition, words
 from bridge.sinks.kafka.connect import connect, discard, require_compression
-from bridge.sinks.kafka.inspection import Examined, examine
+from bridge.sinks.kafka.inspection import CONFIGS, Examined, examine
 from bridge.sinks.kafka.names import TopicTemplate
 from bridge.sinks.kafka.topics import (
     CLEANUP,
@@ -59,8 +59,8 @@ class Topic:
 
     @property
     def config(self) -> Mapping[str, str]:
-        """What is configured; empty if it cannot be read."""
-        return self.examined.configs or {}
+        """What is configured, as far as it can be read."""
+        return self.examined.configs
 
     @property
     def partitions(self) -> list[Partition]:
@@ -113,7 +113,7 @@ def judge(topic: Topic) -> list[Row]:
         checks = {"topic": _of_keys, "right to write": _right}
     elif topic.examined.exists:
         checks = {"topic": _existing, "right to write": _right, **TOPIC_CHECKS}
-        checks |= CONFIG_CHECKS if topic.config else {"configuration": _unreadable}
+        checks |= CONFIG_CHECKS if all(map(topic.config.get, CONFIGS)) else {"configuration": _unreadable}
     elif code == UNKNOWN_TOPIC:
         checks = {"topic": _missing, "right to write": _right, "replication": _new_replication}
     elif code == DENIED:  # who may write to a topic may see it, too
@@ -195,7 +195,7 @@ def _replication(topic: Topic) -> Finding:
     partitions, replicas = topic.partitions, topic.examined.found.replicas
     minimum = int(topic.config.get(MIN_IN_SYNC, 1))
     found = f"{replicas} replica{'s' * (replicas != 1)}"
-    if topic.config:
+    if MIN_IN_SYNC in topic.config:
         found += f", {MIN_IN_SYNC}={minimum}"
     if few := _lagging(partitions, minimum):
         mend = f"start the brokers that are missing: {topic.tools.show('--under-min-isr-partitions')}"
@@ -205,7 +205,7 @@ def _replication(topic: Topic) -> Finding:
         return warning(f"{found}: Kafka before 3.7 acks nothing, a newer one takes it for {replicas}", mend)
     if replicas == 1:
         return warning(f"{found}: an ack is kept by one broker only, and lost with it", _more_replicas(topic))
-    if minimum == 1 and topic.config:
+    if minimum == 1 and MIN_IN_SYNC in topic.config:
         mend = topic.tools.configure(MIN_IN_SYNC, 2)
         return warning(f"{found}: an ack may be kept by one broker only, and lost with it", mend)
     if behind := _lagging(partitions, replicas):

@@ -45,6 +45,15 @@ def test_replicas_are_judged_by_how_many_must_and_how_many_do_keep_what_is_acked
     assert mend in told.mend
 
 
+def test_what_a_broker_keeps_to_itself_is_not_judged() -> None:
+    partitions = [Partition(led=True, replicas=3, in_sync=3)]
+    rows = judge(topic(Examined(Found(0, partitions), 87, configs={"cleanup.policy": "compact"})))
+
+    told = {row.check: row.finding.level for row in rows if row.finding.level != "pass"}
+    assert told == {"configuration": "warn"}
+    assert {row.check: row.finding.found for row in rows}["replication"] == "3 replicas"
+
+
 @pytest.mark.parametrize(
     ("code", "found", "mend"),
     [

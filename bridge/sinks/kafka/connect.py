@@ -77,7 +77,7 @@ async def connect(settings: Settings, request_seconds: float) -> Any:  # noqa: A
         async with asyncio.timeout(START_SECONDS):
             await producer.start()
     except BaseException as error:
-        for connection in _left_open(error):
+        for connection in _left_open(error, AIOKafkaConnection):
             _abort(connection)
         await discard(producer)
         if not isinstance(error, OSError | KafkaError | NotImplementedError):
@@ -154,9 +154,14 @@ async def _greet(options: dict[str, Any], settings: Settings) -> str:
 
 async def _meet(server: str, options: dict[str, Any]) -> None:
     ((host, port, _),) = collect_hosts([server])
-    connection = await create_conn(
-        host, port, **{name: options[name] for name in options.keys() - {"bootstrap_servers"}}
-    )
+    try:
+        connection = await create_conn(
+            host, port, **{name: options[name] for name in options.keys() - {"bootstrap_servers"}}
+        )
+    except BaseException as error:
+        for writer in _left_open(error, asyncio.StreamWriter):
+            writer.transport.abort()
+        raise
     try:
         await connection.send(MetadataRequest([]))
     finally:
@@ -205,11 +210,15 @@ def _owner(task: asyncio.Task[Any]) -> object:
     return frame.f_locals.get("self") if frame is not None else None
 
 
-def _left_open(error: BaseException | None) -> Iterator[Any]:
-    """Connections that the library forgets to close when it is interrupted while it bootstraps: a local variable."""
+def _left_open(error: BaseException | None, kind: type) -> Iterator[Any]:
+    """What the library does not give back when it fails: its local variables of that type.
+
+    It forgets connections when it is interrupted while it bootstraps; and one that is refused it closes in an orderly
+    way, which over TLS takes longer than our event loop may last.
+    """
     while error is not None:
         for frame in _frames(error.__traceback__):
-            yield from (value for value in frame.f_locals.values() if isinstance(value, AIOKafkaConnection))
+            yield from (value for value in frame.f_locals.values() if isinstance(value, kind))
         error = error.__cause__
 
 

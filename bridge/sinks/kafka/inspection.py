@@ -5,7 +5,7 @@ it in one that holds no records.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiokafka.errors import KafkaError
 
@@ -36,8 +36,8 @@ class Examined:
     """The error code of an attempt to write to it. It may tell of rights only: what has no records is refused."""
     creation: int | None = None
     """The error code with which its creation would end; None if it exists, or the bridge may not create it."""
-    configs: Mapping[str, str] | None = None
-    """The values of CONFIGS; None if it does not exist, or the user may not read them."""
+    configs: Mapping[str, str] = field(default_factory=dict)
+    """The values of CONFIGS, as far as there is a topic and the user may read them."""
 
     @property
     def exists(self) -> bool:
@@ -58,10 +58,7 @@ async def examine(cluster: Cluster, topic: str, settings: Settings) -> Examined:
             )
             codes = await cluster.create([topic], partitions, replication, config, validate_only=True)
             return Examined(found, writing, creation=codes[topic])
-        examined = Examined(found, writing)
-        if not examined.exists:
-            return examined
-        configs = (await cluster.describe([topic], CONFIGS)).get(topic, {})
-        return Examined(found, writing, configs=configs if all(map(configs.get, CONFIGS)) else None)
+        configs = await cluster.describe([topic], CONFIGS)
+        return Examined(found, writing, configs=configs.get(topic, {}))
     except KafkaError as error:
         raise NotConnected(f"Kafka does not answer: {type(error).__name__}") from None
