@@ -207,13 +207,13 @@ async def test_topics_that_depend_on_the_key_are_not_looked_at_and_not_named(rig
     assert "disease" not in f"{provided}{wanted}"
 
 
-@pytest.mark.parametrize("missing", ["kafka_topic-missing", "kafka_topic.{prefix}"])
+@pytest.mark.parametrize("missing", ["-missing", ".{prefix}"])
 async def test_it_changes_nothing(rig: KafkaRig, redis_url: str, missing: str) -> None:
     await rig.create(retention_ms="5000")
     before = await topics(rig), await rig.described()
 
     await examine_kafka(rig, 0, redis_url)
-    await examine_kafka(rig, 0, redis_url, kafka_topic=missing.replace("kafka_topic", rig.topic))
+    await examine_kafka(rig, 0, redis_url, kafka_topic=rig.topic + missing)
 
     assert (await topics(rig), await rig.described()) == before
     assert await rig.records() == []
