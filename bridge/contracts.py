@@ -75,7 +75,7 @@ class Source(Protocol):
     async def settle(self, settlements: Sequence[Settlement]) -> tuple[int, int]:
         """Remove the entries from the outbox and, in the same atomic step, store their dead letters.
 
-        Returns how many events wait in the outbox now, and how many dead letters are kept.
+        Returns how many expirations wait in the outbox now, and how many dead letters are kept.
         Settling twice is harmless. Raises NotConnected: it may or may not have happened; call again.
         """
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Coroutine, Mapping
+from typing import Any
 
 PATIENCE = 0.2
 """Seconds until a task that was cancelled, and goes on, is cancelled again."""
@@ -24,7 +25,7 @@ async def run_together(tasks: Mapping[str, Coroutine[object, object, None]], *, 
         await end(running.values())
 
 
-async def end(tasks: Collection[asyncio.Task[None]]) -> None:
+async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Cancel the tasks and return when all have ended, whatever they end with.
 
     A cancellation can get lost: `asyncio.wait_for` swallows it on Python 3.11 when its own wait is over at the same

@@ -92,7 +92,8 @@ class Outbox:
         arguments: list[Argument] = []
         for settlement in settlements:
             entry = settlement.entry
-            arguments += (entry.id, len(entry.events), len(settlement.dead))
+            expirations = sum(isinstance(event, Expiration) for event in entry.events)
+            arguments += (entry.id, expirations, len(settlement.dead))
             for letter in settlement.dead:
                 words = fields_of(letter)
                 arguments += (len(words), *words)

@@ -140,7 +140,9 @@ async def test_a_password_for_a_redis_that_has_none_ends_the_bridge(
     assert "BRIDGE_REDIS_PASSWORD" in line
 
 
-@pytest.mark.parametrize("rule", ["-evalsha", "-pexpiretime", "-zadd", "resetchannels", "-subscribe", "-scan", "-info"])
+@pytest.mark.parametrize(
+    "rule", ["-evalsha", "-pexpiretime", "-zadd", "-xadd", "resetchannels", "-subscribe", "-scan", "-info"]
+)
 async def test_a_user_who_may_not_do_what_the_bridge_needs_ends_it(
     guarded: RedisServer, broker: NatsServer, rule: str
 ) -> None:
@@ -156,10 +158,10 @@ async def test_a_user_who_may_not_write_the_bridges_own_keys_ends_it(guarded: Re
     assert "ACL" in await refusal(settings_for(guarded, broker, **login))
 
 
-async def test_a_permission_that_is_missed_only_later_is_a_reason_not_to_be_ready(
+async def test_a_permission_that_is_taken_away_later_is_a_reason_not_to_be_ready(
     guarded: RedisServer, broker: NatsServer
 ) -> None:
-    login = await user_with(guarded, "-xadd")
+    login = await user_with(guarded)
     key = f"permission:{type(guarded).__name__}".encode()
     async with (
         Bridge(settings_for(guarded, broker, **login)) as bridge,
@@ -167,6 +169,7 @@ async def test_a_permission_that_is_missed_only_later_is_a_reason_not_to_be_read
     ):
         await bridge.ready()
         async with arrivals(broker) as arrived:
+            await user_with(guarded, "-xadd")
             deadline_ms = await set_for(redis, key, 300)
             await not_ready(bridge, "subscription", "does not permit", "ACL")
             await user_with(guarded)

@@ -197,7 +197,9 @@ async def test_a_message_on_which_the_server_closes_the_connection_is_a_dead_let
 async def test_a_message_that_the_stream_has_no_place_for_is_a_dead_letter(redis_kind: type[RedisServer]) -> None:
     async with Deployment.of(redis_kind, settings=BY_HAND) as deployment:
         async with deployment.jetstream() as jetstream:
-            await jetstream.add_stream(StreamConfig(STREAM, subjects=["expired.0.share"], max_msg_size=1000))
+            await jetstream.add_stream(
+                StreamConfig(STREAM, subjects=["expired.0.share", "expired.0._gap"], max_msg_size=1000)
+            )
         bridge = await deployment.ready_bridge()
         large = f"{PREFIX}{'x' * 500}"
         await deployment.set([*keys(KEYS), large, *keys(KEYS, start=KEYS)])
@@ -209,7 +211,7 @@ async def test_a_message_whose_subject_the_stream_does_not_bind_is_a_dead_letter
 ) -> None:
     async with Deployment.of(redis_kind, settings=BY_HAND) as deployment:
         async with deployment.jetstream() as jetstream:
-            await jetstream.add_stream(StreamConfig(STREAM, subjects=["expired.0.share"]))
+            await jetstream.add_stream(StreamConfig(STREAM, subjects=["expired.0.share", "expired.0._gap"]))
         bridge = await deployment.ready_bridge()
         stray = [f"stray:{key}" for key in keys(3)]
         await deployment.set([*keys(KEYS), *stray, *keys(KEYS, start=KEYS)])

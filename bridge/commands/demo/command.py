@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+from typing import Any
 
 from bridge.commands.demo.broker import Broker
 from bridge.commands.demo.jetstream import JetStreamBroker
@@ -12,6 +13,7 @@ from bridge.commands.demo.story import Story
 from bridge.commands.screen import Screen
 from bridge.errors import BridgeError
 from bridge.settings import SinkKind
+from bridge.tasks import end
 from bridge.telemetry import logs
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -31,25 +33,28 @@ def demo(sink: SinkKind) -> int:
 
 async def _until_signalled(stage: Stage) -> int:
     loop, playing = asyncio.get_running_loop(), asyncio.create_task(_play(stage), name="demo")
-    received: list[signal.Signals] = []
+    received: asyncio.Future[signal.Signals] = loop.create_future()
 
-    def end(number: signal.Signals) -> None:
-        received.append(number)
-        playing.cancel()
+    def end_by(number: signal.Signals) -> None:
+        if not received.done():
+            received.set_result(number)
 
     for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # `nohup` means it
-            loop.add_signal_handler(number, end, number)
+            loop.add_signal_handler(number, end_by, number)
     try:
-        return await playing
-    except asyncio.CancelledError:
-        if not received:
-            raise
-        sys.stderr.write("\nDemo ended; all its processes and files are gone.\n")
-        return 128 + received[0]
+        either: set[asyncio.Future[Any]] = {playing, received}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if received.done():
+            await end([playing])
+            sys.stderr.write("\nDemo ended; all its processes and files are gone.\n")
+            return 128 + received.result()
+        return playing.result()
     except BridgeError as error:
         sys.stderr.write(f"\nexpiry-bridge: {error}\n")  # with its lines: it may quote a log
         return 1
+    finally:
+        await end([playing])
 
 
 async def _play(stage: Stage) -> int:

@@ -152,7 +152,7 @@ end
 call('DEL', KEYS[4]) -- a first write that passes at maxmemory; those behind it then pass, too
 -- The counts of a gap are kept until it is closed: the epoch, or the reply, may be lost before.
 local all_recovered, all_ambiguous = (tonumber(lease[3]) or 0) + recovered, (tonumber(lease[4]) or 0) + ambiguous
-local fields, events = {'at', string.format('%.0f', now)}, #claims / 3
+local fields = {'at', string.format('%.0f', now)}
 if #claims > 0 then
   fields[3], fields[4] = 'claims', cmsgpack.pack(claims)
 end
@@ -160,15 +160,9 @@ if gap then
   gap[6], gap[7] = all_recovered, all_ambiguous
   fields[#fields + 1] = 'gap'
   fields[#fields + 1] = cmsgpack.pack(gap)
-  events = events + 1
 end
-local depth
-if events > 0 then
-  call('XADD', KEYS[3], argv[1] .. '-' .. argv[2], unpack(fields))
-  depth = call('HINCRBY', KEYS[2], 'depth', events)
-else
-  depth = tonumber(call('HGET', KEYS[2], 'depth')) or 0
-end
+if #fields > 2 then call('XADD', KEYS[3], argv[1] .. '-' .. argv[2], unpack(fields)) end
+local depth = call('HINCRBY', KEYS[2], 'depth', #claims / 3)
 call('HSET', KEYS[2], 'seq', argv[2], 'heard', argv[4])
 if gap then
   call('HSET', KEYS[2], 'recovered', '0', 'ambiguous', '0', 'seen_ms', seen_ms, 'audit', audit)

@@ -1,7 +1,7 @@
 -- Remove from the outbox what is done with, and keep its dead letters in the same step. Settling again does nothing.
 --
 -- KEYS  outbox, lease, dead
--- ARGV  (entry id, number of events, number of dead letters, (number of fields and values, field, value, ...)*)*
+-- ARGV  (entry id, number of expirations, number of dead letters, (number of fields and values, field, value, ...)*)*
 -- Reply {outbox depth, dead letters waiting}
 local settled, i = 0, 1
 while i <= #ARGV do
