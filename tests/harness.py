@@ -290,7 +290,7 @@ class Hand:
     async def close_gap(self, missed: int | None = None) -> None:
         """Put the record of the open gap into the outbox, and make an end of it."""
         gap = self.gap
-        words = ("hand", gap.opened_ms, gap.cause, "" if missed is None else missed, gap.start_ms, "")
+        words = ("hand", gap.opened_ms, gap.start_ms, gap.cause, "" if missed is None else missed, "")
         self._seq += 1
         operations = [b"g", *(str(word).encode() for word in words)]
         await self.send(Batch(self.lease.fence, self._seq, gap.start_ms, self.hints.heard, self._mark(), operations))

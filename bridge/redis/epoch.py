@@ -256,8 +256,10 @@ class Epoch:
         """All of it is reconciled. Its record goes into the outbox in the step that makes an end of it."""
         gap, audit = self.gap, self._audit
         missed = audit.in_gap() if audit is not None else None
-        record = (self._node, gap.opened_ms, gap.cause, "" if missed is None else missed)
-        await self._apply([b"g", *(_word(word) for word in (*record, finished.redis_ms, self._kept_reading()))])
+        # Closed when the touch was made, not now: should this have to be sent again, the stream may be lost by then.
+        span = (self._node, gap.opened_ms, finished.redis_ms)
+        words = (*span, gap.cause, "" if missed is None else missed, self._kept_reading())
+        await self._apply([b"g", *map(_word, words)])
         gap.close()
         if audit is not None:
             audit.closed()

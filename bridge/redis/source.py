@@ -127,7 +127,7 @@ class RedisSource:
         count = await databases(self._client, self._endpoint)
         here, others = channels(self._endpoint.db), elsewhere(self._endpoint.db, count or 0)
         canary = Canary(names.canary, self._clock)
-        self._heard = lease.heard if lease.former not in {self._instance, ""} else max(lease.heard, self._heard)
+        self._heard = max(lease.heard, self._heard) if lease.former == self._instance else lease.heard
         hints = Hints(names, here | others, matches, canary, self._heard)
         subscription = await subscribe(
             self._endpoint, list(here), hints.stream, wake.set, self._clock, elsewhere=list(others)

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from bridge.cli import main
 from bridge.commands.embedded import free_port
 from bridge.contracts import DeadLetter, Entry, Settlement
-from bridge.expiration import Expiration, Identity, Via
+from bridge.expiration import Expiration, GapRecord, Identity, Via
 from bridge.redis.connection import Endpoint
 from bridge.redis.ledger import Ledger
 from bridge.redis.names import Names
@@ -341,6 +341,21 @@ async def test_what_somebody_else_wrote_there_is_shown_passed_over_and_can_be_dr
     assert status == 1
     assert "Not sent, because not written by a bridge: 5 dead letters." in shown
     assert (await dead("drop", *entries))[0] == 0
+    assert await user.xlen(NAMES.dead) == 0
+
+
+async def test_a_gap_record_can_be_dead_too(redis_server: RedisServer, user: Redis, dead: Run) -> None:
+    record = GapRecord("a" * 32, "127.0.0.1:6379", 1_000, 2_000, "start", None, 1, 0)
+    await plant(redis_server, [DeadLetter(record, REASON)])
+
+    (found,) = json.loads((await dead("list", "--json"))[1])["dead_letters"]
+    assert (found["id"], found["cause"], found["opened_ms"]) == (record.id, "start", 1_000)
+    assert "redis.expiry.gap" in (await dead("show", record.id))[1]
+    shown = json.loads((await dead("show", record.id, "--json"))[1])
+    assert shown["event"]["data"]["missed"] is None
+    async with JetStreamRig() as rig:
+        assert (await dead("retry", "--all", **variables(rig.settings, "jetstream")))[0] == 0
+        assert await rig.stored() == [record.id]
     assert await user.xlen(NAMES.dead) == 0
 
 

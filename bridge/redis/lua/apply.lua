@@ -9,7 +9,7 @@
 --       r key score seen due    resolve what a touch saw; stands where its mark stood (not sent if the key is ahead)
 --       f key                   forget: BRIDGE_KEYS does not match it any more
 --       p key                   appeared, or its TTL changed; deduplicated, at the end of the batch; also what a scan found
---       g node opened_ms cause missed seen_ms audit         the gap is closed: put its record into the outbox
+--       g node opened_ms seen_ms cause missed audit         the gap is closed: put its record into the outbox
 -- Reply {now in µs, lowest score or '', ledger size, outbox depth, claimed by notification, claimed by sweep,
 --        recovered and ambiguous in the open gap so far, 1 if the ledger was emptied (Redis then notifies its `del`),
 --        keys that are ahead}
@@ -137,8 +137,8 @@ local i, last = 5, #argv
 while i <= last do
   local op = argv[i]
   if op == 'g' then
-    gap = {argv[i + 1], argv[i + 2], string.format('%.0f', now), argv[i + 3], argv[i + 4]}
-    seen_ms, audit = argv[i + 5], argv[i + 6]
+    gap = {argv[i + 1], argv[i + 2], argv[i + 3], argv[i + 4], argv[i + 5]}
+    seen_ms, audit = argv[i + 3], argv[i + 6]
     i = i + 7
   elseif op == 'r' then
     operations.r(argv[i + 1], argv[i + 2], argv[i + 3], argv[i + 4])
