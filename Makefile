@@ -20,9 +20,7 @@ demo: $(DEMO) ## Show the whole story in about 20 seconds, with servers of its o
 	@$(BIN)/expiry-bridge demo
 
 test: check ## Check, then run all tests and measure their coverage
-	@$(BIN)/python -m pytest -k 'not kafka' --numprocesses $(WORKERS) --cov --cov-report= --cov-fail-under=0
-	@echo 'Those that need a Kafka, one after the other: it is slow to start, and large.'
-	@$(BIN)/python -m pytest -k kafka --cov --cov-append --cov-report=term
+	@.ci/test $(WORKERS)
 
 check: $(DEV) ## Format, lint, types, and the floors that imports must keep
 	@$(BIN)/ruff format --check
