@@ -3,7 +3,7 @@
 The audit is believed only if it never tells a wrong number: so most of these tests try to mislead it.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import pytest
@@ -17,18 +17,6 @@ from tests.servers import RedisServer, wait_until
 LONG_MS = 600_000
 OTHER_DB = 7
 FLAGS = "notify-keyspace-events"
-
-
-@pytest.fixture
-async def server(redis_kind: type[RedisServer]) -> AsyncIterator[RedisServer]:
-    with redis_kind(LAZY) as started:
-        yield started
-
-
-@pytest.fixture
-async def user(server: RedisServer) -> AsyncIterator[Redis]:
-    async with user_of(server) as client:
-        yield client
 
 
 async def end_some(server: RedisServer, counts: Sequence[tuple[int, int]], name: str = "gone") -> None:

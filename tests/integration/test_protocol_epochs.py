@@ -5,7 +5,6 @@ A proxy between the bridge and Redis does to the connection what the network mig
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from redis.asyncio import Redis
@@ -14,7 +13,6 @@ from bridge.clock import SystemClock
 from bridge.redis.channels import channels
 from bridge.redis.subscription import Hint, Subscription
 from tests.harness import (
-    LAZY,
     NAMES,
     NOTIFY,
     Inside,
@@ -31,46 +29,12 @@ from tests.harness import (
     recorded,
     user_of,
 )
-from tests.proxy import TO_CLIENT, TO_SERVER, Action, Protocol, Proxy, command, is_subscriber
+from tests.proxy import TO_CLIENT, TO_SERVER, Action, Proxy, command, is_subscriber
 from tests.servers import RedisServer, wait_until
 
 LONG_MS = 60_000
 
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test is about how long the bridge takes to try again, or to touch what it was not told of."""
-    monkeypatch.setattr("bridge.backoff.Backoff.next", lambda _: 0.02)
-    monkeypatch.setattr("bridge.redis.schedule.HEARTBEAT", 0.05)
-
-
-@pytest.fixture
-def server(redis_kind: type[RedisServer]) -> Iterator[RedisServer]:
-    """A server that may be told not to expire by itself."""
-    with redis_kind(LAZY) as server:
-        yield server
-
-
-@pytest.fixture
-async def user(server: RedisServer) -> AsyncIterator[Redis]:
-    """The user, straight to the server."""
-    async with user_of(server) as user:
-        yield user
-
-
-@pytest.fixture
-async def proxy(server: RedisServer) -> AsyncIterator[Proxy]:
-    """What the bridge connects to."""
-    async with Proxy(server.port, Protocol.RESP) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def bridge(proxy: Proxy, user: Redis) -> AsyncIterator[Inside]:
-    """A bridge that has closed its first gap."""
-    async with Inside(proxy.port) as bridge:
-        await bridge.reconciled()
-        yield bridge
+pytestmark = pytest.mark.usefixtures("soon")
 
 
 # The stream is held.

@@ -1,7 +1,6 @@
 """The rules of the ledger protocol, where a running bridge meets its limits: memory, another bridge, a long gap."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 
 import pytest
@@ -9,7 +8,6 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
 from tests.harness import (
-    LAZY,
     NAMES,
     Inside,
     Witness,
@@ -24,49 +22,14 @@ from tests.harness import (
     lazily,
     put,
     recorded,
-    user_of,
     written,
 )
-from tests.proxy import TO_CLIENT, TO_SERVER, Action, Protocol, Proxy, command, is_subscriber
+from tests.proxy import TO_CLIENT, TO_SERVER, Action, Proxy, command, is_subscriber
 from tests.servers import Bridge, RedisServer, wait_until
 
 LONG_MS = 60_000
 
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test is about how long the bridge takes to try again, or to touch what it was not told of."""
-    monkeypatch.setattr("bridge.backoff.Backoff.next", lambda _: 0.02)
-    monkeypatch.setattr("bridge.redis.schedule.HEARTBEAT", 0.05)
-
-
-@pytest.fixture
-def server(redis_kind: type[RedisServer]) -> Iterator[RedisServer]:
-    """A server that may be told not to expire by itself."""
-    with redis_kind(LAZY) as server:
-        yield server
-
-
-@pytest.fixture
-async def user(server: RedisServer) -> AsyncIterator[Redis]:
-    """The user, straight to the server."""
-    async with user_of(server) as user:
-        yield user
-
-
-@pytest.fixture
-async def proxy(server: RedisServer) -> AsyncIterator[Proxy]:
-    """What the bridge connects to."""
-    async with Proxy(server.port, Protocol.RESP) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def bridge(proxy: Proxy, user: Redis) -> AsyncIterator[Inside]:
-    """A bridge that has closed its first gap."""
-    async with Inside(proxy.port) as bridge:
-        await bridge.reconciled()
-        yield bridge
+pytestmark = pytest.mark.usefixtures("soon")
 
 
 # Limits.

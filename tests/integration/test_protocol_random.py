@@ -30,7 +30,6 @@ from tests.harness import (
     key_of,
     keys,
     lapse,
-    user_of,
     written,
 )
 from tests.proxy import TO_CLIENT, TO_SERVER, Action, Protocol, Proxy, command, is_subscriber
@@ -57,13 +56,6 @@ def server(redis_kind: type[RedisServer]) -> Iterator[RedisServer]:
     """A server that notifies from its first moment: the subscriber may be there before the bridge."""
     with redis_kind(NOTIFY) as server:
         yield server
-
-
-@pytest.fixture
-async def user(server: RedisServer) -> AsyncIterator[Redis]:
-    """The user, straight to the server."""
-    async with user_of(server) as user:
-        yield user
 
 
 class Length:

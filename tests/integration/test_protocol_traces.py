@@ -6,7 +6,7 @@ two ids. Redis expires only what is read here, so the order of steps is the test
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -14,17 +14,10 @@ from redis.asyncio import Redis
 
 from bridge.expiration import Via
 from bridge.redis.connection import Fenced
-from tests.harness import LAZY, NAMES, Hand, Witness, entry, expired, known, lapse, lazily, passed, put, user_of
+from tests.harness import NAMES, Hand, Witness, entry, expired, known, lapse, lazily, passed, put, user_of
 from tests.servers import RedisServer, wait_until
 
 LONG_MS = 60_000
-
-
-@pytest.fixture
-def server(redis_kind: type[RedisServer]) -> Iterator[RedisServer]:
-    """A server that notifies, and that may be told not to expire by itself."""
-    with redis_kind(LAZY) as server:
-        yield server
 
 
 @pytest.fixture
