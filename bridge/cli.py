@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Final, NoReturn
 
 from bridge import __version__
@@ -25,11 +25,12 @@ _COMMANDS: Final = {
     "check": "examine what Redis and the broker must provide, and say how to mend what is missing",
     "status": "show the ledger's size, the outbox's depth, the lease and the dead letters",
     "dead": "list, show, retry or drop the messages that the broker would not take",
+    "verify": "set short-lived keys, read the broker, and say what was delivered, missed, doubled or false",
     "demo": "tell the whole story with embedded servers, in about 20 seconds",
     "settings": "print the reference table of all settings",
 }
 _DEMO_SINKS: Final = (SinkKind.JETSTREAM.value, SinkKind.KAFKA.value)
-_WITH_SETTINGS: Final = ("run", "check", "status")
+_WITH_SETTINGS: Final = ("run", "check", "status", "verify")
 _DEAD: Final = {
     "list": "print the oldest dead letters, without their keys",
     "show": "print one, with its key and the event that the broker refused",
@@ -37,6 +38,16 @@ _DEAD: Final = {
     "drop": "remove dead letters for good",
 }
 _LISTED: Final = 50
+_PLAN: Final = {
+    "keys": (1000, "how many keys to set; the setting BRIDGE_KEYS, patterns, is no flag here: set the variable"),
+    "rate": (200, "how many of them in a second"),
+    "ttl_min_ms": (1000, "how long each lives, at least: 500ms, 2s, 1.5s, 5m"),
+    "ttl_max_ms": (5000, "how long each lives, at most"),
+    "patience_ms": (30_000, "how long to wait, past the last deadline, while nothing comes"),
+}
+"""What `verify` shall do, by the names of its arguments: the default, and the meaning."""
+_PLANNED: Final = "planned_"
+"""What tells those from settings."""
 _GROUPS: Final = {"redis": "Redis", "nats": "NATS", "kafka": "Kafka", "http": "HTTP and logs", "log": "HTTP and logs"}
 _EPILOGUE: Final = (
     "Each flag is a variable, too, in the environment or in a file .env (--redis-url is BRIDGE_REDIS_URL); the flag"
@@ -95,6 +106,13 @@ def _with_settings(settings: Settings, options: argparse.Namespace) -> int:
             return status(settings, as_json=options.json)
         case "dead":
             return _dead(settings, options)
+        case "verify":
+            from bridge.commands.verify import verify  # noqa: PLC0415 - likewise
+
+            planned: dict[str, int] = {
+                name: getattr(options, _PLANNED + name, preset) for name, (preset, _) in _PLAN.items()
+            }
+            return verify(settings, as_json=options.json, **planned)
         case _:
             from bridge.commands.run import run  # noqa: PLC0415 - likewise
 
@@ -151,10 +169,12 @@ def _parser() -> argparse.ArgumentParser:
             epilog=_EPILOGUE if configurable else None,
             allow_abbrev=False,
         )
-        if name in {"check", "status"}:
+        if name in {"check", "status", "verify"}:
             command.add_argument("--json", action="store_true", help="print JSON, for programs")
+        if name == "verify":
+            _add_plan(command)
         if configurable:
-            _add_flags(command)
+            _add_flags(command, without=_PLAN if name == "verify" else ())
         if name == "demo":
             command.add_argument(
                 "--sink",
@@ -200,15 +220,39 @@ def _add_actions(command: argparse.ArgumentParser) -> None:
         _add_flags(action)
 
 
+def _add_plan(command: argparse.ArgumentParser) -> None:
+    """Those of `verify`."""
+    for name, (preset, meaning) in _PLAN.items():
+        time = name.endswith("_ms")
+        command.add_argument(
+            _flag(name.removesuffix("_ms")),
+            action=_Once,
+            dest=f"{_PLANNED}{name}",
+            default=argparse.SUPPRESS,
+            type=_milliseconds if time else _positive,
+            metavar="TIME" if time else "N",
+            help=f"{meaning} (default: {f'{preset // 1000}s' if time else preset})",
+        )
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError("must be a whole number, at least 1")
     return int(text)
 
 
-def _add_flags(command: argparse.ArgumentParser) -> None:
+def _milliseconds(text: str) -> int:
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m)?", text)
+    if found is None:
+        raise argparse.ArgumentTypeError("must be a time, as in 500ms, 2s, 1.5s or 5m")
+    return round(float(found[1]) * {"ms": 1, "m": 60_000}.get(found[2], 1000))
+
+
+def _add_flags(command: argparse.ArgumentParser, without: Container[str] = ()) -> None:
     groups = {title: command.add_argument_group(title) for title in ("general", *dict.fromkeys(_GROUPS.values()))}
     for name, field in Settings.model_fields.items():
+        if name in without:
+            continue
         if name in _NEVER_FLAGS:
             command.add_argument(
                 _flag(name), action=_Secret, dest=name, default=argparse.SUPPRESS, nargs="?", help=argparse.SUPPRESS

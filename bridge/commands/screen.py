@@ -5,13 +5,14 @@ never an error; what is printed is never taken for markup (keys may hold bracket
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import orjson
 from rich.console import Console
 from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -69,6 +70,17 @@ class Screen:
             return
         with self._console.status(f"{what} …"):
             yield
+
+    @contextmanager
+    def progress(self, what: str, total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
+        """A bar on a terminal, if it is to be `shown`: call what this yields with how many of `total` are done."""
+        if not self._terminal or not shown:
+            yield lambda _done: None
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            task = progress.add_task(what, total=total)
+            yield lambda done: progress.update(task, completed=done)
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold

@@ -17,6 +17,8 @@ from bridge.settings import SECRETS, Settings, SinkKind, reference
 ROOT = Path(__file__).parents[2]
 S3CRET = "hunter2-s3cret"
 WITH_SETTINGS = ("run", "check", "status", "dead list", "dead show ID", "dead retry --all", "dead drop ID")
+PLAN = {"keys": 1000, "rate": 200, "ttl_min_ms": 1000, "ttl_max_ms": 5000, "patience_ms": 30_000}
+"""Of `verify`, by default."""
 
 
 class Commands:
@@ -53,7 +55,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
         setattr(made, name, command)
         return made
 
-    for name in ("run", "check", "status", "demo"):
+    for name in ("run", "check", "status", "verify", "demo"):
         monkeypatch.setitem(sys.modules, f"bridge.commands.{name}", module(name))
     for action in ("list_letters", "show_letter", "retry_letters", "drop_letters"):
         monkeypatch.setattr(f"bridge.commands.dead.{action}", partial(fake.told, action))
@@ -75,6 +77,22 @@ def flag(name: str) -> str:
         (["check", "--json"], ("check", {"as_json": True})),
         (["status"], ("status", {"as_json": False})),
         (["status", "--json"], ("status", {"as_json": True})),
+        (["verify"], ("verify", {**PLAN, "as_json": False})),
+        (
+            ["verify", "--json", "--keys", "9", "--rate=8", "--ttl-min=1.5s", "--ttl-max", "2m", "--patience", "500ms"],
+            (
+                "verify",
+                {
+                    "keys": 9,
+                    "rate": 8,
+                    "ttl_min_ms": 1500,
+                    "ttl_max_ms": 120_000,
+                    "patience_ms": 500,
+                    "as_json": True,
+                },
+            ),
+        ),
+        (["verify", "--ttl-min", "2"], ("verify", {**PLAN, "ttl_min_ms": 2000, "as_json": False})),
         (["demo"], ("demo", {"sink": SinkKind.JETSTREAM})),
         (["demo", "--sink", "jetstream"], ("demo", {"sink": SinkKind.JETSTREAM})),
         (["demo", "--sink=kafka"], ("demo", {"sink": SinkKind.KAFKA})),
@@ -132,6 +150,15 @@ def test_flags_become_settings(commands: Commands, command: str) -> None:
     assert settings.scan_interval == 5
 
 
+def test_the_number_of_keys_to_verify_is_not_mistaken_for_their_patterns(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRIDGE_KEYS", "a:*,b:*")
+    assert main(["verify", "--keys", "7", "--sink", "kafka"]) == 0
+    assert (commands.settings.keys, commands.settings.sink) == (["a:*", "b:*"], SinkKind.KAFKA)
+    assert commands.calls == [("verify", {**PLAN, "keys": 7, "as_json": False})]
+
+
 def test_flags_win_over_the_environment(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRIDGE_SINK", "kafka")
     monkeypatch.setenv("BRIDGE_NATS_STREAM", "ENV")
@@ -164,7 +191,7 @@ def test_the_demo_is_told_its_sink_by_the_flag_alone(commands: Commands, monkeyp
 # Flags and help
 
 
-@pytest.mark.parametrize("command", WITH_SETTINGS)
+@pytest.mark.parametrize("command", [*WITH_SETTINGS, "verify"])
 def test_the_help_has_every_setting_but_the_secrets_in_its_groups(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,9 +200,9 @@ def test_the_help_has_every_setting_but_the_secrets_in_its_groups(
     text = capsys.readouterr().out
     flags = {word for line in text.splitlines() if line.startswith("  --") for word in line.split()[:1]}
     never = {flag(name) for name in SECRETS if not name.endswith("_url")}
-    assert (
-        flags - {"--json", "--limit", "--show-keys", "--all"} == {flag(name) for name in Settings.model_fields} - never
-    )
+    own = {"--json", "--limit", "--show-keys", "--all", "--rate", "--ttl-min", "--ttl-max", "--patience"}
+    assert flags - own == {flag(name) for name in Settings.model_fields} - never
+    assert ("--keys N " in text) is (command == "verify")
     for title in ("general:", "Redis:", "NATS:", "Kafka:", "HTTP and logs:"):
         assert title in text.splitlines()
     assert "Secrets are never flags" in text
@@ -214,6 +241,15 @@ def test_a_secrets_file_is_a_flag(commands: Commands, tmp_path: Path) -> None:
         ["run", "--sin", "kafka"],
         ["run", "--sink", "kafka", "--sink", "stdout"],
         ["run", "--json"],
+        ["verify", "--keys", "share:*"],
+        ["verify", "--keys", "0"],
+        ["verify", "--keys", "1", "--keys", "2"],
+        ["verify", "--rate", "-1"],
+        ["verify", "--ttl-min", "1h"],
+        ["verify", "--ttl-max", "-1s"],
+        ["verify", "--patience", S3CRET],
+        ["verify", S3CRET],
+        ["run", "--patience", "1s"],
         ["dead"],
         ["dead", S3CRET],
         ["dead", "list", S3CRET],
@@ -253,7 +289,7 @@ def test_an_unknown_flag_is_answered_with_the_nearest(capsys: pytest.CaptureFixt
 # Errors
 
 
-@pytest.mark.parametrize("command", WITH_SETTINGS)
+@pytest.mark.parametrize("command", [*WITH_SETTINGS, "verify"])
 def test_each_problem_of_the_configuration_is_one_line_and_the_status_is_2(
     commands: Commands, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,6 +46,24 @@ def test_a_file_gets_plain_lines_that_are_not_wrapped(capsys: pytest.CaptureFixt
     assert (empty, last) == ("", "done")
 
 
+def test_a_bar_is_for_terminals_only_and_leaves_the_screen_as_it_was(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Screen().progress("Delivered", 10, shown=True) as done:
+        done(3)
+    assert capsys.readouterr().out == ""
+
+    with redirect_stdout(terminal):
+        with Screen().progress("Delivered", 10, shown=False) as done:
+            done(3)
+        assert terminal.getvalue() == ""
+        with Screen().progress("Delivered", 10, shown=True) as done:
+            done(3)
+    assert "Delivered" in terminal.getvalue()
+    assert "3/10" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\x1b[2K")
+
+
 def test_a_terminal_gets_colours_and_lines_that_fit(terminal: Terminal) -> None:
     with redirect_stdout(terminal):
         screen = Screen()

@@ -86,6 +86,15 @@ async def connect(settings: Settings, request_seconds: float) -> Any:  # noqa: A
     return producer
 
 
+async def admitted(settings: Settings, request_seconds: float) -> dict[str, Any]:
+    """The options of any other client: its one bootstrap server is the first of the settings' that lets us in.
+
+    Raises as `connect` does.
+    """
+    options = _options(settings, request_seconds)
+    return options | {"bootstrap_servers": [await _greet(options, settings)]}
+
+
 async def discard(producer: Any) -> None:  # noqa: ANN401 - likewise
     """Give everything back that belongs to `producer`: within a few moments, whatever state it is in. Never raises.
 
