@@ -276,6 +276,31 @@ async def test_a_stream_that_does_not_exist_or_is_a_work_queue_is_one_clear_line
     assert await world.user.dbsize() == 0
 
 
+async def test_a_nats_user_without_the_right_to_read_is_told_which_it_needs(one_redis: RedisServer) -> None:
+    require(NatsServer)
+    reader = '{ user: reader, password: s3cret, permissions: { publish: { deny: "$JS.API.CONSUMER.>" } } }'
+    with NatsServer(f"authorization {{ users: [{{ user: bridge, password: s3cret }}, {reader}] }}") as server:
+        servers = {"BRIDGE_REDIS_URL": one_redis.url, "BRIDGE_NATS_URL": server.url, "BRIDGE_NATS_PASSWORD": "s3cret"}
+        async with user_of(one_redis) as user:
+            await no_bridge_any_more(World({**servers, "BRIDGE_NATS_USER": "bridge"}, user))
+        with Verification({**servers, "BRIDGE_NATS_USER": "reader"}, *QUICK) as verification:
+            assert await verification.exited() == 1
+            (line,) = verification.log().splitlines()
+    assert "the NATS user may not read stream EXPIRY" in line
+    assert "allow it to publish to $JS.API.>" in line
+    assert "s3cret" not in line
+
+
+async def test_a_redis_that_goes_away_is_an_error_and_no_verdict(world: World, redis_server: RedisServer) -> None:
+    await no_bridge_any_more(world)
+    with Verification(world.settings, "--keys", "100000", *LONG[2:]) as verification:
+        await world.planted(41)
+        redis_server.kill()
+        assert await verification.exited(PATIENCE) == 1
+        (line,) = verification.log().splitlines()
+    assert f"Redis at 127.0.0.1:{redis_server.port}" in line
+
+
 async def test_a_redis_user_without_the_right_to_set_keys_is_told_which_it_needs(world: World) -> None:
     await no_bridge_any_more(world)
     await world.user.execute_command(  # type: ignore[no-untyped-call]

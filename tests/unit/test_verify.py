@@ -110,6 +110,12 @@ def test_a_message_is_early_only_if_redis_s_clock_cannot_have_come_so_far() -> N
     assert (made.falsehoods, made.delivered) == ({Falsehood.EARLY: 1}, 1)
 
 
+def test_a_message_that_says_itself_that_it_is_early_is_false_whenever_it_is_read() -> None:
+    made = books(1)
+    made.arrived(replace(arrival(made, 1), observed_ms=NOW_MS - 1), LATER)
+    assert (made.falsehoods, made.delivered) == ({Falsehood.EARLY: 1}, 0)
+
+
 def test_a_control_that_was_taken_back_too_late_may_be_announced_or_not() -> None:
     made = books(100)
     for number in (0, 51):
