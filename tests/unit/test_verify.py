@@ -151,6 +151,16 @@ def test_the_keys_that_are_missed_are_named_by_number_and_the_first_few() -> Non
     assert "Up to 3 keys could not be deleted" in notes
 
 
+def test_where_all_ids_are_others_the_mend_is_the_source_and_not_the_bridge() -> None:
+    made = books(2)
+    assert "is the bridge running" in "\n".join(Report(made, "", interrupted=False, left=0)._notes())
+    for number in expiring(made):
+        made.arrived(replace(arrival(made, number), id="0" * 32), LATER)
+    notes = "\n".join(Report(made, "", interrupted=False, left=0)._notes())
+    assert "is BRIDGE_SOURCE the bridge's own" in notes
+    assert "is the bridge running" not in notes
+
+
 # What a message says.
 
 

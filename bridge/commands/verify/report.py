@@ -82,7 +82,7 @@ class Report:
         books, notes = self.books, list[str]()
         if books.awaited:
             notes += _named("Missing" if self.interrupted else "Missed", books.awaited, islice(books.missed(), NAMED))
-        if books.awaited and not self.interrupted:
+        if books.awaited and not self.interrupted and not books.falsehoods[Falsehood.MISTAKEN]:
             notes.append(
                 "→ is the bridge running, and ready? See `expiry-bridge status` and its /readyz; it must have these"
                 " settings, BRIDGE_KEYS and the broker's above all. Not promised are keys that were set and expired"
