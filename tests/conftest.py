@@ -50,6 +50,14 @@ def redis_server(redis_kind: type[RedisServer]) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
+def one_redis() -> Iterator[RedisServer]:
+    """A fresh Redis, for what is no matter of the kind."""
+    require(RedisServer)
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
 def nats_server() -> Iterator[NatsServer]:
     """A fresh NATS server with JetStream."""
     require(NatsServer)

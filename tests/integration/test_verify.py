@@ -1,7 +1,7 @@
 """`expiry-bridge verify`: an oracle that tells the truth of a real deployment, and leaves nothing behind."""
 
 import signal
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
@@ -24,18 +24,10 @@ from tests.servers import Bridge, NatsServer, RedisServer, require, wait_until
 
 
 @pytest.fixture
-async def world(redis_server: RedisServer, nats_server: NatsServer) -> AsyncIterator[World]:
+async def world(one_redis: RedisServer, nats_server: NatsServer) -> AsyncIterator[World]:
     """With JetStream, and no bridge yet."""
-    async with user_of(redis_server) as user:
-        yield World({"BRIDGE_REDIS_URL": redis_server.url, "BRIDGE_NATS_URL": nats_server.url}, user)
-
-
-@pytest.fixture
-def one_redis() -> Iterator[RedisServer]:
-    """For what is no matter of the kind."""
-    require(RedisServer)
-    with RedisServer() as server:
-        yield server
+    async with user_of(one_redis) as user:
+        yield World({"BRIDGE_REDIS_URL": one_redis.url, "BRIDGE_NATS_URL": nats_server.url}, user)
 
 
 # A deployment that works.
@@ -291,14 +283,14 @@ async def test_a_nats_user_without_the_right_to_read_is_told_which_it_needs(one_
     assert "s3cret" not in line
 
 
-async def test_a_redis_that_goes_away_is_an_error_and_no_verdict(world: World, redis_server: RedisServer) -> None:
+async def test_a_redis_that_goes_away_is_an_error_and_no_verdict(world: World, one_redis: RedisServer) -> None:
     await no_bridge_any_more(world)
     with Verification(world.settings, "--keys", "100000", *LONG[2:]) as verification:
         await world.planted(41)
-        redis_server.kill()
+        one_redis.kill()
         assert await verification.exited(PATIENCE) == 1
         (line,) = verification.log().splitlines()
-    assert f"Redis at 127.0.0.1:{redis_server.port}" in line
+    assert f"Redis at 127.0.0.1:{one_redis.port}" in line
 
 
 async def test_a_redis_user_without_the_right_to_set_keys_is_told_which_it_needs(world: World) -> None:

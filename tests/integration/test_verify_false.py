@@ -15,10 +15,10 @@ from tests.servers import NatsServer, RedisServer
 
 
 @pytest.fixture
-async def world(redis_server: RedisServer, nats_server: NatsServer) -> AsyncIterator[World]:
+async def world(one_redis: RedisServer, nats_server: NatsServer) -> AsyncIterator[World]:
     """With JetStream, and no bridge yet."""
-    async with user_of(redis_server) as user:
-        yield World({"BRIDGE_REDIS_URL": redis_server.url, "BRIDGE_NATS_URL": nats_server.url}, user)
+    async with user_of(one_redis) as user:
+        yield World({"BRIDGE_REDIS_URL": one_redis.url, "BRIDGE_NATS_URL": nats_server.url}, user)
 
 
 def announced(key: bytes, deadline_ms: int, /, **changed: Any) -> bytes:  # noqa: ANN401 - of any field

@@ -1,6 +1,6 @@
 """`expiry-bridge verify` of a deployment that writes to Kafka."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -9,15 +9,7 @@ from tests.conformance.kafka_rig import KafkaRig
 from tests.harness import user_of
 from tests.integration.oracle import HASTY, LONG, PATIENCE, QUICK, Verification, World
 from tests.kafka_server import KafkaServer
-from tests.servers import RedisServer, require
-
-
-@pytest.fixture
-def one_redis() -> Iterator[RedisServer]:
-    """For what is no matter of the kind."""
-    require(RedisServer)
-    with RedisServer() as server:
-        yield server
+from tests.servers import RedisServer
 
 
 @pytest.fixture
