@@ -1,0 +1,110 @@
+"""What watches the bridge fits it: dashboard, alerts, and a runbook that answers each alert and each logged error."""
+
+import ast
+import json
+import re
+
+import pytest
+
+from bridge.settings import Settings
+from bridge.telemetry.metrics import Metrics
+from tests.servers import ROOT
+from tests.unit.deployed import DEPLOY, Document, judged, parsed
+
+RUNBOOK = (DEPLOY / "RUNBOOK.md").read_text()
+
+
+def metrics() -> set[str]:
+    """Every name that /metrics shows, those of histograms' parts included."""
+    samples = set()
+    for family in Metrics().registry.collect():
+        samples |= {sample.name for sample in family.samples}
+        if family.type == "counter":
+            samples.add(f"{family.name}_total")  # one with labels has no sample yet
+    return samples
+
+
+def named_metrics(expression: str) -> set[str]:
+    """The bridge's metrics in a PromQL expression."""
+    return set(re.findall(r"\bbridge_\w+", expression))
+
+
+def errors() -> set[str]:
+    """Every event that is logged as an error, wherever in the code."""
+    return {
+        str(argument.value)
+        for path in (ROOT / "bridge").rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "error"
+        for argument in call.args[:1]
+        if isinstance(argument, ast.Constant) and re.fullmatch(r"[a-z_]+\.[a-z_]+", str(argument.value))
+    }
+
+
+def alerts() -> list[Document]:
+    """The rules of alerts.yaml."""
+    return [rule for group in parsed(DEPLOY / "alerts.yaml")["groups"] for rule in group["rules"]]
+
+
+def sections(part: str) -> dict[str, str]:
+    """Heading → text of one part of the runbook."""
+    text = RUNBOOK.partition(f"\n## {part}\n")[2].partition("\n## ")[0]
+    found = re.split(r"^### (.+)$", text, flags=re.MULTILINE)[1:]
+    return dict(zip(found[::2], found[1::2], strict=True))
+
+
+def test_every_metric_of_the_dashboard_exists() -> None:
+    dashboard = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+
+    assert all(map(named_metrics, expressions))
+    assert set().union(*map(named_metrics, expressions)) <= metrics()
+    assert named_metrics(dashboard["templating"]["list"][1]["query"]["query"]) <= metrics()
+
+
+@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
+def test_every_alert_is_of_metrics_that_exist_and_leads_to_the_runbook(rule: Document) -> None:
+    name = rule["alert"]
+
+    assert named_metrics(rule["expr"])
+    assert named_metrics(rule["expr"]) <= metrics()
+    assert rule["annotations"]["runbook"] == f"deploy/RUNBOOK.md#{name.lower()}"
+    assert name in sections("Alerts")
+
+
+def test_every_alert_is_seen_to_fire_and_not_to_fire() -> None:
+    found = [
+        test for suite in parsed(DEPLOY / "alerts_test.yaml")["tests"] for test in suite.get("alert_rule_test", [])
+    ]
+
+    assert {test["alertname"] for test in found if test["exp_alerts"]} == {rule["alert"] for rule in alerts()}
+
+
+def test_the_outboxs_alert_comes_before_its_limit() -> None:
+    [expression] = [rule["expr"] for rule in alerts() if rule["alert"] == "ExpiryBridgeOutboxFilling"]
+
+    assert int(re.findall(r"> (\d+)", expression)[0]) == Settings().outbox_limit * 0.8
+
+
+def test_the_runbook_has_a_heading_for_each_alert_and_each_error_and_no_others() -> None:
+    assert [*sections("Alerts")] == [rule["alert"] for rule in alerts()]
+    assert {heading.strip("`") for heading in sections("Errors in the log")} == errors()
+    for heading, text in (sections("Alerts") | sections("Errors in the log")).items():
+        assert re.findall(r"^\*\*(.+?)\*\*:", text, re.MULTILINE) == ["Meaning", "Look at", "Do"], heading
+
+
+def test_the_runbooks_links_lead_somewhere() -> None:
+    for page in DEPLOY.glob("*.md"):
+        for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text()):
+            path = (page.parent / target) if target else page
+            assert path.exists(), f"{page.name}: {target}"
+            if anchor:
+                headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+                assert anchor in {re.sub(r"[^\w\- ]", "", name).lower().replace(" ", "-") for name in headings}, anchor
+
+
+def test_promtool_sees_the_alerts_do_what_they_should() -> None:
+    how = "Debian: apt install prometheus"
+
+    assert "SUCCESS" in judged("promtool", "check", "rules", str(DEPLOY / "alerts.yaml"), get=how)
+    assert "SUCCESS" in judged("promtool", "test", "rules", str(DEPLOY / "alerts_test.yaml"), get=how)
