@@ -2,7 +2,7 @@
 # Another Python: make PYTHON=python3.13 …
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test check format docs clean
 
 BIN := .venv/bin
 # Tests mostly wait for servers, which they share the processors with: more side by side is not faster on two of them.
@@ -31,6 +31,9 @@ check: $(DEV) ## Format, lint, types, and the floors that imports must keep
 format: $(DEV) ## Format the code, and mend what ruff can mend
 	@$(BIN)/ruff check --fix-only --quiet
 	@$(BIN)/ruff format
+
+docs: $(DEV) ## Renew the tables of the README that are made of the code
+	@$(BIN)/python -m tests.docs
 
 clean: ## Remove what the other commands made
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist

@@ -81,6 +81,7 @@ class Delivery:
         self._link = _Link(sink, clock, telemetry)
         self._publishers: set[asyncio.Task[None]] = set()
         self._read_all = False
+        telemetry.outbox_watched(self._oldest_age)
 
     async def run(self) -> None:
         """Deliver until the source has nothing more to come and all of it is settled.
@@ -225,8 +226,17 @@ class Delivery:
 
     async def _wait(self, backoff: Backoff, reason: str) -> None:
         delay = backoff.next()
-        self._telemetry.outbox_unavailable(reason, delay)
+        self._telemetry.outbox_unreached(reason, delay)
         await self._clock.sleep(delay)
+
+    def _oldest_age(self) -> float:
+        """Seconds since the oldest entry under way was claimed; 0 if none is. What is not read yet is younger."""
+        oldest = next(iter(self._under_way.values()), None)
+        if oldest is None:
+            return 0.0
+        event = oldest.entry.events[0]
+        claimed_ms = event.observed_ms if isinstance(event, Expiration) else event.closed_ms
+        return max(self._redis_ms() - claimed_ms, 0) / 1000
 
 
 def _size(batch: Sequence[_Item]) -> int:
@@ -285,7 +295,7 @@ class _Link:
                 await self._sink.open()
             except NotConnected as error:
                 delay = backoff.next()
-                self._telemetry.sink_unavailable(str(error), delay)
+                self._telemetry.sink_unreached(str(error), delay)
             except Refused as error:
                 if not self._session:
                     raise

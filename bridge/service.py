@@ -99,7 +99,7 @@ class _Service:
     def _signalled(self, number: signal.Signals) -> None:
         if self._stopping.is_set():
             os._exit(128 + number)  # the second signal: at once
-        self._telemetry.bridge_stopping(number.name)
+        self._telemetry.bridge_signalled(number.name)
         self._stopping.set()
         self._source.stop()
 

@@ -36,6 +36,7 @@ from bridge.redis.source import RedisSource
 from bridge.redis.subscription import Hint, Subscription, subscribe
 from bridge.settings import Settings
 from bridge.tasks import end
+from bridge.telemetry.endings import Ending
 from bridge.telemetry.events import Telemetry
 from tests.proxy import Matches, command
 from tests.servers import Bridge, RedisServer, wait_until
@@ -368,9 +369,9 @@ class Recorder(Telemetry):
         super().canary_heard(lag)
         self.canaries += 1
 
-    def epoch_ended(self, reason: str) -> None:
+    def epoch_ended(self, node: str, ending: Ending, reason: str) -> None:
         """See `Telemetry`."""
-        super().epoch_ended(reason)
+        super().epoch_ended(node, ending, reason)
         self.endings.append(reason)
 
 

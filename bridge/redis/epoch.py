@@ -27,6 +27,7 @@ from bridge.redis.outbox import Outbox
 from bridge.redis.scan import Scan
 from bridge.redis.schedule import Schedule
 from bridge.redis.subscription import Subscription
+from bridge.telemetry.endings import Ending
 from bridge.telemetry.events import Telemetry
 
 TOUCH_KEYS = 500
@@ -38,9 +39,16 @@ MARK_DEADLINE = 5.0
 class EpochEnded(BridgeError):
     """The epoch is over; the message is the reason, in words for the operator, and the cause of the next gap."""
 
+    def __init__(self, ending: Ending, reason: str) -> None:
+        super().__init__(reason)
+        self.ending = ending
+
 
 class Missed(EpochEnded):
     """The audit says that Redis expired more keys than it told us of."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(Ending.MISSED, f"{count} expirations were not notified: Redis counts more than it told of")
 
 
 class Epoch:
@@ -113,9 +121,9 @@ class Epoch:
                     self._check_subscription()
                     await asyncio.sleep(0)
         except Fenced as error:
-            raise EpochEnded(f"lease lost: {error}") from error
+            raise EpochEnded(Ending.LEASE_LOST, f"lease lost: {error}") from error
         except OwnKeyLostError as error:
-            raise EpochEnded(str(error)) from error
+            raise EpochEnded(Ending.OWN_KEY_LOST, str(error)) from error
 
     # When.
 
@@ -129,8 +137,9 @@ class Epoch:
             delay = self._touched_at + MARK_DEADLINE - self._clock.monotonic()
             if delay <= 0:
                 raise EpochEnded(
+                    Ending.MUTE,
                     f"notifications are mute: a mark did not come back within {MARK_DEADLINE:g} s"
-                    f" (notify-keyspace-events needs {NEEDED_FLAGS})"
+                    f" (notify-keyspace-events needs {NEEDED_FLAGS})",
                 )
         if delay > 0:
             with suppress(TimeoutError):
@@ -140,7 +149,7 @@ class Epoch:
     def _check_subscription(self) -> None:
         """End with the subscription, but only when all that it received is handled."""
         if self._subscription.ended is not None and not self._hints.waiting:
-            raise EpochEnded(self._subscription.ended)
+            raise EpochEnded(self._subscription.ending, self._subscription.ended)
 
     def _touch_in(self) -> float:
         """Seconds until the next touch."""
@@ -174,7 +183,9 @@ class Epoch:
         applied = await self._ledger.apply(self.in_doubt)
         self.in_doubt = None
         if applied is None:
-            raise EpochEnded("lease lost: the ledger says that a batch was applied before it was sent")
+            raise EpochEnded(
+                Ending.LEASE_LOST, "lease lost: the ledger says that a batch was applied before it was sent"
+            )
         self._hints.applied(mark, applied)
         self._learn(applied.state)
         if applied.by_notification or applied.by_sweep:
@@ -226,8 +237,9 @@ class Epoch:
             self._schedule.hold_back()
         if not self._canary.marked():
             raise EpochEnded(
+                Ending.MUTE,
                 "notifications are mute: a key of the bridge's own expired, and Redis did not say so"
-                f" (notify-keyspace-events needs {NEEDED_FLAGS})"
+                f" (notify-keyspace-events needs {NEEDED_FLAGS})",
             )
         self._read_audit(finished)
         if self._closing and self.gap.open:
@@ -235,7 +247,7 @@ class Epoch:
         if not self.gap.open:
             self._seen_ms = finished.redis_ms
             self._healthy()
-        self._telemetry.mark_returned()
+        self._telemetry.mark_returned(self._node)
 
     def _hear_canary(self) -> None:
         canary = self._canary
@@ -250,7 +262,7 @@ class Epoch:
             return
         missed = self._audit.read(Reading.of(finished.counters, finished.heard, finished.void))
         if missed and not self.gap.open:
-            raise Missed(f"{missed} expirations were not notified: Redis counts more than it told of")
+            raise Missed(missed)
 
     async def _close_gap(self, finished: Round) -> None:
         """All of it is reconciled. Its record goes into the outbox in the step that makes an end of it."""

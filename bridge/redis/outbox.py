@@ -61,7 +61,7 @@ class Outbox:
         if full != self._was_full:
             self._was_full = full
             if full:
-                self._telemetry.outbox_full(self._limit)
+                self._telemetry.outbox_filled(self._limit)
             else:
                 self._telemetry.outbox_relieved()
         return full

@@ -50,6 +50,7 @@ class Scan:
         """Scan at once, then at every interval. Returns after the first scan where the interval is 0."""
         while True:
             started = self._clock.monotonic()
+            self._telemetry.scan_started()
             keys = await self._once()
             self.complete = True
             self._wake.set()
@@ -75,5 +76,17 @@ class Scan:
                 self._found.extend(users)
                 self._wake.set()
                 await self._room.wait()
+            self._telemetry.scan_progressed(len(users), _share(cursor))
             if not cursor:
                 return count
+
+
+def _share(cursor: int) -> float:
+    """The share of the keyspace that lies behind `cursor`; 1 at the end, which is 0.
+
+    Redis counts its cursor up from the highest bit of the table's size downwards. So the bits, the lowest first, are
+    the digits of a binary fraction: whatever the size is, and also while the table grows.
+    """
+    if not cursor:
+        return 1.0
+    return sum(2.0 ** -(bit + 1) for bit in range(cursor.bit_length()) if cursor >> bit & 1)

@@ -29,6 +29,7 @@ from bridge.redis.schedule import Schedule
 from bridge.redis.subscription import Subscription, subscribe
 from bridge.settings import Settings
 from bridge.tasks import run_together
+from bridge.telemetry.endings import Ending
 from bridge.telemetry.events import Telemetry
 
 STANDBY_POLL = 0.5
@@ -65,7 +66,9 @@ class RedisSource:
         self._cause = "start"
         self._served = False
         self._began = 0.0
+        self._in_epoch = False
         self._schedule = Schedule(clock)
+        telemetry.node_named(str(endpoint))
 
     @property
     def db(self) -> int:
@@ -84,18 +87,18 @@ class RedisSource:
             except Missed as error:
                 if self._trust.doubt(self._clock.monotonic() - self._began):
                     self._telemetry.audit_distrusted()
-                self._ended(str(error))
+                self._ended(error.ending, str(error))
                 await self._pause(self._backoff.next())
             except EpochEnded as error:
-                self._ended(str(error))
+                self._ended(error.ending, str(error))
                 await self._pause(self._backoff.next())
             except NotConnected as error:
-                self._ended(str(error))
+                self._ended(Ending.CONNECTION_LOST, str(error))
                 await self._pause(self._backoff.next(), str(error))
             except Refused as error:
                 if not self._served:
                     raise
-                self._ended(str(error))
+                self._ended(Ending.REFUSED, str(error))
                 await self._pause(self._backoff.next(), str(error), refused=True)
         await self._resend()
 
@@ -103,7 +106,7 @@ class RedisSource:
         """Handle what was received, and let `run` return."""
         self._stopping.set()
         if self._subscription is not None:
-            self._subscription.end("shutting down")
+            self._subscription.end("shutting down", Ending.SHUTDOWN)
 
     async def close(self) -> None:
         """Release the lease, so that a standby takes over at once, and give the connections back."""
@@ -200,7 +203,9 @@ class RedisSource:
             await self._clock.sleep(FLAGS_CHECK)
             flags = await notification_flags(self._client, self._endpoint)
             if flags is not None and (missing := missing_flags(flags)):
-                raise EpochEnded(f"notify-keyspace-events was changed to '{flags}', without {missing}")
+                raise EpochEnded(
+                    Ending.FLAGS_CHANGED, f"notify-keyspace-events was changed to '{flags}', without {missing}"
+                )
 
     async def _resend(self) -> None:
         """Have the batch in doubt answered, whatever its epoch has come to: what it claims must not be lost."""
@@ -211,7 +216,7 @@ class RedisSource:
                 self._heard = self._in_doubt.heard
             except NotConnected as error:
                 delay = backoff.next()
-                self._telemetry.redis_unavailable(str(error), delay)
+                self._telemetry.redis_unreached(str(error), delay)
                 await self._clock.sleep(delay)  # also while stopping: until the time to drain is over
             except (Fenced, Refused):
                 self._in_doubt = None  # it can never be applied any more; the gap covers it
@@ -243,6 +248,7 @@ class RedisSource:
         if lease.former is None and self._served:
             cause = f"{cause}; the lease was gone (flushed, deleted or evicted)"
         opened_ms = start_ms if lease.seen_ms is None else lease.seen_ms
+        self._in_epoch = True
         self._telemetry.gap_opened(cause, opened_ms, start_ms)
         return Gap(cause, opened_ms, start_ms)
 
@@ -251,15 +257,17 @@ class RedisSource:
         self._served = True
         self._backoff.reset()
 
-    def _ended(self, reason: str) -> None:
+    def _ended(self, ending: Ending, reason: str) -> None:
         self._cause = reason
-        if not self._stopping.is_set():
-            self._telemetry.epoch_ended(reason)
+        if self._in_epoch:  # else it was an attempt to begin one
+            self._in_epoch = False
+            why = Ending.SHUTDOWN if self._stopping.is_set() else ending
+            self._telemetry.epoch_ended(str(self._endpoint), why, reason)
 
     async def _pause(self, seconds: float, reason: str | None = None, *, refused: bool = False) -> None:
         """Sleep, unless stopped."""
         if reason is not None and not self._stopping.is_set():
-            tell = self._telemetry.redis_refused if refused else self._telemetry.redis_unavailable
+            tell = self._telemetry.redis_refused if refused else self._telemetry.redis_unreached
             tell(reason, seconds)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):

@@ -18,6 +18,7 @@ import hiredis
 from bridge.clock import Clock
 from bridge.errors import BridgeError, NotConnected
 from bridge.redis.connection import CLIENT_NAME, Endpoint, refusal, refused_login
+from bridge.telemetry.endings import Ending
 
 PING_INTERVAL = 1.0
 """Seconds between the session's own PINGs."""
@@ -48,6 +49,8 @@ class Subscription(asyncio.Protocol):
         """Where the session puts what it receives, on the right; who handles them takes from the left."""
         self.ended: str | None = None
         """Why the session is over; None while it goes on. What is in `hints` then was still received in order."""
+        self.ending = Ending.CONNECTION_LOST
+        """The kind of that reason."""
         self.complete = True
         """Whether it hears `elsewhere`, too, which Redis may refuse."""
         self._unconfirmed = set(channels)
@@ -72,14 +75,14 @@ class Subscription(asyncio.Protocol):
             await self._clock.sleep(PING_INTERVAL)
             silent = self._clock.monotonic() - self._heard
             if silent > SILENCE:
-                self.end(f"Redis said nothing for {silent:.1f} s")
+                self.end(f"Redis said nothing for {silent:.1f} s", Ending.SILENT)
             elif self._transport is not None:
                 self._transport.write(b"*1\r\n$4\r\nPING\r\n")
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str, ending: Ending = Ending.CONNECTION_LOST) -> None:
         """End the session now, for `reason`, unless it is over already."""
         if self.ended is None:
-            self.ended = reason
+            self.ended, self.ending = reason, ending
             if self._transport is not None:
                 self._transport.abort()
             self._unconfirmable(NotConnected(reason))
@@ -121,7 +124,7 @@ class Subscription(asyncio.Protocol):
             return
         self._received_bytes += key_bytes
         if len(hints) > BACKLOG_HINTS or self._received_bytes - self._taken_bytes > BACKLOG_BYTES:
-            self.end(f"hint backlog full: {len(hints)} waiting")
+            self.end(f"hint backlog full: {len(hints)} waiting", Ending.BACKLOG_FULL)
         if hints:
             self._wake()
 
@@ -140,7 +143,7 @@ class Subscription(asyncio.Protocol):
 
     def _refused(self, answer: str) -> None:
         self._unconfirmable(SubscriptionRefused(answer))
-        self.end(f"Redis answered: {answer}")
+        self.end(f"Redis answered: {answer}", Ending.REFUSED)
 
     def _unconfirmable(self, error: BridgeError) -> None:
         if not self._confirmed.done():

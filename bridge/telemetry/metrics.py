@@ -1,6 +1,13 @@
-"""The metrics. Names are part of what dashboards and alerts rely on; labels are bounded (no keys, no subjects)."""
+"""The metrics. Names are part of what dashboards and alerts rely on; labels are bounded (no keys, no subjects).
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+The help texts are the reference: the README's table is made of them (`reference.py`).
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+
+from bridge import __version__
+from bridge.expiration import Via
+from bridge.telemetry.endings import Ending
 
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
@@ -10,40 +17,50 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.claimed = Counter(
-            "bridge_claimed_expirations",
-            "Expirations claimed, by how they were learned of.",
-            ["via"],
-            registry=self.registry,
+        # What is found and delivered.
+        self.claimed = self._counter(
+            "claimed_expirations", "Expirations claimed, by how they were learned of.", via=list(Via)
         )
+        self.published = self._counter("published_messages", "Messages that the broker acked.")
         self.lag = Histogram(
             "bridge_lag_seconds",
             "From a key's deadline to the broker's ack.",
             buckets=LAG_BUCKETS,
             registry=self.registry,
         )
-        self.published = self._counter("published_messages", "Messages that the broker acked.")
         self.retried = self._counter("retried_messages", "Messages sent again, under the same ids.")
         self.rejected = self._counter("rejected_messages", "Messages that the broker will never take: dead letters.")
-        self.recovered = self._counter(
-            "recovered_expirations", "Expirations of a gap, claimed though their notification was missed."
+        self.dead_letters = self._gauge("dead_letters", "Dead letters kept in Redis.")
+        self.in_flight = self._gauge("in_flight_messages", "Messages being published.")
+        self.outbox_depth = self._gauge("outbox_expirations", "Expirations claimed and not yet acked.")
+        self.outbox_age = self._gauge(
+            "outbox_oldest_age_seconds",
+            "Since the oldest entry of the outbox was claimed; 0 while this bridge has nothing to deliver.",
         )
+        self.ledger_size = self._gauge("ledger_entries", "Keys in the deadline ledger.")
+        # What is missed.
+        self.gaps = self._counter("gaps", "Gaps: time spans in which notifications may have been missed.")
+        self.gap_open = self._gauge("gap_open", "1 while a gap is not reconciled yet.")
         self.missed = self._counter(
             "missed_notifications", "Expirations of the node, in all databases, whose notification was not handled."
+        )
+        self.recovered = self._counter(
+            "recovered_expirations", "Expirations of a gap, claimed though their notification was missed."
         )
         self.ambiguous = self._counter(
             "ambiguous_entries", "Entries found refreshed, deleted or gone early after a gap: they may have expired."
         )
-        self.gaps = self._counter("gaps", "Gaps: time spans in which notifications may have been missed.")
-        self.epochs_ended = self._counter("epochs_ended", "Losses of the subscription or the lease.")
-        self.scanned = self._counter("scanned_keys", "Keys read by scans.")
-        self.scan_seconds = self._gauge("scan_duration_seconds", "How long the last scan took.")
-        self.gap_open = self._gauge("gap_open", "1 while a gap is not reconciled yet.")
-        self.ledger_size = self._gauge("ledger_entries", "Keys in the deadline ledger.")
-        self.outbox_depth = self._gauge("outbox_expirations", "Expirations claimed and not yet acked.")
-        self.in_flight = self._gauge("in_flight_messages", "Messages being published.")
-        self.dead_letters = self._gauge("dead_letters", "Dead letters kept in Redis.")
-        self.subscription_up = self._gauge("subscription_up", "1 while notifications are proven to flow.")
+        # What has to be there.
+        self.subscription_up = Gauge(
+            "bridge_subscription_up", "1 while notifications are proven to flow.", ["node"], registry=self.registry
+        )
+        self.epochs_ended = self._counter(
+            "epochs_ended", "Ends of a subscription, by the kind of reason.", reason=list(Ending)
+        )
+        self.canary_age = self._gauge(
+            "canary_age_seconds",
+            "Since an expiration of the bridge's own key was heard of, or the lease was acquired; 0 on a standby.",
+        )
         self.canary_heard = self._gauge(
             "canary_heard_timestamp_seconds",
             "When the last expiration of the bridge's own key was heard of, Unix time.",
@@ -51,9 +68,25 @@ class Metrics:
         self.canary_lag = self._gauge("canary_lag_seconds", "From that key's deadline until it was heard of.")
         self.lease_held = self._gauge("lease_held", "1 while this bridge holds the lease.")
         self.broker_up = self._gauge("broker_up", "1 while the sink is connected.")
+        self.broker_lost = self._counter("broker_connections_lost", "Losses of the connection to the broker.")
+        # The scan.
+        self.scanned = self._counter("scanned_keys", "Keys read by scans.")
+        self.scan_keys = self._gauge("scan_keys", "Keys read by the scan under way, or by the last one.")
+        self.scan_progress = self._gauge(
+            "scan_progress_ratio", "Share of the keyspace that the scan under way has gone through; 1 when it is done."
+        )
+        self.scan_seconds = self._gauge("scan_duration_seconds", "How long the last scan took.")
+        # The process.
+        Info("bridge_build", "What runs here.", registry=self.registry).info({"version": __version__})
+        ProcessCollector(registry=self.registry)
 
-    def _counter(self, name: str, help_text: str) -> Counter:
-        return Counter(f"bridge_{name}", help_text, registry=self.registry)
+    def _counter(self, name: str, help_text: str, **labels: list[Via] | list[Ending]) -> Counter:
+        """A counter, at 0 for each value of its label from the start, so that a first rise is seen as one."""
+        counter = Counter(f"bridge_{name}", help_text, list(labels), registry=self.registry)
+        for label, values in labels.items():
+            for value in values:
+                counter.labels(**{label: value})
+        return counter
 
     def _gauge(self, name: str, help_text: str) -> Gauge:
         return Gauge(f"bridge_{name}", help_text, registry=self.registry)

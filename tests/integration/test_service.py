@@ -69,12 +69,12 @@ async def not_ready(bridge: Bridge, condition: str, reason: str) -> None:
 
 
 async def metric(bridge: Bridge, name: str) -> float:
-    """One sample."""
+    """One sample; of a name without its labels, the sum of all."""
     status, text = await bridge.get("/metrics")
     assert status == 200
-    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
-    assert found is not None, text
-    return float(found[1])
+    found = re.findall(rf"^{re.escape(name)}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE)
+    assert found, text
+    return sum(map(float, found))
 
 
 def once_each(arrived: Sequence[Arrived], deadlines: dict[bytes, int]) -> None:
@@ -113,8 +113,8 @@ async def test_sigterm_delivers_what_is_claimed_releases_the_lease_and_exits_wit
             assert await redis.xlen(OUTBOX) == 0
             assert await run(redis, "HMGET", LEASE, "holder", "until") == [b"", b"0"]
         log = own.bridge.log(1000)
-        assert [log.find(event) for event in ("bridge.stopping", "lease.released", "bridge.stopped")] == sorted(
-            log.find(event) for event in ("bridge.stopping", "lease.released", "bridge.stopped")
+        assert [log.find(event) for event in ("bridge.signalled", "lease.released", "bridge.stopped")] == sorted(
+            log.find(event) for event in ("bridge.signalled", "lease.released", "bridge.stopped")
         )
         assert '"drained": true' in log
 

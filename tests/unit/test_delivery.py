@@ -11,7 +11,7 @@ from bridge.cloudevents import Encoder
 from bridge.contracts import Entry, Message, Settlement
 from bridge.delivery import Delivery
 from bridge.errors import BridgeError, NotConnected, Refused, Rejected, Retryable
-from bridge.expiration import Expiration, Via
+from bridge.expiration import Expiration, GapRecord, Via
 from bridge.telemetry.events import BROKER, Telemetry
 from tests.servers import wait_until
 
@@ -118,9 +118,9 @@ class Rig:
         self.sink = FakeSink()
         self.clock = InstantClock()
         self.telemetry = Telemetry()
-        self.delivery = Delivery(
-            self.source, self.sink, Encoder("/redis", 0, "structured"), lambda: 1500.0, self.clock, self.telemetry
-        )
+        self.now = 1500.0
+        encoder = Encoder("/redis", 0, "structured")
+        self.delivery = Delivery(self.source, self.sink, encoder, lambda: self.now, self.clock, self.telemetry)
 
     @property
     def settled(self) -> list[bytes]:
@@ -155,6 +155,34 @@ async def test_what_is_acked_is_settled_and_counted_with_its_lag() -> None:
     assert rig.metric("bridge_published_messages_total") == 3
     assert rig.metric("bridge_lag_seconds_sum") == pytest.approx(1.5)
     assert rig.metric("bridge_in_flight_messages") == 0
+
+
+async def test_the_age_of_the_outbox_is_that_of_its_oldest_entry_until_that_is_settled() -> None:
+    gap = Entry(b"7-2", [GapRecord("g", "node", 900, 1300, "start", None, 0, 0)])
+    rig, age = Rig(entry(1, b"a"), gap), "bridge_outbox_oldest_age_seconds"
+    rig.sink.gate.clear()
+    assert rig.metric(age) == 0
+    async with running(rig):
+        await wait_until(lambda: rig.sink.under_way)
+        assert rig.metric(age) == pytest.approx(0.499)
+        rig.now = 3_601_001.0
+        assert rig.metric(age) == pytest.approx(3_600)  # since the expiration was claimed, not the gap record
+        rig.source.settle_errors = [NotConnected("gone")] * 1_000
+        rig.sink.gate.set()
+        await wait_until(lambda: len(rig.source.settle_errors) < 990)
+        assert rig.metric("bridge_published_messages_total") == 2
+        assert rig.metric(age) == pytest.approx(3_600)  # acked, but not out of the outbox
+        rig.source.settle_errors.clear()
+        await wait_until(lambda: rig.metric(age) == 0)
+    assert rig.settled == [b"7-1", b"7-2"]
+
+
+async def test_a_gap_record_that_waits_alone_has_an_age_too() -> None:
+    rig = Rig(Entry(b"7-2", [GapRecord("g", "node", 900, 1300, "start", None, 0, 0)]))
+    rig.sink.gate.clear()
+    async with running(rig):
+        await wait_until(lambda: rig.sink.under_way)
+        assert rig.metric("bridge_outbox_oldest_age_seconds") == pytest.approx(0.2)
 
 
 async def test_nothing_is_settled_before_its_ack() -> None:

@@ -14,6 +14,7 @@ from bridge.redis.channels import channels
 from bridge.redis.connection import Endpoint
 from bridge.redis.subscription import Hint, Subscription, subscribe
 from bridge.settings import Settings
+from bridge.telemetry.endings import Ending
 from tests.servers import wait_until
 
 CHANNELS = list(channels(0))
@@ -115,6 +116,7 @@ async def test_what_is_not_the_protocol_ends_the_session_with_a_reason(garbage: 
 
         assert session.ended is not None
         assert "not its protocol" in session.ended
+        assert session.ending is Ending.CONNECTION_LOST
 
 
 async def test_the_session_ends_once_and_keeps_its_first_reason() -> None:
@@ -126,9 +128,10 @@ async def test_the_session_ends_once_and_keeps_its_first_reason() -> None:
         script.hang_up()
         await woken.wait()
         first = session.ended
-        session.end("something else")
+        session.end("something else", Ending.SHUTDOWN)
 
         assert session.ended == first == "Redis closed the connection"
+        assert session.ending is Ending.CONNECTION_LOST
 
 
 async def test_a_server_that_falls_silent_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,6 +148,7 @@ async def test_a_server_that_falls_silent_ends_the_session(monkeypatch: pytest.M
         await watch
 
         assert "said nothing" in str(session.ended)
+        assert session.ending is Ending.SILENT
 
 
 async def test_a_server_that_never_confirms_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +215,7 @@ async def test_a_backlog_at_its_bound_ends_the_session_instead_of_filling_memory
         assert ended_too_early is None
         assert session.ended is not None
         assert "backlog full" in session.ended
+        assert session.ending is Ending.BACKLOG_FULL
 
 
 async def test_the_password_is_read_anew_for_each_session(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -1,23 +1,47 @@
 """What operators see, from outside: logs, health, metrics, and the port that serves them."""
 
+import inspect
 import json
+import re
 import socket
+from pathlib import Path
 
 import aiohttp
 import pytest
 
+from bridge import __version__
 from bridge.errors import Refused
 from bridge.settings import Settings
 from bridge.telemetry import logs
+from bridge.telemetry.endings import Ending
 from bridge.telemetry.events import Telemetry
 from bridge.telemetry.health import Health
 from bridge.telemetry.http import serve_http
+from bridge.telemetry.reference import logged
 
 
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+class HandClock:
+    """Goes on only when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def value(telemetry: Telemetry, name: str, **labels: str) -> float | None:
+    """One sample, as a scrape would find it now."""
+    return telemetry.metrics.registry.get_sample_value(name, labels)
 
 
 async def fetched(port: int, path: str) -> tuple[int, str]:
@@ -46,7 +70,7 @@ async def test_readiness_gives_its_reasons_and_then_200() -> None:
         assert json.loads(body)["reasons"] == {"subscription": "starting", "broker": "starting"}
 
         telemetry.sink_connected()
-        telemetry.mark_returned()
+        telemetry.mark_returned("node:1")
 
         assert (await fetched(port, "/readyz"))[0] == 200
 
@@ -60,6 +84,108 @@ async def test_metrics_are_prometheus_text_with_bounded_labels() -> None:
     assert status == 200
     assert 'bridge_claimed_expirations_total{via="notification"} 2.0' in body
     assert 'bridge_claimed_expirations_total{via="sweep"} 1.0' in body
+
+
+def test_a_kind_of_ending_is_counted_and_takes_its_node_down_alone() -> None:
+    telemetry = Telemetry()
+    telemetry.node_named("other:1")
+    for node in ("node:1", "other:1"):
+        telemetry.mark_returned(node)
+
+    telemetry.epoch_ended("node:1", Ending.SILENT, "Redis said nothing for 5.1 s")
+
+    assert value(telemetry, "bridge_subscription_up", node="node:1") == 0
+    assert value(telemetry, "bridge_subscription_up", node="other:1") == 1
+    ended = {ending: value(telemetry, "bridge_epochs_ended_total", reason=ending.value) for ending in Ending}
+    assert ended == {ending: 1.0 if ending is Ending.SILENT else 0.0 for ending in Ending}
+    assert "said nothing" in telemetry.health.reasons["subscription"]
+
+
+def test_the_canary_ages_between_scrapes_while_the_lease_is_held() -> None:
+    clock = HandClock()
+    telemetry, age = Telemetry(clock), "bridge_canary_age_seconds"
+    clock.now += 5
+    assert value(telemetry, age) == 0
+    telemetry.lease_acquired(1, first=True)
+    clock.now += 3
+    assert value(telemetry, age) == 3  # it has not been heard of yet
+    telemetry.canary_heard(0.1)
+    clock.now += 2
+    assert value(telemetry, age) == 2
+    telemetry.epoch_ended("node:1", Ending.MUTE, "mute")
+    telemetry.lease_acquired(2, first=False)
+    assert value(telemetry, age) == 2  # a new epoch proves nothing
+    telemetry.epoch_ended("node:1", Ending.LEASE_LOST, "taken")
+    assert value(telemetry, age) == value(telemetry, "bridge_lease_held") == 0
+    telemetry.lease_acquired(3, first=False)
+    telemetry.lease_awaited("another")
+    clock.now += 9
+    assert value(telemetry, age) == 0
+
+
+def test_a_scan_counts_while_it_is_under_way_and_the_next_one_begins_anew() -> None:
+    telemetry = Telemetry()
+    telemetry.scan_started()
+    telemetry.scan_progressed(300, 0.5)
+    telemetry.scan_progressed(200, 1.0)
+    telemetry.scan_completed(500, 0.25)
+    assert value(telemetry, "bridge_scan_progress_ratio") == 1
+    assert value(telemetry, "bridge_scan_keys") == 500
+    assert value(telemetry, "bridge_scan_duration_seconds") == 0.25
+
+    telemetry.scan_started()
+    telemetry.scan_progressed(10, 0.125)
+
+    assert value(telemetry, "bridge_scan_progress_ratio") == 0.125
+    assert value(telemetry, "bridge_scan_keys") == 10
+    assert value(telemetry, "bridge_scanned_keys_total") == 510
+
+
+async def test_the_process_and_its_version_are_told_of_too() -> None:
+    port = free_port()
+    async with serve_http(Settings(http_port=port), Telemetry()):
+        _, body = await fetched(port, "/metrics")
+
+    assert f'bridge_build_info{{version="{__version__}"}} 1.0' in body
+    for name in ("process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"):
+        assert re.search(rf"^{name} [1-9.]", body, re.MULTILINE), name
+
+
+def test_each_log_event_is_a_noun_and_what_happened_to_it() -> None:
+    irregular = {"sink.lost", "messages.resent"}
+
+    events = logged()  # raises where two methods log the same
+
+    assert len(events) > 25
+    for name, (levels, fields, meaning) in events.items():
+        assert re.fullmatch(r"[a-z]+\.([a-z_]+_)?[a-z]+(ed|d_out)", name) or name in irregular, name
+        assert set(levels) <= {"info", "warning", "error"}, name
+        assert all(re.fullmatch("[a-z_]+", field) for field in fields), name
+        assert meaning, name
+
+
+def test_every_event_of_telemetry_is_documented() -> None:
+    text = Path(inspect.getfile(Telemetry)).read_text()
+
+    in_source = set(re.findall(r'(?:log|info|warning|error|debug)\("([^"]+)"', text))
+
+    assert in_source == logged().keys() - {"bridge.failed"}
+
+
+@pytest.mark.parametrize("change", ["add a second", "add one of a key"])
+def test_an_event_with_the_name_of_another_or_with_a_key_has_no_place(
+    monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    def gap_shut(self: Telemetry) -> None:
+        self._log.info("gap.closed")
+
+    def key_claimed(self: Telemetry, key: bytes) -> None:
+        self._log.info("key.claimed", key=key)
+
+    monkeypatch.setattr(Telemetry, "added", gap_shut if change == "add a second" else key_claimed, raising=False)
+
+    with pytest.raises((ValueError, KeyError), match=r"two methods log gap\.closed|bytes"):
+        logged()
 
 
 async def test_a_port_that_is_taken_is_refused_by_its_variables_name() -> None:

@@ -1,0 +1,155 @@
+"""What the metrics say is what happens, on real servers."""
+
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from bridge.telemetry.endings import Ending
+from tests.harness import LAZY, NAMES, Inside, expired, lazily, passed, put, recorded, user_of
+from tests.servers import RedisServer, wait_until
+
+LONG_MS = 600_000
+
+
+@pytest.fixture
+async def server(redis_kind: type[RedisServer]) -> AsyncIterator[RedisServer]:
+    with redis_kind(LAZY) as started:
+        yield started
+
+
+@pytest.fixture
+async def user(server: RedisServer) -> AsyncIterator[Redis]:
+    async with user_of(server) as client:
+        yield client
+
+
+def value(bridge: Inside, name: str, **labels: str) -> float:
+    """One sample, as a scrape would find it now."""
+    found = bridge.telemetry.metrics.registry.get_sample_value(f"bridge_{name}", labels)
+    assert found is not None, name
+    return found
+
+
+def ended(bridge: Inside) -> dict[str, float]:
+    """How many epochs have ended for what reason, without those that none has ended for."""
+    counts = {ending.value: value(bridge, "epochs_ended_total", reason=ending) for ending in Ending}
+    return {reason: count for reason, count in counts.items() if count}
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        Ending.CONNECTION_LOST,
+        Ending.FLAGS_CHANGED,
+        Ending.LEASE_LOST,
+        Ending.OWN_KEY_LOST,
+        Ending.MISSED,
+        Ending.MUTE,
+        Ending.SHUTDOWN,
+    ],
+)
+async def test_an_epoch_that_ends_is_counted_by_the_kind_of_reason(
+    server: RedisServer, user: Redis, monkeypatch: pytest.MonkeyPatch, ending: Ending
+) -> None:
+    monkeypatch.setattr("bridge.redis.epoch.MARK_DEADLINE", 0.5)
+    monkeypatch.setattr("bridge.redis.source.FLAGS_CHECK", 0.05 if ending is Ending.FLAGS_CHANGED else 60)
+    node = f"127.0.0.1:{server.port}"
+    bridge = Inside(server.port)
+    assert value(bridge, "subscription_up", node=node) == 0
+    async with bridge:
+        await bridge.reconciled()
+        await recorded_lease(user)
+        assert value(bridge, "subscription_up", node=node) == 1
+        assert ended(bridge) == {}
+        match ending:
+            case Ending.CONNECTION_LOST:
+                await user.client_kill_filter(_type="pubsub")
+            case Ending.FLAGS_CHANGED | Ending.MUTE:
+                await user.config_set("notify-keyspace-events", "")
+            case Ending.LEASE_LOST:
+                await user.hset(NAMES.lease, "fence", "1")
+            case Ending.OWN_KEY_LOST:
+                await user.delete(NAMES.lease)
+            case Ending.MISSED:
+                await unnotified(server, user)
+            case _:
+                await bridge.stop()
+        await bridge.ended()
+        if ending is not Ending.SHUTDOWN:
+            await user.config_set("notify-keyspace-events", "Egxe")
+            await bridge.reconciled(2)
+    assert ended(bridge) == {ending.value: 1}
+    assert value(bridge, "subscription_up", node=node) == (ending is not Ending.SHUTDOWN)
+
+
+async def recorded_lease(user: Redis) -> None:
+    """Return when the bridge has stored up to when it has handled everything."""
+    await wait_until(lambda: user.hget(NAMES.lease, "seen_ms"))
+
+
+async def unnotified(server: RedisServer, user: Redis) -> None:
+    """A key of another database expires, and Redis does not say so; it is mute for just that moment."""
+    await lazily(user)
+    async with user_of(server, 7) as other:
+        await passed(user, await put(other, b"unheard", 1))
+        transaction = other.pipeline(transaction=True)
+        transaction.config_set("notify-keyspace-events", "Eg")
+        transaction.get("unheard")
+        transaction.config_set("notify-keyspace-events", "Egxe")
+        assert await transaction.execute() == [True, None, True]
+
+
+async def test_attempts_to_reach_a_redis_that_is_down_are_no_ends_of_epochs(redis_kind: type[RedisServer]) -> None:
+    with redis_kind(LAZY) as server:
+        async with Inside(server.port) as bridge:
+            await bridge.reconciled()
+            server.kill()
+            await bridge.ended()
+            first = bridge.unready["subscription"]
+            await wait_until(lambda: bridge.unready["subscription"] != first)
+            server.start()
+            await bridge.reconciled(2)
+            assert ended(bridge) == {"connection_lost": 1}
+
+
+async def test_the_outbox_grows_old_while_the_broker_acks_nothing(server: RedisServer, user: Redis) -> None:
+    async with Inside(server.port) as bridge:
+        await bridge.reconciled()
+        await wait_until(lambda: value(bridge, "outbox_oldest_age_seconds") == 0)
+        bridge.broker.up.clear()
+        began = time.monotonic()
+        for key in (b"first", b"second"):
+            await put(user, key, 1)
+            await expired(user, key)
+        await wait_until(lambda: value(bridge, "outbox_expirations") == 2)
+        await wait_until(lambda: value(bridge, "outbox_oldest_age_seconds") > 1)
+        assert value(bridge, "outbox_oldest_age_seconds") <= time.monotonic() - began
+        bridge.broker.up.set()
+        await bridge.told(2)
+        await wait_until(lambda: value(bridge, "outbox_oldest_age_seconds") == 0)
+
+
+async def test_a_scan_tells_how_far_it_is(server: RedisServer, user: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.redis.scan.SCAN_COUNT", 10)
+    keys = [b"lasting:%d" % number for number in range(300)]
+    await user.mset(dict.fromkeys(keys, b""))
+    await put(user, b"timed", LONG_MS)
+    bridge, shares = Inside(server.port), list[float]()
+    progressed = bridge.telemetry.scan_progressed
+
+    def noted(found: int, share: float) -> None:
+        progressed(found, share)
+        shares.append(value(bridge, "scan_progress_ratio"))
+
+    monkeypatch.setattr(bridge.telemetry, "scan_progressed", noted)
+    async with bridge:
+        await bridge.reconciled()
+        await recorded(user, b"timed")
+    assert len(shares) > 10
+    assert shares == sorted(set(shares))
+    assert 0 < shares[0] < 0.2
+    assert abs(shares[len(shares) // 2] - 0.5) < 0.2
+    assert shares[-1] == 1
+    assert value(bridge, "scan_keys") == value(bridge, "scanned_keys_total") >= len(keys) + 1
