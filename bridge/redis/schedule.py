@@ -20,6 +20,10 @@ class Schedule:
         self.lowest_ms: int | None = None
         """The first deadline in the ledger."""
 
+    def set_clock(self, redis_ms: int) -> None:
+        """Redis's clock was asked for, before the first script of an epoch."""
+        self._offset = redis_ms / 1000 - self._clock.monotonic()
+
     def learn(self, state: State) -> None:
         """A script answered. Its reply took a moment, so Redis's clock is at least here: no touch is too early."""
         self._offset = state.now_us / 1e6 - self._clock.monotonic()

@@ -122,6 +122,7 @@ class RedisSource:
     async def _epoch(self) -> None:
         await self._inspect()
         await self._resend()
+        self._schedule.set_clock(await self._ledger.now_ms())  # delivery begins with the lease, and tells lags
         lease = await self._acquire()
         if lease is None:
             return

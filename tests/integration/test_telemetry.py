@@ -7,7 +7,8 @@ import pytest
 from redis.asyncio import Redis
 
 from bridge.telemetry.endings import Ending
-from tests.harness import LAZY, NAMES, Inside, expired, lazily, passed, put, recorded, user_of
+from tests.harness import LAZY, NAMES, Inside, expired, lapse, lazily, now_ms, passed, put, recorded, user_of
+from tests.proxy import TO_SERVER, Action, Protocol, Proxy, command
 from tests.servers import RedisServer, wait_until
 
 LONG_MS = 600_000
@@ -129,6 +130,27 @@ async def test_the_outbox_grows_old_while_the_broker_acks_nothing(server: RedisS
         bridge.broker.up.set()
         await bridge.told(2)
         await wait_until(lambda: value(bridge, "outbox_oldest_age_seconds") == 0)
+
+
+async def test_the_lag_of_what_a_dead_bridge_left_is_known_before_the_first_touch(
+    server: RedisServer, user: Redis
+) -> None:
+    async with Inside(server.port) as dead:
+        await dead.reconciled()
+        dead.broker.up.clear()
+        deadline_ms = await put(user, b"left", 1)
+        await expired(user, b"left")
+        await wait_until(lambda: value(dead, "outbox_expirations") == 1)
+    await lapse(user)
+    async with Proxy(server.port, Protocol.RESP) as proxy:
+        subscribing = proxy.break_on(TO_SERVER, command(b"SUBSCRIBE"), Action.HOLD)
+        async with Inside(proxy.port) as bridge:
+            await subscribing.reached()
+            await wait_until(lambda: bridge.broker.events)
+            await wait_until(lambda: value(bridge, "lag_seconds_count") == 1)
+            assert 0 < value(bridge, "lag_seconds_sum") <= (await now_ms(user) + 1 - deadline_ms) / 1000
+            subscribing.release()
+            await bridge.reconciled()
 
 
 async def test_a_scan_tells_how_far_it_is(server: RedisServer, user: Redis, monkeypatch: pytest.MonkeyPatch) -> None:

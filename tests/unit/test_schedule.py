@@ -43,6 +43,16 @@ def test_redis_clock_counts_not_this_machines() -> None:
     assert made.redis_ms() == pytest.approx(60_000)
 
 
+def test_redis_clock_goes_on_from_where_it_was_asked_for() -> None:
+    clock = StillClock()
+    made = Schedule(clock)
+
+    made.set_clock(60_000)
+    clock.now += 2
+
+    assert made.redis_ms() == pytest.approx(62_000)
+
+
 def test_an_empty_ledger_is_never_due() -> None:
     made, _ = schedule(lowest_ms=None)
 
