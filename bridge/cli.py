@@ -23,7 +23,7 @@ _NEVER_FLAGS: Final = frozenset(name for name in SECRETS if not name.endswith("_
 _COMMANDS: Final = {
     "run": "bridge expirations until told to stop",
     "check": "examine what Redis and the broker must provide, and say how to mend what is missing",
-    "status": "show the ledger's size, the outbox's depth, the lease and the dead letters",
+    "status": "show the ledger, the outbox, the lease and the dead letters; rates and lag if the bridge answers",
     "dead": "list, show, retry or drop the messages that the broker would not take",
     "verify": "set short-lived keys, read the broker, and say what was delivered, missed, doubled or false",
     "demo": "tell the whole story with embedded servers, in about 20 seconds",
@@ -103,7 +103,7 @@ def _with_settings(settings: Settings, options: argparse.Namespace) -> int:
         case "status":
             from bridge.commands.status import status  # noqa: PLC0415 - likewise
 
-            return status(settings, as_json=options.json)
+            return status(settings, as_json=options.json, watch=options.watch, show_keys=options.show_keys)
         case "dead":
             return _dead(settings, options)
         case "verify":
@@ -169,8 +169,15 @@ def _parser() -> argparse.ArgumentParser:
             epilog=_EPILOGUE if configurable else None,
             allow_abbrev=False,
         )
-        if name in {"check", "status", "verify"}:
+        if name in {"check", "verify"}:
             command.add_argument("--json", action="store_true", help="print JSON, for programs")
+        if name == "status":
+            form = command.add_mutually_exclusive_group()
+            form.add_argument("--json", action="store_true", help="print JSON, for programs")
+            form.add_argument("--watch", action="store_true", help="look again every second, until Ctrl-C")
+            command.add_argument(
+                "--show-keys", action="store_true", help="show the keys, too, of the next and the last"
+            )
         if name == "verify":
             _add_plan(command)
         if configurable:

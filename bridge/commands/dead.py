@@ -7,7 +7,6 @@ Exit status 1: an id is unknown (then nothing was done), or something could not 
 
 import asyncio
 import time
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from rich.text import Text
 
 from bridge.clock import SystemClock
 from bridge.cloudevents import Encoder
-from bridge.commands.screen import Cell, Screen, print_json
+from bridge.commands.screen import Cell, Screen, key_as_json, key_for_people, print_json, printable
 from bridge.delivery import Delivery
 from bridge.errors import BridgeError
 from bridge.expiration import Event, Expiration
@@ -118,7 +117,7 @@ async def _find(letters: DeadLetters, ids: Sequence[str]) -> list[Kept]:
     unknown = [wanted for wanted in dict.fromkeys(ids) if wanted not in found]
     if unknown:
         more = f" and {len(unknown) - IDS_NAMED} more" if len(unknown) > IDS_NAMED else ""
-        named = ", ".join(_printable(wanted) for wanted in unknown[:IDS_NAMED])
+        named = ", ".join(printable(wanted) for wanted in unknown[:IDS_NAMED])
         raise UnknownLetter(f"no dead letter has the id {named}{more}: see `expiry-bridge dead list`; nothing was done")
     return list(found.values())
 
@@ -180,7 +179,7 @@ def _show_outcome(retrial: Retrial) -> int:
         screen.say(f"Refused once more, and kept: {_count(len(retrial.refused))}.", style="bold red")
         reasons = Counter(retrial.refused.values()).most_common()
         for reason, count in reasons[:REASONS_SHOWN]:
-            screen.say(f"{count} × {_printable(reason)}", indent=2)
+            screen.say(f"{count} × {printable(reason)}", indent=2)
         if len(reasons) > REASONS_SHOWN:
             screen.say(f"and {len(reasons) - REASONS_SHOWN} other reasons", indent=2)
     if retrial.unreadable:
@@ -196,17 +195,10 @@ def _as_json(kept: Kept, *, show_key: bool) -> dict[str, Any]:
         if isinstance(event, Expiration):
             found |= {"deadline_ms": event.deadline_ms, "observed_ms": event.observed_ms, "via": event.via.value}
             if show_key:
-                found |= _key_as_json(event.key)
+                found |= key_as_json(event.key)
         else:
             found |= {"opened_ms": event.opened_ms, "closed_ms": event.closed_ms, "cause": event.cause}
     return found
-
-
-def _key_as_json(key: bytes) -> dict[str, str]:
-    try:
-        return {"key": key.decode()}
-    except UnicodeDecodeError:
-        return {"key_base64": b64encode(key).decode()}
 
 
 def _event(settings: Settings, event: Event) -> object:
@@ -215,16 +207,11 @@ def _event(settings: Settings, event: Event) -> object:
 
 
 def _reason(kept: Kept) -> str:
-    return UNREADABLE if kept.letter is None else _printable(kept.letter.reason)
+    return UNREADABLE if kept.letter is None else printable(kept.letter.reason)
 
 
 def _key(kept: Kept) -> str:
-    """Safe on a terminal: an escape sequence in a key is not obeyed."""
-    return "" if kept.letter is None else _printable(kept.letter.event.key.decode(errors="backslashreplace"))
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return "" if kept.letter is None else key_for_people(kept.letter.event.key)
 
 
 def _moment(unix_ms: int) -> str:

@@ -5,12 +5,14 @@ never an error; what is printed is never taken for markup (keys may hold bracket
 """
 
 import sys
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import orjson
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -46,13 +48,7 @@ class Screen:
         self, rows: Sequence[Sequence[Cell]], *, indent: int = 0, style: str = "", right: Sequence[int] = ()
     ) -> None:
         """Columns as wide as their contents, those in `right` flush right; on a terminal the last one is wrapped."""
-        columns = max(map(len, rows))
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        for index in range(columns):
-            grid.add_column(no_wrap=index < columns - 1, justify="right" if index in right else "left")
-        for row in rows:
-            grid.add_row(*row, style=style)
-        shown = Padding(grid, (0, 0, 0, indent), expand=False)
+        shown = Padding(_grid(rows, style, right), (0, 0, 0, indent), expand=False)
         if self._terminal:
             self._console.print(shown)
             return
@@ -61,6 +57,22 @@ class Screen:
         # The columns fill their lines with blanks, which nobody wants in a file.
         sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
         sys.stdout.flush()
+
+    @property
+    def live(self) -> bool:
+        """Whether what was printed can be replaced: on a terminal that knows how to move its cursor."""
+        return self._terminal and not self._console.is_dumb_terminal
+
+    @contextmanager
+    def watching(self) -> Iterator[Callable[[Cell, Sequence[Sequence[Cell]]], None]]:
+        """A headline and columns that each call replaces; what was shown last stays. Only where it is `live`."""
+        with Live(console=self._console, auto_refresh=False, vertical_overflow="crop") as view:
+
+            def show(headline: Cell, rows: Sequence[Sequence[Cell]]) -> None:
+                grid = Padding(_grid(rows), (0, 0, 0, 2), expand=False) if rows else ""
+                view.update(Group(headline, grid), refresh=True)
+
+            yield show
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:
@@ -81,6 +93,34 @@ class Screen:
         with Progress(*columns, console=self._console, transient=True) as progress:
             task = progress.add_task(what, total=total)
             yield lambda done: progress.update(task, completed=done)
+
+
+def _grid(rows: Sequence[Sequence[Cell]], style: str = "", right: Sequence[int] = ()) -> Table:
+    columns = max(map(len, rows))
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for index in range(columns):
+        grid.add_column(no_wrap=index < columns - 1, justify="right" if index in right else "left")
+    for row in rows:
+        grid.add_row(*row, style=style)
+    return grid
+
+
+def printable(text: str) -> str:
+    """Safe on a terminal: an escape sequence in it is not obeyed."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def key_for_people(key: bytes) -> str:
+    """A user's key, safe on a terminal."""
+    return printable(key.decode(errors="backslashreplace"))
+
+
+def key_as_json(key: bytes) -> dict[str, str]:
+    """The member that stands for a user's key: `key`, or `key_base64` where it is not UTF-8."""
+    try:
+        return {"key": key.decode()}
+    except UnicodeDecodeError:
+        return {"key_base64": b64encode(key).decode()}
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold

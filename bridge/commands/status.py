@@ -1,39 +1,108 @@
-"""`expiry-bridge status`: one look at the bridge's own keys in Redis. Reads only, and shows no user key."""
+"""`expiry-bridge status`: a look at the bridge's own keys in Redis, and at the bridge's figures where it answers.
+
+Reads only. Shows no user key, unless it is asked to.
+"""
 
 import asyncio
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections import deque
+from typing import Any, NoReturn
 
 from rich.text import Text
 
-from bridge.commands.screen import Cell, Screen, duration, print_json
+from bridge.commands import figures
+from bridge.commands.figures import Figures, Unanswered, ask, quantile
+from bridge.commands.screen import Screen, key_as_json, print_json
+from bridge.commands.status_lines import SHARES, Look, lines
+from bridge.errors import ConfigurationError, NotConnected, Refused
 from bridge.redis.connection import Endpoint
-from bridge.redis.inspection import Inspector, LeaseState, State
+from bridge.redis.inspection import Inspector
 from bridge.redis.requirements import Server
 from bridge.settings import Settings
 from bridge.telemetry import logs
 
+SHOWN = 5
+"""Expirations shown, of those that are next and of those that were claimed last."""
+INTERVAL = 1.0
+"""Seconds between two looks of a live view."""
+WINDOW = 10
+"""Looks that rates and lags of a live view are taken over."""
 
-def status(settings: Settings, *, as_json: bool) -> int:
-    """Print the status. The exit status: 0. Raises NotConnected or Refused where Redis does not tell."""
+
+def status(settings: Settings, *, as_json: bool, watch: bool, show_keys: bool) -> int:
+    """Print the status. The exit status: 0; `watch` only ends by an interrupt.
+
+    Raises NotConnected or Refused where Redis does not tell (`watch` shows it, and goes on), ConfigurationError where
+    `watch` has no terminal to write to.
+    """
     logs.configure(settings.log_level, settings.log_format)
-    server, state = asyncio.run(_look(settings))
+    if watch:
+        screen = Screen()
+        if not screen.live:
+            raise ConfigurationError(["status --watch needs a terminal; for a program there is --json"])
+        asyncio.run(_watch(settings, screen, show_keys=show_keys))
+    look = asyncio.run(_once(settings))
     if as_json:
-        print_json(_as_json(settings, server, state))
+        print_json(_as_json(settings, look, show_keys=show_keys))
     else:
         screen = Screen()
-        screen.say(Text(_headline(settings, server), "bold"))
-        screen.rows([[Text(label, "cyan"), value] for label, value in _lines(state)], indent=2)
+        screen.say(Text(_headline(settings, look.server), "bold"))
+        screen.rows(lines(look, show_keys=show_keys), indent=2)
     return 0
 
 
-async def _look(settings: Settings) -> tuple[Server | None, State]:
+async def _once(settings: Settings) -> Look:
     inspector = Inspector(settings)
     try:
-        return await inspector.server(), await inspector.state()
+        return await _look(inspector)
     finally:
         await inspector.close()
+
+
+async def _watch(settings: Settings, screen: Screen, *, show_keys: bool) -> NoReturn:
+    inspector = Inspector(settings)
+    told: deque[Figures] = deque(maxlen=WINDOW)
+    try:
+        with screen.watching() as show:
+            while True:
+                try:
+                    look = await _look(inspector)
+                except (NotConnected, Refused) as error:
+                    show(Text(str(error), "bold red"), ())
+                else:
+                    earlier = _remember(told, look.figures)
+                    headline = Text(_headline(settings, look.server), "bold")
+                    show(headline, lines(look, earlier, show_keys=show_keys))
+                await asyncio.sleep(INTERVAL)
+    finally:
+        await inspector.close()
+
+
+def _remember(told: deque[Figures], found: Figures | str) -> Figures | None:
+    """The figures to compare these with: the oldest of the window, if the same process told them."""
+    if isinstance(found, str) or (told and not found.follows(told[-1])):
+        told.clear()
+    if isinstance(found, str):
+        return None
+    earlier = told[0] if told else None
+    told.append(found)
+    return earlier
+
+
+async def _look(inspector: Inspector) -> Look:
+    asked = asyncio.create_task(_figures(inspector.settings), name="figures")
+    try:
+        server, state, some = await inspector.server(), await inspector.state(), await inspector.expirations(SHOWN)
+        return Look(server, state, some, await asked)
+    finally:
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+
+
+async def _figures(settings: Settings) -> Figures | str:
+    try:
+        return await ask(settings)
+    except Unanswered as reason:
+        return str(reason)
 
 
 def _headline(settings: Settings, server: Server | None) -> str:
@@ -43,56 +112,9 @@ def _headline(settings: Settings, server: Server | None) -> str:
     return f"{product} at {endpoint}{role}, db {endpoint.db}, namespace {settings.namespace}"
 
 
-def _lines(state: State) -> Sequence[tuple[str, Cell]]:
+def _as_json(settings: Settings, look: Look, *, show_keys: bool) -> dict[str, Any]:
+    endpoint, state, server, told = Endpoint.of(settings), look.state, look.server, look.figures
     lease = state.lease
-    seen = lease.seen_ms if lease else None
-    return [
-        ("deadline ledger", _ledger(state)),
-        ("outbox", _outbox(state)),
-        ("lease", _holder(lease, state.now_ms)),
-        ("handled up to", _moment(seen, state.now_ms) if seen else "nothing yet"),
-        ("dead letters", Text(str(state.dead_letters), "bold red" if state.dead_letters else "")),
-    ]
-
-
-def _ledger(state: State) -> str:
-    text = f"{state.ledger_size} key{'s' * (state.ledger_size != 1)}"
-    if state.next_deadline_ms is None:
-        return text
-    ahead = (state.next_deadline_ms - state.now_ms) / 1000
-    if ahead < 0:
-        return f"{text}; the next deadline passed {duration(-ahead)} ago"
-    return f"{text}; the next deadline is in {duration(ahead)}"
-
-
-def _outbox(state: State) -> str:
-    if state.outbox_oldest_ms is None:
-        return "empty"
-    count = state.outbox_expirations
-    waiting = f"{state.outbox_entries} entries" if count is None else f"{count} expiration{'s' * (count != 1)}"
-    age = max(state.now_ms - state.outbox_oldest_ms, 0) / 1000
-    return f"{waiting} not acked by the broker; the oldest was claimed {duration(age)} ago"
-
-
-def _holder(lease: LeaseState | None, now_ms: int) -> Cell:
-    if lease is None:
-        return Text("none: no bridge has run here, or the lease was lost", "yellow")
-    fence = f"fence {lease.fence}"
-    if lease.holder is None:
-        return Text(f"free: the last bridge gave it back; {fence}", "yellow")
-    left = (lease.until_ms - now_ms) / 1000
-    if left <= 0:
-        return Text(f"free: {lease.holder} let it lapse {duration(-left)} ago; {fence}", "yellow")
-    return Text(f"{lease.holder}, for {duration(left)} more; {fence}", "green")
-
-
-def _moment(at_ms: int, now_ms: int) -> str:
-    text = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(sep=" ", timespec="milliseconds")
-    return f"{text.removesuffix('+00:00')} UTC, {duration(max(now_ms - at_ms, 0) / 1000)} ago"
-
-
-def _as_json(settings: Settings, server: Server | None, state: State) -> dict[str, Any]:
-    endpoint, lease = Endpoint.of(settings), state.lease
     return {
         "redis": {
             "endpoint": str(endpoint),
@@ -118,4 +140,53 @@ def _as_json(settings: Settings, server: Server | None, state: State) -> dict[st
             "handled_up_to_ms": lease.seen_ms,
         },
         "dead_letters": state.dead_letters,
+        "next_to_expire": [
+            {"deadline_ms": deadline_ms, **(key_as_json(key) if show_keys else {})}
+            for key, deadline_ms in look.expirations.ahead
+        ],
+        "claimed_last": [
+            {
+                "deadline_ms": event.deadline_ms,
+                "observed_ms": event.observed_ms,
+                "via": event.via.value,
+                **(key_as_json(event.key) if show_keys else {}),
+            }
+            for event in look.expirations.waiting
+        ],
+        "bridge": {"reachable": False, "reason": told} if isinstance(told, str) else _bridge(told),
+    }
+
+
+def _bridge(told: Figures) -> dict[str, Any]:
+    """Counters are since its start, and so are the lags."""
+    values = told.values
+    return {
+        "reachable": True,
+        "url": told.url,
+        "version": told.version,
+        "uptime_seconds": told.uptime,
+        "ready": not told.unready,
+        "reasons": told.unready,
+        "claimed": {via: values[f"{figures.CLAIMED}.{via}"] for via in ("notification", "sweep")},
+        "published": values[figures.PUBLISHED],
+        "retried": values[figures.RETRIED],
+        "in_flight": values[figures.IN_FLIGHT],
+        "per_second": {
+            name: told.rate(metric, None)
+            for name, metric in (("claimed", figures.CLAIMED), ("published", figures.PUBLISHED))
+        },
+        "lag_seconds": {f"p{share * 100:g}": quantile(share, told.lags) for share in SHARES},
+        "gaps": {
+            "open": bool(values[figures.GAP_OPEN]),
+            "total": values[figures.GAPS],
+            "missed": values[figures.MISSED],
+            "recovered": values[figures.RECOVERED],
+            "ambiguous": values[figures.AMBIGUOUS],
+        },
+        "canary_age_seconds": values[figures.CANARY_AGE],
+        "scan": {
+            "progress": values[figures.SCAN_PROGRESS],
+            "keys": values[figures.SCAN_KEYS],
+            "seconds": values[figures.SCAN_SECONDS],
+        },
     }

@@ -1,20 +1,22 @@
 """What people want to know of a Redis server and of the bridge's own keys there. For the commands, not for the service.
 
-Guarantees: nothing is changed; no user key is returned. Where the server will not tell something (a narrow ACL, a
-managed service without CONFIG), the answer is None. What is read together is not one atomic moment.
+Guarantees: nothing is changed; no user key is returned, but by `expirations`. Where the server will not tell something
+(a narrow ACL, a managed service without CONFIG), the answer is None. What is read together is not one atomic moment.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from redis.asyncio import Redis
 
 from bridge.errors import Refused
+from bridge.expiration import Expiration, Identity
 from bridge.redis.channels import channels
 from bridge.redis.connection import Endpoint, conversation
 from bridge.redis.names import Names
+from bridge.redis.outbox import entry_of
 from bridge.redis.requirements import Server, inspect, notification_flags
 from bridge.settings import Settings
 
@@ -46,6 +48,16 @@ class State:
     dead_letters: int
     lease: LeaseState | None
     """None: no bridge has run here, or its lease was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expirations:
+    """A few expirations, with their keys: those ahead, and those that the broker has not acked."""
+
+    ahead: Sequence[tuple[bytes, int]]
+    """Keys with the first deadlines of the ledger, in Unix milliseconds."""
+    waiting: Sequence[Expiration]
+    """The last ones of the outbox, newest first."""
 
 
 class Inspector:
@@ -151,6 +163,22 @@ class Inspector:
             dead_letters=dead,
             lease=_lease(lease),
         )
+
+    async def expirations(self, limit: int) -> Expirations:
+        """Up to `limit` expirations that are next, and as many that were claimed last and wait in the outbox."""
+        names, identity = self.names, Identity(self.settings.source, self.endpoint.db)
+        pipeline = self.client.pipeline(transaction=False)
+        pipeline.zrange(names.deadlines, 0, limit - 1, withscores=True)
+        pipeline.xrevrange(names.outbox, count=limit)
+        async with conversation(self.endpoint):
+            ahead, entries = await pipeline.execute()
+        waiting = [
+            event
+            for entry_id, fields in entries
+            for event in reversed(entry_of(identity, entry_id, fields).events)
+            if isinstance(event, Expiration)
+        ]
+        return Expirations([(key, int(deadline)) for key, deadline in ahead], waiting[:limit])
 
 
 def _lease(fields: list[bytes | None]) -> LeaseState | None:

@@ -81,7 +81,7 @@ class Outbox:
             found = await self._ledger.entries(cursor, limit) if self._ours else []
             if found and self._ours and cursor == self._cursor:
                 self._cursor = found[-1][0]
-                return [self._entry(entry_id, fields) for entry_id, fields in found]
+                return [entry_of(self._identity, entry_id, fields) for entry_id, fields in found]
             if self._draining and not found:
                 return ()
             if not found:
@@ -107,35 +107,38 @@ class Outbox:
         except TimeoutError:
             pass  # look again
 
-    def _entry(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Entry:
-        events: list[Event] = []
-        if b"claims" in fields:
-            events += self._expirations(entry_id, int(fields[b"at"]), fields[b"claims"])
-        if b"gap" in fields:
-            events.append(self._gap(entry_id, fields[b"gap"]))
-        return Entry(entry_id, events)
 
-    def _expirations(self, entry_id: bytes, observed_ms: int, packed: bytes) -> Iterator[Expiration]:
-        flat = iter(cast("list[bytes | int | bool]", msgpack.unpackb(packed, raw=True)))
-        identity = self._identity
-        for index, (name, deadline, by) in enumerate(zip(flat, flat, flat, strict=True)):
-            key, via = cast("bytes", name), _VIA[cast("bytes", by)]
-            if deadline is False:
-                yield Expiration(identity.of_entry(key, entry_id, index), key, None, observed_ms, via)
-            else:
-                deadline_ms = int(deadline)
-                yield Expiration(identity.of_deadline(key, deadline_ms), key, deadline_ms, observed_ms, via)
+def entry_of(identity: Identity, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Entry:
+    """An entry as it lies in Redis, read."""
+    events: list[Event] = []
+    if b"claims" in fields:
+        events += _expirations(identity, entry_id, int(fields[b"at"]), fields[b"claims"])
+    if b"gap" in fields:
+        events.append(_gap(identity, entry_id, fields[b"gap"]))
+    return Entry(entry_id, events)
 
-    def _gap(self, entry_id: bytes, packed: bytes) -> GapRecord:
-        node, opened, closed, cause, missed, recovered, ambiguous = msgpack.unpackb(packed, raw=True)
-        name = node.decode()
-        return GapRecord(
-            self._identity.of_gap(name, entry_id),
-            name,
-            int(opened),
-            int(closed),
-            cause.decode(),
-            int(missed) if missed else None,
-            int(recovered),
-            int(ambiguous),
-        )
+
+def _expirations(identity: Identity, entry_id: bytes, observed_ms: int, packed: bytes) -> Iterator[Expiration]:
+    flat = iter(cast("list[bytes | int | bool]", msgpack.unpackb(packed, raw=True)))
+    for index, (name, deadline, by) in enumerate(zip(flat, flat, flat, strict=True)):
+        key, via = cast("bytes", name), _VIA[cast("bytes", by)]
+        if deadline is False:
+            yield Expiration(identity.of_entry(key, entry_id, index), key, None, observed_ms, via)
+        else:
+            deadline_ms = int(deadline)
+            yield Expiration(identity.of_deadline(key, deadline_ms), key, deadline_ms, observed_ms, via)
+
+
+def _gap(identity: Identity, entry_id: bytes, packed: bytes) -> GapRecord:
+    node, opened, closed, cause, missed, recovered, ambiguous = msgpack.unpackb(packed, raw=True)
+    name = node.decode()
+    return GapRecord(
+        identity.of_gap(name, entry_id),
+        name,
+        int(opened),
+        int(closed),
+        cause.decode(),
+        int(missed) if missed else None,
+        int(recovered),
+        int(ambiguous),
+    )

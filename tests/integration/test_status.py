@@ -1,24 +1,31 @@
-"""`expiry-bridge status`: what it says is what is in Redis, and it holds no user key."""
+"""`expiry-bridge status`: what it says is what is in Redis and what the bridge tells, without user keys."""
 
 import asyncio
 import json
+import os
+import pty
 import re
-from collections.abc import Callable
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
 from redis import Redis
 
+from bridge import __version__
 from bridge.cli import main
 from bridge.commands.embedded import free_port
 from bridge.redis.names import Names
 from bridge.telemetry import logs
-from tests.servers import Bridge, NatsServer, RedisServer, wait_until
+from tests.servers import ROOT, Bridge, NatsServer, RedisServer, wait_until
 
 NAMES = Names("expiry-bridge", 0)
 KEY = "share:of-a-person"
 
-Status = Callable[[], dict[str, Any]]
+Status = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(autouse=True)
@@ -31,9 +38,10 @@ def no_logging(monkeypatch: pytest.MonkeyPatch) -> None:
 def status(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Status:
     """What `status --json` prints of the server."""
     monkeypatch.setenv("BRIDGE_REDIS_URL", redis_server.url)
+    monkeypatch.setenv("BRIDGE_HTTP_PORT", "0")  # whatever listens on the default is none of the tests'
 
-    def run() -> dict[str, Any]:
-        assert main(["status", "--json"]) == 0
+    def run(*flags: str) -> dict[str, Any]:
+        assert main(["status", "--json", *flags]) == 0
         answer: dict[str, Any] = json.loads(capsys.readouterr().out)
         return answer
 
@@ -41,17 +49,38 @@ def status(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 @pytest.fixture
-def told(status: Status, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+def told(status: Status, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """What `status` prints for people."""
 
-    def run() -> str:
-        assert main(["status"]) == 0
+    def run(*flags: str) -> str:
+        assert main(["status", *flags]) == 0
         return capsys.readouterr().out
 
     return run
 
 
-def test_a_redis_without_a_bridge_is_shown_as_such(status: Status, told: Callable[[], str]) -> None:
+def waits(user: Redis, count: int) -> bool:
+    """Whether so many expirations are in the outbox."""
+    return bool(user.hget(NAMES.lease, "depth") == b"%d" % count)
+
+
+def waiting_expirations(redis_server: RedisServer, count: int) -> None:
+    """A bridge without a broker claims so many expirations, and is killed."""
+    nowhere = {"BRIDGE_REDIS_URL": redis_server.url, "BRIDGE_NATS_URL": f"nats://127.0.0.1:{free_port()}"}
+
+    async def work() -> None:
+        async with Bridge(nowhere) as bridge:
+            with Redis(port=redis_server.port) as user:
+                await wait_until(lambda: user.pubsub_numsub("__keyevent@0__:expired")[0][1], timeout=30)
+                for number in range(count):  # one after the other, so that their order is known
+                    user.set(f"{KEY}:{number}", "", px=20)
+                    await wait_until(partial(waits, user, number + 1), bridge.log)
+            bridge.kill()
+
+    asyncio.run(work())
+
+
+def test_a_redis_without_a_bridge_is_shown_as_such(status: Status, told: Callable[..., str]) -> None:
     found = status()
 
     assert found["ledger"] == {"keys": 0, "next_deadline_ms": None}
@@ -62,7 +91,7 @@ def test_a_redis_without_a_bridge_is_shown_as_such(status: Status, told: Callabl
 
 
 def test_a_working_bridge_is_shown_with_its_ledger_and_its_lease(
-    redis_server: RedisServer, nats_server: NatsServer, status: Status, told: Callable[[], str]
+    redis_server: RedisServer, nats_server: NatsServer, status: Status, told: Callable[..., str]
 ) -> None:
     async def work() -> tuple[dict[str, Any], str, dict[str, Any]]:
         async with Bridge({"BRIDGE_REDIS_URL": redis_server.url, "BRIDGE_NATS_URL": nats_server.url}) as bridge:
@@ -97,31 +126,21 @@ def test_a_working_bridge_is_shown_with_its_ledger_and_its_lease(
 
 
 def test_what_the_broker_does_not_take_is_shown_with_its_age(
-    redis_server: RedisServer, status: Status, told: Callable[[], str]
+    redis_server: RedisServer, status: Status, told: Callable[..., str]
 ) -> None:
-    nowhere = {"BRIDGE_REDIS_URL": redis_server.url, "BRIDGE_NATS_URL": f"nats://127.0.0.1:{free_port()}"}
+    waiting_expirations(redis_server, 3)
 
-    async def work() -> None:
-        async with Bridge(nowhere) as bridge:
-            with Redis(port=redis_server.port) as user:
-                await wait_until(lambda: user.pubsub_numsub("__keyevent@0__:expired")[0][1], timeout=30)
-                for number in range(3):
-                    user.set(f"{KEY}:{number}", "", px=20)
-                await wait_until(lambda: user.hget(NAMES.lease, "depth") == b"3", bridge.log)
-            bridge.kill()
-
-    asyncio.run(work())
     outbox = status()["outbox"]
 
     assert outbox["expirations"] == 3
-    assert 1 <= outbox["entries"] <= 3
+    assert 1 <= outbox["entries"] <= 3 + 1  # and the start's gap
     assert 0 < outbox["oldest_ms"] <= status()["now_ms"]
     assert "3 expirations not acked by the broker; the oldest was claimed" in told()
     assert KEY not in told()
 
 
 def test_dead_letters_a_lapsed_lease_and_an_overdue_deadline_are_shown(
-    redis_server: RedisServer, status: Status, told: Callable[[], str]
+    redis_server: RedisServer, status: Status, told: Callable[..., str]
 ) -> None:
     with Redis(port=redis_server.port) as user:
         seconds, micros = user.time()
@@ -145,6 +164,142 @@ def test_dead_letters_a_lapsed_lease_and_an_overdue_deadline_are_shown(
     assert re.search(r"1 key; the next deadline passed \d+\.\d s ago", shown)
     assert "free: gone-1 let it lapse" in shown
     assert KEY not in shown
+
+
+def test_the_next_and_the_last_expirations_are_shown_with_their_keys_only_when_asked(
+    redis_server: RedisServer, status: Status, told: Callable[..., str]
+) -> None:
+    waiting_expirations(redis_server, 7)
+    with Redis(port=redis_server.port) as user:
+        now_ms = status()["now_ms"]
+        user.zadd(NAMES.deadlines, {b"soon\xff": now_ms + 60_000, b"late\x1b[2J": now_ms + 600_000})
+
+    silent, shown = status(), told()
+    found, with_keys = status("--show-keys"), told("--show-keys")
+
+    assert [event.keys() for event in silent["claimed_last"]] == [{"deadline_ms", "observed_ms", "via"}] * 5
+    assert silent["next_to_expire"] == [{"deadline_ms": now_ms + 60_000}, {"deadline_ms": now_ms + 600_000}]
+    assert KEY not in json.dumps(silent) + shown
+    assert "soon" not in shown
+    assert [event["key"] for event in found["claimed_last"]] == [f"{KEY}:{number}" for number in (6, 5, 4, 3, 2)]
+    assert found["next_to_expire"][0]["key_base64"] == "c29vbv8="
+    assert found["next_to_expire"][1]["key"] == "late\x1b[2J"
+    assert re.search(r"next to expire +in \S+ s: soon\\xff\n +in \d\S+ min: late\\x1b\[2J\n", with_keys)
+    assert re.search(rf"claimed last +\S+ m?s ago, by notification, \d+ ms after its deadline: {KEY}:6\n", with_keys)
+    assert "\x1b" not in with_keys
+
+
+def test_a_bridge_that_answers_is_shown_with_its_rates_lags_and_gaps(
+    redis_server: RedisServer,
+    nats_server: NatsServer,
+    status: Status,
+    told: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def work() -> tuple[dict[str, Any], str]:
+        async with Bridge({"BRIDGE_REDIS_URL": redis_server.url, "BRIDGE_NATS_URL": nats_server.url}) as bridge:
+            monkeypatch.setenv("BRIDGE_HTTP_PORT", str(bridge.http_port))
+            await bridge.ready()
+            with Redis(port=redis_server.port) as user:
+                for number in range(3):
+                    user.set(f"{KEY}:{number}", "", px=20)
+
+            async def is_published() -> bool:
+                return "bridge_lag_seconds_count 3.0" in (await bridge.get("/metrics"))[1]
+
+            await wait_until(is_published)
+            return await asyncio.to_thread(status), await asyncio.to_thread(told)
+
+    found, shown = asyncio.run(work())
+
+    answer = found["bridge"]
+    assert (answer["reachable"], answer["ready"], answer["published"]) == (True, True, 4)  # and the start's gap
+    assert answer["version"] == __version__
+    assert sum(answer["claimed"].values()) == 3
+    assert answer["gaps"] == {"open": False, "total": 1, "missed": 0, "recovered": 0, "ambiguous": 0}
+    assert 0 < answer["lag_seconds"]["p50"] <= answer["lag_seconds"]["p99"] < 60
+    assert answer["per_second"]["published"] == pytest.approx(4 / answer["uptime_seconds"])
+    assert answer["scan"]["progress"] == 1
+    assert 0 <= answer["canary_age_seconds"] < 10
+    assert re.search(r"published +4, \S+/s on average; 0 sent again, 0 in flight\n", shown)
+    assert re.search(r"lag +p50 \d+ m?s, p90 \d+ m?s, p99 \d+ m?s, since the start\n", shown)
+    assert re.search(r"bridge +ready; version ", shown)
+    assert re.search(r"gaps +1; missed 0, recovered 0, ambiguous 0\n", shown)
+
+
+def test_where_no_bridge_answers_it_is_said_that_it_cannot_be_reached_from_here(
+    status: Status, told: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("BRIDGE_HTTP_PORT", str(port))
+
+    reason = f"http://127.0.0.1:{port} cannot be reached from here"
+    assert status()["bridge"] == {"reachable": False, "reason": reason}
+    assert f"no rates, lags and gaps: {reason}\n" in told()
+
+
+# The live view.
+
+
+@asynccontextmanager
+async def watched(settings: dict[str, str]) -> AsyncIterator[tuple[asyncio.subprocess.Process, Callable[[], str]]]:
+    """`status --watch --show-keys` on a terminal of 110 columns; and what that has shown so far."""
+    terminal, its_end = pty.openpty()
+    os.set_blocking(terminal, False)
+    size = {"COLUMNS": "110", "LINES": "40", "TERM": "xterm", "NO_COLOR": "1"}
+    environment = {**os.environ, **size, "PYTHONPATH": str(ROOT), **settings}
+    command = (sys.executable, "-m", "bridge", "status", "--watch", "--show-keys")
+    process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=its_end, stderr=its_end)
+    os.close(its_end)
+    shown = bytearray()
+
+    def text() -> str:
+        with suppress(BlockingIOError, OSError):  # nothing new; the process has ended
+            while chunk := os.read(terminal, 65536):
+                shown.extend(chunk)
+        return shown.decode(errors="replace")
+
+    try:
+        yield process, text
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        os.close(terminal)
+
+
+async def test_a_live_view_goes_on_through_changes_and_outages_until_it_is_interrupted(
+    redis_kind: type[RedisServer], nats_server: NatsServer
+) -> None:
+    with redis_kind() as redis_server:
+        servers = {"BRIDGE_REDIS_URL": redis_server.url, "BRIDGE_NATS_URL": nats_server.url}
+        async with Bridge(servers) as bridge:
+            await bridge.ready()
+            settings = {**servers, "BRIDGE_HTTP_PORT": str(bridge.http_port)}
+            async with watched(settings) as (process, text):
+                await wait_until(lambda: "0 keys" in text(), text, 30)
+                with Redis(port=redis_server.port) as user:
+                    user.set(KEY, "", ex=1000)
+                    await wait_until(lambda: re.search(rf"next to expire +in .*: {KEY}", text()), text)
+                    user.set("brief", "", px=20)
+                await wait_until(lambda: re.search(r"lag +p50 .*, in the last ", text()), text)
+                assert re.search(r"published +\d+, \d+\.\d/s; ", text())
+                redis_server.kill()
+                await wait_until(lambda: f"Redis at 127.0.0.1:{redis_server.port}: " in text(), text)
+                seen = len(text())
+                redis_server.start()
+                await wait_until(lambda: "deadline ledger" in text()[seen:], text)
+                process.send_signal(signal.SIGINT)
+                assert await process.wait() == 130
+                assert "\x1b[?25h" in text()[seen:]  # the cursor is back
+                assert "Traceback" not in text()
+
+
+async def test_a_live_view_is_refused_where_there_is_no_terminal(redis_server: RedisServer) -> None:
+    with Bridge({"BRIDGE_REDIS_URL": redis_server.url}, "status", "--watch") as command:
+        assert await command.exited() == 2
+        assert command.log().splitlines() == ["status --watch needs a terminal; for a program there is --json"]
+        assert command.output() == ""
 
 
 def test_status_changes_nothing(redis_server: RedisServer, status: Status) -> None:

@@ -75,8 +75,9 @@ def flag(name: str) -> str:
         (["run"], ("run", {})),
         (["check"], ("check", {"as_json": False})),
         (["check", "--json"], ("check", {"as_json": True})),
-        (["status"], ("status", {"as_json": False})),
-        (["status", "--json"], ("status", {"as_json": True})),
+        (["status"], ("status", {"as_json": False, "watch": False, "show_keys": False})),
+        (["status", "--json"], ("status", {"as_json": True, "watch": False, "show_keys": False})),
+        (["status", "--watch", "--show-keys"], ("status", {"as_json": False, "watch": True, "show_keys": True})),
         (["verify"], ("verify", {**PLAN, "as_json": False})),
         (
             ["verify", "--json", "--keys", "9", "--rate=8", "--ttl-min=1.5s", "--ttl-max", "2m", "--patience", "500ms"],
@@ -200,7 +201,7 @@ def test_the_help_has_every_setting_but_the_secrets_in_its_groups(
     text = capsys.readouterr().out
     flags = {word for line in text.splitlines() if line.startswith("  --") for word in line.split()[:1]}
     never = {flag(name) for name in SECRETS if not name.endswith("_url")}
-    own = {"--json", "--limit", "--show-keys", "--all", "--rate", "--ttl-min", "--ttl-max", "--patience"}
+    own = {"--json", "--limit", "--show-keys", "--all", "--watch", "--rate", "--ttl-min", "--ttl-max", "--patience"}
     assert flags - own == {flag(name) for name in Settings.model_fields} - never
     assert ("--keys N " in text) is (command == "verify")
     for title in ("general:", "Redis:", "NATS:", "Kafka:", "HTTP and logs:"):

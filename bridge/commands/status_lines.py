@@ -1,0 +1,163 @@
+"""How `expiry-bridge status` looks to people: one label and one line for each thing there is to know."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from rich.text import Text
+
+from bridge.commands import figures
+from bridge.commands.figures import Figures, quantile
+from bridge.commands.screen import Cell, duration, key_for_people
+from bridge.expiration import Expiration
+from bridge.redis.inspection import Expirations, LeaseState, State
+from bridge.redis.requirements import Server
+
+SHARES = (0.5, 0.9, 0.99)
+"""Of the lags, the percentiles shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """All that was found out at one moment."""
+
+    server: Server | None
+    state: State
+    expirations: Expirations
+    figures: Figures | str
+    """Of the bridge itself; or why there are none."""
+
+
+def lines(look: Look, earlier: Figures | None = None, *, show_keys: bool) -> list[tuple[Cell, Cell]]:
+    """Labels and their texts. Rates and lags are since `earlier`, else since the bridge's start."""
+    found = [*_of_redis(look.state), *_of_bridge(look.figures, earlier), *_of_expirations(look, show_keys=show_keys)]
+    return [(Text(label, "cyan"), value) for label, value in found]
+
+
+def _of_redis(state: State) -> Iterator[tuple[str, Cell]]:
+    lease = state.lease
+    seen = lease.seen_ms if lease else None
+    yield "deadline ledger", _ledger(state)
+    yield "outbox", _outbox(state)
+    yield "lease", _holder(lease, state.now_ms)
+    yield "handled up to", _moment(seen, state.now_ms) if seen else "nothing yet"
+    yield "dead letters", Text(str(state.dead_letters), "bold red" if state.dead_letters else "")
+
+
+def _ledger(state: State) -> str:
+    text = f"{state.ledger_size} key{'s' * (state.ledger_size != 1)}"
+    if state.next_deadline_ms is None:
+        return text
+    ahead = (state.next_deadline_ms - state.now_ms) / 1000
+    if ahead < 0:
+        return f"{text}; the next deadline passed {duration(-ahead)} ago"
+    return f"{text}; the next deadline is in {duration(ahead)}"
+
+
+def _outbox(state: State) -> str:
+    if state.outbox_oldest_ms is None:
+        return "empty"
+    count = state.outbox_expirations
+    waiting = f"{state.outbox_entries} entries" if count is None else f"{count} expiration{'s' * (count != 1)}"
+    return f"{waiting} not acked by the broker; the oldest was claimed {_ago(state.outbox_oldest_ms, state.now_ms)}"
+
+
+def _holder(lease: LeaseState | None, now_ms: int) -> Cell:
+    if lease is None:
+        return Text("none: no bridge has run here, or the lease was lost", "yellow")
+    fence = f"fence {lease.fence}"
+    if lease.holder is None:
+        return Text(f"free: the last bridge gave it back; {fence}", "yellow")
+    left = (lease.until_ms - now_ms) / 1000
+    if left <= 0:
+        return Text(f"free: {lease.holder} let it lapse {duration(-left)} ago; {fence}", "yellow")
+    return Text(f"{lease.holder}, for {duration(left)} more; {fence}", "green")
+
+
+def _moment(at_ms: int, now_ms: int) -> str:
+    text = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(sep=" ", timespec="milliseconds")
+    return f"{text.removesuffix('+00:00')} UTC, {_ago(at_ms, now_ms)}"
+
+
+def _ago(at_ms: int, now_ms: int) -> str:
+    return f"{duration(max(now_ms - at_ms, 0) / 1000)} ago"
+
+
+# What only the bridge itself knows.
+
+
+def _of_bridge(told: Figures | str, earlier: Figures | None) -> Iterator[tuple[str, Cell]]:
+    if isinstance(told, str):
+        yield "bridge", Text(f"no rates, lags and gaps: {told}", "yellow")
+        return
+    values = told.values
+    yield "bridge", _readiness(told)
+    by = ", ".join(f"{values[f'{figures.CLAIMED}.{via}']:,.0f} by {via}" for via in ("notification", "sweep"))
+    yield "claimed", f"{_rate(told, figures.CLAIMED, earlier)}; {by}"
+    again = f"{values[figures.RETRIED]:,.0f} sent again, {values[figures.IN_FLIGHT]:,.0f} in flight"
+    yield "published", f"{_rate(told, figures.PUBLISHED, earlier)}; {again}"
+    yield "lag", _lag(told, earlier)
+    yield "gaps", _gaps(told)
+    if values[figures.LEASE_HELD]:
+        yield "canary", f"awaited for {duration(values[figures.CANARY_AGE])}"
+        yield "scan", _scan(told)
+
+
+def _readiness(told: Figures) -> Text:
+    up = "" if told.uptime is None else f", up {duration(told.uptime)}"
+    what = f"version {told.version}{up}, at {told.url}"
+    if not told.unready:
+        return Text(f"ready; {what}", "green")
+    return Text(f"not ready ({'; '.join(told.unready.values())}); {what}", "yellow")
+
+
+def _rate(told: Figures, name: str, earlier: Figures | None) -> str:
+    rate, total = told.rate(name, earlier), f"{told.values[name]:,.0f}"
+    if rate is None:
+        return total
+    return f"{total}, {rate:,.1f}/s{' on average' if earlier is None else ''}"
+
+
+def _lag(told: Figures, earlier: Figures | None) -> str:
+    lags = told.lags if earlier is None else told.lags_since(earlier)
+    since = "since the start" if earlier is None else f"in the last {duration(told.at - earlier.at)}"
+    shown = [f"p{share * 100:g} {duration(lag)}" for share in SHARES if (lag := quantile(share, lags)) is not None]
+    return f"{', '.join(shown)}, {since}" if shown else f"none is known {since}"
+
+
+def _gaps(told: Figures) -> Text:
+    values = told.values
+    counts = f"missed {values[figures.MISSED]:,.0f}, recovered {values[figures.RECOVERED]:,.0f}"
+    text = f"{values[figures.GAPS]:,.0f}; {counts}, ambiguous {values[figures.AMBIGUOUS]:,.0f}"
+    return Text(f"{text}; one is open", "yellow") if values[figures.GAP_OPEN] else Text(text)
+
+
+def _scan(told: Figures) -> str:
+    values = told.values
+    progress, keys = values[figures.SCAN_PROGRESS], f"{values[figures.SCAN_KEYS]:,.0f} keys"
+    if progress < 1:
+        return f"{progress:.0%} done, {keys} so far"
+    return f"the last one read {keys} in {duration(values[figures.SCAN_SECONDS])}"
+
+
+# A few expirations.
+
+
+def _of_expirations(look: Look, *, show_keys: bool) -> Iterator[tuple[str, Cell]]:
+    now_ms = look.state.now_ms
+    for index, (key, deadline_ms) in enumerate(look.expirations.ahead):
+        ahead = (deadline_ms - now_ms) / 1000
+        when = f"in {duration(ahead)}" if ahead >= 0 else f"{duration(-ahead)} ago"
+        yield "" if index else "next to expire", when + (f": {key_for_people(key)}" if show_keys else "")
+    for index, event in enumerate(look.expirations.waiting):
+        yield (
+            "" if index else "claimed last",
+            _waiting(event, now_ms) + (f": {key_for_people(event.key)}" if show_keys else ""),
+        )
+
+
+def _waiting(event: Expiration, now_ms: int) -> str:
+    text = f"{_ago(event.observed_ms, now_ms)}, by {event.via}"
+    if event.deadline_ms is None:
+        return f"{text}, the deadline is unknown"
+    return f"{text}, {duration(max(event.observed_ms - event.deadline_ms, 0) / 1000)} after its deadline"
