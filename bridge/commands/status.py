@@ -167,10 +167,10 @@ def _bridge(told: Figures) -> dict[str, Any]:
         "uptime_seconds": told.uptime,
         "ready": not told.unready,
         "reasons": told.unready,
-        "claimed": {via: values[f"{figures.CLAIMED}.{via}"] for via in ("notification", "sweep")},
-        "published": values[figures.PUBLISHED],
-        "retried": values[figures.RETRIED],
-        "in_flight": values[figures.IN_FLIGHT],
+        "claimed": {via: int(values[f"{figures.CLAIMED}.{via}"]) for via in ("notification", "sweep")},
+        "published": int(values[figures.PUBLISHED]),
+        "retried": int(values[figures.RETRIED]),
+        "in_flight": int(values[figures.IN_FLIGHT]),
         "per_second": {
             name: told.rate(metric, None)
             for name, metric in (("claimed", figures.CLAIMED), ("published", figures.PUBLISHED))
@@ -178,15 +178,15 @@ def _bridge(told: Figures) -> dict[str, Any]:
         "lag_seconds": {f"p{share * 100:g}": quantile(share, told.lags) for share in SHARES},
         "gaps": {
             "open": bool(values[figures.GAP_OPEN]),
-            "total": values[figures.GAPS],
-            "missed": values[figures.MISSED],
-            "recovered": values[figures.RECOVERED],
-            "ambiguous": values[figures.AMBIGUOUS],
+            "total": int(values[figures.GAPS]),
+            "missed": int(values[figures.MISSED]),
+            "recovered": int(values[figures.RECOVERED]),
+            "ambiguous": int(values[figures.AMBIGUOUS]),
         },
         "canary_age_seconds": values[figures.CANARY_AGE],
         "scan": {
             "progress": values[figures.SCAN_PROGRESS],
-            "keys": values[figures.SCAN_KEYS],
+            "keys": int(values[figures.SCAN_KEYS]),
             "seconds": values[figures.SCAN_SECONDS],
         },
     }

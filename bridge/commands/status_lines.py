@@ -10,6 +10,7 @@ from bridge.commands import figures
 from bridge.commands.figures import Figures, quantile
 from bridge.commands.screen import Cell, duration, key_for_people
 from bridge.expiration import Expiration
+from bridge.redis.canary import INTERVAL
 from bridge.redis.inspection import Expirations, LeaseState, State
 from bridge.redis.requirements import Server
 
@@ -99,7 +100,7 @@ def _of_bridge(told: Figures | str, earlier: Figures | None) -> Iterator[tuple[s
     yield "lag", _lag(told, earlier)
     yield "gaps", _gaps(told)
     if values[figures.LEASE_HELD]:
-        yield "canary", f"awaited for {duration(values[figures.CANARY_AGE])}"
+        yield "canary", f"silent for {duration(values[figures.CANARY_AGE])}; it is to be heard of every {INTERVAL:g} s"
         yield "scan", _scan(told)
 
 

@@ -1,8 +1,10 @@
 """Figures of a running bridge: quantiles from buckets, rates, and what is not a bridge's answer."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -12,6 +14,7 @@ from prometheus_client import generate_latest
 from bridge.commands import figures
 from bridge.commands.embedded import free_port
 from bridge.commands.figures import Buckets, Figures, Unanswered, ask, quantile
+from bridge.commands.status import WINDOW, _remember
 from bridge.settings import Settings
 from bridge.telemetry.events import Telemetry
 from bridge.telemetry.http import serve_http
@@ -91,6 +94,24 @@ async def test_another_process_at_the_same_address_does_not_follow() -> None:
             told.append(await ask(settings))
 
     assert not told[1].follows(told[0])
+    window: deque[Figures] = deque(maxlen=WINDOW)
+    assert _remember(window, told[0]) is None
+    assert _remember(window, replace(told[0], at=told[0].at + 1)) is told[0]
+    assert _remember(window, told[1]) is None  # there is nothing to compare it with
+    assert list(window) == [told[1]]
+    assert _remember(window, "it cannot be reached") is None
+    assert not window
+
+
+async def test_rates_and_lags_are_taken_over_a_window() -> None:
+    async with bridge_told(Telemetry()) as settings:
+        first = await ask(settings)
+    looks = [replace(first, at=first.at + second) for second in range(2 * WINDOW)]
+    window: deque[Figures] = deque(maxlen=WINDOW)
+
+    earlier = [_remember(window, look) for look in looks]
+
+    assert earlier == [None, *[looks[0]] * WINDOW, *looks[1:WINDOW]]
 
 
 async def test_where_nobody_listens_there_is_a_reason() -> None:
