@@ -80,6 +80,15 @@ def test_a_terminal_gets_colours_and_lines_that_fit(terminal: Terminal) -> None:
     assert len(text[: text.index("done")].splitlines()) > len(ROWS) + 2
 
 
+@pytest.mark.parametrize(("term", "live"), [("xterm-256color", True), ("dumb", False)])
+def test_a_live_view_needs_a_terminal_that_can_move_its_cursor(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, term: str, *, live: bool
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    with redirect_stdout(terminal):
+        assert Screen().live is live
+
+
 def test_an_output_that_lacks_a_character_gets_another() -> None:
     written = io.BytesIO()
     output = io.TextIOWrapper(written, encoding="ascii")
