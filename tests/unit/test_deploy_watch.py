@@ -19,8 +19,7 @@ def metrics() -> set[str]:
     samples = set()
     for family in Metrics().registry.collect():
         samples |= {sample.name for sample in family.samples}
-        if family.type == "counter":
-            samples.add(f"{family.name}_total")  # one with labels has no sample yet
+        samples.add(f"{family.name}_total" if family.type == "counter" else family.name)  # with labels: no sample yet
     return samples
 
 
