@@ -90,7 +90,7 @@ class Encoder:
             "source": self._source,
             "type": GAP_TYPE,
             "subject": record.node,
-            "time": _timestamp(record.closed_ms),
+            "time": _timestamp(record.closed_ms) or _timestamp(MAX_TIME_MS),
         }
         data = {
             "node": record.node,

@@ -26,11 +26,12 @@ from bridge.errors import NotConnected
 from bridge.expiration import Expiration, Identity
 from bridge.redis.channels import channels
 from bridge.redis.connection import Endpoint
+from bridge.redis.entries import read_entry
 from bridge.redis.gap import Gap
 from bridge.redis.hints import Hints
 from bridge.redis.ledger import Applied, Batch, Lease, Ledger, Touched
 from bridge.redis.names import Names
-from bridge.redis.outbox import Outbox, entry_of
+from bridge.redis.outbox import Outbox
 from bridge.redis.patterns import matcher
 from bridge.redis.source import RedisSource
 from bridge.redis.subscription import Hint, Subscription, subscribe
@@ -304,7 +305,7 @@ class Hand:
 
     async def claimed(self, key: bytes | None = None) -> list[Expiration]:
         """What is in the outbox (of one key), in order."""
-        entries = [entry_of(self._identity, *found) for found in await self.ledger.entries(b"0-0", 100_000)]
+        entries = [read_entry(self._identity, *found) for found in await self.ledger.entries(b"0-0", 100_000)]
         claims = [event for entry in entries for event in entry.events if isinstance(event, Expiration)]
         return [claim for claim in claims if key is None or claim.key == key]
 

@@ -6,6 +6,7 @@ Guarantees: nothing is changed; no user key is returned, but by `expirations`. W
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,8 +16,8 @@ from bridge.errors import Refused
 from bridge.expiration import Expiration, Identity
 from bridge.redis.channels import channels
 from bridge.redis.connection import Endpoint, conversation
+from bridge.redis.entries import Unreadable, read_entry
 from bridge.redis.names import Names
-from bridge.redis.outbox import entry_of
 from bridge.redis.requirements import Server, inspect, notification_flags
 from bridge.settings import Settings
 
@@ -159,7 +160,7 @@ class Inspector:
             next_deadline_ms=int(lowest[0][1]) if lowest else None,
             outbox_entries=entries,
             outbox_expirations=int(lease[4]) if lease[4] is not None else None,
-            outbox_oldest_ms=int(oldest[0][1][b"at"]) if oldest else None,
+            outbox_oldest_ms=_claimed_ms(oldest[0][1]) if oldest else None,
             dead_letters=dead,
             lease=_lease(lease),
         )
@@ -172,13 +173,20 @@ class Inspector:
         pipeline.xrevrange(names.outbox, count=limit)
         async with conversation(self.endpoint):
             ahead, entries = await pipeline.execute()
-        waiting = [
-            event
-            for entry_id, fields in entries
-            for event in reversed(entry_of(identity, entry_id, fields).events)
-            if isinstance(event, Expiration)
-        ]
+        waiting: list[Expiration] = []
+        for entry_id, fields in entries:
+            with suppress(Unreadable):  # the bridge puts it aside
+                events = reversed(read_entry(identity, entry_id, fields).events)
+                waiting += [event for event in events if isinstance(event, Expiration)]
         return Expirations([(key, int(deadline)) for key, deadline in ahead], waiting[:limit])
+
+
+def _claimed_ms(fields: Mapping[bytes, bytes]) -> int | None:
+    """When an entry was claimed; None for one that somebody else wrote."""
+    try:
+        return int(fields[b"at"])
+    except (KeyError, ValueError):
+        return None
 
 
 def _lease(fields: list[bytes | None]) -> LeaseState | None:

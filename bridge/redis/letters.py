@@ -32,12 +32,28 @@ def letter_of(fields: Mapping[bytes, bytes]) -> DeadLetter | None:
     return DeadLetter(event, reason) if _ID.fullmatch(event_id) else None
 
 
+def whole(value: bytes | int) -> int:
+    """A time or a count, as Redis can hold it. Raises ValueError."""
+    number = int(value)
+    if not 0 <= number < 1 << 63:
+        raise ValueError("not a number that Redis can hold")
+    return number
+
+
 def _expiration(event_id: str, fields: Mapping[bytes, bytes]) -> Event:
     key, deadline, observed, via = (fields[name.encode()] for name in EXPIRATION)
-    return Expiration(event_id, key, int(deadline) if deadline else None, int(observed), Via(via.decode()))
+    return Expiration(event_id, key, whole(deadline) if deadline else None, whole(observed), Via(via.decode()))
 
 
 def _gap(event_id: str, fields: Mapping[bytes, bytes]) -> Event:
-    node, opened, closed, cause, missed, recovered, ambiguous = (fields[name.encode()].decode() for name in GAP)
-    count = int(missed) if missed else None
-    return GapRecord(event_id, node, int(opened), int(closed), cause, count, int(recovered), int(ambiguous))
+    node, opened, closed, cause, missed, recovered, ambiguous = (fields[name.encode()] for name in GAP)
+    return GapRecord(
+        event_id,
+        node.decode(),
+        whole(opened),
+        whole(closed),
+        cause.decode(),
+        whole(missed) if missed else None,
+        whole(recovered),
+        whole(ambiguous),
+    )

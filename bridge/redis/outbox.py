@@ -1,18 +1,16 @@
 """The outbox as delivery sees it: the Source of `bridge/contracts.py`.
 
 Guarantees: every entry is read at least once in every epoch, oldest first, for as long as this bridge holds the lease;
-what is settled is gone for good. Does not remember what was read in another epoch: who reads skips what it has under
-way.
+what is settled is gone for good. An entry that cannot be read (somebody else wrote or damaged it) holds up nothing: it
+becomes a dead letter as it is. Does not remember what was read in another epoch: who reads skips what it has under way.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
-
-import msgpack
+from collections.abc import Mapping, Sequence
 
 from bridge.contracts import Entry, Settlement
-from bridge.expiration import Event, Expiration, GapRecord, Identity, Via
+from bridge.expiration import Expiration, Identity
+from bridge.redis.entries import Unreadable, read_entry
 from bridge.redis.ledger import Argument, Ledger
 from bridge.redis.letters import fields_of
 from bridge.telemetry.events import Telemetry
@@ -20,7 +18,6 @@ from bridge.telemetry.events import Telemetry
 START = b"0-0"
 POLL_INTERVAL = 1.0
 """Seconds after which the outbox is looked at unasked, should a wake-up ever be missing."""
-_VIA = {b"n": Via.NOTIFICATION, b"s": Via.SWEEP}
 
 
 class Outbox:
@@ -79,9 +76,11 @@ class Outbox:
             self._wake.clear()
             cursor = self._cursor
             found = await self._ledger.entries(cursor, limit) if self._ours else []
+            entries = await self._readable(found)
             if found and self._ours and cursor == self._cursor:
                 self._cursor = found[-1][0]
-                return [entry_of(self._identity, entry_id, fields) for entry_id, fields in found]
+                if entries:
+                    return entries
             if self._draining and not found:
                 return ()
             if not found:
@@ -107,38 +106,15 @@ class Outbox:
         except TimeoutError:
             pass  # look again
 
-
-def entry_of(identity: Identity, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Entry:
-    """An entry as it lies in Redis, read."""
-    events: list[Event] = []
-    if b"claims" in fields:
-        events += _expirations(identity, entry_id, int(fields[b"at"]), fields[b"claims"])
-    if b"gap" in fields:
-        events.append(_gap(identity, entry_id, fields[b"gap"]))
-    return Entry(entry_id, events)
-
-
-def _expirations(identity: Identity, entry_id: bytes, observed_ms: int, packed: bytes) -> Iterator[Expiration]:
-    flat = iter(cast("list[bytes | int | bool]", msgpack.unpackb(packed, raw=True)))
-    for index, (name, deadline, by) in enumerate(zip(flat, flat, flat, strict=True)):
-        key, via = cast("bytes", name), _VIA[cast("bytes", by)]
-        if deadline is False:
-            yield Expiration(identity.of_entry(key, entry_id, index), key, None, observed_ms, via)
-        else:
-            deadline_ms = int(deadline)
-            yield Expiration(identity.of_deadline(key, deadline_ms), key, deadline_ms, observed_ms, via)
-
-
-def _gap(identity: Identity, entry_id: bytes, packed: bytes) -> GapRecord:
-    node, opened, closed, cause, missed, recovered, ambiguous = msgpack.unpackb(packed, raw=True)
-    name = node.decode()
-    return GapRecord(
-        identity.of_gap(name, entry_id),
-        name,
-        int(opened),
-        int(closed),
-        cause.decode(),
-        int(missed) if missed else None,
-        int(recovered),
-        int(ambiguous),
-    )
+    async def _readable(self, found: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Entry]:
+        """The entries, less those that cannot be read, which are moved to the dead letters in one step."""
+        entries: list[Entry] = []
+        for entry_id, fields in found:
+            try:
+                entries.append(read_entry(self._identity, entry_id, fields))
+            except Unreadable as error:
+                words = [b"outbox entry", entry_id, *(word for pair in fields.items() for word in pair)]
+                # How many expirations it counts for is not known any more: the depth stays.
+                self.depth, dead = await self._ledger.settle([entry_id, 0, 1, len(words), *words])
+                self._telemetry.entry_unreadable(entry_id.decode(), str(error), dead)
+        return entries

@@ -4,8 +4,8 @@ An own protocol on hiredis, because redis-py's PubSub reconnects silently (a gap
 loop on a dead link, and never notices a hung server.
 
 Guarantees: hints are kept in the order in which Redis sent them; reading never waits for whoever handles them; memory
-is bounded (the session ends when the backlog is full); a server that says nothing for `SILENCE` seconds, though it is
-asked, ends the session.
+is bounded (the session ends when the backlog is full, or a message as large); a server that says nothing for `SILENCE`
+seconds, though it is asked, ends the session; so does one that sends what nobody asked for. No bytes make it raise.
 """
 
 import asyncio
@@ -32,6 +32,12 @@ BACKLOG_BYTES = 64 * 1024 * 1024
 
 Hint = tuple[bytes, bytes]
 """Channel, key."""
+_MESSAGE_PARTS = 3
+"""Elements of a message, and of a confirmation."""
+_PART = object()
+"""What the reader answers where the next message is not complete: a null would look like `None`."""
+_ANSWER_SHOWN = 500
+"""Characters of an error of Redis's that are worth repeating."""
 
 
 class Subscription(asyncio.Protocol):
@@ -53,15 +59,18 @@ class Subscription(asyncio.Protocol):
         """The kind of that reason."""
         self.complete = True
         """Whether it hears `elsewhere`, too, which Redis may refuse."""
+        self._channels = frozenset({*channels, *elsewhere})
         self._unconfirmed = set(channels)
         self._elsewhere = set(elsewhere)
         """Not confirmed yet."""
         self._wake = wake
         self._clock = clock
-        self._reader = hiredis.Reader(notEnoughData=None)
+        self._reader = hiredis.Reader(notEnoughData=_PART)
         self._transport: asyncio.Transport | None = None
         self._confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._heard = clock.monotonic()
+        self._part_bytes = 0
+        """Bytes received behind those that completed the last message."""
         self._received_bytes = 0
         self._taken_bytes = 0
 
@@ -110,17 +119,27 @@ class Subscription(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take the hints out of `data`."""
         self._heard = self._clock.monotonic()
-        reader, hints, key_bytes = self._reader, self.hints, 0
+        reader, hints, channels, key_bytes = self._reader, self.hints, self._channels, 0
+        self._part_bytes += len(data)
         try:
             reader.feed(data)
-            while (reply := reader.gets()) is not None:
-                if type(reply) is list and reply[0] == b"message":
-                    hints.append((reply[1], reply[2]))
-                    key_bytes += len(reply[2])
+            while (reply := reader.gets()) is not _PART:
+                self._part_bytes = 0
+                if type(reply) is list and len(reply) == _MESSAGE_PARTS and reply[0] == b"message":
+                    _, channel, key = reply
+                    if type(key) is not bytes or channel not in channels:
+                        self.end("Redis sent a message that was not asked for")
+                        return
+                    hints.append((channel, key))
+                    key_bytes += len(key)
                 else:
                     self._answered(reply)
-        except hiredis.ProtocolError as error:
-            self.end(f"Redis sent what is not its protocol: {error}")
+        except (hiredis.ProtocolError, TypeError, MemoryError) as error:
+            # The latter two: of a map whose key is a list, of an array that is said to be of 4,000,000,000 elements.
+            self.end(f"Redis sent what is not its protocol: {str(error) or type(error).__name__}")
+            return
+        if self._part_bytes > BACKLOG_BYTES:
+            self.end(f"Redis sent a message of more than {BACKLOG_BYTES} bytes")
             return
         self._received_bytes += key_bytes
         if len(hints) > BACKLOG_HINTS or self._received_bytes - self._taken_bytes > BACKLOG_BYTES:
@@ -131,11 +150,11 @@ class Subscription(asyncio.Protocol):
     def _answered(self, reply: Any) -> None:  # noqa: ANN401 - whatever a server may send
         if isinstance(reply, hiredis.ReplyError):
             if self._unconfirmed or not self._elsewhere:
-                self._refused(str(reply))
+                self._refused(str(reply)[:_ANSWER_SHOWN])
             else:  # answers come in the order of the commands: this is to the one for `elsewhere`
                 self._elsewhere.clear()
                 self.complete = False
-        elif type(reply) is list and reply[0] == b"subscribe":
+        elif type(reply) is list and len(reply) == _MESSAGE_PARTS and reply[0] == b"subscribe":
             self._unconfirmed.discard(reply[1])
             self._elsewhere.discard(reply[1])
         if not self._unconfirmed and not self._elsewhere and not self._confirmed.done():
