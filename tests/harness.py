@@ -20,7 +20,7 @@ from redis.asyncio.client import PubSub
 
 from bridge.clock import SystemClock
 from bridge.cloudevents import EXPIRED_TYPE, Encoder
-from bridge.contracts import Message
+from bridge.contracts import Entry, Message, Settlement
 from bridge.delivery import Delivery
 from bridge.errors import NotConnected
 from bridge.expiration import Expiration, Identity
@@ -186,8 +186,6 @@ class Witness:
 
 # An epoch, by hand.
 
-SYNC = b"hand:sync"
-
 
 class Hand:
     """The steps of one epoch after the other. Nothing happens that the test does not ask for.
@@ -201,6 +199,7 @@ class Hand:
         self._client = self._endpoint.client()
         self._matches = matcher(settings.keys)
         self._instance = instance
+        self._sync = b"hand:" + instance.encode()
         self._identity = Identity(settings.source, 0)
         self.ledger = Ledger(self._client, self._endpoint, NAMES)
         self._outbox = Outbox(self.ledger, self._identity, settings.outbox_limit, Telemetry())
@@ -221,7 +220,9 @@ class Hand:
         kinds = channels(0)
         self._held = deque()
         self.hints = Hints(NAMES, kinds, self._matches)
-        self._subscription = await subscribe(self._endpoint, [*kinds, SYNC], self._held, self._wake.set, SystemClock())
+        self._subscription = await subscribe(
+            self._endpoint, [*kinds, self._sync], self._held, self._wake.set, SystemClock()
+        )
         start_ms = await self.ledger.now_ms()
         opened_ms = lease.seen_ms or start_ms
         recovered, ambiguous = await self._client.hmget(NAMES.lease, "recovered", "ambiguous")
@@ -235,7 +236,7 @@ class Hand:
     async def hear(self) -> None:
         """Let everything be heard that Redis has notified so far."""
         self._syncs += 1
-        token = (SYNC, b"%d" % self._syncs)
+        token = (self._sync, b"%d" % self._syncs)
         await self._client.publish(*token)
         await asyncio.wait_for(self._arrived(token), LIMIT_SECONDS)
         while (hint := self._held.popleft()) != token:
@@ -262,12 +263,18 @@ class Hand:
         while self.hints.found:
             await self.send(self.batch())
 
-    async def step(self) -> None:
-        """Handle the first hint that was heard, alone: as if a batch had ended behind it."""
+    def part(self, count: int) -> Batch:
+        """The first `count` hints that were heard, as the next script to be sent: as if a batch had ended there."""
         stream = self.hints.stream
-        later = [stream.pop() for _ in range(len(stream) - 1)]
-        await self.send(self.batch())
-        stream.extend(reversed(later))
+        later = [stream.pop() for _ in range(len(stream) - count)]
+        try:
+            return self.batch()
+        finally:
+            stream.extend(reversed(later))
+
+    async def step(self, count: int = 1) -> None:
+        """Handle the first hints that were heard, alone."""
+        await self.send(self.part(count))
 
     async def handle(self) -> None:
         """Hear and handle, until there is nothing more."""
@@ -305,9 +312,17 @@ class Hand:
 
     async def claimed(self, key: bytes | None = None) -> list[Expiration]:
         """What is in the outbox (of one key), in order."""
-        entries = [read_entry(self._identity, *found) for found in await self.ledger.entries(b"0-0", 100_000)]
-        claims = [event for entry in entries for event in entry.events if isinstance(event, Expiration)]
+        claims = [event for entry in await self.entries() for event in entry.events if isinstance(event, Expiration)]
         return [claim for claim in claims if key is None or claim.key == key]
+
+    async def entries(self, after: bytes = b"0-0") -> list[Entry]:
+        """What is in the outbox behind an entry."""
+        return [read_entry(self._identity, *found) for found in await self.ledger.entries(after, 100_000)]
+
+    async def settle(self, entries: Sequence[Entry]) -> int:
+        """Take these out of the outbox, as if the broker had acked them; how many expirations wait there then."""
+        depth, _ = await self._outbox.settle([Settlement(entry) for entry in entries])
+        return depth
 
     def id_of(self, key: bytes, deadline_ms: int) -> str:
         """The id of an expiration with a known deadline."""
