@@ -18,6 +18,8 @@ def scan_match(patterns: Sequence[str]) -> bytes | None:
 
 def _regex(glob: bytes) -> bytes:
     """`glob` as a regular expression, by the rules of Redis's `stringmatchlen` (util.c)."""
+    if glob and not glob.strip(b"*"):
+        return b".+"  # Redis takes nothing but a single `*` for the empty key, and that one never gets here
     out, i = [], 0
     while i < len(glob):
         char = glob[i : i + 1]

@@ -253,7 +253,7 @@ class Telemetry:
     def entry_unreadable(self, entry: str, error: str, dead: int) -> None:
         """Somebody else has written, or damaged, an entry of the outbox: it is a dead letter now, one of `dead`."""
         self.dead_letters_seen(dead)
-        self._log.error("outbox.unreadable", entry=entry, error=error)
+        self._log.error("entry.rejected", entry=entry, error=error)
 
     def outbox_unreached(self, reason: str, retry_in: float) -> None:
         """Redis does not answer delivery: it is tried again."""

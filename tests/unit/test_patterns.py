@@ -61,6 +61,7 @@ def test_matching_agrees_with_a_real_server() -> None:
     with RedisServer() as server, Redis(port=server.port) as client:
 
         @settings(max_examples=500, deadline=None)
+        @example("**", "")
         @example("[", "[")
         @example("[^", "a")
         @example("a[", "a")
