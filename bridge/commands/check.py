@@ -1,7 +1,7 @@
 """`expiry-bridge check`: a doctor. What Redis and the broker must be, what they are, and how to mend the difference.
 
-Guarantees: changes nothing, in Redis or at the broker. Exit status 1 if anything fails: then `run` would refuse to
-work, or could not keep its promise.
+Guarantees: changes nothing, in Redis or at the broker, but for a key of the bridge's own that expires at once. Exit
+status 1 if anything fails: then `run` would refuse to work, or could not keep its promise.
 """
 
 import asyncio

@@ -1,5 +1,6 @@
-"""What Redis must be for the bridge: one small function per check. Nothing is changed.
+"""What Redis must be for the bridge: one small function per check.
 
+Nothing is changed, but for a key of the bridge's own that lives for a tenth of a second.
 To add one, write the function and enter it in CHECKS.
 """
 
@@ -18,8 +19,11 @@ CLOCK_SECONDS = 1.0
 BUFFER_HARD, BUFFER_SOFT = 8 * 1024**2, 1024**2
 """Bytes. Redis's own defaults are 32 MiB, and 8 MiB for 60 s."""
 NAMES_SHOWN = 8
+HZ, DEFAULT_HZ = 100, 10
+"""Somebody who wants timely notifications may have raised it far beyond the default."""
 
-Check = Callable[[Inspector], Awaitable[Finding]]
+Check = Callable[[Inspector], Awaitable[Finding | None]]
+"""None: there is nothing to say, since another check has said it."""
 
 
 async def check_redis(settings: Settings) -> list[Row]:
@@ -28,7 +32,9 @@ async def check_redis(settings: Settings) -> list[Row]:
     try:
         rows = [Row(AREA, "connection", await _connection(inspector))]
         if rows[0].finding.level == "pass":
-            rows += [Row(AREA, name, await _safely(check, inspector)) for name, check in CHECKS.items()]
+            for name, check in CHECKS.items():
+                if (finding := await _safely(check, inspector)) is not None:
+                    rows.append(Row(AREA, name, finding))
     finally:
         await inspector.close()
     return rows
@@ -46,7 +52,7 @@ async def _connection(redis: Inspector) -> Finding:
     return passed(f"{redis.endpoint}, db {redis.endpoint.db}, as user {redis.user}")
 
 
-async def _safely(check: Check, redis: Inspector) -> Finding:
+async def _safely(check: Check, redis: Inspector) -> Finding | None:
     """One check must not hide the others."""
     try:
         return await check(redis)
@@ -167,6 +173,33 @@ async def _buffer(redis: Inspector) -> Finding:
     return passed(found)
 
 
+async def _canary(redis: Inspector) -> Finding | None:
+    try:
+        flags = await redis.flags()
+        if flags is not None and missing_flags(flags):
+            return None
+        lag = await redis.canary()
+    except (NotConnected, Refused):
+        return None
+    if lag is not None:
+        return passed(
+            f"a key of the bridge's own expired, and its notification came {lag * 1000:.0f} ms after its deadline"
+        )
+    return failure(
+        "a key of the bridge's own expired, and no notification came",
+        f"set {FLAGS} to {NEEDED_FLAGS} (with the provider's console, where CONFIG is refused)",
+    )
+
+
+async def _hz(redis: Inspector) -> Finding:
+    hz = await redis.directive("hz")
+    if hz is None or not hz.isdecimal():
+        return passed("unknown, and no matter: the bridge touches each key at its deadline")
+    if int(hz) > HZ:
+        return warning(f"hz {hz}: costs CPU, and the bridge does not need it", f"CONFIG SET hz {DEFAULT_HZ}")
+    return passed(f"hz {hz}: no matter, the bridge touches each key at its deadline")
+
+
 def _unreadable(command: str, mend: str) -> Finding:
     return warning(f"cannot be read: {command} is refused", f"make sure of it: {mend}")
 
@@ -187,4 +220,6 @@ CHECKS: Mapping[str, Check] = {
     "persistence": _persistence,
     "clock": _clock,
     "subscriber buffer": _buffer,
+    "hz": _hz,
+    "canary": _canary,
 }

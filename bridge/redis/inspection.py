@@ -1,10 +1,14 @@
 """What people want to know of a Redis server and of the bridge's own keys there. For the commands, not for the service.
 
-Guarantees: nothing is changed; no user key is returned, but by `expirations`. Where the server will not tell something
-(a narrow ACL, a managed service without CONFIG), the answer is None. What is read together is not one atomic moment.
+Guarantees: nothing is changed, but for a key of the bridge's own in `canary`; no user key is returned, but by
+`expirations`. Where the server will not tell something (a narrow ACL, a managed service without CONFIG), the answer is
+None. What is read together is not one atomic moment.
 """
 
+import asyncio
 import time
+import uuid
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +16,7 @@ from typing import cast
 
 from redis.asyncio import Redis
 
+from bridge.clock import SystemClock
 from bridge.errors import Refused
 from bridge.expiration import Expiration, Identity
 from bridge.redis.channels import channels
@@ -19,7 +24,13 @@ from bridge.redis.connection import Endpoint, conversation
 from bridge.redis.entries import Unreadable, read_entry
 from bridge.redis.names import Names
 from bridge.redis.requirements import Server, inspect, notification_flags
+from bridge.redis.subscription import Hint, subscribe
 from bridge.settings import Settings
+
+CANARY_MS = 100
+CANARY_SECONDS = 2.0
+"""How long to wait for its notification, past its deadline."""
+CANARY_POLL = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +141,34 @@ class Inspector:
         async with conversation(self.endpoint):
             reply = await self.client.pubsub_numsub(channel)
         return int(reply[0][1])
+
+    async def canary(self) -> float | None:
+        """Set a key of the bridge's own, let it expire, and listen: seconds from its deadline to its notification.
+
+        None: none came within CANARY_SECONDS. The key is gone afterwards.
+        """
+        key, heard = self.names.canary + b":%b" % uuid.uuid4().hex.encode(), asyncio.Event()
+        channel = next(iter(channels(self.endpoint.db)))
+        hints: deque[Hint] = deque()
+        clock = SystemClock()
+        session = await subscribe(self.endpoint, [channel], hints, heard.set, clock)
+        try:
+            async with conversation(self.endpoint):
+                await self.client.set(key, "", px=CANARY_MS)
+            deadline = clock.monotonic() + CANARY_MS / 1000
+            async with asyncio.timeout(CANARY_MS / 1000 + CANARY_SECONDS):
+                while (channel, key) not in hints:
+                    heard.clear()
+                    async with conversation(self.endpoint):
+                        await self.client.exists(key)  # Redis expires a key that is read past its deadline
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(CANARY_POLL):
+                            await heard.wait()
+            return max(clock.monotonic() - deadline, 0.0)
+        except TimeoutError:
+            return None
+        finally:
+            session.end("it was only a try")
 
     async def expired_keys(self) -> int:
         """How many keys of users the server has expired. A canary that is out makes it one less for the moment."""

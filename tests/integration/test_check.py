@@ -68,7 +68,7 @@ def test_a_healthy_deployment_passes(sound_redis: RedisServer, nats_server: Nats
 
     assert levels(rows) == {}
     assert {name.partition("/")[0] for name in rows} == {"Redis", "NATS"}
-    assert len(rows) == 15
+    assert len(rows) == 17
 
 
 async def test_it_tells_people_in_plain_lines(redis_server: RedisServer) -> None:
@@ -319,6 +319,40 @@ def test_a_tiny_buffer_for_subscribers_is_a_warning(
 
     assert levels(rows) == {"Redis/subscriber buffer": "warn"}
     assert "256 KiB, or no limit for 0 s" in rows["Redis/subscriber buffer"]["found"]
+
+
+def test_where_config_is_refused_a_canary_finds_that_expirations_are_mute(
+    sound_redis: RedisServer, admin: Redis, nats_server: NatsServer
+) -> None:
+    admin.config_set("notify-keyspace-events", "Eg")
+    with user(admin, "~*", "&*", "+@all", "-config") as login:
+        rows = examine(1, redis_url=sound_redis.url, nats_url=nats_server.url, **login)
+        assert rows["Redis/canary"]["level"] == "fail"
+        assert "no notification came" in rows["Redis/canary"]["found"]
+        assert "notify-keyspace-events to Egxe" in rows["Redis/canary"]["mend"]
+        admin.config_set("notify-keyspace-events", "Egxe")
+        rows = examine(0, redis_url=sound_redis.url, nats_url=nats_server.url, **login)
+        assert rows["Redis/canary"]["level"] == "pass"
+    assert admin.keys() == []
+
+
+def test_where_flags_are_known_to_be_missing_no_canary_is_needed(
+    sound_redis: RedisServer, admin: Redis, nats_server: NatsServer
+) -> None:
+    admin.config_set("notify-keyspace-events", "Eg")
+    assert "Redis/canary" not in examine(0, redis_url=sound_redis.url, nats_url=nats_server.url)
+
+
+def test_a_redis_that_was_made_to_hurry_is_a_warning(
+    sound_redis: RedisServer, admin: Redis, nats_server: NatsServer
+) -> None:
+    admin.config_set("hz", 500)
+
+    rows = examine(0, redis_url=sound_redis.url, nats_url=nats_server.url)
+
+    assert levels(rows) == {"Redis/hz": "warn"}
+    run(admin, *rows["Redis/hz"]["mend"].split())
+    assert levels(examine(0, redis_url=sound_redis.url, nats_url=nats_server.url)) == {}
 
 
 @pytest.mark.parametrize(("ours", "where"), [(10.0, "behind"), (-10.0, "ahead of")])
