@@ -2,7 +2,7 @@
 # Another Python: make PYTHON=python3.13 …
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format docs clean
+.PHONY: help setup demo test chaos check format docs clean
 
 BIN := .venv/bin
 # Tests mostly wait for servers, which they share the processors with: more side by side is not faster on two of them.
@@ -21,6 +21,9 @@ demo: $(DEMO) ## Show the whole story in about 20 seconds, with servers of its o
 
 test: check ## Check, then run all tests and measure their coverage
 	@.ci/test $(WORKERS)
+
+chaos: $(DEV) ## Strike all that a deployment has, for CHAOS_SECONDS; CHAOS_SEED repeats a run
+	@$(BIN)/python -m pytest tests/chaos/test_chaos.py
 
 check: $(DEV) ## Format, lint, types, and the floors that imports must keep
 	@$(BIN)/ruff format --check

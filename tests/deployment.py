@@ -20,6 +20,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 from redis.asyncio import Redis
 
+from bridge.commands.embedded import Server
 from tests.conformance.kafka_rig import KafkaRig
 from tests.integration.test_journey import LEASE, LEDGER, OUTBOX, id_of_deadline
 from tests.kafka_server import KafkaServer
@@ -50,12 +51,26 @@ return deadline
 
 
 @dataclass(frozen=True)
+class Arrived:
+    """One message, as the broker holds it."""
+
+    event: dict[str, Any]
+    id: str
+    """In its header."""
+    place: str
+    """Its subject, or its topic."""
+    stored_ms: float
+    """When the broker stored it."""
+
+
+@dataclass(frozen=True)
 class Stored:
-    """One message of the stream."""
+    """One expiration, as the broker holds it."""
 
     id: str
     key: str
     deadline_ms: int | None
+    observed_ms: int
     via: str
     place: str
     """Its subject, or its topic."""
@@ -63,27 +78,21 @@ class Stored:
     """When the broker stored it."""
 
     @classmethod
-    def of(cls, message: Msg) -> "Stored | None":
+    def of(cls, message: Arrived) -> "Stored | None":
         """None for what is no expiration."""
-        event, headers = json.loads(message.data), message.headers or {}
+        event, data = message.event, message.event["data"]
         if event["type"] != "redis.key.expired":
             return None
-        assert headers["Nats-Msg-Id"] == event["id"]
-        return cls._of(event, message.subject, message.metadata.timestamp.timestamp() * 1000)
-
-    @classmethod
-    def of_record(cls, record: Any) -> "Stored | None":  # noqa: ANN401 - the library has no types
-        """None for what is no expiration."""
-        event = json.loads(record.value)
-        if event["type"] != "redis.key.expired":
-            return None
-        assert dict(record.headers)["ce_id"].decode() == event["id"]
-        return cls._of(event, record.topic, record.timestamp)
-
-    @classmethod
-    def _of(cls, event: dict[str, Any], place: str, stored_ms: float) -> "Stored":
-        data = event["data"]
-        return cls(event["id"], data["key"], data["deadline_ms"], data["via"], place, stored_ms)
+        assert message.id == event["id"]
+        return cls(
+            event["id"],
+            data["key"],
+            data["deadline_ms"],
+            data["observed_ms"],
+            data["via"],
+            message.place,
+            message.stored_ms,
+        )
 
 
 class Scene(ABC):
@@ -121,9 +130,35 @@ class Scene(ABC):
     def _to_broker(self, *, direct: bool) -> dict[str, str]:
         """The BRIDGE_* variables for the broker."""
 
+    @property
     @abstractmethod
+    def broker(self) -> Server:
+        """The broker's server."""
+
+    @property
+    @abstractmethod
+    def broker_link(self) -> Proxy:
+        """The proxy before it."""
+
+    @abstractmethod
+    async def arrived(self) -> list[Arrived] | None:
+        """What the broker holds, in its order; None if it holds surely less than is expected."""
+
     async def stored(self) -> list[Stored] | None:
-        """What the broker holds of expirations, in its order; None if it holds surely less than is expected."""
+        """The expirations in that."""
+        arrived = await self.arrived()
+        return None if arrived is None else [stored for message in arrived if (stored := Stored.of(message))]
+
+    async def gaps(self) -> list[dict[str, Any]]:
+        """The data of the gap records in that, each once, by the time of their opening."""
+        arrived = {message.id: message.event for message in await self.arrived() or ()}
+        records = [event["data"] for event in arrived.values() if event["type"] == "redis.expiry.gap"]
+        return sorted(records, key=lambda record: (record["opened_ms"], record["closed_ms"]))
+
+    def flow(self) -> None:
+        """Let go what the proxies hold."""
+        self.redis_link.flow()
+        self.broker_link.flow()
 
     async def start_bridge(self, *, direct: bool = False) -> Bridge:
         """Start a bridge, `direct` past the proxies, and do not wait for it."""
@@ -286,10 +321,15 @@ class Deployment(Scene):
         port = self.nats_server.port if direct else self.nats_link.port
         return {"BRIDGE_NATS_URL": f"nats://127.0.0.1:{port}"}
 
-    def flow(self) -> None:
-        """Let go what the proxies hold."""
-        self.redis_link.flow()
-        self.nats_link.flow()
+    @property
+    def broker(self) -> NatsServer:
+        """See `Scene`."""
+        return self.nats_server
+
+    @property
+    def broker_link(self) -> Proxy:
+        """See `Scene`."""
+        return self.nats_link
 
     @asynccontextmanager
     async def jetstream(self) -> AsyncIterator[JetStreamContext]:
@@ -300,7 +340,7 @@ class Deployment(Scene):
         finally:
             await client.close()
 
-    async def stored(self) -> list[Stored] | None:
+    async def arrived(self) -> list[Arrived] | None:
         """See `Scene`."""
         messages: list[Msg] = []
 
@@ -316,7 +356,15 @@ class Deployment(Scene):
                 return None
             await jetstream.subscribe(">", stream=STREAM, ordered_consumer=True, cb=take)
             await wait_until(lambda: len(messages) >= info.state.messages, "what the stream holds", PATIENCE)
-        return [stored for message in messages if (stored := Stored.of(message))]
+        return [
+            Arrived(
+                json.loads(message.data),
+                (message.headers or {})["Nats-Msg-Id"],
+                message.subject,
+                message.metadata.timestamp.timestamp() * 1000,
+            )
+            for message in messages
+        ]
 
 
 class KafkaDeployment(Scene):
@@ -334,6 +382,7 @@ class KafkaDeployment(Scene):
         super().__init__(stack, redis_server, settings)
         self.kafka_server = kafka_server
         self._rig = KafkaRig(kafka_server)
+        self._link = kafka_server.proxy()
 
     @classmethod
     @asynccontextmanager
@@ -345,27 +394,41 @@ class KafkaDeployment(Scene):
         redis: Mapping[str, str] | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Self]:
-        """Start a Redis and its proxy, no bridge yet."""
+        """Start a Redis and the proxies, no bridge yet."""
         require(kind)
         async with AsyncExitStack() as stack:
             deployment = cls(stack, stack.enter_context(kind(redis)), kafka_server, settings)
             await deployment._open()
+            await stack.enter_async_context(deployment.broker_link)
             yield deployment
             deployment._end()
 
+    @property
+    def broker(self) -> KafkaServer:
+        """See `Scene`."""
+        return self.kafka_server
+
+    @property
+    def broker_link(self) -> Proxy:
+        """See `Scene`."""
+        return self._link
+
     def _to_broker(self, *, direct: bool) -> dict[str, str]:
-        address = self.kafka_server.address if direct else f"127.0.0.1:{self.kafka_server.proxied_port}"
+        address = self.kafka_server.address if direct else f"127.0.0.1:{self.broker_link.port}"
         return {
             "BRIDGE_SINK": "kafka",
             "BRIDGE_KAFKA_BOOTSTRAP_SERVERS": address,
             "BRIDGE_KAFKA_TOPIC": self._rig.topic,
         }
 
-    async def stored(self) -> list[Stored] | None:
+    async def arrived(self) -> list[Arrived] | None:
         """See `Scene`."""
         if not await self._rig.exists():
             return None
-        return [stored for record in await self._rig.records() if (stored := Stored.of_record(record))]
+        return [
+            Arrived(json.loads(record.value), dict(record.headers)["ce_id"].decode(), record.topic, record.timestamp)
+            for record in await self._rig.records()
+        ]
 
 
 async def on_both_kinds(play: Callable[[type[RedisServer]], Awaitable[None]]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from bridge.commands.embedded import EmbeddedKafka, Unavailable, free_port
 from bridge.commands.embedded.kafka import addresses, java_version
+from tests.proxy import Proxy
 
 
 class KafkaServer(EmbeddedKafka):
@@ -31,6 +32,12 @@ class KafkaServer(EmbeddedKafka):
         self._protocols = {"PLAINTEXT": "PLAINTEXT", "PROXIED": "PLAINTEXT", **(listeners or {})}
         self._users = users
         self._joins = joins
+
+    def proxy(self) -> Proxy:
+        """The proxy for the clients of `proxied_port`; not listening yet."""
+        made = Proxy(self.proxied_port)
+        made.port = self.proxy_port
+        return made
 
     def properties(self) -> dict[str, str]:
         """See `EmbeddedKafka`."""

@@ -18,7 +18,15 @@ from typing import Protocol, Self
 
 import pytest
 
-from bridge.commands.embedded import STOP_SECONDS, EmbeddedNats, EmbeddedValkey, Process, Unavailable, free_port
+from bridge.commands.embedded import (
+    STOP_SECONDS,
+    EmbeddedNats,
+    EmbeddedValkey,
+    Process,
+    Server,
+    Unavailable,
+    free_port,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".cache" / "tools" / "bin"
@@ -50,6 +58,15 @@ async def wait_until(
     except TimeoutError:
         said = what() if callable(what) else what or inspect.getsource(condition).strip()
         raise TimeoutError(f"waited {timeout} s for: {said}") from None
+
+
+async def start(server: Server) -> None:
+    """As `server.start()`, but the event loop, and proxies in it, go on; in this thread, because a process dies with
+    the one that started it.
+    """  # noqa: D205 - one sentence
+    with contextlib.closing(server.starting()) as steps:
+        for _ in steps:
+            await asyncio.sleep(POLL_SECONDS)
 
 
 class RedisServer(EmbeddedValkey):

@@ -4,7 +4,6 @@ Small by default. The environment makes it larger: CHAOS_KEYS (a factor), CHAOS_
 CHAOS_OTHERS (keys that only fill the database). CHAOS_SEED repeats the moments of a run that failed, which tells it.
 """
 
-import asyncio
 import os
 import random
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import pytest
 from tests.deployment import DURABLE, PATIENCE, Deployment, KafkaDeployment, Scene, keys, now_ms, on_both_kinds
 from tests.integration.test_journey import LEDGER
 from tests.kafka_server import KafkaServer
-from tests.servers import POLL_SECONDS, RedisServer, wait_until
+from tests.servers import RedisServer, start, wait_until
 
 FACTOR = float(os.environ.get("CHAOS_KEYS", "1"))
 KILLS = int(os.environ.get("CHAOS_KILLS", "5"))
@@ -87,8 +86,7 @@ async def test_on_kafka_none_of_1500_keys_is_lost_when_the_bridge_is_killed_five
             await deployment.expire_lease()
             bridge = await deployment.start_bridge(direct=True)
             if not kafka_server.running:
-                for _ in kafka_server.starting():  # in this thread: a process dies with the one that started it
-                    await asyncio.sleep(POLL_SECONDS)
+                await start(kafka_server)
         await deployment.delivered(2 * PATIENCE)
         await bridge.ready(PATIENCE)
 

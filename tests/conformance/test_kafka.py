@@ -34,9 +34,7 @@ async def sink(rig: KafkaRig) -> AsyncIterator[KafkaSink]:
 
 @pytest.fixture
 async def proxy(kafka_server: KafkaServer) -> AsyncIterator[Proxy]:
-    made = Proxy(kafka_server.proxied_port)
-    made.port = kafka_server.proxy_port
-    async with made:
+    async with kafka_server.proxy() as made:
         yield made
 
 

@@ -13,7 +13,7 @@ from tests.conformance.kafka_rig import KafkaRig
 from tests.integration.doctor import Rows, examine_kafka, levels
 from tests.kafka_access import ANN, SECRET, as_ann, at, with_certificate
 from tests.kafka_server import KafkaServer
-from tests.proxy import TO_SERVER, Action, Proxy
+from tests.proxy import TO_SERVER, Action
 
 ALONE = {"Kafka/replication": "warn"}
 """What is always found of a topic of a single broker."""
@@ -114,9 +114,7 @@ async def test_a_broker_that_stops_answering_is_found(
     rig: KafkaRig, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check_kafka, "ANSWER_SECONDS", 1.0)
-    proxy = Proxy(rig.server.proxied_port)
-    proxy.port = rig.server.proxy_port
-    async with proxy:
+    async with rig.server.proxy() as proxy:
         asked = proxy.break_on(TO_SERVER, lambda frame: rig.topic.encode() in frame, Action.HOLD)
         rows = await examine_kafka(rig, 1, redis_url, kafka_bootstrap_servers=f"127.0.0.1:{proxy.port}")
         asked.release()

@@ -16,7 +16,7 @@ from http import HTTPStatus
 import pytest
 from redis.asyncio import Redis
 
-from tests.deployment import DURABLE, KEYS, KINDS, PATIENCE, Deployment, events, keys
+from tests.deployment import DURABLE, KEYS, KINDS, PATIENCE, Deployment, Scene, events, keys
 from tests.integration.test_journey import LEASE, LEDGER, OUTBOX
 from tests.integration.test_kill_points import script
 from tests.proxy import TO_CLIENT, TO_SERVER, Action, Connection, is_subscriber
@@ -110,7 +110,7 @@ async def kill_pubsub(deployment: Deployment) -> None:
     assert await deployment.redis.client_kill_filter(_type="pubsub") == 1
 
 
-async def overflow(deployment: Deployment) -> None:
+async def overflow(deployment: Scene) -> None:
     """Make Redis drop the subscriber, because it takes too little."""
     redis, noise = deployment.redis, "noise" * 10_000
     await redis.config_set("client-output-buffer-limit", "pubsub 64kb 0 0")

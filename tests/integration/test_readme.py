@@ -144,9 +144,7 @@ async def test_the_kafka_consumer_example_drops_duplicates_and_what_it_did_not_c
     async def all_are_committed() -> bool:
         return await committed() == 4
 
-    proxy = Proxy(kafka_server.proxied_port)
-    proxy.port = kafka_server.proxy_port
-    async with proxy:
+    async with kafka_server.proxy() as proxy:
         commit = proxy.break_on(TO_SERVER, is_offset_commit, Action.HOLD)
         async with consuming(text, tmp_path, KAFKA_SERVERS=f"127.0.0.1:{proxy.port}") as consumer:
             await commit.reached()
