@@ -1,0 +1,53 @@
+"""Notifications that are switched off for a moment, too short for a touch's mark or a canary to miss it.
+
+A mark that was muted never comes back: its keys stay ahead. The expiration of one is then claimed as that of a former
+life, without a deadline (`X`), and its entry stays; the next epoch claims it again.
+"""
+
+from collections.abc import AsyncIterator
+from itertools import pairwise
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.harness import Inside, deadlines, expired, put, recorded, user_of
+from tests.integration.test_gaps import FLAGS, NEEDED
+from tests.proxy import TO_SERVER, Action, Protocol, Proxy, command
+from tests.servers import RedisServer
+
+KEY = b"key"
+
+
+@pytest.fixture
+async def server(redis_kind: type[RedisServer]) -> AsyncIterator[RedisServer]:
+    with redis_kind() as started:
+        yield started
+
+
+@pytest.fixture
+async def user(server: RedisServer) -> AsyncIterator[Redis]:
+    async with user_of(server) as client:
+        yield client
+
+
+@pytest.mark.xfail(reason="known: two ids, the second one with the next epoch", strict=True)
+async def test_an_expiration_is_told_once_if_the_mark_of_its_recording_was_muted(
+    server: RedisServer, user: Redis
+) -> None:
+    async with Proxy(server.port, Protocol.RESP) as proxy, Inside(proxy.port) as bridge:
+        await bridge.reconciled()
+        recording = proxy.break_on(
+            TO_SERVER, command(b"EVALSHA", lambda words: (b"p", KEY) in pairwise(words)), Action.HOLD
+        )
+        deadline = await put(user, KEY, 2_000)
+        await recording.reached()
+        await user.config_set(FLAGS, "")
+        recording.release()
+        await recorded(user, KEY)
+        await user.config_set(FLAGS, NEEDED)
+        await expired(user, KEY)
+        await bridge.told(1)
+        await user.client_kill_filter(_type="pubsub")
+        await bridge.reconciled(2)
+        await bridge.quiet(user)
+        assert deadlines(bridge.published) == [deadline]
