@@ -245,7 +245,8 @@ class Hand:
     def batch(self) -> Batch:
         """What was heard, as the next script to be sent."""
         self._seq += 1
-        return Batch(self.lease.fence, self._seq, self.gap.start_ms, self.hints.heard, self._mark(), self.hints.batch())
+        operations = self.hints.batch()
+        return Batch(self.lease.fence, self._seq, self.gap.start_ms, self.hints.handled, self._mark(), operations)
 
     async def send(self, batch: Batch) -> Applied | None:
         """Send one script, and learn from its reply. As the bridge does, send none that would do nothing."""
@@ -290,7 +291,7 @@ class Hand:
             limit=500,
             cursor=b"0",
             mark=mark,
-            heard=self.hints.heard,
+            heard=self.hints.handled,
             seen_ms=None,
         )
         self.hints.touched(mark, touched, 500)
@@ -302,7 +303,7 @@ class Hand:
         words = ("hand", gap.opened_ms, gap.start_ms, gap.cause, "" if missed is None else missed, "")
         self._seq += 1
         operations = [b"g", *(str(word).encode() for word in words)]
-        await self.send(Batch(self.lease.fence, self._seq, gap.start_ms, self.hints.heard, self._mark(), operations))
+        await self.send(Batch(self.lease.fence, self._seq, gap.start_ms, self.hints.handled, self._mark(), operations))
         gap.close()
 
     async def sweep(self, mode: str = "due") -> None:

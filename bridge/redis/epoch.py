@@ -20,7 +20,7 @@ from bridge.redis.canary import Canary, Fate
 from bridge.redis.channels import NEEDED_FLAGS
 from bridge.redis.connection import Fenced
 from bridge.redis.gap import Gap
-from bridge.redis.hints import Hints, OwnKeyLostError, Round
+from bridge.redis.hints import Hints, MarkLostError, OwnKeyLostError, Round
 from bridge.redis.ledger import Batch, Ledger, State
 from bridge.redis.names import Names
 from bridge.redis.outbox import Outbox
@@ -109,7 +109,7 @@ class Epoch:
                 await self._idle()
                 if batch := self._hints.batch():
                     await self._apply(batch)
-                self.heard = self._hints.heard
+                self.heard = self._hints.handled
                 self._subscription.took(self._hints.bytes_taken)
                 self._scan.took()
                 self._hear_canary()
@@ -122,6 +122,8 @@ class Epoch:
                     await asyncio.sleep(0)
         except Fenced as error:
             raise EpochEnded(Ending.LEASE_LOST, f"lease lost: {error}") from error
+        except MarkLostError as error:
+            raise EpochEnded(Ending.MUTE, str(error)) from error
         except OwnKeyLostError as error:
             raise EpochEnded(Ending.OWN_KEY_LOST, str(error)) from error
 
@@ -179,7 +181,7 @@ class Epoch:
     async def _apply(self, operations: list[bytes]) -> None:
         self._seq += 1
         mark = self._next_mark()
-        self.in_doubt = Batch(self._fence, self._seq, self.gap.start_ms, self._hints.heard, mark, operations)
+        self.in_doubt = Batch(self._fence, self._seq, self.gap.start_ms, self._hints.handled, mark, operations)
         applied = await self._ledger.apply(self.in_doubt)
         self.in_doubt = None
         if applied is None:

@@ -28,6 +28,10 @@ Seen = tuple[bytes, bytes, bytes]
 """Score, `gone` or `alive`, `1` (due) or `0`: the arguments of a resolve."""
 
 
+class MarkLostError(Exception):
+    """A mark came back before an earlier one: notifications were off for a moment. The message says so."""
+
+
 class OwnKeyLostError(Exception):
     """One of the bridge's own keys was deleted, evicted or moved away by somebody else; the message names it."""
 
@@ -84,15 +88,27 @@ class Hints:
         self._resolving: deque[tuple[bytes, Seen]] = deque()
         self._ahead: dict[bytes, int] = {}
         self._marks: dict[bytes, tuple[bytes, ...]] = {}
+        self._outstanding: deque[bytes] = deque()
+        """Marks on their way, in the order in which they have to come back."""
+        self._held: list[bytes] = []
+        """Keys that expired while they were ahead, for all that is known: the next mark proves it."""
+        self._former: deque[bytes] = deque()
+        """Those of which it is proved: expirations of a former life of the key."""
         self._own_deletions = 0
 
     @property
     def waiting(self) -> bool:
         """Whether there is anything to make a batch of."""
-        return bool(self.stream or self.found or self._resolving)
+        return bool(self.stream or self.found or self._resolving or self._former)
+
+    @property
+    def handled(self) -> int:
+        """Of the notifications in `heard`, those that are in batches, or need not be."""
+        return self.heard - len(self._held) - len(self._former)
 
     def touched(self, mark: bytes, touched: Touched, limit: int) -> None:
         """A touch of up to `limit` keys was made; its mark is on its way."""
+        self._outstanding.append(mark)
         pending = {key: (score, seen, due) for key, score, seen, due in touched.seen}
         self.round = Round(
             mark, touched.state.now_us // 1000, len(pending) < limit, pending=pending, counters=touched.counters
@@ -101,6 +117,7 @@ class Hints:
     def applied(self, mark: bytes, applied: Applied) -> None:
         """A batch was applied; its mark, if it left one, is on its way."""
         if applied.ahead:
+            self._outstanding.append(mark)
             self._marks[mark] = tuple(applied.ahead)
             for key in applied.ahead:
                 self._ahead[key] = self._ahead.get(key, 0) + 1
@@ -115,9 +132,9 @@ class Hints:
         return finished
 
     def batch(self) -> list[bytes]:
-        """The arguments of the next batch: resolves whose mark has come, hints in order, then what appeared.
+        """The arguments of the next batch: what a mark has released, hints in order, then what appeared.
 
-        Raises OwnKeyLostError.
+        Raises MarkLostError, OwnKeyLostError.
         """
         operations: list[bytes] = []
         appeared: dict[bytes, None] = {}
@@ -125,8 +142,8 @@ class Hints:
         count = size = looked = 0
         while count < BATCH_KEYS and size < BATCH_BYTES and looked < LOOK_LIMIT:
             looked += 1
-            if self._resolving:
-                key = self._resolve(operations)
+            if self._former or self._resolving:
+                key = self._release(operations)
             elif stream:
                 channel, key = stream.popleft()
                 self.bytes_taken += len(key)
@@ -160,8 +177,10 @@ class Hints:
         """The key expired, or is gone otherwise."""
         if key in self._ahead:
             # The entry knows of a later life of the key. An expiration is still one; a deletion is nothing any more.
+            # But is it of a former life? The next mark says so, by coming back: had this key's mark been before the
+            # hint, and lost, that one would be the wrong one.
             if kind is Kind.EXPIRED:
-                operations += (b"X", key)
+                self._held.append(key)
         elif kind is Kind.EXPIRED:
             operations += (b"x", key)
             if self.round is not None:
@@ -169,7 +188,11 @@ class Hints:
         else:
             operations += (b"d", key)
 
-    def _resolve(self, operations: list[bytes]) -> bytes:
+    def _release(self, operations: list[bytes]) -> bytes:
+        if self._former:
+            key = self._former.popleft()
+            operations += (b"X", key)
+            return key
         key, (score, seen, due) = self._resolving.popleft()
         if self._matches is not None and not self._matches(key):
             operations += (b"f", key)
@@ -181,6 +204,8 @@ class Hints:
         """One of the bridge's own keys: a mark, the canary, or what the bridge lives on; or a key elsewhere."""
         if kind is Kind.APPEARED or kind is Kind.ELSEWHERE:
             return
+        if key in self._outstanding:
+            self._mark_returned(key)
         if self.round is not None and key == self.round.mark:
             self.round.marked = True
             self.round.heard = self.heard
@@ -200,3 +225,9 @@ class Hints:
         elif key in self._vital:
             name = key.rpartition(b":")[2].decode()
             raise OwnKeyLostError(f"the bridge's own key {name} was deleted, evicted or moved away")
+
+    def _mark_returned(self, mark: bytes) -> None:
+        if mark != self._outstanding.popleft():
+            raise MarkLostError("notifications were mute for a moment: a mark came back, and an earlier one did not")
+        self._former.extend(self._held)
+        self._held.clear()

@@ -1,7 +1,7 @@
 """Notifications that are switched off for a moment, too short for a touch's mark or a canary to miss it.
 
-A mark that was muted never comes back: its keys stay ahead. The expiration of one is then claimed as that of a former
-life, without a deadline (`X`), and its entry stays; the next epoch claims it again.
+A mark that was muted never comes back. That shows when a later one does; until then, no expiration of its keys may be
+taken for that of a former life.
 """
 
 from collections.abc import AsyncIterator
@@ -30,7 +30,6 @@ async def user(server: RedisServer) -> AsyncIterator[Redis]:
         yield client
 
 
-@pytest.mark.xfail(reason="known: two ids, the second one with the next epoch", strict=True)
 async def test_an_expiration_is_told_once_if_the_mark_of_its_recording_was_muted(
     server: RedisServer, user: Redis
 ) -> None:
@@ -45,9 +44,11 @@ async def test_an_expiration_is_told_once_if_the_mark_of_its_recording_was_muted
         recording.release()
         await recorded(user, KEY)
         await user.config_set(FLAGS, NEEDED)
+        await bridge.reconciled(2)
+        assert "mute for a moment" in bridge.telemetry.causes[1]
         await expired(user, KEY)
         await bridge.told(1)
         await user.client_kill_filter(_type="pubsub")
-        await bridge.reconciled(2)
+        await bridge.reconciled(3)
         await bridge.quiet(user)
         assert deadlines(bridge.published) == [deadline]

@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bridge.telemetry.endings import Ending
-from tests.harness import LAZY, NAMES, Inside, expired, lapse, lazily, now_ms, passed, put, recorded, user_of
+from tests.harness import LAZY, NAMES, Inside, expired, known, lapse, lazily, now_ms, passed, put, recorded, user_of
 from tests.proxy import TO_SERVER, Action, Protocol, Proxy, command
 from tests.servers import RedisServer, wait_until
 
@@ -138,7 +138,7 @@ async def test_the_lag_of_what_a_dead_bridge_left_is_known_before_the_first_touc
     async with Inside(server.port) as dead:
         await dead.reconciled()
         dead.broker.up.clear()
-        deadline_ms = await put(user, b"left", 1)
+        deadline_ms = await known(user, b"left", 1)
         await expired(user, b"left")
         await wait_until(lambda: value(dead, "outbox_expirations") == 1)
     await lapse(user)

@@ -3,7 +3,7 @@
 import pytest
 
 from bridge.redis.channels import channels, missing_flags
-from bridge.redis.hints import BATCH_BYTES, BATCH_KEYS, LOOK_LIMIT, Hints, OwnKeyLostError
+from bridge.redis.hints import BATCH_BYTES, BATCH_KEYS, LOOK_LIMIT, Hints, MarkLostError, OwnKeyLostError
 from bridge.redis.ledger import Applied, State, Touched
 from bridge.redis.names import Names
 from bridge.redis.patterns import matcher
@@ -46,8 +46,23 @@ def test_a_key_that_is_ahead_is_claimed_without_its_entry_and_not_forgotten() ->
     one = hints()
     one.applied(MARK, applied(b"a"))
     notified(one, ("expired", b"a"), ("del", b"a"))
+    assert one.batch() == []
+    assert one.handled == 0
+    notified(one, ("del", MARK))
 
     assert one.batch() == [b"X", b"a"]
+    assert one.handled == 1
+
+
+def test_a_mark_that_comes_back_before_an_earlier_one_ends_it() -> None:
+    one = hints()
+    one.applied(MARK, applied(b"a"))
+    one.applied(NAMES.mark(7, 2), applied(b"b"))
+    notified(one, ("expired", b"a"), ("del", NAMES.mark(7, 2)))
+
+    with pytest.raises(MarkLostError, match="mute for a moment"):
+        one.batch()
+    assert one.handled == 0
 
 
 def test_a_key_is_no_longer_ahead_once_the_mark_of_its_batch_has_come_back() -> None:
