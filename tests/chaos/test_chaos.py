@@ -31,7 +31,7 @@ MOST_MIB = 160
 """That a bridge may ever have resident."""
 SETTINGS = {"BRIDGE_OUTBOX_LIMIT": "300"}
 """Soon reached while the broker is away."""
-EXPECTED_ERRORS = {"outbox.full", "audit.distrusted"}
+EXPECTED_ERRORS = {"outbox.filled", "audit.distrusted"}
 """The latter where the notifications were switched off again and again."""
 LAST_MS = 300
 """How long the last key lives."""
