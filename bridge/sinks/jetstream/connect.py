@@ -8,7 +8,6 @@ Every wait in here is bounded.
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from nkeys import NkeysError  # type: ignore[import-untyped]
 
 from bridge.errors import BridgeError, NotConnected, Refused
 from bridge.settings import Settings
+from bridge.tasks import end
 
 CONNECT_SECONDS = 10.0
 """For all servers of the list together: `connect` may hang in a TLS handshake (nats-py #718)."""
@@ -95,9 +95,13 @@ async def discard(client: Client, subscription: Subscription | None = None) -> N
     writer = _writer(client)
     if writer is not None:
         writer.transport.abort()
-    with suppress(Exception):
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await client.close()
+    # In a task of its own: it can end in a cancellation that nobody asked of us, that of a future which it shares with
+    # the tasks that it cancels.
+    closing = asyncio.create_task(client.close(), name="nats-close")
+    try:
+        await asyncio.wait([closing], timeout=CLOSE_SECONDS)
+    finally:
+        await end([closing])
     task = getattr(subscription, "_wait_for_msgs_task", None)
     if task is not None:  # `close()` leaves it running when it fails half way
         task.cancel()
