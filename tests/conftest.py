@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import structlog
-from hypothesis import configuration
+from hypothesis import HealthCheck, configuration, settings
 
 from bridge.commands.embedded import DIRECTORY_PREFIX
 from tests.kafka_access import secure_server
@@ -26,6 +26,9 @@ GRACE_SECONDS = 3.0
 
 # Else it would be in the working directory, which is another one for each test (see `isolated`).
 configuration.set_hypothesis_home_dir(str(ROOT / ".cache" / "hypothesis"))
+# No test is about how fast it is: the machine may be busy.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 def pytest_report_header() -> list[str]:
