@@ -114,7 +114,7 @@ class Outbox:
                 entries.append(read_entry(self._identity, entry_id, fields))
             except Unreadable as error:
                 words = [b"outbox entry", entry_id, *(word for pair in fields.items() for word in pair)]
-                # How many expirations it counts for is not known any more: the depth stays.
+                # How many expirations it counts for is not known any more: the depth stays, until nothing waits.
                 self.depth, dead = await self._ledger.settle([entry_id, 0, 1, len(words), *words])
                 self._telemetry.entry_unreadable(entry_id.decode(), str(error), dead)
         return entries

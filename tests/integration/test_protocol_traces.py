@@ -360,6 +360,21 @@ async def test_what_is_counted_in_a_gap_outlives_the_epoch_until_the_gap_is_clos
     assert (hand.gap.recovered, hand.gap.ambiguous) == (0, 0)
 
 
+async def test_nothing_is_counted_as_waiting_where_nothing_is_left_though_the_lease_was_lost(
+    hand: Hand, user: Redis
+) -> None:
+    await hand.close_gap()  # its record is in the outbox, and no expiration
+    await user.delete(NAMES.lease)
+    await hand.begin()
+    await known(user, b"k", 1)
+    await hand.sweep()
+    assert len(await hand.claimed()) == 1
+    record, *claims = await hand.entries()
+    assert await hand.settle([record]) >= len(claims) == 1
+    assert await hand.settle(claims) == 0
+    assert await user.hget(NAMES.lease, "depth") == b"0"
+
+
 async def test_keys_that_are_not_bridged_any_more_are_forgotten_not_announced(
     hand: Hand, user: Redis, server: RedisServer
 ) -> None:

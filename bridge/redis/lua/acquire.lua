@@ -31,7 +31,7 @@ if redis.call('EXISTS', KEYS[2]) == 1 then
       fence = math.max(fence, tonumber(string.match(info[i + 1], '^%d+')) + 1)
     end
   end
-  if not old_fence then -- the depth went with the lease; an entry holds at least one expiration
+  if not old_fence then -- the depth went with the lease; an entry holds an expiration, mostly
     redis.call('HSET', KEYS[1], 'depth', redis.call('XLEN', KEYS[2]))
   end
 else

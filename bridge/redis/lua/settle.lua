@@ -15,12 +15,10 @@ while i <= #ARGV do
     i = i + words + 1
   end
 end
-local depth = tonumber(redis.call('HGET', KEYS[2], 'depth')) or 0
-if settled > 0 and redis.call('EXISTS', KEYS[2]) == 1 then
-  depth = redis.call('HINCRBY', KEYS[2], 'depth', -settled)
-  if depth < 0 then -- the lease was lost, and with it the count of what was in the outbox then
-    redis.call('HSET', KEYS[2], 'depth', '0')
-    depth = 0
-  end
-end
+local counted = tonumber(redis.call('HGET', KEYS[2], 'depth')) or 0
+local depth = math.max(counted - settled, 0)
+-- A count that went with the lease is made anew of entries, and what an unreadable entry counted for is not known: but
+-- where nothing is left, nothing waits.
+if redis.call('XLEN', KEYS[1]) == 0 then depth = 0 end
+if depth ~= counted then redis.call('HSET', KEYS[2], 'depth', string.format('%.0f', depth)) end
 return {depth, redis.call('XLEN', KEYS[3])}
