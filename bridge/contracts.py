@@ -11,10 +11,13 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from bridge.expiration import Event
+
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +29,8 @@ class Entry:
     events: Sequence[Event]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A CloudEvent, ready to be sent."""
+class Message(NamedTuple):
+    """A CloudEvent, ready to be sent. A tuple, as the expiration that it tells of."""
 
     id: str
     """The CloudEvents id; the same for every copy of one occurrence."""
@@ -37,7 +39,7 @@ class Message:
     body: bytes
     content_type: str
     """Of `body`: the CloudEvents JSON format in structured mode, the data's own type in binary mode."""
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = _NONE
     """Binary mode only: the CloudEvents attributes, unprefixed. The sink prefixes them as its protocol binding says."""
     gap: bool = False
     """Whether it is a gap record, which has a subject of its own."""

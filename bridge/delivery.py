@@ -7,7 +7,7 @@ is; a slow or dead broker holds up nothing but delivery itself.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -44,13 +44,18 @@ class _Progress:
     dead: list[DeadLetter] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """One message under way."""
+@dataclass(slots=True)
+class _Batch:
+    """Messages that are published together. No two of them have the same key."""
 
-    progress: _Progress
-    event: Event
-    message: Message
+    messages: list[Message] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    """What each message tells of."""
+    entries: list[_Progress] = field(default_factory=list)
+    """Where each comes from."""
+    keys: set[bytes] = field(default_factory=set)
+    size: int = 0
+    """Bytes of the bodies."""
 
 
 class Delivery:
@@ -114,11 +119,9 @@ class Delivery:
             except (NotConnected, Refused) as error:
                 await self._wait(backoff, str(error))
 
-    def _batches(self, entries: Sequence[Entry]) -> Iterator[list[_Item]]:
+    def _batches(self, entries: Sequence[Entry]) -> Iterator[_Batch]:
         """Cut what is not under way into batches in which no key comes twice."""
-        batch: list[_Item] = []
-        keys: set[bytes] = set()
-        size = 0
+        batch = _Batch()
         encode = self._encoder.encode
         for entry in entries:
             if entry.id in self._under_way:
@@ -127,34 +130,38 @@ class Delivery:
             self._under_way[entry.id] = progress
             for event in entry.events:
                 message = encode(event)
-                size += len(message.body)
-                if batch and (event.key in keys or len(batch) >= BATCH or size > BATCH_BYTES):
+                key, size = message.key, len(message.body)
+                count = len(batch.messages)
+                if count and (key in batch.keys or count >= BATCH or batch.size + size > BATCH_BYTES):
                     yield batch
-                    batch, keys, size = [], set(), len(message.body)
-                keys.add(event.key)
-                batch.append(_Item(progress, event, message))
-        if batch:
+                    batch = _Batch()
+                batch.messages.append(message)
+                batch.events.append(event)
+                batch.entries.append(progress)
+                batch.keys.add(key)
+                batch.size += size
+        if batch.messages:
             yield batch
 
-    async def _admit(self, batch: Sequence[_Item]) -> None:
+    async def _admit(self, batch: _Batch) -> None:
         """Wait until there is room for the batch, and no message of its keys is under way."""
-        keys, size = {item.event.key for item in batch}, _size(batch)
+        count = len(batch.messages)
         while (
-            self._in_flight + len(batch) > IN_FLIGHT
-            or self._in_flight_bytes + size > IN_FLIGHT_BYTES
-            or not self._keys.isdisjoint(keys)
+            self._in_flight + count > IN_FLIGHT
+            or self._in_flight_bytes + batch.size > IN_FLIGHT_BYTES
+            or not self._keys.isdisjoint(batch.keys)
         ) and self._in_flight:
             self._room.clear()
             await self._room.wait()
-        self._keys |= keys
-        self._in_flight += len(batch)
-        self._in_flight_bytes += size
+        self._keys |= batch.keys
+        self._in_flight += count
+        self._in_flight_bytes += batch.size
         self._telemetry.messages_in_flight(self._in_flight)
 
-    async def _deliver(self, batch: Sequence[_Item]) -> None:
+    async def _deliver(self, batch: _Batch) -> None:
         """Publish until every message is acked or rejected."""
         backoff = Backoff()
-        messages = [item.message for item in batch]
+        messages = batch.messages
         reasons: dict[int, str] = {}
         while True:
             session = await self._link.up()
@@ -162,9 +169,9 @@ class Delivery:
                 await self._sink.publish(messages)
             except NotConnected as error:
                 self._link.lost(session, str(error))
-                await self._again(len(batch), backoff, str(error))
+                await self._again(len(messages), backoff, str(error))
             except Retryable as error:
-                await self._again(len(batch), backoff, str(error))
+                await self._again(len(messages), backoff, str(error))
             except Rejected as error:
                 reasons = error.reasons
                 break
@@ -177,28 +184,33 @@ class Delivery:
         self._telemetry.messages_retried(count, reason, delay)
         await self._clock.sleep(delay)
 
-    def _acked(self, batch: Sequence[_Item], reasons: dict[int, str]) -> None:
+    def _acked(self, batch: _Batch, reasons: dict[int, str]) -> None:
         """The broker has all of the batch, but those with a reason."""
-        now = self._redis_ms()
-        lags = []
-        for index, item in enumerate(batch):
-            progress, event = item.progress, item.event
-            if index in reasons:
-                progress.dead.append(DeadLetter(event, reasons[index]))
-            elif isinstance(event, Expiration) and event.deadline_ms is not None:
-                lags.append(max(now - event.deadline_ms, 0) / 1000)
-            self._keys.discard(event.key)
+        count = len(batch.messages)
+        for index, reason in reasons.items():
+            batch.entries[index].dead.append(DeadLetter(batch.events[index], reason))
+        for progress in batch.entries:
             progress.open -= 1
             if not progress.open:
                 self._done.append(progress)
-        self._in_flight -= len(batch)
-        self._in_flight_bytes -= _size(batch)
+        self._keys -= batch.keys
+        self._in_flight -= count
+        self._in_flight_bytes -= batch.size
         self._room.set()
         self._settle.set()
         self._telemetry.messages_in_flight(self._in_flight)
-        self._telemetry.messages_published(len(batch) - len(reasons), lags)
+        self._telemetry.messages_published(count - len(reasons), self._lags(batch, reasons))
         if reasons:
             self._telemetry.messages_rejected(list(reasons.values()))
+
+    def _lags(self, batch: _Batch, reasons: Container[int]) -> list[float]:
+        """Seconds from the deadlines of what was acked just now."""
+        now = self._redis_ms()
+        return [
+            max(now - event.deadline_ms, 0) / 1000
+            for index, event in enumerate(batch.events)
+            if isinstance(event, Expiration) and event.deadline_ms is not None and index not in reasons
+        ]
 
     def _delivered(self, task: asyncio.Task[None]) -> None:
         self._publishers.discard(task)
@@ -237,10 +249,6 @@ class Delivery:
         event = oldest.entry.events[0]
         claimed_ms = event.observed_ms if isinstance(event, Expiration) else event.closed_ms
         return max(self._redis_ms() - claimed_ms, 0) / 1000
-
-
-def _size(batch: Sequence[_Item]) -> int:
-    return sum([len(item.message.body) for item in batch])
 
 
 class _Link:

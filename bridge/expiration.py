@@ -1,8 +1,8 @@
 """What the broker is told of: expirations and gaps. Each has one id, from whichever path and process it comes."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
+from typing import NamedTuple
 
 ID_BYTES = 16
 GAP_KEY = b"_gap"
@@ -16,9 +16,11 @@ class Via(StrEnum):
     SWEEP = "sweep"
 
 
-@dataclass(frozen=True, slots=True)
-class Expiration:
-    """A claimed expiration of one key: an occurrence. Times are Unix milliseconds on Redis's clock."""
+class Expiration(NamedTuple):
+    """A claimed expiration of one key: an occurrence. Times are Unix milliseconds on Redis's clock.
+
+    A tuple, because there is one for every message: it takes a fifth of the time that a frozen dataclass takes.
+    """
 
     id: str
     key: bytes
@@ -29,8 +31,7 @@ class Expiration:
     via: Via
 
 
-@dataclass(frozen=True, slots=True)
-class GapRecord:
+class GapRecord(NamedTuple):
     """A time span, on one node, in which notifications may have been missed. Times as above."""
 
     id: str
@@ -66,7 +67,10 @@ class Identity:
 
     def of_deadline(self, key: bytes, deadline_ms: int) -> str:
         """The id of the expiration of `key` at its recorded deadline."""
-        return self._digest(key, b"d", b"%d" % deadline_ms)
+        deadline = b"%d" % deadline_ms
+        digest = self._seed.copy()
+        digest.update(b"%d:%b,1:d,%d:%b," % (len(key), key, len(deadline), deadline))  # as `_parts`, in one go
+        return digest.hexdigest()
 
     def of_entry(self, key: bytes, entry_id: bytes, index: int) -> str:
         """The id of an expiration without a known deadline: its place in the outbox is unique."""

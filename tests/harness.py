@@ -10,11 +10,12 @@
 import asyncio
 import json
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from typing import Any, Self, cast
 
+import msgpack
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
@@ -534,7 +535,21 @@ class Inside:
 
 def claim_of(key: bytes) -> Matches:
     """For a proxy: the batch that handles the `expired` notification of the key."""
-    return command(b"EVALSHA", lambda words: (b"x", key) in pairwise(words))
+    return batch_with(lambda operations: (b"x", key) in pairwise(operations))
+
+
+def batch_with(where: Callable[[list[bytes]], bool]) -> Matches:
+    """For a proxy: a batch with such operations."""
+    return command(b"EVALSHA", lambda words: where(operations_of(words)))
+
+
+def operations_of(words: Sequence[bytes]) -> list[bytes]:
+    """The operations of an EVALSHA of `apply.lua`; none if it is another script's."""
+    arguments = words[3 + int(words[2]) :]
+    try:
+        return list(msgpack.unpackb(arguments[4], raw=True))
+    except (LookupError, TypeError, ValueError):
+        return []
 
 
 def written(bridge: Bridge) -> list[Event]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, cast
 
+import msgpack
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 from redis.exceptions import NoScriptError
@@ -169,7 +170,7 @@ class Ledger:
         reply = await self._call(
             "apply.lua",
             [names.deadlines, names.lease, names.outbox, batch.mark],
-            [batch.fence, batch.seq, batch.gap_start_ms, batch.heard, *batch.operations],
+            [batch.fence, batch.seq, batch.gap_start_ms, batch.heard, _packed(batch.operations)],
         )
         if reply == b"DONE":
             return None
@@ -214,3 +215,8 @@ class Ledger:
 
 def _state(now_us: int, lowest: bytes, size: int, depth: int) -> State:
     return State(now_us, int(float(lowest)) if lowest else None, size, depth)
+
+
+def _packed(operations: Sequence[bytes]) -> bytes:
+    # Redis's cmsgpack knows no binary type.
+    return cast("bytes", msgpack.packb(operations, use_bin_type=False))

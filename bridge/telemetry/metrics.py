@@ -3,11 +3,12 @@
 The help texts are the reference: the README's table is made of them (`reference.py`).
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector
 
 from bridge import __version__
 from bridge.expiration import Via
 from bridge.telemetry.endings import Ending
+from bridge.telemetry.lag import LagHistogram
 
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
@@ -22,12 +23,8 @@ class Metrics:
             "claimed_expirations", "Expirations claimed, by how they were learned of.", via=list(Via)
         )
         self.published = self._counter("published_messages", "Messages that the broker acked.")
-        self.lag = Histogram(
-            "bridge_lag_seconds",
-            "From a key's deadline to the broker's ack.",
-            buckets=LAG_BUCKETS,
-            registry=self.registry,
-        )
+        self.lag = LagHistogram("bridge_lag_seconds", "From a key's deadline to the broker's ack.", LAG_BUCKETS)
+        self.registry.register(self.lag)
         self.retried = self._counter("retried_messages", "Messages sent again, under the same ids.")
         self.rejected = self._counter("rejected_messages", "Messages that the broker will never take: dead letters.")
         self.dead_letters = self._gauge("dead_letters", "Dead letters kept in Redis.")

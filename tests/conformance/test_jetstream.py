@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -180,9 +179,9 @@ async def test_what_is_too_large_with_its_headers_is_rejected_and_all_else_is_st
 ) -> None:
     async with JetStreamRig("max_payload: 8192") as rig, rig.opened() as sink:
         small = messages(3, mode=mode)
-        model = replace(small[0], id="0" * 32)
+        model = small[0]._replace(id="0" * 32)
         room = 8192 - size(headers_of(model))
-        fits, does_not = replace(model, body=b"x" * room), replace(model, id="1" * 32, body=b"x" * (room + 1))
+        fits, does_not = model._replace(body=b"x" * room), model._replace(id="1" * 32, body=b"x" * (room + 1))
         long_subject = messages(0, keys=[b"x" * 5000], mode=mode)[0]
         batch = [small[0], does_not, small[1], fits, long_subject, small[2]]
         with pytest.raises(Rejected) as caught:

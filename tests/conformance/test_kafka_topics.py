@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -158,14 +157,14 @@ async def test_what_is_too_large_is_rejected_and_all_else_is_stored(
 ) -> None:
     await rig.create(max_message_bytes="7000")
     small = messages(100, mode=mode)
-    model = replace(small[0], id="0" * 32)
+    model = small[0]._replace(id="0" * 32)
     async with rig.opened() as sink:
         with pytest.raises(Rejected) as caught:
-            await sink.publish([replace(model, body=b"x" * 7000)])
+            await sink.publish([model._replace(body=b"x" * 7000)])
         excess = int(caught.value.reasons[0].partition(" ")[0]) - 7000
         fits, does_not = (
-            replace(model, body=b"x" * (7000 - excess)),
-            replace(model, id="1" * 32, body=b"x" * (7001 - excess)),
+            model._replace(body=b"x" * (7000 - excess)),
+            model._replace(id="1" * 32, body=b"x" * (7001 - excess)),
         )
         with pytest.raises(Rejected) as caught:
             await sink.publish([*small[:50], does_not, fits, *small[50:]])
@@ -179,7 +178,7 @@ async def test_a_limit_that_was_raised_meanwhile_counts(rig: KafkaRig) -> None:
     await rig.create(max_message_bytes="1000")
     async with rig.opened() as sink:
         await rig.configure(max_message_bytes="5000")
-        batch = [replace(messages(1)[0], body=b"x" * 3000)]
+        batch = [messages(1)[0]._replace(body=b"x" * 3000)]
         await sink.publish(batch)
     assert await rig.stored() == ids(batch)
 

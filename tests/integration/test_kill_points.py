@@ -13,6 +13,7 @@ from enum import Enum, auto
 from importlib.resources import files
 from itertools import product
 
+import msgpack
 import pytest
 
 from tests.deployment import DURABLE, KEYS, KINDS, PATIENCE, PREFIX, SOON_MS, Deployment, keys, now_ms
@@ -34,10 +35,10 @@ def operation(wanted: bytes) -> Callable[[list[bytes]], bool]:
     """Whether a batch (of `apply`) holds this operation. A gap's record comes alone."""
 
     def holds(arguments: list[bytes]) -> bool:
-        at = 4
-        while at < len(arguments) and arguments[at] != wanted:
-            at += 5 if arguments[at] == b"r" else 2
-        return at < len(arguments)
+        words, at = msgpack.unpackb(arguments[4], raw=True), 0
+        while at < len(words) and words[at] != wanted:
+            at += 5 if words[at] == b"r" else 2
+        return at < len(words)
 
     return holds
 

@@ -10,9 +10,9 @@ from itertools import pairwise
 import pytest
 from redis.asyncio import Redis
 
-from tests.harness import Inside, deadlines, expired, put, recorded, user_of
+from tests.harness import Inside, batch_with, deadlines, expired, put, recorded, user_of
 from tests.integration.test_gaps import FLAGS, NEEDED
-from tests.proxy import TO_SERVER, Action, Protocol, Proxy, command
+from tests.proxy import TO_SERVER, Action, Protocol, Proxy
 from tests.servers import RedisServer
 
 KEY = b"key"
@@ -36,7 +36,7 @@ async def test_an_expiration_is_told_once_if_the_mark_of_its_recording_was_muted
     async with Proxy(server.port, Protocol.RESP) as proxy, Inside(proxy.port) as bridge:
         await bridge.reconciled()
         recording = proxy.break_on(
-            TO_SERVER, command(b"EVALSHA", lambda words: (b"p", KEY) in pairwise(words)), Action.HOLD
+            TO_SERVER, batch_with(lambda operations: (b"p", KEY) in pairwise(operations)), Action.HOLD
         )
         deadline = await put(user, KEY, 2_000)
         await recording.reached()

@@ -367,7 +367,8 @@ async def test_nothing_is_counted_as_waiting_where_nothing_is_left_though_the_le
     await user.delete(NAMES.lease)
     await hand.begin()
     await known(user, b"k", 1)
-    await hand.sweep()
+    await expired(user, b"k")
+    await hand.handle()
     assert len(await hand.claimed()) == 1
     record, *claims = await hand.entries()
     assert await hand.settle([record]) >= len(claims) == 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bridge.cloudevents import Encoder
 from bridge.contracts import DeadLetter
-from bridge.expiration import Event, Expiration, GapRecord, Identity, Via
+from bridge.expiration import GAP_KEY, Event, Expiration, GapRecord, Identity, Via
 from bridge.redis.entries import Unreadable, read_entry
 from bridge.redis.letters import EXPIRATION, GAP, fields_of, letter_of
 
@@ -20,7 +20,7 @@ ID = "9f0c1d2e" * 4
 TIMES = st.integers(0, 2**63 - 1)
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
 EXPIRATIONS = st.builds(Expiration, st.just(ID), st.binary(max_size=20), st.none() | TIMES, TIMES, st.sampled_from(Via))
-GAPS = st.builds(GapRecord, st.just(ID), TEXTS, TIMES, TIMES, TEXTS, st.none() | TIMES, TIMES, TIMES)
+GAPS = st.builds(GapRecord, st.just(ID), TEXTS, TIMES, TIMES, TEXTS, st.none() | TIMES, TIMES, TIMES, st.just(GAP_KEY))
 
 NAMES = st.sampled_from([name.encode() for name in ("id", "reason", *EXPIRATION, *GAP)]) | st.binary(max_size=4)
 VALUES = st.one_of(

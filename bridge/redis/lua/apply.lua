@@ -1,8 +1,8 @@
 -- Handle one batch of hints: the one place where the ledger is changed and expirations are claimed.
 --
 -- KEYS  deadlines, lease, outbox, mark
--- ARGV  fence, sequence number, gap start in ms (0: no gap is open), notifications handled so far, these included;
---       then operations in stream order:
+-- ARGV  fence, sequence number, gap start in ms (0: no gap is open), notifications handled so far, these included,
+--       operations in stream order, as one msgpack array (a third of the cost of an argument each):
 --       x key                   `expired` notified
 --       X key                   `expired` notified, while the key is ahead
 --       d key                   deleted, evicted, renamed or moved away (not sent if the key is ahead)
@@ -26,21 +26,28 @@ if not lease[1] then return redis.error_reply('LEASELOST the lease is gone') end
 if lease[1] ~= ARGV[1] then return redis.error_reply('FENCED another epoch holds the lease') end
 if (tonumber(lease[2]) or 0) >= tonumber(ARGV[2]) then return 'DONE' end
 
-local call, deadlines, argv = redis.call, KEYS[1], ARGV
+local call, deadlines, ops = redis.call, KEYS[1], cmsgpack.unpack(ARGV[5])
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local gap_start = tonumber(argv[3])
-local scores, changed, ahead, claims = {}, {}, {}, {}
+local gap_start = tonumber(ARGV[3])
+local scores = {} -- of each key's entry, as changed so far; false: it has none
+local changed, ahead, claims = {}, {}, {}
 local by_notification, by_sweep, recovered, ambiguous = 0, 0, 0, 0
 local gap, seen_ms, audit
 
-local function entry(key) -- the entry's score as changed so far, or false
-  local score = scores[key]
-  if score == nil then
-    score = tonumber(call('ZSCORE', deadlines, key)) or false
-    scores[key] = score
+-- How many words an operation has, with its own name; the key is the second.
+local words = {x = 2, X = 2, d = 2, f = 2, p = 2, r = 5, g = 7}
+
+local function read_entries() -- all at once: a call for each would take longer than all else together
+  local keys, i = {}, 1
+  while i <= #ops do
+    if ops[i] ~= 'g' then keys[#keys + 1] = ops[i + 1] end
+    i = i + words[ops[i]]
   end
-  return score
+  if #keys == 0 then return end
+  for n, score in ipairs(call('ZMSCORE', deadlines, unpack(keys))) do
+    scores[keys[n]] = tonumber(score) or false
+  end
 end
 
 local function write(key, score)
@@ -69,7 +76,7 @@ local operations = {}
 
 function operations.x(key)
   by_notification = by_notification + 1
-  local score = entry(key)
+  local score = scores[key]
   if ahead[key] then -- by a resolve before it in this batch
     claim(key, false, 'n')
   elseif score and score < now then
@@ -89,19 +96,18 @@ end
 
 function operations.d(key)
   if ahead[key] then return end
-  local score = entry(key)
+  local score = scores[key]
   if score and score < gap_start then ambiguous = ambiguous + 1 end
   write(key, false)
 end
 
 function operations.f(key)
-  entry(key)
   write(key, false)
   ahead[key] = nil
 end
 
 function operations.r(key, was, seen, due)
-  local score = entry(key)
+  local score = scores[key]
   if score ~= tonumber(was) or ahead[key] then return end
   due = due == '1'
   if due and score >= now then return end -- the clock went back
@@ -124,29 +130,26 @@ end
 function operations.p(key)
   local deadline = call('PEXPIRETIME', key)
   if deadline > 0 then
-    local score = entry(key)
+    local score = scores[key]
     -- A due entry is changed only by a claim or a resolve.
     if not score or score >= now or score == deadline then follow(key, deadline) end
   elseif deadline == -1 then
-    local score = entry(key)
+    local score = scores[key]
     if score and score >= now then write(key, false) end
   end
 end
 
-local i, last = 5, #argv
-while i <= last do
-  local op = argv[i]
+read_entries()
+local i = 1
+while i <= #ops do
+  local op = ops[i]
   if op == 'g' then
-    gap = {argv[i + 1], argv[i + 2], argv[i + 3], argv[i + 4], argv[i + 5]}
-    seen_ms, audit = argv[i + 3], argv[i + 6]
-    i = i + 7
-  elseif op == 'r' then
-    operations.r(argv[i + 1], argv[i + 2], argv[i + 3], argv[i + 4])
-    i = i + 5
+    gap = {ops[i + 1], ops[i + 2], ops[i + 3], ops[i + 4], ops[i + 5]}
+    seen_ms, audit = ops[i + 3], ops[i + 6]
   else
-    operations[op](argv[i + 1])
-    i = i + 2
+    operations[op](ops[i + 1], ops[i + 2], ops[i + 3], ops[i + 4])
   end
+  i = i + words[op]
 end
 
 call('DEL', KEYS[4]) -- a first write that passes at maxmemory; those behind it then pass, too
@@ -161,9 +164,9 @@ if gap then
   fields[#fields + 1] = 'gap'
   fields[#fields + 1] = cmsgpack.pack(gap)
 end
-if #fields > 2 then call('XADD', KEYS[3], argv[1] .. '-' .. argv[2], unpack(fields)) end
+if #fields > 2 then call('XADD', KEYS[3], ARGV[1] .. '-' .. ARGV[2], unpack(fields)) end
 local depth = call('HINCRBY', KEYS[2], 'depth', #claims / 3)
-call('HSET', KEYS[2], 'seq', argv[2], 'heard', argv[4])
+call('HSET', KEYS[2], 'seq', ARGV[2], 'heard', ARGV[4])
 if gap then
   call('HSET', KEYS[2], 'recovered', '0', 'ambiguous', '0', 'seen_ms', seen_ms, 'audit', audit)
 elseif gap_start > 0 then

@@ -20,6 +20,7 @@ from nkeys import NkeysError  # type: ignore[import-untyped]
 
 from bridge.errors import BridgeError, NotConnected, Refused
 from bridge.settings import Settings
+from bridge.sinks.jetstream.wire import Wire
 from bridge.tasks import end
 
 CONNECT_SECONDS = 10.0
@@ -48,12 +49,12 @@ class Handlers:
     closed: Callable[[], Awaitable[None]]
 
 
-async def connect(settings: Settings, handlers: Handlers) -> Client:
+async def connect(settings: Settings, handlers: Handlers) -> Wire:
     """A connected client. It must be given to `discard` in the end.
 
     Raises NotConnected: no server can be reached. Refused: one answered and will not have us.
     """
-    client = Client()
+    client = Wire()
     seen: list[Exception] = []
 
     async def on_error(error: Exception) -> None:

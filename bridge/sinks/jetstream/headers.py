@@ -34,6 +34,14 @@ def headers_of(message: Message) -> dict[str, str]:
     return headers
 
 
+def block_of(message: Message) -> str:
+    """The headers of `message` as the protocol has them. All of it is ASCII."""
+    if not message.attributes:  # the hot path
+        return f"NATS/1.0\r\n{MESSAGE_ID}: {message.id}\r\n{CONTENT_TYPE}: {message.content_type}\r\n\r\n"
+    lines = [f"{name}: {value}\r\n" for name, value in headers_of(message).items()]
+    return f"NATS/1.0\r\n{''.join(lines)}\r\n"
+
+
 def size(headers: Mapping[str, str]) -> int:
     """How many bytes the headers take, all in ASCII. They count against the server's `max_payload`."""
     return _BLOCK_BYTES + sum(len(name) + len(value) + _LINE_BYTES for name, value in headers.items())

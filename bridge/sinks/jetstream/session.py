@@ -8,7 +8,6 @@ one. So there is one way back to health, and it reads the credentials afresh and
 import asyncio
 from collections.abc import Sequence
 
-from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 from nats.errors import Error
 
@@ -20,6 +19,7 @@ from bridge.sinks.jetstream.connect import Handlers, connect, discard
 from bridge.sinks.jetstream.denials import Denials
 from bridge.sinks.jetstream.stream import Stream
 from bridge.sinks.jetstream.window import Window
+from bridge.sinks.jetstream.wire import Wire
 from bridge.sinks.observer import SinkEvents
 from bridge.sinks.subjects import SubjectTemplate
 
@@ -45,7 +45,7 @@ class Session:
         self._disposal: asyncio.Task[None] | None = None
         self._subscription: Subscription | None = None
         self._last_error = ""
-        self._client: Client
+        self._client: Wire
         self._stream: Stream
         self._window: Window
         self.reason: str | None = None
@@ -123,9 +123,7 @@ class Session:
             lambda: self._denials.api,
             provision=self._settings.nats_provision,
         )
-        self._subscription = await client.subscribe(
-            f"{inbox}*", cb=self._window.on_reply, pending_msgs_limit=-1, pending_bytes_limit=-1
-        )
+        self._subscription = await client.listen(inbox, self._window.on_acks, self._window.on_reply)
         for _ in range(2):  # the first PING overtakes the SUB, the second does not; a denial comes before its PONG
             await client.rtt(PONG_SECONDS)
         if self._denials.subscription:

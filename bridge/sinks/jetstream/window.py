@@ -7,7 +7,6 @@ that the server would close the connection on is not sent, but rejected.
 import asyncio
 from collections.abc import Callable, Sequence
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error
 
@@ -17,7 +16,8 @@ from bridge.errors import BridgeError, Retryable
 from bridge.sinks.jetstream.denials import Denials
 from bridge.sinks.jetstream.flight import Flight
 from bridge.sinks.jetstream.headers import headers_of, size
-from bridge.sinks.jetstream.replies import ACK_PREFIX, Meaning, read
+from bridge.sinks.jetstream.replies import Meaning, read
+from bridge.sinks.jetstream.wire import Wire, frame
 from bridge.sinks.observer import SinkEvents
 
 RESENDS = 2
@@ -37,8 +37,6 @@ MESSAGE_BYTES = 512
 """What a message counts for beyond its body: small ones cost time, too."""
 PAUSE_SECONDS = 0.002
 
-ACKS_PER_TURN = 128
-
 MAX_SUBJECT_BYTES = 3900
 """The server closes the connection on a protocol line over 4096 bytes; the rest is for the reply subject and sizes."""
 HEADER_ROOM = 1024
@@ -50,7 +48,7 @@ class Window:
 
     def __init__(  # noqa: PLR0913 - put together in one place
         self,
-        client: Client,
+        client: Wire,
         inbox: str,
         *,
         subject_of: Callable[[Message], str],
@@ -69,8 +67,8 @@ class Window:
         self._events = events
         self._ack_seconds = ack_seconds
         self._lost = lost
-        self._waiting: dict[str, Flight] = {}
-        """By reply subject: the messages without an answer."""
+        self._waiting: dict[int, Flight] = {}
+        """By number: the messages that were sent, and have no answer."""
         self._flights: set[Flight] = set()
         self._next = 0
 
@@ -88,7 +86,7 @@ class Window:
         finally:
             self._flights.discard(flight)
             for index in self._unanswered(flight) if flight.remaining else ():
-                del self._waiting[self._token(flight, index)]
+                del self._waiting[flight.first + index]
         if error is not None:
             raise error
         return flight
@@ -98,21 +96,26 @@ class Window:
         for flight in self._flights:
             flight.end(error())
 
+    def on_acks(self, numbers: Sequence[bytes]) -> None:
+        """The stream has these messages. This is the hot path."""
+        waiting = self._waiting
+        for number in map(int, numbers):
+            flight = waiting.pop(number, None)
+            if flight is not None:  # else it is the second ack of one that was sent twice, or its batch was given up
+                flight.answered()
+
     async def on_reply(self, reply: Msg) -> None:
-        """A message came to the inbox."""
-        flight = self._waiting.pop(reply.subject, None)
-        if flight is None:  # the second ack of a message that was sent twice, or one for a batch that was given up
-            return
-        if reply.data.startswith(ACK_PREFIX):
-            flight.answered()
-            if not flight.remaining % ACKS_PER_TURN:  # the library hands on all that has arrived in one go
-                await asyncio.sleep(0)
+        """Something else came to the inbox, or an ack that did not come in one piece."""
+        token = reply.subject[len(self._inbox) :]
+        number = int(token) if token.isdecimal() else -1
+        flight = self._waiting.get(number)
+        if flight is None:
             return
         answer = read(reply)
         if answer.meaning is Meaning.NONE:
-            self._waiting[reply.subject] = flight
             return
-        index = int(reply.subject[len(self._inbox) :]) - flight.first
+        del self._waiting[number]
+        index = number - flight.first
         if answer.meaning is Meaning.REJECTED:
             flight.rejected[index] = answer.reason
         elif answer.meaning is Meaning.POSTPONED:
@@ -135,29 +138,31 @@ class Window:
                     await self._resend(flight)
 
     async def _send(self, flight: Flight) -> None:
-        subject_of, publish, waiting = self._subject_of, self._client.publish, self._waiting  # this is the hot path
-        inbox, first = self._inbox, flight.first
+        subject_of, waiting = self._subject_of, self._waiting  # this is the hot path
+        inbox, number = self._inbox, flight.first
         roomy = self._client.max_payload - HEADER_ROOM
+        frames: list[bytes] = []
         load = 0
         try:
             for index, message in enumerate(flight.messages):
                 subject = subject_of(message)
-                headers = headers_of(message)
-                body = message.body
-                if len(body) > roomy or message.attributes or len(subject) > MAX_SUBJECT_BYTES:
-                    reason = self._oversize(subject, headers, body)
+                if len(message.body) > roomy or message.attributes or len(subject) > MAX_SUBJECT_BYTES:
+                    reason = self._oversize(subject, message)
                     if reason:
                         flight.reject(index, reason)
                         continue
-                reply = f"{inbox}{first + index}"
-                waiting[reply] = flight
-                await publish(subject, body, reply, headers)
-                load += MESSAGE_BYTES + len(body)
+                waiting[number + index] = flight
+                frames.append(frame(subject, f"{inbox}{number + index}", message))
+                load += MESSAGE_BYTES + len(message.body)
                 if load >= YIELD_BYTES:
+                    await self._client.send(frames)
+                    frames.clear()
                     load = 0
                     await self._breathe(flight)
                     if flight.landed.done():  # the connection is gone
                         return
+            if frames:
+                await self._client.send(frames)
         except Error as error:  # the library noticed first
             self._lost(str(error))
 
@@ -172,11 +177,11 @@ class Window:
         ):
             await self._clock.sleep(PAUSE_SECONDS)
 
-    def _oversize(self, subject: str, headers: dict[str, str], body: bytes) -> str:
+    def _oversize(self, subject: str, message: Message) -> str:
         """Why the server would close the connection on this message; empty if it would not."""
         if len(subject.encode()) > MAX_SUBJECT_BYTES:
             return f"the subject would have more than {MAX_SUBJECT_BYTES} bytes, the most that NATS takes"
-        total = size(headers) + len(body)
+        total = size(headers_of(message)) + len(message.body)
         limit = self._client.max_payload
         return (
             f"{total} bytes with its headers, and the NATS server takes {limit} (max_payload)" if total > limit else ""
@@ -185,7 +190,7 @@ class Window:
     def _reject_denied(self, flight: Flight) -> None:
         for index in self._unanswered(flight):
             if self._denials.perhaps(self._subject_of(flight.messages[index])):
-                del self._waiting[self._token(flight, index)]
+                del self._waiting[flight.first + index]
                 flight.reject(index, "the NATS user may not publish to the message's subject (permissions violation)")
 
     async def _resend(self, flight: Flight) -> None:
@@ -200,14 +205,11 @@ class Window:
         try:
             for index in unanswered:
                 message = flight.messages[index]
-                subject, reply = self._subject_of(message), self._token(flight, index)
-                await self._client.publish(subject, message.body, reply, headers_of(message))
+                reply = f"{self._inbox}{flight.first + index}"
+                await self._client.send([frame(self._subject_of(message), reply, message)])
         except Error as error:
             self._lost(str(error))
 
-    def _token(self, flight: Flight, index: int) -> str:
-        return f"{self._inbox}{flight.first + index}"
-
     def _unanswered(self, flight: Flight) -> list[int]:
         """The messages that were sent and have no answer."""
-        return [i for i in range(len(flight.messages)) if self._token(flight, i) in self._waiting]
+        return [i for i in range(len(flight.messages)) if flight.first + i in self._waiting]
