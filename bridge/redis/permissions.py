@@ -52,7 +52,7 @@ def needs(inspector: Inspector) -> dict[str, Sequence[Word]]:
         "hincrby": (lease, "odd", "no-number"),
         "zadd": (deadlines, "no-number", mark),
         "zrem": (deadlines, mark),  # it is not in it
-        "zscore": (deadlines, mark),
+        "zmscore": (deadlines, mark),
         "zcard": (deadlines,),
         "zrange": (deadlines, 0, 0),
         "zscan": (deadlines, 0, "COUNT", 1),
