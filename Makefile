@@ -2,7 +2,7 @@
 # Another Python: make PYTHON=python3.13 …
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos check format docs clean
+.PHONY: help setup demo test chaos bench check format docs clean
 
 BIN := .venv/bin
 # Tests mostly wait: for servers, deadlines and leases. So three, beside the one with Kafka, keep two processors busy.
@@ -24,6 +24,9 @@ test: check ## Check, then run all tests and measure their coverage
 
 chaos: $(DEV) ## Strike all that a deployment has, for CHAOS_SECONDS; CHAOS_SEED repeats a run
 	@$(BIN)/python -m pytest tests/chaos/test_chaos.py
+
+bench: $(DEV) ## Measure, with servers of its own, and say which bars are reached: some minutes, on an idle machine
+	@$(BIN)/python -m tests.bench
 
 check: $(DEV) ## Format, lint, types, and the floors that imports must keep
 	@$(BIN)/ruff format --check

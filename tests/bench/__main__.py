@@ -1,0 +1,62 @@
+"""The benchmark: `python -m tests.bench`, or `make bench`. Starts its own servers; takes some minutes.
+
+    python -m tests.bench [--case NAME]… [--runs N] [--scale X] [--out DIRECTORY | --publish] [--profile]
+
+Figures of one run are comparable with each other, and with no others: what matters is their ratios. Leave the machine
+alone meanwhile. Exit status 1 if a bar is missed.
+"""
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from tests.bench import report
+from tests.bench.cases import CASES
+from tests.bench.machine import machine
+from tests.bench.runner import Result, run
+from tests.docs import README, renewed
+from tests.servers import ROOT
+
+SCRATCH = ROOT / ".cache" / "bench"
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the arguments say. The exit status."""
+    given = _parsed(arguments)
+    out: Path = report.PUBLISHED if given.publish else given.out
+    results = asyncio.run(_measured(given.case or list(CASES), given.scale, given.runs))
+    found = report.Report(machine(), given.scale, given.runs, results)
+    report.write(found, out)
+    sys.stdout.write(f"\n{report.table(found)}\n{report.costs(found)}\nWritten to {out}\n")
+    if given.publish:
+        README.write_text(renewed(README.read_text()))
+    return 0 if all(verdict.reached for result in results for verdict in result.verdicts) else 1
+
+
+async def _measured(names: list[str], scale: float, runs: int | None) -> list[Result]:
+    return [await run(CASES[name](), scale, runs, _tell) for name in names]
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.partition("\n\n")[0])
+    parser.add_argument(
+        "--case", action="append", choices=list(CASES), help="only this one; may be given several times"
+    )
+    parser.add_argument(
+        "--runs", type=int, help="how often each variant is measured, instead of as often as its case says"
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="factor for the number of keys, such as 0.1")
+    parser.add_argument("--out", type=Path, default=SCRATCH, help="where JSON and SVG go (default: %(default)s)")
+    parser.add_argument(
+        "--publish", action="store_true", help="put them where the README shows them, and renew its tables"
+    )
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

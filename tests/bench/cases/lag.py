@@ -1,0 +1,144 @@
+"""Case 3: how late an expiration is, with more and more other keys that hold a TTL."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Final
+
+from redis.asyncio import Redis
+
+from tests.bench.case import Figures, Medians, Variant, Verdict
+from tests.bench.chart import Bar, Chart, number
+from tests.bench.stage import JetStreamStage, Stage, in_seconds, staged_with_nats, until
+from tests.servers import wait_until
+
+OTHERS: Final = (0, 10_000, 100_000, 1_000_000)
+KEYS: Final = 1_000
+RATE: Final = 200
+"""Keys a second that are set, and expire."""
+TTL_SECONDS: Final = 1.0
+PATIENCE_SECONDS: Final = 5.0
+"""For Redis's own notifications. One that has not come by then counts as so late, at least."""
+AN_HOUR: Final = 3_600.0
+EXPIRED: Final = "__keyevent@0__:expired"
+
+Deadlines = dict[str, int]
+"""Key → Unix ms."""
+
+
+async def paced(redis: Redis, prefix: str, count: int) -> Deadlines:
+    """Set keys at an even pace; return when the last one's deadline is past."""
+    deadlines: Deadlines = {}
+    begun_ms = time.time() * 1000
+    for index in range(count):
+        await until(begun_ms + index * 1000 / RATE)
+        key = f"{prefix}:{index:06d}"
+        deadlines[key] = in_seconds(TTL_SECONDS)
+        await redis.set(key, "some value", pxat=deadlines[key])
+    await asyncio.sleep(TTL_SECONDS)
+    return deadlines
+
+
+async def own_lags(stage: Stage, count: int) -> list[float]:
+    """Milliseconds from deadline to Redis's own notification: what an independent subscriber sees, without a bridge."""
+    await stage.redis.config_set("notify-keyspace-events", "Ex")
+    heard: dict[str, float] = {}
+    notifications = stage.redis.pubsub()
+    await notifications.subscribe(EXPIRED)
+
+    async def listen() -> None:
+        async for message in notifications.listen():
+            if message["type"] == "message":
+                heard[message["data"].decode()] = time.time() * 1000
+
+    listening = asyncio.create_task(listen())
+    deadlines = await paced(stage.redis, "own", count)
+    with suppress(TimeoutError):
+        await wait_until(lambda: len(heard) >= count, timeout=PATIENCE_SECONDS)
+    listening.cancel()
+    await notifications.aclose()  # type: ignore[no-untyped-call]
+    await stage.redis.delete(*deadlines)  # what Redis has not expired by now
+    given_up = time.time() * 1000
+    return [heard.get(key, given_up) - deadline for key, deadline in deadlines.items()]
+
+
+async def bridged_lags(stage: JetStreamStage, others: int, count: int) -> list[float]:
+    """Milliseconds from deadline to the broker's own timestamp."""
+    async with stage.bridge() as bridge:
+        await bridge.ready()
+        await stage.recorded(others, in_seconds(AN_HOUR))
+        deadlines = await paced(stage.redis, "lag", count)
+        stored = await stage.read("expired.0.lag", count)
+    lags = []
+    for body, stored_ms in stored:
+        event = json.loads(body)
+        lags.append(stored_ms - deadlines.pop(event["subject"]))
+    return lags
+
+
+async def measured(others: int, count: int) -> Figures:
+    """Both, one after the other, on the same keys."""
+    async with staged_with_nats() as stage:
+        await stage.fill(others, in_seconds(AN_HOUR))
+        own = await own_lags(stage, count)
+        bridged = await bridged_lags(stage, others, count)
+    return {
+        "bridge_p50_ms": percentile(bridged, 50),
+        "bridge_p99_ms": percentile(bridged, 99),
+        "own_p50_ms": percentile(own, 50),
+        "own_p99_ms": percentile(own, 99),
+    }
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The value that `percent` of them do not exceed."""
+    return sorted(values)[min(round(len(values) * percent / 100), len(values) - 1)]
+
+
+class Lag:
+    """See `Case`."""
+
+    name = "lag"
+    title = "Lag"
+    question = (
+        f"From the deadline to the broker's timestamp, {RATE} keys a second, with so many other keys that hold a TTL;"
+        " beside Redis's own notifications, without a bridge."
+    )
+    runs = 2
+
+    def __init__(self) -> None:
+        self._others: Sequence[int] = OTHERS
+
+    @asynccontextmanager
+    async def opened(self, scale: float) -> AsyncIterator[Mapping[str, Variant]]:
+        """See `Case`."""
+        self._others = list(dict.fromkeys(round(others * scale) for others in OTHERS))
+        count = max(round(KEYS * scale), RATE)
+        yield {f"{others:,} others": partial(measured, others, count) for others in self._others}
+
+    def judge(self, medians: Medians) -> Sequence[Verdict]:
+        """See `Case`."""
+        verdicts = []
+        for name, figures in medians.items():
+            verdicts += [
+                Verdict(f"p50, {name}", figures["bridge_p50_ms"], "ms", at_most=5.0),
+                Verdict(f"p99, {name}", figures["bridge_p99_ms"], "ms", at_most=20.0),
+                Verdict(f"Redis's own p50, {name}", figures["own_p50_ms"], "ms"),
+            ]
+        return verdicts
+
+    def charts(self, medians: Medians) -> Sequence[Chart]:
+        """See `Case`."""
+        bars = []
+        for name, figures in medians.items():
+            own = figures["own_p50_ms"]
+            said = f"> {PATIENCE_SECONDS:.0f} s" if own >= PATIENCE_SECONDS * 1000 else f"{number(own)} ms"
+            bars += [
+                Bar(f"bridge, p50, {name}", {"bridge": figures["bridge_p50_ms"]}),
+                Bar(f"bridge, p99, {name}", {"bridge": figures["bridge_p99_ms"]}),
+                Bar(f"Redis alone, p50, {name}", {"redis": own}, said),
+            ]
+        return [Chart(self.name, "Lag: from the deadline to the broker (logarithmic)", "ms", bars, logarithmic=True)]

@@ -1,0 +1,105 @@
+"""Case 1: how many expirations a second reach JetStream, beside its own limit and the tutorial's way."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+from tests.bench.burst import burst, missing, recorded, retried
+from tests.bench.case import Figures, Medians, Variant, Verdict
+from tests.bench.chart import Bar, Chart, cost_of
+from tests.bench.stage import in_seconds, staged_with_nats, until
+from tests.bench.usage import Usage
+from tests.bench.worker import Worker
+
+KEYS: Final = 200_000
+TUTORIAL_KEYS: Final = 20_000
+"""Fewer, because it would take a minute; its rate does not depend on how many they are."""
+TUTORIAL_LEAD_SECONDS: Final = 1.0
+
+
+async def bridged(count: int) -> Figures:
+    """The bridge: recorded keys, JetStream."""
+    async with staged_with_nats() as stage, recorded(stage, count) as (bridge, deadline_ms):
+        figures = await burst(stage, bridge, count, deadline_ms, broker=stage.nats.pid)
+        missing(await stage.stored(), count)
+        return figures
+
+
+async def published(count: int) -> Figures:
+    """The limit: messages that are ready, nothing but NATS."""
+    async with staged_with_nats() as stage:
+        usage = Usage.begin(broker=stage.nats.pid)
+        with Worker("nats_limit", url=stage.nats.url, count=count) as worker:
+            figures = await worker.found()
+        missing(await stage.stored(), count)
+        return {**figures, **usage.per_event(count)}
+
+
+async def by_the_tutorial(count: int) -> Figures:
+    """Without a bridge. Redis would tell late: somebody reads the keys for it."""
+    async with staged_with_nats() as stage:
+        await stage.redis.config_set("notify-keyspace-events", "Ex")
+        deadline_ms = in_seconds(TUTORIAL_LEAD_SECONDS + 2)
+        arguments = {"redis_url": stage.server.url, "nats_url": stage.nats.url}
+        with Worker("tutorial", **arguments, count=count, deadline_ms=deadline_ms) as worker:
+            await worker.ready()
+            await stage.fill(count, deadline_ms)
+            await until(deadline_ms + 1)
+            usage = Usage.begin(redis=stage.server.pid, broker=stage.nats.pid)
+            await stage.touch(count)
+            figures = await worker.found()
+        missing(await stage.stored(), count)
+        return {**figures, **usage.per_event(count)}
+
+
+class ThroughputJetStream:
+    """See `Case`."""
+
+    name = "throughput-jetstream"
+    title = "Throughput, JetStream"
+    question = (
+        f"{KEYS:,} recorded keys expire at once: from their deadline to the last ack and settle, one bridge process."
+    )
+    runs = 3
+
+    @asynccontextmanager
+    async def opened(self, scale: float) -> AsyncIterator[Mapping[str, Variant]]:
+        """See `Case`."""
+        count = round(KEYS * scale)
+        yield {
+            "bridge": partial(retried, partial(bridged, count)),
+            "limit": partial(published, count),
+            "tutorial": partial(by_the_tutorial, round(TUTORIAL_KEYS * scale)),
+        }
+
+    def judge(self, medians: Medians) -> Sequence[Verdict]:
+        """See `Case`."""
+        bridge, limit, tutorial = (medians[name] for name in ("bridge", "limit", "tutorial"))
+        ours = sum(bridge[f"{name}_cpu_us"] for name in ("bridge", "redis", "broker"))
+        theirs = sum(tutorial[f"{name}_cpu_us"] for name in ("client", "redis", "broker"))
+        return [
+            Verdict("expirations", bridge["rate_per_s"], "/s"),
+            Verdict("÷ nats-py alone", bridge["rate_per_s"] / limit["rate_per_s"], at_least=0.6),
+            Verdict("÷ the tutorial's way", bridge["rate_per_s"] / tutorial["rate_per_s"], at_least=8.0),
+            Verdict("processor time: nats-py alone ÷ the bridge's", limit["client_cpu_us"] / bridge["bridge_cpu_us"]),
+            Verdict("processor time of all: the tutorial's way ÷ ours", theirs / ours),
+        ]
+
+    def charts(self, medians: Medians) -> Sequence[Chart]:
+        """See `Case`."""
+        names = {"limit": "nats-py alone", "bridge": "bridge", "tutorial": "psubscribe, publish"}
+        return [
+            Chart(
+                "throughput-jetstream",
+                f"{self.title}: expirations stored",
+                "/s",
+                [Bar(said, {"bridge": medians[name]["rate_per_s"]}) for name, said in names.items()],
+            ),
+            Chart(
+                "throughput-jetstream-cost",
+                f"{self.title}: processor time of one expiration",
+                "µs",
+                [cost_of(said, medians[name]) for name, said in names.items()],
+            ),
+        ]

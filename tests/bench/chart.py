@@ -1,0 +1,113 @@
+"""Bars, as SVG: enough for a README, without a library."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Final
+
+WIDTH: Final = 760
+LABEL_WIDTH: Final = 210
+VALUE_WIDTH: Final = 130
+BAR_HEIGHT: Final = 20
+STEP: Final = 28
+TOP: Final = 44
+DECADES: Final = 1.05
+"""On a logarithmic scale, the smallest bar is a twentieth of a decade long."""
+
+COLOURS: Final = ("#2f6fb0", "#d9822b", "#4c9a5b", "#9a6fb0", "#8a8a8a")
+PARTS: Final = {"bridge": 0, "redis": 1, "broker": 2, "client": 3}
+"""Processes have the same colour in all charts."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar, of one part or of several, one behind the other."""
+
+    label: str
+    parts: Mapping[str, float]
+    said: str = ""
+    """The value in words; the sum if empty."""
+
+    @property
+    def total(self) -> float:
+        """Its length."""
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Horizontal bars of one unit."""
+
+    name: str
+    """Of the file."""
+    title: str
+    unit: str
+    bars: Sequence[Bar]
+    logarithmic: bool = False
+    """Only for bars of one part."""
+
+
+def cost_of(label: str, figures: Mapping[str, float]) -> Bar:
+    """The processor time of one event, by process: what `Usage.per_event` has found."""
+    suffix = "_cpu_us"
+    used = {name.removesuffix(suffix): value for name, value in figures.items() if name.endswith(suffix)}
+    return Bar(label, {name: used[name] for name in PARTS if name in used})
+
+
+def svg(chart: Chart) -> str:
+    """The chart as a document."""
+    names = list(dict.fromkeys(name for bar in chart.bars for name in bar.parts))
+    height = TOP + STEP * len(chart.bars) + (28 if len(names) > 1 else 8)
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">',
+        "<style>text { font: 13px system-ui, sans-serif }</style>",
+        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
+        f'<text x="12" y="24" style="font-size: 15px; font-weight: 600">{escape(chart.title)}</text>',
+    ]
+    for index, bar in enumerate(chart.bars):
+        lines += _bar(chart, bar, TOP + STEP * index)
+    if len(names) > 1:
+        lines += _legend(names, TOP + STEP * len(chart.bars) + 8)
+    return "\n".join([*lines, "</svg>", ""])
+
+
+def number(value: float) -> str:
+    """A value with three digits that count."""
+    if not math.isfinite(value):
+        return "–"
+    digits = 0 if value == 0 else 2 - math.floor(math.log10(abs(value)))
+    return f"{round(value, digits):,.{max(digits, 0)}f}"
+
+
+def _bar(chart: Chart, bar: Bar, top: int) -> list[str]:
+    lines = [f'<text x="{LABEL_WIDTH - 8}" y="{top + 15}" text-anchor="end">{escape(bar.label)}</text>']
+    x = float(LABEL_WIDTH)
+    for name, value in bar.parts.items():
+        width = _length(chart, value)
+        colour = COLOURS[PARTS.get(name, 0)]
+        lines.append(f'<rect x="{x:.1f}" y="{top}" width="{width:.1f}" height="{BAR_HEIGHT}" fill="{colour}"/>')
+        x += width
+    said = bar.said or f"{number(bar.total)} {chart.unit}"
+    lines.append(f'<text x="{x + 6:.1f}" y="{top + 15}">{escape(said)}</text>')
+    return lines
+
+
+def _length(chart: Chart, value: float) -> float:
+    room = WIDTH - LABEL_WIDTH - VALUE_WIDTH
+    largest = max(bar.total for bar in chart.bars) or 1.0
+    if not chart.logarithmic:
+        return room * value / largest
+    smallest = min((bar.total for bar in chart.bars if bar.total > 0), default=largest) / DECADES
+    return room * math.log(value / smallest) / math.log(largest / smallest) if value > 0 else 0.0
+
+
+def _legend(names: Sequence[str], top: int) -> list[str]:
+    lines = []
+    for index, name in enumerate(names):
+        x, colour = LABEL_WIDTH + 110 * index, COLOURS[PARTS.get(name, 0)]
+        lines += [
+            f'<rect x="{x}" y="{top}" width="12" height="12" fill="{colour}"/>',
+            f'<text x="{x + 17}" y="{top + 11}">{escape(name)}</text>',
+        ]
+    return lines

@@ -1,0 +1,55 @@
+"""Measures the variants of a case in turn, and has the case judge their medians."""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tests.bench.case import Case, Figures, Medians, Verdict
+from tests.bench.chart import Chart
+
+CASE_SECONDS = 300.0
+"""After which a case has failed: several times what it takes."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one case found."""
+
+    name: str
+    title: str
+    question: str
+    seconds: float
+    samples: dict[str, list[Figures]]
+    """By variant, in the order in which they were measured."""
+    medians: Medians
+    verdicts: Sequence[Verdict]
+    charts: Sequence[Chart]
+
+
+async def run(case: Case, scale: float, runs: int | None, tell: Callable[[str], None]) -> Result:
+    """Measure one case. `runs`: how often each variant, unless as often as the case says. `tell` hears of each."""
+    begun = time.monotonic()
+    samples: dict[str, list[Figures]] = {}
+    async with asyncio.timeout(CASE_SECONDS), case.opened(scale) as variants:
+        for _ in range(runs or case.runs):
+            for name, variant in variants.items():
+                figures = await variant()
+                samples.setdefault(name, []).append(figures)
+                tell(f"{case.name}: {name}: {', '.join(f'{key} {value:.4g}' for key, value in figures.items())}")
+    medians = {name: _medians(found) for name, found in samples.items()}
+    return Result(
+        case.name,
+        case.title,
+        case.question,
+        time.monotonic() - begun,
+        samples,
+        medians,
+        case.judge(medians),
+        case.charts(medians),
+    )
+
+
+def _medians(found: Sequence[Figures]) -> Figures:
+    return {name: statistics.median(figures[name] for figures in found) for name in found[0]}

@@ -1,0 +1,174 @@
+"""What a measurement runs on: fresh servers, a bridge as users run it (without coverage), keys by the million.
+
+Everything is on one machine, so `time.time()` is Redis's clock, too.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import nats
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig
+from redis.asyncio import Redis
+
+from bridge.redis.names import Names
+from tests.servers import Bridge, NatsServer, RedisServer, wait_until
+
+NAMES = Names("expiry-bridge", 0)
+STREAM = "EXPIRY"
+PREFIX = "share"
+SUBJECT = f"expired.0.{PREFIX}"
+VALUE = "x" * 32
+KEY = f"{PREFIX}:%010d"
+"""16 bytes."""
+
+FILL_KEYS = 2_000
+"""Set by one call: some milliseconds of Redis's time."""
+FETCH = 500
+POLL_SECONDS = 0.01
+PATIENCE = 120.0
+"""Seconds after which a measurement has failed."""
+
+_FILL = """
+for i = ARGV[1], ARGV[2] do
+  redis.call('SET', string.format(ARGV[3], i), ARGV[4], 'PXAT', ARGV[5])
+end
+"""
+
+
+class TooLate(Exception):
+    """The keys were due before all of them were recorded."""
+
+
+class BareBridge(Bridge):
+    """A bridge as users run it."""
+
+    def environment(self) -> Mapping[str, str]:
+        """See `Process`. What the tests' coverage costs is no cost of the bridge."""
+        return {name: value for name, value in super().environment().items() if name != "COVERAGE_PROCESS_CONFIG"}
+
+
+class MutedBridge(BareBridge):
+    """One whose standard output goes nowhere."""
+
+    def start(self) -> None:
+        """See `Process`."""
+        (self.directory / "stdout").symlink_to("/dev/null")
+        super().start()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Servers, and how a bridge finds them."""
+
+    server: RedisServer
+    redis: Redis
+    settings: Mapping[str, str]
+
+    def bridge(self, **settings: str) -> BareBridge:
+        """Not started. `settings` without the prefix."""
+        changed = {f"BRIDGE_{name.upper()}": value for name, value in settings.items()}
+        kind = MutedBridge if changed.get("BRIDGE_SINK") == "stdout" else BareBridge
+        return kind({**self.settings, **changed})
+
+    async def fill(self, count: int, deadline_ms: int, key: str = KEY, first: int = 0) -> None:
+        """Set keys number `first` to `first + count - 1`, which expire at that moment."""
+        fill = self.redis.register_script(_FILL)
+        for begin in range(first, first + count, FILL_KEYS):
+            end = min(begin + FILL_KEYS, first + count) - 1
+            await fill(args=[begin, end, key, VALUE, deadline_ms])
+
+    async def touch(self, count: int, key: str = KEY) -> None:
+        """Read those keys, so that Redis expires what is past its deadline."""
+        for begin in range(0, count, FILL_KEYS):
+            await self.redis.exists(*[key % number for number in range(begin, min(begin + FILL_KEYS, count))])
+
+    async def recorded(self, count: int, before_ms: int) -> None:
+        """Return when the ledger has so many entries. Raises TooLate if the clock reaches `before_ms` first."""
+
+        async def is_recorded() -> bool:
+            if time.time() * 1000 >= before_ms:
+                raise TooLate
+            return int(await self.redis.zcard(NAMES.deadlines)) >= count
+
+        await wait_until(is_recorded, f"{count} recorded keys", PATIENCE)
+
+    async def settled(self) -> float:
+        """Return when ledger and outbox are empty: the Unix time on Redis's clock when they were seen so."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                pipe = self.redis.pipeline(transaction=True)
+                pipe.zcard(NAMES.deadlines)
+                pipe.xlen(NAMES.outbox)
+                pipe.time()
+                entries, claimed, (seconds, microseconds) = await pipe.execute()
+                if not entries and not claimed:
+                    return float(seconds + microseconds / 1e6)
+                await asyncio.sleep(POLL_SECONDS)
+
+
+@dataclass(frozen=True)
+class JetStreamStage(Stage):
+    """With a NATS server."""
+
+    nats: NatsServer
+
+    async def stored(self, subject: str = SUBJECT) -> int:
+        """Messages of that subject in the stream."""
+        async with self._jetstream() as jetstream:
+            info = await jetstream.stream_info(STREAM, subjects_filter=subject)
+            return (info.state.subjects or {}).get(subject, 0)
+
+    async def read(self, subject: str, count: int) -> list[tuple[bytes, float]]:
+        """The first `count` messages of that subject, once they are there: body, and when it was stored (Unix ms)."""
+        found: list[tuple[bytes, float]] = []
+        async with self._jetstream() as jetstream, asyncio.timeout(PATIENCE):
+            subscription = await jetstream.pull_subscribe(
+                subject, stream=STREAM, config=ConsumerConfig(ack_policy=AckPolicy.NONE)
+            )
+            while len(found) < count:
+                with suppress(TimeoutError):
+                    messages = await subscription.fetch(min(count - len(found), FETCH), timeout=1.0)
+                    found += [(one.data, one.metadata.timestamp.timestamp() * 1000) for one in messages]
+        return found
+
+    @asynccontextmanager
+    async def _jetstream(self) -> AsyncIterator[JetStreamContext]:
+        client = await nats.connect(self.nats.url)
+        try:
+            yield client.jetstream()
+        finally:
+            await client.close()
+
+
+@asynccontextmanager
+async def staged(settings: Mapping[str, str] | None = None, **config: str) -> AsyncIterator[Stage]:
+    """A fresh Redis; `config` are directives of its own, with `_` for a hyphen."""
+    directives = {name.replace("_", "-"): value for name, value in config.items()}
+    with RedisServer(directives) as server:
+        redis = Redis.from_url(server.url, protocol=2)
+        try:
+            yield Stage(server, redis, {"BRIDGE_REDIS_URL": server.url, **(settings or {})})
+        finally:
+            await redis.aclose()
+
+
+@asynccontextmanager
+async def staged_with_nats() -> AsyncIterator[JetStreamStage]:
+    """A fresh Redis, and a fresh NATS server."""
+    with NatsServer() as server:
+        async with staged({"BRIDGE_NATS_URL": server.url}) as stage:
+            yield JetStreamStage(stage.server, stage.redis, stage.settings, server)
+
+
+async def until(moment_ms: float) -> None:
+    """Sleep until that moment is past."""
+    await asyncio.sleep(max(moment_ms / 1000 - time.time(), 0))
+
+
+def in_seconds(seconds: float) -> int:
+    """The moment in so many seconds, Unix time in ms."""
+    return round((time.time() + seconds) * 1000)
