@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.bench import report
 from tests.bench.cases import CASES
 from tests.bench.machine import machine
+from tests.bench.profile import profiled
 from tests.bench.runner import Result, run
 from tests.docs import README, renewed
 from tests.servers import ROOT
@@ -26,9 +27,10 @@ def main(arguments: list[str]) -> int:
     given = _parsed(arguments)
     out: Path = report.PUBLISHED if given.publish else given.out
     results = asyncio.run(_measured(given.case or list(CASES), given.scale, given.runs))
-    found = report.Report(machine(), given.scale, given.runs, results)
+    stages = asyncio.run(profiled(given.scale)) if given.profile else {}
+    found = report.Report(machine(), given.scale, given.runs, results, stages)
     report.write(found, out)
-    sys.stdout.write(f"\n{report.table(found)}\n{report.costs(found)}\nWritten to {out}\n")
+    sys.stdout.write("\n".join(["", *report.tables(found), f"Written to {out}\n"]))
     if given.publish:
         README.write_text(renewed(README.read_text()))
     return 0 if all(verdict.reached for result in results for verdict in result.verdicts) else 1
@@ -55,6 +57,7 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--publish", action="store_true", help="put them where the README shows them, and renew its tables"
     )
+    parser.add_argument("--profile", action="store_true", help="also sample where the bridge's processor time goes")
     return parser.parse_args(arguments)
 
 

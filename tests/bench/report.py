@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench.case import Verdict
+from tests.bench.case import Figures, Verdict
 from tests.bench.chart import PARTS, number, svg
 from tests.bench.runner import Result
 
@@ -23,6 +23,8 @@ class Report:
     scale: float
     runs: int | None
     results: Sequence[Result]
+    stages: Figures
+    """Stage → µs of the bridge's processor time for one expiration; empty if it was not profiled."""
 
 
 def write(report: Report, directory: Path) -> None:
@@ -34,7 +36,12 @@ def write(report: Report, directory: Path) -> None:
             (directory / f"{chart.name}.svg").write_text(svg(chart))
 
 
-def table(report: Report) -> str:
+def tables(report: Report) -> list[str]:
+    """All of them, in Markdown."""
+    return [verdicts(report), costs(report), *([stages(report)] if report.stages else [])]
+
+
+def verdicts(report: Report) -> str:
     """All verdicts, in Markdown."""
     rows = ["| case | figure | found | bar | |", "|---|---|---|---|---|"]
     for result in report.results:
@@ -60,6 +67,14 @@ def costs(report: Report) -> str:
                 rows.append(f"| {title} | {variant} | {number(figures['rate_per_s'])} | {' | '.join(cells)} |")
                 title = ""
     return _lines(rows)
+
+
+def stages(report: Report) -> str:
+    """Where the bridge's processor time goes, in Markdown."""
+    total = sum(report.stages.values())
+    rows = ["| stage | µs | |", "|---|---|---|"]
+    rows += [f"| {stage} | {number(used)} | {used / total:.0%} |" for stage, used in report.stages.items()]
+    return _lines([*rows, f"| all | {number(total)} | |"])
 
 
 def _found(verdict: Verdict) -> str:
