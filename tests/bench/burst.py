@@ -71,7 +71,7 @@ def figures_of(count: int, seconds: float, *usages: Usage) -> Figures:
 
 def missing(stored: int, count: int) -> None:
     """Raises RuntimeError unless all are stored: fast and wrong counts for nothing."""
-    if stored != count:
+    if stored < count:
         raise RuntimeError(f"{count} keys expired, and {stored} expirations are stored")
 
 
