@@ -1,13 +1,13 @@
 """Measures the variants of a case in turn, and has the case judge their medians."""
 
 import asyncio
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tests.bench.case import Case, Figures, Medians, Verdict
 from tests.bench.chart import Chart
+from tests.bench.figures import median
 
 CASE_SECONDS = 300.0
 """After which a case has failed: several times what it takes."""
@@ -38,7 +38,7 @@ async def run(case: Case, scale: float, runs: int | None, tell: Callable[[str], 
                 figures = await variant()
                 samples.setdefault(name, []).append(figures)
                 tell(f"{case.name}: {name}: {', '.join(f'{key} {value:.4g}' for key, value in figures.items())}")
-    medians = {name: _medians(found) for name, found in samples.items()}
+    medians = {name: median(found) for name, found in samples.items()}
     return Result(
         case.name,
         case.title,
@@ -49,7 +49,3 @@ async def run(case: Case, scale: float, runs: int | None, tell: Callable[[str], 
         case.judge(medians),
         case.charts(medians),
     )
-
-
-def _medians(found: Sequence[Figures]) -> Figures:
-    return {name: statistics.median(figures[name] for figures in found) for name in found[0]}

@@ -29,6 +29,8 @@ FILL_KEYS = 2_000
 """Set by one call: some milliseconds of Redis's time."""
 FETCH = 500
 POLL_SECONDS = 0.01
+AN_HOUR = 3_600.0
+"""In seconds: a deadline that no measurement waits for."""
 PATIENCE = 120.0
 """Seconds after which a measurement has failed."""
 
@@ -49,6 +51,11 @@ class BareBridge(Bridge):
     def environment(self) -> Mapping[str, str]:
         """See `Process`. What the tests' coverage costs is no cost of the bridge."""
         return {name: value for name, value in super().environment().items() if name != "COVERAGE_PROCESS_CONFIG"}
+
+    async def metric(self, name: str) -> float:
+        """One value of its metrics."""
+        _, text = await self.get("/metrics")
+        return next(float(line.split()[1]) for line in text.splitlines() if line.split()[0] == name)
 
 
 class MutedBridge(BareBridge):

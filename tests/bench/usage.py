@@ -12,6 +12,7 @@ from typing import Self
 
 from tests.bench.case import Figures
 
+MEBIBYTE = 1 << 20
 _PROCESS_CLOCK = 2
 """CPUCLOCK_SCHED: with the process id it is the id of a clock, which counts in ns what all its threads have used."""
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,13 +36,16 @@ class Worker(Process):
         if not self._said(READY):
             raise RuntimeError(f"{self.name} failed\n{self.log()}")
 
-    async def found(self, timeout: float = 120.0) -> dict[str, Any]:
+    def end(self) -> None:
+        """Ask it to end: one that works until then."""
+        self.send_signal(signal.SIGTERM)
+
+    async def found(self, timeout: float = 120.0) -> Any:  # noqa: ANN401 - what JSON can be
         """What it printed last. Raises RuntimeError if it failed."""
         await wait_until(lambda: not self.running, lambda: f"the end of {self.name}\n{self.log()}", timeout)
         if self.returncode:
             raise RuntimeError(f"{self.name} failed\n{self.log()}")
-        answer: dict[str, Any] = json.loads(self.output().splitlines()[-1])
-        return answer
+        return json.loads(self.output().splitlines()[-1])
 
     def _said(self, word: str) -> bool:
         return word in self.output().split()

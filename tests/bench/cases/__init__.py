@@ -4,8 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from tests.bench.case import Case
+from tests.bench.cases.bridge_cost import BridgeCost
+from tests.bench.cases.fast_lane import FastLane
+from tests.bench.cases.growth import Growth
 from tests.bench.cases.lag import Lag
 from tests.bench.cases.recovery import Recovery
+from tests.bench.cases.redis_cost import RedisCost
+from tests.bench.cases.scan import Scan
 from tests.bench.cases.throughput_jetstream import ThroughputJetStream
 from tests.bench.cases.throughput_kafka import ThroughputKafka
 
@@ -14,4 +19,9 @@ CASES: Final[Mapping[str, Callable[[], Case]]] = {
     "throughput-kafka": ThroughputKafka,
     "lag": Lag,
     "recovery": Recovery,
+    "scan": Scan,
+    "redis-cost": RedisCost,
+    "bridge-cost": BridgeCost,
+    "growth": Growth,
+    "fast-lane": FastLane,
 }

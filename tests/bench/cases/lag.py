@@ -1,45 +1,26 @@
 """Case 3: how late an expiration is, with more and more other keys that hold a TTL."""
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Final
 
-from redis.asyncio import Redis
-
 from tests.bench.case import Figures, Medians, Variant, Verdict
 from tests.bench.chart import Bar, Chart, number
-from tests.bench.stage import JetStreamStage, Stage, in_seconds, staged_with_nats, until
+from tests.bench.figures import percentile
+from tests.bench.probes import Probes
+from tests.bench.stage import AN_HOUR, JetStreamStage, Stage, in_seconds, staged_with_nats
 from tests.servers import wait_until
 
 OTHERS: Final = (0, 10_000, 100_000, 1_000_000)
 KEYS: Final = 1_000
 RATE: Final = 200
 """Keys a second that are set, and expire."""
-TTL_SECONDS: Final = 1.0
 PATIENCE_SECONDS: Final = 5.0
 """For Redis's own notifications. One that has not come by then counts as so late, at least."""
-AN_HOUR: Final = 3_600.0
 EXPIRED: Final = "__keyevent@0__:expired"
-
-Deadlines = dict[str, int]
-"""Key → Unix ms."""
-
-
-async def paced(redis: Redis, prefix: str, count: int) -> Deadlines:
-    """Set keys at an even pace; return when the last one's deadline is past."""
-    deadlines: Deadlines = {}
-    begun_ms = time.time() * 1000
-    for index in range(count):
-        await until(begun_ms + index * 1000 / RATE)
-        key = f"{prefix}:{index:06d}"
-        deadlines[key] = in_seconds(TTL_SECONDS)
-        await redis.set(key, "some value", pxat=deadlines[key])
-    await asyncio.sleep(TTL_SECONDS)
-    return deadlines
 
 
 async def own_lags(stage: Stage, count: int) -> list[float]:
@@ -55,14 +36,15 @@ async def own_lags(stage: Stage, count: int) -> list[float]:
                 heard[message["data"].decode()] = time.time() * 1000
 
     listening = asyncio.create_task(listen())
-    deadlines = await paced(stage.redis, "own", count)
+    probes = Probes("own", RATE)
+    await probes.set(stage.redis, count)
     with suppress(TimeoutError):
         await wait_until(lambda: len(heard) >= count, timeout=PATIENCE_SECONDS)
     listening.cancel()
     await notifications.aclose()  # type: ignore[no-untyped-call]
-    await stage.redis.delete(*deadlines)  # what Redis has not expired by now
+    await stage.redis.delete(*probes.deadlines)  # what Redis has not expired by now
     given_up = time.time() * 1000
-    return [heard.get(key, given_up) - deadline for key, deadline in deadlines.items()]
+    return [heard.get(key, given_up) - deadline for key, deadline in probes.deadlines.items()]
 
 
 async def bridged_lags(stage: JetStreamStage, others: int, count: int) -> list[float]:
@@ -70,13 +52,9 @@ async def bridged_lags(stage: JetStreamStage, others: int, count: int) -> list[f
     async with stage.bridge() as bridge:
         await bridge.ready()
         await stage.recorded(others, in_seconds(AN_HOUR))
-        deadlines = await paced(stage.redis, "lag", count)
-        stored = await stage.read("expired.0.lag", count)
-    lags = []
-    for body, stored_ms in stored:
-        event = json.loads(body)
-        lags.append(stored_ms - deadlines.pop(event["subject"]))
-    return lags
+        probes = Probes("lag", RATE)
+        await probes.set(stage.redis, count)
+        return await probes.lags(stage)
 
 
 async def measured(others: int, count: int) -> Figures:
@@ -91,11 +69,6 @@ async def measured(others: int, count: int) -> Figures:
         "own_p50_ms": percentile(own, 50),
         "own_p99_ms": percentile(own, 99),
     }
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The value that `percent` of them do not exceed."""
-    return sorted(values)[min(round(len(values) * percent / 100), len(values) - 1)]
 
 
 class Lag:

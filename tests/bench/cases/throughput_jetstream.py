@@ -9,7 +9,7 @@ from tests.bench.burst import burst, missing, recorded, retried
 from tests.bench.case import Figures, Medians, Variant, Verdict
 from tests.bench.chart import Bar, Chart, cost_of
 from tests.bench.stage import in_seconds, staged_with_nats, until
-from tests.bench.usage import Usage
+from tests.bench.usage import MEBIBYTE, Usage, resident_bytes
 from tests.bench.worker import Worker
 
 KEYS: Final = 200_000
@@ -23,6 +23,8 @@ async def bridged(count: int) -> Figures:
     async with staged_with_nats() as stage, recorded(stage, count) as (bridge, deadline_ms):
         figures = await burst(stage, bridge, count, deadline_ms, broker=stage.nats.pid)
         missing(await stage.stored(), count)
+        figures["memory_mib"] = resident_bytes(bridge.pid) / MEBIBYTE
+        figures["gaps"] = await bridge.metric("bridge_gaps_total") - 1  # the first one is that of its start
         return figures
 
 

@@ -1,0 +1,110 @@
+"""Case 6: what the bridge takes from the users' Redis: throughput of their own writes, and memory."""
+
+import itertools
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+from tests.bench.case import Figures, Medians, Variant, Verdict
+from tests.bench.chart import Bar, Chart, cost_of
+from tests.bench.stage import AN_HOUR, KEY, NAMES, Stage, in_seconds, staged_with_nats
+from tests.bench.usage import Usage
+from tests.bench.worker import Worker
+
+FLAGS: Final = "Egxe"
+"""Those that the bridge needs."""
+COLUMNS: Final = ("alone", "notifications", "bridge")
+FULL, PACED = "full speed", "5,000/s"
+PACE: Final = 5_000
+SECONDS: Final = {FULL: 3.0, PACED: 2.0}
+KEYS: Final = 200_000
+KEY_BYTES: Final = len(KEY % 0)
+
+
+async def loaded(column: str, speed: str, scale: float) -> Figures:
+    """`SET … EX` of ever new keys, from one process, while somebody listens or not."""
+    seconds = SECONDS[speed] * min(max(scale, 0.3), 1.0)
+    async with staged_with_nats() as stage:
+        if column == "notifications":
+            await stage.redis.config_set("notify-keyspace-events", FLAGS)
+        if column != "bridge":
+            return await _load(stage, speed, seconds)
+        async with stage.bridge() as bridge:
+            await bridge.ready()
+            figures = await _load(stage, speed, seconds, bridge=bridge.pid)
+            recorded = int(await stage.redis.zcard(NAMES.deadlines))
+            gaps = await bridge.metric("bridge_gaps_total") - 1
+            return {**figures, "recorded_by_then": recorded / figures["events"], "gaps": gaps}
+
+
+async def _load(stage: Stage, speed: str, seconds: float, **pids: int) -> Figures:
+    usage = Usage.begin(redis=stage.server.pid, **pids)
+    rate = PACE if speed == PACED else 0
+    with Worker("generator", port=stage.server.port, kind="set", seconds=seconds, rate=rate) as generator:
+        figures: Figures = await generator.found()
+    return {**figures, **usage.per_event(round(figures["events"]))}
+
+
+async def remembered(count: int) -> Figures:
+    """Redis's memory for one recorded key: that of the ledger, and by how much all of its memory grew."""
+    async with staged_with_nats() as stage:
+        await stage.fill(count, in_seconds(AN_HOUR))
+        before = (await stage.redis.info("memory"))["used_memory"]
+        async with stage.bridge() as bridge:
+            await bridge.ready()
+            await stage.recorded(count, in_seconds(AN_HOUR))
+            await bridge.stop()
+        after = (await stage.redis.info("memory"))["used_memory"]
+        ledger = await stage.redis.memory_usage(NAMES.deadlines, samples=0) or 0
+    return {"ledger_bytes": ledger / count, "grown_bytes": (after - before) / count}
+
+
+class RedisCost:
+    """See `Case`."""
+
+    name = "redis-cost"
+    title = "Cost for Redis"
+    question = (
+        "SET … EX of ever new keys, eight connections with pipelines of 16 or 5,000 a second: with Redis alone, with"
+        f" notifications switched on, with a bridge. Memory: {KEYS:,} recorded keys of {KEY_BYTES} bytes."
+    )
+    runs = 3
+
+    @asynccontextmanager
+    async def opened(self, scale: float) -> AsyncIterator[Mapping[str, Variant]]:
+        """See `Case`."""
+        turns = itertools.product((FULL, PACED), COLUMNS)
+        yield {
+            **{f"{speed}, {column}": partial(loaded, column, speed, scale) for speed, column in turns},
+            "memory": partial(remembered, round(KEYS * scale)),
+        }
+
+    def judge(self, medians: Medians) -> Sequence[Verdict]:
+        """See `Case`."""
+        verdicts = []
+        for speed, bar in ((FULL, 0.5), (PACED, 0.97)):
+            alone, notified, bridged = (medians[f"{speed}, {column}"] for column in COLUMNS)
+            rate, cost = alone["rate_per_s"], alone["redis_cpu_us"]
+            verdicts += [
+                Verdict(f"{speed}: with the bridge ÷ without", bridged["rate_per_s"] / rate, at_least=bar),
+                Verdict(f"{speed}: with notifications alone ÷ without", notified["rate_per_s"] / rate),
+                Verdict(f"{speed}: Redis's processor time without ÷ with the bridge", cost / bridged["redis_cpu_us"]),
+                Verdict(f"{speed}: p99 of the writes, with the bridge", bridged["p99_ms"], "ms"),
+                Verdict(f"{speed}: p99 of the writes, without", alone["p99_ms"], "ms"),
+            ]
+        memory = medians["memory"]
+        return [
+            *verdicts,
+            Verdict("memory of one recorded key", memory["ledger_bytes"], "bytes", at_most=KEY_BYTES + 110),
+            Verdict("growth of Redis's memory", memory["grown_bytes"], "bytes a key"),
+        ]
+
+    def charts(self, medians: Medians) -> Sequence[Chart]:
+        """See `Case`."""
+        rates = [Bar(column, {"redis": medians[f"{FULL}, {column}"]["rate_per_s"]}) for column in COLUMNS]
+        costs = [cost_of(column, medians[f"{FULL}, {column}"]) for column in COLUMNS]
+        return [
+            Chart(self.name, "Cost for Redis: SET … EX at full speed", "/s", rates),
+            Chart(f"{self.name}-cpu", "Cost for Redis: processor time of one SET … EX", "µs", costs),
+        ]
