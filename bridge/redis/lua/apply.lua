@@ -177,7 +177,7 @@ local record, forget, known = {}, {}, {}
 for key in pairs(changed) do
   local score = scores[key]
   if score then
-    record[#record + 1] = string.format('%.0f', score)
+    record[#record + 1] = score -- Redis writes numbers with 17 digits: no millisecond is lost
     record[#record + 1] = key
   else
     forget[#forget + 1] = key
