@@ -19,6 +19,8 @@ from bridge.redis.names import Names
 
 BATCH_KEYS = 500
 """Operations in one script: a bound on how long it keeps Redis busy (about 2 ms), far below what Lua can unpack."""
+FOUND_KEYS = 250
+"""Keys that a scan found in one script: nobody waits for them, but others wait for Redis meanwhile."""
 BATCH_BYTES = 1024 * 1024
 """Bytes of keys in one script, give or take one key."""
 LOOK_LIMIT = 5_000
@@ -164,7 +166,7 @@ class Hints:
                 break
             count += 1
             size += len(key)
-        while self.found and count < BATCH_KEYS and size < BATCH_BYTES:
+        while self.found and count < FOUND_KEYS and size < BATCH_BYTES:
             key = self.found.popleft()
             appeared[key] = None
             count += 1

@@ -61,7 +61,7 @@ class Scan:
 
     def took(self) -> None:
         """Keys may have been taken out of `found`."""
-        if not self._found:
+        if len(self._found) < SCAN_COUNT:
             self._room.set()
 
     async def _once(self) -> int:
@@ -72,10 +72,11 @@ class Scan:
             users = [key for key in keys if not key.startswith(own) and (matches is None or matches(key))]
             if users:
                 count += len(users)
-                self._room.clear()
                 self._found.extend(users)
                 self._wake.set()
-                await self._room.wait()
+                if len(self._found) >= SCAN_COUNT:  # the next part is read while this one is handled
+                    self._room.clear()
+                    await self._room.wait()
             self._telemetry.scan_progressed(len(users), _share(cursor))
             if not cursor:
                 return count
