@@ -6,6 +6,7 @@ To add one, write the function and enter it in CHECKS.
 
 from collections.abc import Awaitable, Callable, Mapping
 
+from bridge.commands.check_sentinel import check_cut_off, check_sentinels
 from bridge.commands.findings import Finding, Row, failed_with, failure, passed, warning
 from bridge.errors import NotConnected, Refused
 from bridge.redis.channels import NEEDED_FLAGS, missing_flags
@@ -42,6 +43,8 @@ async def check_redis(settings: Settings) -> list[Row]:
 
 async def _connection(redis: Inspector) -> Finding:
     mend = "start Redis there, or point BRIDGE_REDIS_URL at where it is"
+    if redis.sentinels is not None:
+        mend = "look at the sentinels and at what they monitor (SENTINEL MASTERS), or correct BRIDGE_REDIS_URL"
     try:
         await redis.connect()
     except Refused as error:
@@ -212,6 +215,8 @@ def _size(limit: int) -> str:
 
 
 CHECKS: Mapping[str, Check] = {
+    "sentinels": check_sentinels,
+    "cut-off primary": check_cut_off,
     "version": _version,
     "role": _role,
     "notifications": _notifications,

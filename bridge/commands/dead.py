@@ -104,6 +104,7 @@ def _run(settings: Settings, work: Callable[[DeadLetters], Awaitable[int]]) -> i
     async def connected() -> int:
         letters = DeadLetters(settings)
         try:
+            await letters.locate()
             return await work(letters)
         finally:
             await letters.close()

@@ -14,9 +14,7 @@ from bridge.commands.figures import Figures, Unanswered, ask, quantile
 from bridge.commands.screen import Screen, key_as_json, print_json
 from bridge.commands.status_lines import SHARES, Look, lines
 from bridge.errors import ConfigurationError, NotConnected, Refused
-from bridge.redis.connection import Endpoint
 from bridge.redis.inspection import Inspector
-from bridge.redis.requirements import Server
 from bridge.settings import Settings
 from bridge.telemetry import logs
 
@@ -45,7 +43,7 @@ def status(settings: Settings, *, as_json: bool, watch: bool, show_keys: bool) -
         print_json(_as_json(settings, look, show_keys=show_keys))
     else:
         screen = Screen()
-        screen.say(Text(_headline(settings, look.server), "bold"))
+        screen.say(Text(_headline(settings, look), "bold"))
         screen.rows(lines(look, show_keys=show_keys), indent=2)
     return 0
 
@@ -70,7 +68,7 @@ async def _watch(settings: Settings, screen: Screen, *, show_keys: bool) -> NoRe
                     show(Text(str(error), "bold red"), ())
                 else:
                     earlier = _remember(told, look.figures)
-                    headline = Text(_headline(settings, look.server), "bold")
+                    headline = Text(_headline(settings, look), "bold")
                     show(headline, lines(look, earlier, show_keys=show_keys))
                 await asyncio.sleep(INTERVAL)
     finally:
@@ -91,8 +89,9 @@ def _remember(told: deque[Figures], found: Figures | str) -> Figures | None:
 async def _look(inspector: Inspector) -> Look:
     asked = asyncio.create_task(_figures(inspector.settings), name="figures")
     try:
+        await inspector.locate()
         server, state, some = await inspector.server(), await inspector.state(), await inspector.expirations(SHOWN)
-        return Look(server, state, some, await asked)
+        return Look(str(inspector.endpoint), server, state, some, await asked)
     finally:
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
@@ -105,20 +104,20 @@ async def _figures(settings: Settings) -> Figures | str:
         return str(reason)
 
 
-def _headline(settings: Settings, server: Server | None) -> str:
-    endpoint = Endpoint.of(settings)
+def _headline(settings: Settings, look: Look) -> str:
+    server, db = look.server, settings.redis_address().db
     product = f"{server.product} {server.version}" if server else "Redis (version cannot be read)"
     role = "" if server is None or server.primary else " (a replica)"
-    return f"{product} at {endpoint}{role}, db {endpoint.db}, namespace {settings.namespace}"
+    return f"{product} at {look.endpoint}{role}, db {db}, namespace {settings.namespace}"
 
 
 def _as_json(settings: Settings, look: Look, *, show_keys: bool) -> dict[str, Any]:
-    endpoint, state, server, told = Endpoint.of(settings), look.state, look.server, look.figures
+    state, server, told = look.state, look.server, look.figures
     lease = state.lease
     return {
         "redis": {
-            "endpoint": str(endpoint),
-            "db": endpoint.db,
+            "endpoint": look.endpoint,
+            "db": settings.redis_address().db,
             "product": server and server.product,
             "version": server and server.version,
             "role": server and server.role,

@@ -22,6 +22,8 @@ SHARES = (0.5, 0.9, 0.99)
 class Look:
     """All that was found out at one moment."""
 
+    endpoint: str
+    """Of Redis."""
     server: Server | None
     state: State
     expirations: Expirations

@@ -11,11 +11,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import redis.exceptions as client
 from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
-from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
@@ -42,29 +40,40 @@ class Endpoint:
     path: str | None
     db: int
     tls: bool
+    found: bool = False
+    """Whether sentinels have named it: it may be a replica tomorrow, and another one the primary."""
 
     @classmethod
     def of(cls, settings: Settings) -> "Endpoint":
-        """The server that `BRIDGE_REDIS_URL` names."""
-        url = settings.effective_redis_url()
-        parts = parse_url(url)
-        return cls(
-            settings=settings,
-            host=parts.get("host", "127.0.0.1"),
-            port=parts.get("port", 6379),
-            path=parts.get("path"),
-            db=parts.get("db", 0),
-            tls=urlsplit(url).scheme == "rediss",
-        )
+        """The server that `BRIDGE_REDIS_URL` names. With Sentinel, nobody knows it yet: see `primary.py`."""
+        url = settings.redis_address()
+        return cls(settings, url.host, url.port, url.path, url.db, url.tls, found=bool(url.sentinels))
+
+    @property
+    def known(self) -> bool:
+        """Whether it can be connected to: not before sentinels were asked."""
+        return bool(self.host or self.path)
+
+    @property
+    def title(self) -> str:
+        """What to call it in messages."""
+        return f"Redis at {self}"
+
+    @property
+    def login(self) -> str:
+        """The settings to check where the login is refused."""
+        return "BRIDGE_REDIS_USERNAME and BRIDGE_REDIS_PASSWORD (or BRIDGE_REDIS_PASSWORD_FILE)"
 
     def __str__(self) -> str:
+        if not self.known:
+            return f"Sentinel's {self.settings.redis_address().service}"
         return self.path or f"{self.host}:{self.port}"
 
     def credentials(self) -> tuple[str | None, str | None]:
         """User and password, read now: a mounted secret may have been rotated since the last connect."""
-        parts = parse_url(self.settings.effective_redis_url())
-        user = self.settings.redis_username or parts.get("username")
-        password = self.settings.secret("redis_password") or parts.get("password")
+        url = self.settings.redis_address()
+        user = self.settings.redis_username or url.username
+        password = self.settings.secret("redis_password") or url.password
         return user or None, password or None
 
     def ssl_context(self) -> ssl.SSLContext | None:
@@ -131,31 +140,35 @@ class _Credentials(CredentialProvider):
 
 
 @asynccontextmanager
-async def conversation(endpoint: Endpoint) -> AsyncIterator[None]:
+async def conversation(endpoint: Endpoint, timeout: float = COMMAND_TIMEOUT) -> AsyncIterator[None]:  # noqa: ASYNC109 - tells whose it was
     """One command: whatever the client library raises, and no reply in time, is NotConnected, Refused or Fenced."""
     try:
-        async with asyncio.timeout(COMMAND_TIMEOUT):
+        async with asyncio.timeout(timeout):
             yield
     except client.AuthenticationError as error:
         raise refused_login(endpoint, str(error)) from error
     except TimeoutError as error:
-        message = f"Redis at {endpoint}: no answer within {COMMAND_TIMEOUT:g} s"
+        message = f"{endpoint.title}: no answer within {timeout:g} s"
         raise NotConnected(message) from error
     except (client.ConnectionError, client.TimeoutError, OSError) as error:
-        raise NotConnected(f"Redis at {endpoint}: {str(error) or type(error).__name__}") from error
+        raise NotConnected(f"{endpoint.title}: {str(error) or type(error).__name__}") from error
     except client.ReadOnlyError as error:
-        message = f"Redis at {endpoint} is a replica: point BRIDGE_REDIS_URL at the primary"
-        raise Refused(message) from error
+        raise no_primary(endpoint) from error
     except client.ResponseError as error:
         raise refusal(endpoint, str(error)) from error
 
 
 def refused_login(endpoint: Endpoint, answer: str) -> Refused:
     """Redis would not log us in."""
-    return Refused(
-        f"Redis at {endpoint} refuses the login ({answer}): check BRIDGE_REDIS_USERNAME and BRIDGE_REDIS_PASSWORD"
-        " (or BRIDGE_REDIS_PASSWORD_FILE)"
-    )
+    return Refused(f"{endpoint.title} refuses the login ({answer}): check {endpoint.login}")
+
+
+def no_primary(endpoint: Endpoint, role: str = "") -> BridgeError:
+    """It is a replica: for good, where the settings name it; until it is promoted, where sentinels do."""
+    is_what = f"{endpoint.title} is a replica{role}: only a primary expires keys"
+    if endpoint.found:
+        return NotConnected(f"{is_what}; Sentinel will name the primary")
+    return Refused(f"{is_what}; point BRIDGE_REDIS_URL at the primary")
 
 
 _PASSING = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "MISCONF", "NOREPLICAS", "UNBLOCKED")
@@ -167,13 +180,13 @@ def refusal(endpoint: Endpoint, answer: str) -> BridgeError:
     if answer.startswith(("FENCED", "LEASELOST")):
         return Fenced(answer.partition(" ")[2])
     if answer.startswith(_PASSING):
-        return NotConnected(f"Redis at {endpoint}: {answer}")
+        return NotConnected(f"{endpoint.title}: {answer}")
     if "READONLY" in answer or "read only replica" in answer:
-        return Refused(f"Redis at {endpoint} is a replica: point BRIDGE_REDIS_URL at the primary")
+        return no_primary(endpoint)
     # Redis 7.0 says "no permissions", Valkey "No permissions".
     if any(word in answer.lower() for word in ("noperm", "no permissions", "acl failure", "can't run this command")):
         return Refused(
-            f"Redis at {endpoint} does not permit what the bridge needs ({answer}): widen the ACL of its user"
+            f"{endpoint.title} does not permit what the bridge needs ({answer}): widen the ACL of its user"
             " (`expiry-bridge check` says by what)"
         )
-    return Refused(f"Redis at {endpoint} answers: {answer}")
+    return Refused(f"{endpoint.title} answers: {answer}")

@@ -14,6 +14,7 @@ from bridge.contracts import DeadLetter, Entry, Settlement
 from bridge.redis.connection import Endpoint, conversation
 from bridge.redis.letters import letter_of
 from bridge.redis.names import Names
+from bridge.redis.primary import Primary
 from bridge.settings import Settings
 
 PAGE = 500
@@ -44,13 +45,24 @@ class DeadLetters:
     """Those of one database. Every method but `close` raises NotConnected or Refused."""
 
     def __init__(self, settings: Settings) -> None:
-        self._endpoint = Endpoint.of(settings)
+        self._primary = Primary(settings, connections=2)
         self._stream = Names(settings.namespace, self._endpoint.db).dead
-        self._client: Redis = self._endpoint.client(connections=2)
+
+    @property
+    def _endpoint(self) -> Endpoint:
+        return self._primary.endpoint
+
+    @property
+    def _client(self) -> Redis:
+        return self._primary.client
 
     async def close(self) -> None:
         """Give the connections back."""
-        await self._client.aclose()
+        await self._primary.close()
+
+    async def locate(self) -> None:
+        """With Sentinel: find the primary. To be called first."""
+        await self._primary.locate()
 
     async def count(self) -> int:
         """How many there are."""

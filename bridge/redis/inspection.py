@@ -23,7 +23,9 @@ from bridge.redis.channels import channels
 from bridge.redis.connection import Endpoint, conversation
 from bridge.redis.entries import Unreadable, read_entry
 from bridge.redis.names import Names
+from bridge.redis.primary import Primary
 from bridge.redis.requirements import Server, inspect, notification_flags
+from bridge.redis.sentinel import Sentinels
 from bridge.redis.subscription import Hint, subscribe
 from bridge.settings import Settings
 
@@ -77,9 +79,23 @@ class Inspector:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.endpoint = Endpoint.of(settings)
+        self._primary = Primary(settings, connections=2)
         self.names = Names(settings.namespace, self.endpoint.db)
-        self.client: Redis = self.endpoint.client(connections=2)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The server; with Sentinel, the one that `locate` has found."""
+        return self._primary.endpoint
+
+    @property
+    def client(self) -> Redis:
+        """A client of it."""
+        return self._primary.client
+
+    @property
+    def sentinels(self) -> Sentinels | None:
+        """Who names the server; None where the settings do."""
+        return self._primary.sentinels
 
     @property
     def user(self) -> str:
@@ -88,10 +104,15 @@ class Inspector:
 
     async def close(self) -> None:
         """Give the connections back."""
-        await self.client.aclose()
+        await self._primary.close()
+
+    async def locate(self) -> None:
+        """With Sentinel: find the primary, which may have moved. To be called first; again at any time."""
+        await self._primary.locate()
 
     async def connect(self) -> None:
-        """Connect and log in: TIME is the least that the bridge may ask for."""
+        """Find it, connect and log in: TIME is the least that the bridge may ask for."""
+        await self.locate()
         await self.now_ms()
 
     async def now_ms(self) -> int:

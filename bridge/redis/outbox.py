@@ -44,6 +44,11 @@ class Outbox:
         self._ours = True
         self._wake.set()
 
+    def move(self, ledger: Ledger) -> None:
+        """Another server is the primary: its outbox is the one to read, once an epoch holds the lease there."""
+        self._ledger = ledger
+        self._ours = False
+
     def hand_over(self) -> None:
         """Another bridge holds the lease: it delivers now."""
         self._ours = False
@@ -74,10 +79,10 @@ class Outbox:
         """See `Source.read`."""
         while True:
             self._wake.clear()
-            cursor = self._cursor
-            found = await self._ledger.entries(cursor, limit) if self._ours else []
-            entries = await self._readable(found)
-            if found and self._ours and cursor == self._cursor:
+            ledger, cursor = self._ledger, self._cursor
+            found = await ledger.entries(cursor, limit) if self._ours else []
+            entries = await self._readable(ledger, found)
+            if found and self._ours and cursor == self._cursor and ledger is self._ledger:
                 self._cursor = found[-1][0]
                 if entries:
                     return entries
@@ -106,7 +111,7 @@ class Outbox:
         except TimeoutError:
             pass  # look again
 
-    async def _readable(self, found: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Entry]:
+    async def _readable(self, ledger: Ledger, found: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Entry]:
         """The entries, less those that cannot be read, which are moved to the dead letters in one step."""
         entries: list[Entry] = []
         for entry_id, fields in found:
@@ -115,6 +120,6 @@ class Outbox:
             except Unreadable as error:
                 words = [b"outbox entry", entry_id, *(word for pair in fields.items() for word in pair)]
                 # How many expirations it counts for is not known any more: the depth stays, until nothing waits.
-                self.depth, dead = await self._ledger.settle([entry_id, 0, 1, len(words), *words])
+                self.depth, dead = await ledger.settle([entry_id, 0, 1, len(words), *words])
                 self._telemetry.entry_unreadable(entry_id.decode(), str(error), dead)
         return entries

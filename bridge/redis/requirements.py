@@ -12,7 +12,7 @@ from redis.exceptions import AuthenticationError, ResponseError
 
 from bridge.errors import Refused
 from bridge.redis.channels import NEEDED_FLAGS, missing_flags
-from bridge.redis.connection import Endpoint, conversation
+from bridge.redis.connection import Endpoint, conversation, no_primary
 
 MIN_REDIS = (7, 0)
 """PEXPIRETIME came with Redis 7.0."""
@@ -59,17 +59,14 @@ async def inspect(client: Redis, endpoint: Endpoint) -> Server:
 
 
 def require(server: Server, endpoint: Endpoint) -> None:
-    """Raise Refused unless the bridge can work with this server."""
+    """Raise unless the bridge can work with this server: Refused, or NotConnected where it may be able to later."""
     if not server.supported:
         raise Refused(
             f"Redis at {endpoint} is {server.product} {server.version}: the bridge needs Redis"
             f" {_text(MIN_REDIS)} or Valkey {_text(MIN_VALKEY)}, or newer (it reads deadlines with PEXPIRETIME)"
         )
     if not server.primary:
-        raise Refused(
-            f"Redis at {endpoint} is a replica (role {server.role}): only a primary expires keys;"
-            " point BRIDGE_REDIS_URL at the primary"
-        )
+        raise no_primary(endpoint, f" (role {server.role})")
 
 
 async def notification_flags(client: Redis, endpoint: Endpoint) -> str | None:

@@ -1,8 +1,8 @@
 """The source of one shard: one epoch after the other, for as long as the process lives.
 
-The order of each: server inspected → batch in doubt of the last epoch sent again → lease under a new fence →
-subscription confirmed → gap opened → epoch. It ends for a reason, and the next begins, after a back-off that is reset
-only once the gap is closed: a connection, or a mark, alone proves nothing.
+The order of each: primary located → server inspected → batch in doubt of the last epoch sent again (to the same server
+only) → lease under a new fence → subscription confirmed → gap opened → epoch. It ends for a reason, and the next one
+begins, after a back-off that is reset only once the gap is closed: a connection, or a mark, alone proves nothing.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from bridge.redis.ledger import Batch, Lease, Ledger
 from bridge.redis.names import Names
 from bridge.redis.outbox import Outbox
 from bridge.redis.patterns import matcher, scan_match
+from bridge.redis.primary import Primary
 from bridge.redis.requirements import add_flags, databases, flags_missing, inspect, notification_flags, require
 from bridge.redis.scan import Scan
 from bridge.redis.schedule import Schedule
@@ -38,6 +39,8 @@ RESEND_PAUSE = 1.0
 """Seconds, at most, between attempts to have a batch in doubt answered."""
 FLAGS_CHECK = 5.0
 """Seconds between looks at notify-keyspace-events, which somebody may have changed."""
+FAILOVER_PAUSE = 1.0
+"""Seconds, at most, between attempts to begin an epoch where sentinels may name another server at any moment."""
 
 
 class RedisSource:
@@ -51,11 +54,12 @@ class RedisSource:
         self._instance = instance
         self._clock = clock
         self._telemetry = telemetry
-        self._client = endpoint.client()
+        self._primary = Primary(settings)
+        self._client = self._primary.client
         self._names = Names(settings.namespace, endpoint.db)
         self._ledger = Ledger(self._client, endpoint, self._names)
         self.outbox = Outbox(self._ledger, Identity(settings.source, endpoint.db), settings.outbox_limit, telemetry)
-        self._backoff = Backoff()
+        self._backoff = Backoff(most=FAILOVER_PAUSE) if endpoint.found else Backoff()
         self._stopping = asyncio.Event()
         self._subscription: Subscription | None = None
         self._in_doubt: Batch | None = None
@@ -68,7 +72,8 @@ class RedisSource:
         self._began = 0.0
         self._in_epoch = False
         self._schedule = Schedule(clock)
-        telemetry.node_named(str(endpoint))
+        if endpoint.known:
+            telemetry.node_named(str(endpoint))
 
     @property
     def db(self) -> int:
@@ -115,11 +120,12 @@ class RedisSource:
                 await self._ledger.release(self._fence, self._heard)
                 self._telemetry.lease_released()
         with suppress(OSError):
-            await self._client.aclose()
+            await self._primary.close()
 
     # One epoch.
 
     async def _epoch(self) -> None:
+        await self._locate()
         await self._inspect()
         await self._resend()
         self._schedule.set_clock(await self._ledger.now_ms())  # delivery begins with the lease, and tells lags
@@ -179,6 +185,7 @@ class RedisSource:
                         "subscription-watch": subscription.watch(),
                         "scan": scan.run(),
                         "flags-watch": self._watch_flags(),
+                        "primary-watch": self._watch_primary(),
                     }
                 )
             finally:
@@ -186,6 +193,20 @@ class RedisSource:
         finally:
             self._subscription = None
             subscription.end("the epoch is over")
+
+    async def _locate(self) -> None:
+        """Work on the server that is the primary now."""
+        former = self._primary.endpoint
+        if former.found:
+            self.outbox.hand_over()  # until the lease is ours where the primary is
+        if not await self._primary.locate():
+            return
+        self._endpoint, self._client = self._primary.endpoint, self._primary.client
+        self._ledger = Ledger(self._client, self._endpoint, self._names)
+        self.outbox.move(self._ledger)
+        # What it would claim may still be there to expire: then it would have two ids. The gap covers it.
+        self._in_doubt = self._fence = None
+        self._telemetry.primary_located(str(self._endpoint), str(former) if former.known else None)
 
     async def _inspect(self) -> None:
         """Raise unless this server can be worked with and notifies what is needed."""
@@ -208,6 +229,10 @@ class RedisSource:
                     Ending.FLAGS_CHANGED, f"notify-keyspace-events was changed to '{flags}', without {missing}"
                 )
 
+    async def _watch_primary(self) -> None:
+        """End the epoch when this server is the primary no more: it would say of what expires that it was deleted."""
+        raise EpochEnded(Ending.DEMOTED, await self._primary.lost(self._clock))
+
     async def _resend(self) -> None:
         """Have the batch in doubt answered, whatever its epoch has come to: what it claims must not be lost."""
         backoff = Backoff(most=RESEND_PAUSE)
@@ -216,9 +241,11 @@ class RedisSource:
                 await self._ledger.apply(self._in_doubt)
                 self._heard = self._in_doubt.heard
             except NotConnected as error:
+                if not self._stopping.is_set():
+                    raise  # the primary may be another server by now
                 delay = backoff.next()
                 self._telemetry.redis_unreached(str(error), delay)
-                await self._clock.sleep(delay)  # also while stopping: until the time to drain is over
+                await self._clock.sleep(delay)  # until the time to drain is over
             except (Fenced, Refused):
                 self._in_doubt = None  # it can never be applied any more; the gap covers it
             else:

@@ -6,11 +6,13 @@ An empty value is an unset one everywhere (Compose passes `BRIDGE_X=` for what i
 
 from bridge.settings.loading import load
 from bridge.settings.model import SECRETS, Settings, variable
+from bridge.settings.redis_url import RedisAddress
 from bridge.settings.reference import default, description, reference
 from bridge.settings.values import SinkKind, redact_url
 
 __all__ = [
     "SECRETS",
+    "RedisAddress",
     "Settings",
     "SinkKind",
     "default",

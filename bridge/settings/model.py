@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from bridge.errors import ConfigurationError, Refused
+from bridge.settings.redis_url import RedisAddress
 from bridge.settings.values import (
     Brokers,
     BrokersOwn,
@@ -35,7 +36,7 @@ from bridge.settings.values import (
     check_text,
     nats_servers,
     read_secret,
-    redis_server,
+    redis_address,
 )
 
 
@@ -64,7 +65,8 @@ class Settings(BaseModel):
 
     redis_url: RedisUrl = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
-        description="`redis://[user:password@]host:port/db`, `rediss://...` (TLS) or `unix:///path?db=0`",
+        description="`redis://[user:password@]host:port/db`, `rediss://...` (TLS) or `unix:///path?db=0`; with Sentinel"
+        " `redis+sentinel://[user:password@]host:port,host:port/service/db`, `rediss+sentinel://...`",
     )
     redis_url_file: RedisUrlFile | None = None
     redis_username: str | None = Field(None, description="ACL user; unset = the default user")
@@ -73,6 +75,15 @@ class Settings(BaseModel):
     redis_tls_ca_file: File | None = None
     redis_tls_cert_file: File | None = None
     redis_tls_key_file: File | None = None
+    redis_sentinel_username: str | None = Field(None, description="ACL user at the sentinels; needs the password")
+    redis_sentinel_password: SecretStr | None = Field(
+        None, description="password at the sentinels; that of Redis is never sent to them"
+    )
+    redis_sentinel_password_file: SecretFile | None = None
+    redis_sentinel_tls: Literal["as-redis", "on", "off"] = Field(
+        "as-redis",
+        description="TLS to the sentinels, with the files above: `on`, `off`, or `as-redis` (with `rediss+sentinel://`)",
+    )
     redis_notifications: Literal["configure", "verify"] = Field(
         "configure",
         description="`configure`: add missing flags with CONFIG SET, keeping those set; `verify`: only check",
@@ -165,9 +176,11 @@ class Settings(BaseModel):
         yield from self._kafka_conflicts(given)
 
     def _redis_conflicts(self, given: AbstractSet[str]) -> Iterator[str]:
-        url = urlsplit(self.effective_redis_url())
-        if url.scheme != "rediss":
-            yield from _idle(given, "redis_tls_", "BRIDGE_REDIS_URL must begin with rediss://")
+        url = self.redis_address()
+        if not url.tls and self.redis_sentinel_tls != "on":
+            yield from _idle(given, "redis_tls_", "BRIDGE_REDIS_URL must begin with rediss:// or rediss+sentinel://")
+        if not url.sentinels:
+            yield from _idle(given, "redis_sentinel_", "BRIDGE_REDIS_URL must begin with redis+sentinel://")
         for name, twice in ("redis_username", url.username), ("redis_password", url.password):
             if name in given and twice:
                 yield f"{variable(name)}: BRIDGE_REDIS_URL holds one, too; remove one of them"
@@ -211,6 +224,10 @@ class Settings(BaseModel):
         """The URL of Redis now, password included; see `secret`."""
         return self.secret("redis_url") or ""
 
+    def redis_address(self) -> RedisAddress:
+        """What the URL of Redis says now; see `secret`."""
+        return redis_address(self.effective_redis_url())
+
     def effective_nats_urls(self) -> list[str]:
         """The URLs of NATS now, passwords included; see `secret`."""
         return [url.strip() for url in (self.secret("nats_url") or "").split(",")]
@@ -218,10 +235,11 @@ class Settings(BaseModel):
 
 SECRETS = tuple(name for name in Settings.model_fields if f"{name}_file" in Settings.model_fields)
 """Never printed. `<name>_file` may hold one instead. The URLs count, as they may hold a password."""
-_URL_CHECKS: dict[str, Callable[[str], object]] = {"redis_url": redis_server, "nats_url": nats_servers}
+_URL_CHECKS: dict[str, Callable[[str], object]] = {"redis_url": redis_address, "nats_url": nats_servers}
 _PAIRS = [(f"{server}_tls_cert_file", f"{server}_tls_key_file") for server in ("redis", "nats", "kafka")]
 _PAIRS.append(("nats_user", "nats_password"))
 _NEEDS = [*_PAIRS, *((b, a) for a, b in _PAIRS), ("kafka_tls_key_password", "kafka_tls_key_file")]
+_NEEDS.append(("redis_sentinel_username", "redis_sentinel_password"))
 _NATS_LOGINS = ("nats_user", "nats_token", "nats_creds_file", "nats_nkey_seed")
 
 

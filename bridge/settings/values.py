@@ -13,10 +13,11 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from bridge.settings.redis_url import MAX_PORT, SENTINEL_SCHEMES, RedisAddress, sentinel_address, server_address
+
 _Value = TypeVar("_Value")
 
 DEFAULT_KAFKA_PORT = 9092
-MAX_PORT = 65_535
 
 
 class SinkKind(StrEnum):
@@ -62,15 +63,18 @@ def read_secret(path: Path) -> str:
     return text
 
 
-def redis_server(url: str) -> SplitResult:
-    """The parts of the URL of Redis; raises ValueError where it cannot be one."""
-    if url.lower().startswith(("redis+sentinel://", "redis+cluster://")):
-        raise ValueError("this version does not support Sentinel and Cluster yet; use redis://host:port/db")
+def redis_address(url: str) -> RedisAddress:
+    """What the URL of Redis says; raises ValueError where it cannot be one."""
+    scheme = url.partition("://")[0].lower()
+    if scheme in SENTINEL_SCHEMES:
+        return sentinel_address(url)
+    if scheme == "redis+cluster":
+        raise ValueError("this version does not support Cluster yet; use redis://host:port/db, or redis+sentinel://")
     parts = _server(url, ("redis", "rediss", "unix"), "redis://127.0.0.1:6379/0")
     path = "/.+" if parts.scheme == "unix" else "(/[0-9]{0,9})?"
     if not re.fullmatch(path, parts.path) or not re.fullmatch("(db=[0-9]{1,9})?", parts.query):
         raise ValueError("the db must be a number, as in redis://127.0.0.1:6379/0 or unix:///run/redis.sock?db=0")
-    return parts
+    return server_address(parts)
 
 
 def nats_servers(urls: str) -> list[SplitResult]:
@@ -145,7 +149,7 @@ BrokersOwn = Annotated[int, Field(ge=-1, le=2**31 - 1), _checked(_nonzero)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 File = Annotated[Path, _checked(read_file)]
 SecretFile = Annotated[Path, _checked(read_secret)]
-RedisUrl = Annotated[SecretStr, _checked(lambda url: redis_server(url.get_secret_value()))]
-RedisUrlFile = Annotated[Path, _checked(lambda path: redis_server(read_secret(path)))]
+RedisUrl = Annotated[SecretStr, _checked(lambda url: redis_address(url.get_secret_value()))]
+RedisUrlFile = Annotated[Path, _checked(lambda path: redis_address(read_secret(path)))]
 NatsUrl = Annotated[SecretStr, _checked(lambda urls: nats_servers(urls.get_secret_value()))]
 NatsUrlFile = Annotated[Path, _checked(lambda path: nats_servers(read_secret(path)))]

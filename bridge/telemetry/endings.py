@@ -15,6 +15,8 @@ class Ending(StrEnum):
     MISSED = "missed"
     """The audit: Redis expired more keys than it told of."""
     FLAGS_CHANGED = "flags_changed"
+    DEMOTED = "demoted"
+    """The server is no primary any more, or sentinels name another one."""
     LEASE_LOST = "lease_lost"
     OWN_KEY_LOST = "own_key_lost"
     BACKLOG_FULL = "backlog_full"

@@ -61,6 +61,13 @@ class Telemetry:
         """A node whose notifications the bridge is going to hear."""
         self.metrics.subscription_up.labels(node=node).set(0)
 
+    def primary_located(self, node: str, former: str | None) -> None:
+        """Sentinels name a primary, and it says that it is one. `former` is the one before; null at the start."""
+        if former is not None:
+            self.metrics.subscription_up.remove(former)
+        self.node_named(node)
+        self._log.info("primary.located", node=node, former=former)
+
     def redis_unreached(self, reason: str, retry_in: float) -> None:
         """Redis cannot be reached, or does not serve us now: it is tried again."""
         self.health.unmet(SUBSCRIPTION, reason)

@@ -22,6 +22,7 @@ _FIELDS: Final = {"exc_info": "exception"}
 """What a line calls a field."""
 _EXAMPLES: Final[dict[object, Sequence[object]]] = {
     str: ["text"],
+    str | None: ["text"],
     int: [1],
     int | None: [1],
     float: [1.0],

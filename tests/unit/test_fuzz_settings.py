@@ -49,13 +49,33 @@ LIKELY = st.sampled_from(
             "/proc",
         ),
         *("redis://h:1/0", "rediss://h", "unix:///s?db=1", "redis://h:99999", "redis://[::1", "redis://h/x", "h:1,h:2"),
-        *("nats://a,tls://b", "ws://a", "http://a", "://", "redis+sentinel://h", ",", "a,,b", "../.env", "\n", "\0"),
+        *(
+            "nats://a,tls://b",
+            "ws://a",
+            "http://a",
+            "://",
+            "redis+sentinel://h",
+            "redis+sentinel://h:1,i/s/0",
+            ",",
+            "a,,b",
+            "../.env",
+            "\n",
+            "\0",
+        ),
     ]
 )
 SECRET_TEXTS = st.builds(
     lambda form, noise: form.format(S3CRET, noise),
     st.sampled_from(
-        ["{0}", "{0}{1}", "redis://u:{0}@h:1/{1}", "nats://u:{0}@{1}", "nats://{0}@h,{1}", "{1}://u:{0}@h"]
+        [
+            "{0}",
+            "{0}{1}",
+            "redis://u:{0}@h:1/{1}",
+            "redis+sentinel://u:{0}@h/{1}",
+            "nats://u:{0}@{1}",
+            "nats://{0}@h,{1}",
+            "{1}://u:{0}@h",
+        ]
     ),
     st.text(st.characters(exclude_characters="{}"), max_size=5),
 )

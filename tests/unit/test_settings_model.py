@@ -55,6 +55,13 @@ def test_settings_built_by_hand_do_not_read_the_environment(monkeypatch: pytest.
         ({"redis_url": "redis://u:p@h", "redis_username": "v"}, "BRIDGE_REDIS_USERNAME"),
         ({"redis_tls_ca_file": __file__}, "BRIDGE_REDIS_TLS_CA_FILE"),
         ({"redis_url": "rediss://h", "redis_tls_cert_file": __file__}, "BRIDGE_REDIS_TLS_KEY_FILE"),
+        ({"redis_sentinel_password": S3CRET}, "BRIDGE_REDIS_URL must begin with redis+sentinel://"),
+        (
+            {"redis_url": "redis+sentinel://h/s", "redis_sentinel_username": "u"},
+            "BRIDGE_REDIS_SENTINEL_PASSWORD",
+        ),
+        ({"redis_url": "redis+sentinel://h/s", "redis_tls_ca_file": __file__}, "BRIDGE_REDIS_TLS_CA_FILE"),
+        ({"redis_url": f"redis+sentinel://:{S3CRET}@h/s", "redis_password": S3CRET}, "BRIDGE_REDIS_PASSWORD"),
         ({"nats_tls_cert_file": __file__}, "BRIDGE_NATS_TLS_KEY_FILE"),
         ({"nats_tls_key_file": __file__}, "BRIDGE_NATS_TLS_CERT_FILE"),
         ({"nats_user": "u"}, "BRIDGE_NATS_PASSWORD"),
@@ -86,6 +93,14 @@ def test_a_contradiction_is_a_problem_that_names_the_variables(environ: dict[str
 
 def test_what_belongs_together_is_taken_together() -> None:
     loaded(redis_url="rediss://u@h", redis_password=S3CRET, redis_tls_ca_file=__file__)
+    loaded(redis_url="rediss+sentinel://h/s", redis_tls_ca_file=__file__, redis_sentinel_tls="off")
+    loaded(redis_url="redis+sentinel://h/s", redis_tls_ca_file=__file__, redis_sentinel_tls="on")
+    loaded(
+        redis_url="redis+sentinel://h/s",
+        redis_sentinel_username="u",
+        redis_sentinel_password=S3CRET,
+        redis_password=S3CRET,
+    )
     loaded(nats_user="u", nats_password_file=__file__, nats_tls_cert_file=__file__, nats_tls_key_file=__file__)
     settings = loaded(
         kafka_security_protocol="SASL_SSL",

@@ -10,6 +10,7 @@ from bridge.settings import SECRETS, redact_url, variable
 from tests.unit.loaded import S3CRET, loaded, problems_of, written
 
 COMPANIONS = {
+    "redis_sentinel_password": {"redis_url": "redis+sentinel://h/service"},
     "nats_password": {"nats_user": "u"},
     "kafka_sasl_password": {
         "kafka_security_protocol": "SASL_SSL",

@@ -71,6 +71,10 @@ WRONG = {
     "redis_tls_cert_file": "/nowhere",
     "redis_tls_key_file": f"-----BEGIN PRIVATE KEY----- {S3CRET}",
     "redis_notifications": "off",
+    "redis_sentinel_username": "without-a-sentinel",
+    "redis_sentinel_password": S3CRET,
+    "redis_sentinel_password_file": S3CRET,
+    "redis_sentinel_tls": "perhaps",
     "nats_url": f"nats://a:{S3CRET}@h:x",
     "nats_url_file": "/",
     "nats_stream": "a.b",
@@ -183,10 +187,40 @@ def test_a_redis_url_that_cannot_work_is_refused_without_showing_it(url: str) ->
     assert S3CRET not in problem
 
 
-@pytest.mark.parametrize("url", ["redis+sentinel://h1:1,h2:2/service/0", "redis+cluster://h1:1,h2:2"])
-def test_sentinel_and_cluster_are_recognised_and_not_supported_yet(url: str) -> None:
+def test_cluster_is_recognised_and_not_supported_yet() -> None:
+    (problem,) = problems_of(redis_url="redis+cluster://h1:1,h2:2")
+    assert "this version does not support Cluster yet" in problem
+
+
+@pytest.mark.parametrize(
+    ("url", "requirement"),
+    [
+        (f"redis+sentinel://:{S3CRET}@h1:1,h2:2", "must name the service"),
+        (f"redis+sentinel://:{S3CRET}@h1:1/", "must name the service"),
+        (f"redis+sentinel://:{S3CRET}@h1:1/a%20b/0", "must name the service"),
+        (f"redis+sentinel://:{S3CRET}@h1:1/service/zero", "the db behind the service must be a number"),
+        (f"redis+sentinel://:{S3CRET}@h1:1/service/0/0", "must be a URL such as redis+sentinel://"),
+        (f"redis+sentinel://:{S3CRET}@/service", "must name the sentinels"),
+        (f"redis+sentinel://:{S3CRET}@h1:1,,h2:2/service", "must name the sentinels"),
+        (f"redis+sentinel://:{S3CRET}@h1:0/service", "must name the sentinels"),
+        (f"redis+sentinel://:{S3CRET}@h1:70000/service", "must name the sentinels"),
+        (f"redis+sentinel://h1:1/service/0?password={S3CRET}", "must be a URL such as redis+sentinel://"),
+        (f"redis+sentinel://u:{S3CRET} @h1:1/service/0", "must be a URL such as redis+sentinel://"),
+    ],
+)
+def test_a_sentinel_url_that_cannot_work_is_refused_with_what_it_lacks(url: str, requirement: str) -> None:
     (problem,) = problems_of(redis_url=url)
-    assert "this version does not support Sentinel and Cluster yet" in problem
+    assert requirement in problem
+    assert S3CRET not in problem
+
+
+def test_a_sentinel_url_says_who_to_ask_for_what_and_the_login_at_redis() -> None:
+    address = loaded(redis_url="rediss+sentinel://u%40:p%2F@h1,[::1]:2,h1:26379/my-master.1/3").redis_address()
+    assert address.sentinels == (("h1", 26379), ("::1", 2))
+    assert (address.service, address.db, address.tls) == ("my-master.1", 3, True)
+    assert (address.username, address.password) == ("u@", "p/")
+    short = loaded(redis_url="redis+sentinel://h1:1/service").redis_address()
+    assert (short.service, short.db, short.tls, short.username, short.password) == ("service", 0, False, None, None)
 
 
 @pytest.mark.parametrize("urls", ["nats://a,", "nats://a,redis://b", "nats://a,ws://b", "a:4222", "nats://a:0"])
