@@ -105,7 +105,8 @@ def secure_kafka(certificates: Path) -> Iterator[KafkaServer]:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An authority `ca`, and what it signed: `server` (for 127.0.0.1) and `client`. A key and a certificate each.
 
-    `locked.key` is the client's key, with the password `hunter2`.
+    `locked.key` is the client's key, with the password `hunter2`. `expired` is of the same authority, and over;
+    `stranger` is its own authority. Both are for 127.0.0.1.
     """
     directory = tmp_path_factory.mktemp("certificates")
 
@@ -119,6 +120,22 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make("ca")
     for name in ("server", "client"):
         make(name, "-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1")
+    make("stranger", "-addext", "subjectAltName=IP:127.0.0.1")
+    request = ["-subj", "/CN=expired", "-addext", "subjectAltName=IP:127.0.0.1", "-out", "expired.csr"]
+    openssl(
+        "req",
+        "-new",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-keyout",
+        "expired.key",
+        *request,
+    )
+    signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-copy_extensions", "copy", "-days", "-1"]
+    openssl("x509", "-req", "-in", "expired.csr", "-out", "expired.pem", *signed)
     openssl("pkcs8", "-topk8", "-in", "client.key", "-out", "locked.key", "-passout", "pass:hunter2")
     return directory
 

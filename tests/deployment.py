@@ -459,4 +459,4 @@ def keys(count: int, start: int = 0) -> list[str]:
 def events(bridge: Bridge, *names: str) -> list[dict[str, Any]]:
     """The lines of a bridge's log that tell of such events, oldest first."""
     lines = (json.loads(line) for line in bridge.log(1_000_000).splitlines() if line.startswith("{"))
-    return [line for line in lines if line["event"] in names]
+    return [line for line in lines if line.get("event") in names]  # the stdout sink writes lines, too

@@ -10,15 +10,18 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import redis.exceptions as client
-from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 
 from bridge.errors import BridgeError, NotConnected, Refused
+from bridge.redis.greeting import HungUp, PlainConnection, TlsConnection, UnixConnection, tls_context, unwelcome
 from bridge.settings import Settings
 
 COMMAND_TIMEOUT = 5.0
@@ -77,18 +80,8 @@ class Endpoint:
         return user or None, password or None
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """Server and host name are always verified. Raises Refused where a file cannot be used."""
-        if not self.tls:
-            return None
-        chosen = self.settings
-        try:
-            context = ssl.create_default_context(cafile=chosen.redis_tls_ca_file)
-            if chosen.redis_tls_cert_file:
-                context.load_cert_chain(chosen.redis_tls_cert_file, chosen.redis_tls_key_file)
-        except OSError as error:  # ssl.SSLError is one
-            message = f"Redis TLS: cannot use BRIDGE_REDIS_TLS_CA_FILE, _CERT_FILE or _KEY_FILE: {error}"
-            raise Refused(message) from error
-        return context
+        """See `tls_context`; None without TLS."""
+        return tls_context(self.settings) if self.tls else None
 
     def client(self, connections: int = 8) -> Redis:
         """A command client with a pool of at most `connections` connections, opened when first needed."""
@@ -104,22 +97,16 @@ class Endpoint:
             "retry": Retry(NoBackoff(), 0),
             "max_connections": connections,
         }
-        kind: type[Connection | UnixDomainSocketConnection] = Connection
+        kind: type[AbstractConnection] = PlainConnection
         if self.path:
-            kind = UnixDomainSocketConnection
+            kind = UnixConnection
             options["path"] = self.path
         else:
             options |= {"host": self.host, "port": self.port, "socket_keepalive": True}
             if self.tls:
-                kind = SSLConnection
-                chosen = self.settings
-                self.ssl_context()  # a clear error now, not a traceback at the first command
-                options |= {
-                    "ssl_ca_certs": chosen.redis_tls_ca_file and str(chosen.redis_tls_ca_file),
-                    "ssl_certfile": chosen.redis_tls_cert_file and str(chosen.redis_tls_cert_file),
-                    "ssl_keyfile": chosen.redis_tls_key_file and str(chosen.redis_tls_key_file),
-                    "ssl_check_hostname": True,
-                }
+                kind = TlsConnection
+                tls_context(self.settings)  # a clear error now, not only at the first command
+                options["context"] = partial(tls_context, self.settings)
         return Redis.from_pool(ConnectionPool(connection_class=kind, **options))  # closing it closes the pool
 
 
@@ -133,7 +120,12 @@ class _Credentials(CredentialProvider):
         return self.get_credentials()
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        user, password = self._endpoint.credentials()
+        try:
+            user, password = self._endpoint.credentials()
+        except Refused as error:
+            # Of its own errors alone, the library takes that the connection cannot be used: after any other, the next
+            # command would go out without a login.
+            raise client.RedisError(str(error)) from error
         if password is None:
             return cast("tuple[str]", ())  # no AUTH at all
         return (user, password) if user else (password,)
@@ -151,11 +143,20 @@ async def conversation(endpoint: Endpoint, timeout: float = COMMAND_TIMEOUT) -> 
         message = f"{endpoint.title}: no answer within {timeout:g} s"
         raise NotConnected(message) from error
     except (client.ConnectionError, client.TimeoutError, OSError) as error:
-        raise NotConnected(f"{endpoint.title}: {str(error) or type(error).__name__}") from error
+        raise lost(endpoint, error, answered=not isinstance(error, HungUp)) from error
     except client.ReadOnlyError as error:
         raise no_primary(endpoint) from error
     except client.ResponseError as error:
         raise refusal(endpoint, str(error)) from error
+    except client.RedisError as error:
+        told = unwelcome(endpoint.title, error, tls=endpoint.tls, answered=True)
+        raise told or Refused(f"{endpoint.title} does not answer as a Redis does: check BRIDGE_REDIS_URL") from error
+
+
+def lost(endpoint: Endpoint, error: BaseException, *, answered: bool) -> BridgeError:
+    """What a connection that could not be made, or broke, means; `answered`: whether it had been of any use before."""
+    told = unwelcome(endpoint.title, error, tls=endpoint.tls, answered=answered)
+    return told or NotConnected(f"{endpoint.title}: {str(error) or type(error).__name__}")
 
 
 def refused_login(endpoint: Endpoint, answer: str) -> Refused:

@@ -17,7 +17,8 @@ import hiredis
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError, NotConnected
-from bridge.redis.connection import CLIENT_NAME, Endpoint, refusal, refused_login
+from bridge.redis.connection import CLIENT_NAME, Endpoint, lost, refusal, refused_login
+from bridge.redis.greeting import HANDSHAKE_TIMEOUT
 from bridge.telemetry.endings import Ending
 
 PING_INTERVAL = 1.0
@@ -57,6 +58,10 @@ class Subscription(asyncio.Protocol):
         """Why the session is over; None while it goes on. What is in `hints` then was still received in order."""
         self.ending = Ending.CONNECTION_LOST
         """The kind of that reason."""
+        self.broken: Exception | None = None
+        """What the connection was lost by; None where it was closed."""
+        self.answered = False
+        """Whether Redis has said anything at all."""
         self.complete = True
         """Whether it hears `elsewhere`, too, which Redis may refuse."""
         self._channels = frozenset({*channels, *elsewhere})
@@ -109,6 +114,7 @@ class Subscription(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The session is over."""
+        self.broken = exc
         self.end(f"connection lost: {exc}" if exc else "Redis closed the connection")
 
     def send(self, *commands: Sequence[bytes]) -> None:
@@ -118,7 +124,7 @@ class Subscription(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take the hints out of `data`."""
-        self._heard = self._clock.monotonic()
+        self._heard, self.answered = self._clock.monotonic(), True
         reader, hints, channels, key_bytes = self._reader, self.hints, self._channels, 0
         self._part_bytes += len(data)
         try:
@@ -205,10 +211,10 @@ async def subscribe(  # noqa: PLR0913 - what to hear, and whom to tell
         session.end("no answer")
         message = f"Redis at {endpoint}: no answer within {CONNECT_TIMEOUT:g} s"
         raise NotConnected(message) from error
-    except OSError as error:
+    except (OSError, NotConnected) as error:
         session.end(str(error))
-        message = f"Redis at {endpoint}: {error}"
-        raise NotConnected(message) from error
+        connected = session.broken is not None or isinstance(error, NotConnected)
+        raise lost(endpoint, session.broken or error, answered=session.answered or not connected) from error
     except SubscriptionRefused as error:
         answer = str(error)
         if answer.startswith(("WRONGPASS", "NOAUTH", "ERR AUTH", "ERR invalid password")):
@@ -225,4 +231,8 @@ async def _connect(endpoint: Endpoint, session: Subscription) -> None:
     if endpoint.path:
         await loop.create_unix_connection(lambda: session, endpoint.path)
     else:
-        await loop.create_connection(lambda: session, endpoint.host, endpoint.port, ssl=endpoint.ssl_context())
+        tls = endpoint.ssl_context()
+        timeout = HANDSHAKE_TIMEOUT if tls else None  # the library wants none without TLS
+        await loop.create_connection(
+            lambda: session, endpoint.host, endpoint.port, ssl=tls, ssl_handshake_timeout=timeout
+        )
