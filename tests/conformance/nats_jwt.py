@@ -22,9 +22,11 @@ def _encoded(part: bytes) -> str:
     return base64.urlsafe_b64encode(part).rstrip(b"=").decode()
 
 
-def _jwt(issuer: tuple[str, str], subject: str, name: str, claims: dict[str, Any]) -> str:
+def _jwt(issuer: tuple[str, str], subject: str, name: str, claims: dict[str, Any], expires: int | None = None) -> str:
     seed, public = issuer
     body = {"iss": public, "sub": subject, "name": name, "iat": int(time.time()), "nats": {"version": 2, **claims}}
+    if expires is not None:
+        body["exp"] = expires
     digest = hashlib.new("sha512_256", json.dumps(body).encode()).digest()
     body["jti"] = base64.b32encode(digest).rstrip(b"=").decode()
     header = {"typ": "JWT", "alg": "ed25519-nkey"}
@@ -50,11 +52,11 @@ class Operator:
         )
         """For the server's configuration file."""
 
-    def credentials(self) -> str:
-        """The credentials file of a new user of the account."""
+    def credentials(self, expires: int | None = None) -> str:
+        """The credentials file of a new user of the account; `expires` is a Unix time in seconds."""
         seed, public = nkey("U")
         limits = {"subs": -1, "data": -1, "payload": -1}
-        jwt = _jwt(self._account, public, "ann", {"type": "user", "pub": {}, "sub": {}, **limits})
+        jwt = _jwt(self._account, public, "ann", {"type": "user", "pub": {}, "sub": {}, **limits}, expires)
         return (
             f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
             f"-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"

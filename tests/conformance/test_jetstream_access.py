@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bridge.errors import NotConnected, Refused, Rejected
+from bridge.errors import NotConnected, Rejected
 from tests.conformance.nats_jwt import Operator, nkey
 from tests.conformance.rigs import SECRET, JetStreamRig, ids, messages, refused, works
 from tests.servers import NatsServer
@@ -78,16 +78,6 @@ async def test_wrong_credentials_are_refused_naming_the_settings(settings: dict[
         await refused(sink, "BRIDGE_NATS_USER and BRIDGE_NATS_PASSWORD")
 
 
-async def test_a_rotated_password_needs_no_restart(tmp_path: Path) -> None:
-    file = tmp_path / "password"
-    file.write_text("old\n")
-    async with JetStreamRig(users()) as rig:
-        sink = rig.sink(nats_user="ann", nats_password_file=file)
-        await refused(sink, "credentials")
-        file.write_text(f"{SECRET}\n")
-        await works(sink)
-
-
 async def test_an_unreachable_server_is_named_without_its_user(rig: JetStreamRig) -> None:
     rig.server.stop()
     address = f"127.0.0.1:{rig.server.port}"
@@ -152,20 +142,6 @@ async def test_an_account_without_jetstream_is_refused() -> None:
 async def rig() -> AsyncIterator[JetStreamRig]:
     async with JetStreamRig() as made:
         yield made
-
-
-async def test_tls_with_a_client_certificate(certificates: Path) -> None:
-    files = f'cert_file: "{certificates}/server.pem", key_file: "{certificates}/server.key"'
-    async with JetStreamRig(f'tls {{ {files}, ca_file: "{certificates}/ca.pem", verify: true }}') as rig:
-        authority: dict[str, Any] = {"nats_tls_ca_file": certificates / "ca.pem"}
-        client: dict[str, Any] = {
-            "nats_tls_cert_file": certificates / "client.pem",
-            "nats_tls_key_file": certificates / "client.key",
-        }
-        await works(rig.sink(**authority, **client))
-        await refused(rig.sink(), "BRIDGE_NATS_TLS_CA_FILE")
-        with pytest.raises((Refused, NotConnected)):
-            await rig.sink(**authority).open()
 
 
 async def test_a_certificate_that_is_none_is_refused(rig: JetStreamRig, tmp_path: Path) -> None:

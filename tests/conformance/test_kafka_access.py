@@ -100,6 +100,15 @@ async def test_what_is_wrong_with_tls_is_refused_naming_the_settings(rig: KafkaR
     none = {"kafka_tls_cert_file": None, "kafka_tls_key_file": None}
     await refused(rig.sink(**right | none), "BRIDGE_KAFKA_TLS_CERT_FILE")
     await refused(rig.sink(**right | {"kafka_tls_ca_file": None}), "not trusted .*BRIDGE_KAFKA_TLS_CA_FILE")
+    [address] = right["kafka_bootstrap_servers"]
+    elsewhere = {"kafka_bootstrap_servers": [address.replace("127.0.0.1", "localhost")]}
+    await refused(rig.sink(**right | elsewhere), "mismatch.*the host in BRIDGE_KAFKA_BOOTSTRAP_SERVERS")
+    for name in ("expired", "stranger"):
+        files = {
+            "kafka_tls_cert_file": certificates / f"{name}.pem",
+            "kafka_tls_key_file": certificates / f"{name}.key",
+        }
+        await refused(rig.sink(**right | files), r"(CERTIFICATE|UNKNOWN_CA).*BRIDGE_KAFKA_TLS_CERT_FILE")
     other = {"kafka_tls_key_file": certificates / "server.key"}
     await refused(rig.sink(**right | other), "KEY_VALUES_MISMATCH.*BRIDGE_KAFKA_TLS_KEY_FILE")
     for password in ("", f"{SECRET}3"):

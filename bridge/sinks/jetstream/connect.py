@@ -187,9 +187,11 @@ def _tls_context(settings: Settings) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=settings.nats_tls_ca_file)
         if settings.nats_tls_cert_file is not None:
-            context.load_cert_chain(settings.nats_tls_cert_file, settings.nats_tls_key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise Refused(f"the TLS files for NATS do not work ({error.strerror or 'unreadable'}): {_TLS_MEND}") from None
+            # Without a password, OpenSSL would ask for that of a locked key on the terminal.
+            context.load_cert_chain(settings.nats_tls_cert_file, settings.nats_tls_key_file, "")
+    except (OSError, ValueError) as error:  # ssl.SSLError is the former
+        why = getattr(error, "reason", None) or getattr(error, "strerror", None) or "unreadable"
+        raise Refused(f"the TLS files for NATS do not work ({why}): {_TLS_MEND} (a key without a password)") from None
     return context
 
 
@@ -222,6 +224,9 @@ def _translated(errors: list[Exception], servers: str) -> Exception:
         text = str(error).lower()
         if any(phrase in text for phrase in _AUTHENTICATION):
             return Refused(f"NATS at {servers} refuses the credentials: {_CREDENTIALS_MEND}")
+        if isinstance(error, ssl.SSLCertVerificationError):  # of its authority, its date, or its host
+            why = f"the certificate of NATS at {servers} is not trusted ({error.verify_message})"
+            return Refused(f"{why}: check it, BRIDGE_NATS_TLS_CA_FILE and the host in BRIDGE_NATS_URL")
         if isinstance(error, ssl.SSLError):
             return Refused(f"no TLS with NATS at {servers} ({error.reason or 'handshake failed'}): {_TLS_MEND}")
     causes = [error for error in errors if not isinstance(error, NoServersError)]

@@ -183,7 +183,8 @@ def _translated(error: BaseException, server: str, settings: Settings) -> Bridge
     for cause in (error, error.__cause__):
         if isinstance(cause, ssl.SSLCertVerificationError):
             why = f"the certificate of {kafka} is not trusted ({cause.verify_message})"
-            return Refused(f"{why}: check BRIDGE_KAFKA_TLS_CA_FILE")
+            mend = "check it, BRIDGE_KAFKA_TLS_CA_FILE and the host in BRIDGE_KAFKA_BOOTSTRAP_SERVERS"
+            return Refused(f"{why}: {mend}")
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
             return Refused(f"no TLS with {kafka} ({getattr(cause, 'reason', None) or 'handshake failed'}): {_TLS_MEND}")
     for kinds, text in (
