@@ -1,14 +1,16 @@
 """The files that tests of `deploy/` read, and the tools that judge them."""
 
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.servers import ROOT
+from tests.servers import ROOT, TOOLS
 
 DEPLOY = ROOT / "deploy"
 
@@ -21,14 +23,27 @@ def parsed(path: Path) -> Document:
     return document
 
 
-def judged(tool: str, *arguments: str, get: str) -> str:
-    """What a tool prints, or a skip where it is not installed, which says how to `get` it.
+def found(tool: str, *, get: str, provided: bool = False) -> Path:
+    """A tool, else a skip that says how to `get` it.
+
+    One that `.ci/bootstrap` provides may not be missing in CI.
+    """
+    places = [str(TOOLS), f"{sys.prefix}/bin", os.environ.get("PATH", "")]
+    program = shutil.which(tool, path=os.pathsep.join(places))
+    if program is None:
+        missing = f"NOT CHECKED: {tool} is not installed ({get})"
+        if provided and os.environ.get("CI") == "true":
+            pytest.fail(missing, pytrace=False)
+        pytest.skip(missing)
+    return Path(program)
+
+
+def judged(tool: str, *arguments: str, get: str, provided: bool = False) -> str:
+    """What a tool prints; see `found`.
 
     Raises CalledProcessError, with what it printed, where the tool finds fault.
     """
-    program = shutil.which(tool)
-    if program is None:
-        pytest.skip(f"NOT CHECKED: {tool} is not installed ({get})")
+    program = found(tool, get=get, provided=provided)
     try:
         return subprocess.run([program, *arguments], check=True, capture_output=True, text=True).stdout
     except subprocess.CalledProcessError as error:
