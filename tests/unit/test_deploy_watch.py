@@ -24,8 +24,8 @@ def metrics() -> set[str]:
 
 
 def named_metrics(expression: str) -> set[str]:
-    """The bridge's metrics in a PromQL expression."""
-    return set(re.findall(r"\bbridge_\w+", expression))
+    """The bridge's metrics, those of its process included, in a PromQL expression."""
+    return set(re.findall(r"\b(?:bridge|process)_\w+", expression))
 
 
 def errors() -> set[str]:
@@ -52,13 +52,37 @@ def sections(part: str) -> dict[str, str]:
     return dict(zip(found[::2], found[1::2], strict=True))
 
 
-def test_every_metric_of_the_dashboard_exists() -> None:
-    dashboard = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
-    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+def expressions(dashboard: Document) -> list[str]:
+    """What its panels ask."""
+    return [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
 
-    assert all(map(named_metrics, expressions))
-    assert set().union(*map(named_metrics, expressions)) <= metrics()
+
+def test_every_metric_of_the_dashboard_exists_and_none_of_the_bridges_is_left_out() -> None:
+    dashboard = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
+    shown = list(map(named_metrics, expressions(dashboard)))
+
+    assert all(shown)
+    assert set().union(*shown) <= metrics()
     assert named_metrics(dashboard["templating"]["list"][1]["query"]["query"]) <= metrics()
+    families = {
+        f"{family.name}_total" if family.type == "counter" else family.name for family in Metrics().registry.collect()
+    }
+    kept = {name for name in families if name.startswith("bridge_")}
+    assert not {name for name in kept if not any(found.startswith(name) for found in set().union(*shown))}
+
+
+def test_the_panels_of_the_dashboard_lie_beside_each_other() -> None:
+    panels = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())["panels"]
+    cells = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in panels)
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+
+    assert len({panel["id"] for panel in panels}) == len({panel["title"] for panel in panels}) == len(panels)
+    assert len(set(cells)) == len(cells)
+    assert max(x for x, _ in cells) < 24
 
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
