@@ -222,8 +222,7 @@ class Telemetry:
         self._log.warning("stream.warned", warning=text)
 
     def reconnected(self, reason: str) -> None:
-        """The sink's client connected again by itself."""
-        self.metrics.broker_lost.inc()
+        """The broker is there again; `reason` is the sink's own, why the last connection ended."""
         self._log.warning("sink.reconnected", reason=reason)
 
     def messages_in_flight(self, count: int) -> None:

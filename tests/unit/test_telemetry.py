@@ -123,6 +123,17 @@ def test_the_canary_ages_between_scrapes_while_the_lease_is_held() -> None:
     assert value(telemetry, age) == 0
 
 
+def test_a_loss_of_the_broker_is_counted_once_whoever_tells_of_it() -> None:
+    telemetry = Telemetry()
+    telemetry.sink_connected()
+
+    telemetry.sink_lost("the connection to the broker was lost")
+    telemetry.reconnected("nats: unexpected EOF")  # by the sink, of the same loss
+    telemetry.sink_connected()
+
+    assert value(telemetry, "bridge_broker_connections_lost_total") == 1
+
+
 def test_a_scan_counts_while_it_is_under_way_and_the_next_one_begins_anew() -> None:
     telemetry = Telemetry()
     telemetry.scan_started()
