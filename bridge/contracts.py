@@ -27,6 +27,8 @@ class Entry:
     id: bytes
     """`<fence>-<sequence number>`, ascending: later claims have greater ids."""
     events: Sequence[Event]
+    shard: int = 0
+    """Of the ledger. Ids are unique within one."""
 
 
 class Message(NamedTuple):
@@ -74,10 +76,9 @@ class Source(Protocol):
         Raises NotConnected: call again, after a back-off.
         """
 
-    async def settle(self, settlements: Sequence[Settlement]) -> tuple[int, int]:
-        """Remove the entries from the outbox and, in the same atomic step, store their dead letters.
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Remove the entries from the outbox and, of each shard in the same atomic step, store their dead letters.
 
-        Returns how many expirations wait in the outbox now, and how many dead letters are kept.
         Settling twice is harmless. Raises NotConnected: it may or may not have happened; call again.
         """
 

@@ -76,7 +76,8 @@ class Delivery:
         self._redis_ms = redis_ms
         self._clock = clock
         self._telemetry = telemetry
-        self._under_way: dict[bytes, _Progress] = {}
+        self._under_way: dict[tuple[int, bytes], _Progress] = {}
+        """By shard and id of the entry."""
         self._keys: set[bytes] = set()
         self._in_flight = 0
         self._in_flight_bytes = 0
@@ -124,10 +125,11 @@ class Delivery:
         batch = _Batch()
         encode = self._encoder.encode
         for entry in entries:
-            if entry.id in self._under_way:
+            place = entry.shard, entry.id
+            if place in self._under_way:
                 continue
             progress = _Progress(entry, len(entry.events))
-            self._under_way[entry.id] = progress
+            self._under_way[place] = progress
             for event in entry.events:
                 message = encode(event)
                 key, size = message.key, len(message.body)
@@ -226,15 +228,14 @@ class Delivery:
             self._settle.clear()
             while chunk := self._done[:SETTLE_ENTRIES]:
                 try:
-                    depth, dead = await self._source.settle([Settlement(done.entry, done.dead) for done in chunk])
+                    await self._source.settle([Settlement(done.entry, done.dead) for done in chunk])
                 except (NotConnected, Refused) as error:
                     await self._wait(backoff, str(error))
                     continue
                 backoff.reset()
                 del self._done[: len(chunk)]
                 for done in chunk:
-                    del self._under_way[done.entry.id]
-                self._telemetry.outbox_settled(depth, dead)
+                    del self._under_way[done.entry.shard, done.entry.id]
 
     async def _wait(self, backoff: Backoff, reason: str) -> None:
         delay = backoff.next()

@@ -57,8 +57,8 @@ class Identity:
     """Makes the ids of one source and database.
 
     id = BLAKE2b-128, in hex, of source, db, key and either the deadline (`d`) or, where that is unknown, the outbox
-    entry and the index in it (`u`); for a gap, of source, db, node and the outbox entry (`g`). Every part is preceded
-    by its length, so that no two lists of parts collide.
+    entry and the index in it (`u`); for a gap, of source, db, node, the outbox entry and, but for the first, its shard
+    (`g`). Every part is preceded by its length, so that no two lists of parts collide.
     A (key, deadline) pair is claimed at most once (the ledger protocol), hence one occurrence has one id.
     """
 
@@ -76,9 +76,9 @@ class Identity:
         """The id of an expiration without a known deadline: its place in the outbox is unique."""
         return self._digest(key, b"u", entry_id, b"%d" % index)
 
-    def of_gap(self, node: str, entry_id: bytes) -> str:
-        """The id of the gap record that an outbox entry holds."""
-        return self._digest(node.encode(), b"g", entry_id)
+    def of_gap(self, node: str, entry_id: bytes, shard: int = 0) -> str:
+        """The id of the gap record that an outbox entry holds: an id of one shard's may be that of another's."""
+        return self._digest(node.encode(), b"g", entry_id, *([b"%d" % shard] if shard else []))
 
     def _digest(self, *parts: bytes) -> str:
         digest = self._seed.copy()

@@ -17,8 +17,7 @@ from bridge import __version__
 from bridge.clock import Clock, SystemClock
 from bridge.cloudevents import Encoder
 from bridge.delivery import Delivery
-from bridge.redis.connection import Endpoint
-from bridge.redis.source import RedisSource
+from bridge.redis.shards import Shards
 from bridge.settings import Settings
 from bridge.sinks import create
 from bridge.tasks import end, run_together
@@ -43,13 +42,12 @@ async def serve(settings: Settings) -> int:
 
 class _Service:
     def __init__(self, settings: Settings, telemetry: Telemetry, clock: Clock) -> None:
-        endpoint = Endpoint.of(settings)
         self._settings = settings
         self._telemetry = telemetry
         instance = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._source = RedisSource(settings, endpoint, instance, clock, telemetry)
-        self._sink = create(settings, endpoint.db, clock, telemetry)
-        encoder = Encoder(settings.source, endpoint.db, settings.content_mode)
+        self._source = Shards(settings, instance, clock, telemetry)
+        self._sink = create(settings, self._source.db, clock, telemetry)
+        encoder = Encoder(settings.source, self._source.db, settings.content_mode)
         self._delivery = Delivery(self._source.outbox, self._sink, encoder, self._source.redis_ms, clock, telemetry)
         self._stopping = asyncio.Event()
 

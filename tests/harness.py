@@ -31,8 +31,10 @@ from bridge.redis.entries import read_entry
 from bridge.redis.gap import Gap
 from bridge.redis.hints import Hints
 from bridge.redis.ledger import Applied, Batch, Lease, Ledger, Touched
+from bridge.redis.members import Members
 from bridge.redis.names import Names
 from bridge.redis.outbox import Outbox
+from bridge.redis.outboxes import Outboxes
 from bridge.redis.patterns import matcher
 from bridge.redis.source import RedisSource
 from bridge.redis.subscription import Hint, Subscription, subscribe
@@ -40,6 +42,7 @@ from bridge.settings import Settings
 from bridge.tasks import end
 from bridge.telemetry.endings import Ending
 from bridge.telemetry.events import Telemetry
+from bridge.telemetry.shard import ShardTelemetry
 from tests.proxy import Matches, command
 from tests.servers import Bridge, RedisServer, wait_until
 
@@ -203,7 +206,7 @@ class Hand:
         self._sync = b"hand:" + instance.encode()
         self._identity = Identity(settings.source, 0)
         self.ledger = Ledger(self._client, self._endpoint, NAMES)
-        self._outbox = Outbox(self.ledger, self._identity, settings.outbox_limit, Telemetry())
+        self._outbox = Outbox(self.ledger, self._identity, settings.outbox_limit, Telemetry().shard())
         self._wake = asyncio.Event()
         self._held: deque[Hint] = deque()
         self._subscription: Subscription | None = None
@@ -323,8 +326,8 @@ class Hand:
 
     async def settle(self, entries: Sequence[Entry]) -> int:
         """Take these out of the outbox, as if the broker had acked them; how many expirations wait there then."""
-        depth, _ = await self._outbox.settle([Settlement(entry) for entry in entries])
-        return depth
+        await self._outbox.settle([Settlement(entry) for entry in entries])
+        return self._outbox.depth
 
     def id_of(self, key: bytes, deadline_ms: int) -> str:
         """The id of an expiration with a known deadline."""
@@ -358,11 +361,13 @@ class Hand:
 # A bridge in the test's event loop.
 
 
-class Recorder(Telemetry):
+class Recorder(ShardTelemetry):
     """Remembers what the bridge says of its gaps."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, of: Telemetry) -> None:
+        """`of`: that of the process."""
+        super().__init__(0, 1, of.metrics, of.health, set(), SystemClock())
+        self.metrics, self.health = of.metrics, of.health
         self.causes: list[str] = []
         self.endings: list[str] = []
         self.closed = 0
@@ -371,24 +376,24 @@ class Recorder(Telemetry):
         self.canaries = 0
 
     def gap_opened(self, cause: str, opened_ms: int, until_ms: int) -> None:
-        """See `Telemetry`."""
+        """See `ShardTelemetry`."""
         super().gap_opened(cause, opened_ms, until_ms)
         self.causes.append(cause)
 
     def gap_closed(self, recovered: int, ambiguous: int, missed: int | None) -> None:
-        """See `Telemetry`."""
+        """See `ShardTelemetry`."""
         super().gap_closed(recovered, ambiguous, missed)
         self.closed += 1
         self.recovered += recovered
         self.ambiguous += ambiguous
 
     def canary_heard(self, lag: float) -> None:
-        """See `Telemetry`."""
+        """See `ShardTelemetry`."""
         super().canary_heard(lag)
         self.canaries += 1
 
     def epoch_ended(self, node: str, ending: Ending, reason: str) -> None:
-        """See `Telemetry`."""
+        """See `ShardTelemetry`."""
         super().epoch_ended(node, ending, reason)
         self.endings.append(reason)
 
@@ -423,13 +428,15 @@ class Inside:
 
     def __init__(self, port: int, instance: str = "inside", **settings: object) -> None:
         chosen = Settings.model_validate({"redis_url": f"redis://127.0.0.1:{port}/0", "sink": "stdout", **settings})
-        clock, endpoint = SystemClock(), Endpoint.of(chosen)
-        self.telemetry = Recorder()
+        clock, process = SystemClock(), Telemetry()
+        self.telemetry = Recorder(process)
         self.broker = Broker()
-        self._source = RedisSource(chosen, endpoint, instance, clock, self.telemetry)
-        encoder = Encoder(chosen.source, 0, chosen.content_mode)
-        outbox, redis_ms = self._source.outbox, self._source.redis_ms
-        self._delivery = Delivery(outbox, self.broker, encoder, redis_ms, clock, self.telemetry)
+        self._outboxes = Outboxes()
+        members = Members(lambda: self._source.ledger, instance, 1)
+        self._source = RedisSource(chosen, instance, clock, self.telemetry, members, wake=self._outboxes.wake)
+        self._outboxes.add(self._source.outbox)
+        encoder, redis_ms = Encoder(chosen.source, 0, chosen.content_mode), self._source.redis_ms
+        self._delivery = Delivery(self._outboxes, self.broker, encoder, redis_ms, clock, process)
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -490,7 +497,7 @@ class Inside:
         self._source.stop()
         async with asyncio.timeout(LIMIT_SECONDS):
             await source
-            self._source.outbox.drain()
+            self._outboxes.drain()
             await delivery
             await self._source.close()
 

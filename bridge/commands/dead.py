@@ -76,7 +76,7 @@ def retry_letters(settings: Settings, ids: Sequence[str] | None) -> int:
     async def work(letters: DeadLetters) -> int:
         last = await letters.last()
         chosen = await _find(letters, ids) if ids is not None else None
-        if last is None:
+        if not last:
             Screen().say("There are no dead letters.")
             return 0
         retrial = Retrial(letters, last, chosen)
@@ -91,7 +91,7 @@ def drop_letters(settings: Settings, ids: Sequence[str]) -> int:
 
     async def work(letters: DeadLetters) -> int:
         found = await _find(letters, ids)
-        dropped = await letters.remove([kept.entry_id for kept in found])
+        dropped = await letters.remove([kept.place for kept in found])
         Screen().say(f"Dropped {_count(dropped)}; {await letters.count()} left.")
         return 0
 

@@ -6,8 +6,7 @@ there, the worst is a reason why there are no figures.
 
 import math
 import time
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -30,6 +29,8 @@ NEEDED = {
     *(MISSED, RECOVERED, AMBIGUOUS, LEASE_HELD, CANARY_AGE, IN_FLIGHT, SCAN_PROGRESS, SCAN_KEYS, SCAN_SECONDS),
 }
 """The names, as they are in `Figures.values`."""
+_OF_SHARDS: Mapping[str, Callable[[Iterable[float]], float]] = {CANARY_AGE: max, SCAN_PROGRESS: min, SCAN_SECONDS: max}
+"""What becomes one figure in another way than by adding up."""
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here; these are not to be asked
 
 
@@ -116,7 +117,7 @@ async def ask(settings: Settings) -> Figures:
 
 
 def _read(url: str, at: float, text: str, readiness: bytes) -> Figures:
-    values: defaultdict[str, float] = defaultdict(float)
+    values: dict[str, float] = {}
     lags: list[tuple[float, float]] = []
     version, started = "", None
     for family in text_string_to_metric_families(text):
@@ -129,11 +130,13 @@ def _read(url: str, at: float, text: str, readiness: bytes) -> Figures:
             elif sample.name == "process_start_time_seconds":
                 started = sample.value
             elif name != sample.name:
-                values[name] += sample.value
+                values[name] = (
+                    _OF_SHARDS.get(name, sum)((values[name], sample.value)) if name in values else sample.value
+                )
                 for label in sample.labels.values():
                     values[f"{name}.{label}"] = sample.value
     if not version or not lags or not values.keys() >= NEEDED:
         raise ValueError("these are the metrics of something else, or of another version")
     uptime = None if started is None else max(time.time() - started, 0.0)
     unready = orjson.loads(readiness).get("reasons", {})
-    return Figures(url, at, version, uptime, unready, dict(values), sorted(lags))
+    return Figures(url, at, version, uptime, unready, values, sorted(lags))

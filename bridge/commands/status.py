@@ -14,7 +14,7 @@ from bridge.commands.figures import Figures, Unanswered, ask, quantile
 from bridge.commands.screen import Screen, key_as_json, print_json
 from bridge.commands.status_lines import SHARES, Look, lines
 from bridge.errors import ConfigurationError, NotConnected, Refused
-from bridge.redis.inspection import Inspector
+from bridge.redis.inspection import Inspector, LeaseState, State
 from bridge.settings import Settings
 from bridge.telemetry import logs
 
@@ -113,7 +113,6 @@ def _headline(settings: Settings, look: Look) -> str:
 
 def _as_json(settings: Settings, look: Look, *, show_keys: bool) -> dict[str, Any]:
     state, server, told = look.state, look.server, look.figures
-    lease = state.lease
     return {
         "redis": {
             "endpoint": look.endpoint,
@@ -130,14 +129,8 @@ def _as_json(settings: Settings, look: Look, *, show_keys: bool) -> dict[str, An
             "expirations": state.outbox_expirations,
             "oldest_ms": state.outbox_oldest_ms,
         },
-        "lease": lease
-        and {
-            "held": lease.holder is not None and lease.until_ms > state.now_ms,
-            "holder": lease.holder,
-            "until_ms": lease.until_ms,
-            "fence": lease.fence,
-            "handled_up_to_ms": lease.seen_ms,
-        },
+        "lease": _lease(state, state.lease),
+        "leases": [_lease(state, lease) for lease in state.leases],
         "dead_letters": state.dead_letters,
         "next_to_expire": [
             {"deadline_ms": deadline_ms, **(key_as_json(key) if show_keys else {})}
@@ -154,6 +147,20 @@ def _as_json(settings: Settings, look: Look, *, show_keys: bool) -> dict[str, An
         ],
         "bridge": {"reachable": False, "reason": told} if isinstance(told, str) else _bridge(told),
     }
+
+
+def _lease(state: State, lease: LeaseState | None) -> dict[str, Any] | None:
+    return (
+        None
+        if lease is None
+        else {
+            "held": lease.held(state.now_ms),
+            "holder": lease.holder,
+            "until_ms": lease.until_ms,
+            "fence": lease.fence,
+            "handled_up_to_ms": lease.seen_ms,
+        }
+    )
 
 
 def _bridge(told: Figures) -> dict[str, Any]:

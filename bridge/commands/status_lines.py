@@ -38,11 +38,12 @@ def lines(look: Look, earlier: Figures | None = None, *, show_keys: bool) -> lis
 
 
 def _of_redis(state: State) -> Iterator[tuple[str, Cell]]:
-    lease = state.lease
-    seen = lease.seen_ms if lease else None
+    handled = [lease.seen_ms for lease in state.leases if lease is not None and lease.seen_ms is not None]
+    seen = min(handled) if len(handled) == len(state.leases) else None
     yield "deadline ledger", _ledger(state)
     yield "outbox", _outbox(state)
-    yield "lease", _holder(lease, state.now_ms)
+    for shard, lease in enumerate(state.leases):
+        yield "lease" if len(state.leases) == 1 else f"lease of shard {shard}", _holder(lease, state.now_ms)
     yield "handled up to", _moment(seen, state.now_ms) if seen else "nothing yet"
     yield "dead letters", Text(str(state.dead_letters), "bold red" if state.dead_letters else "")
 

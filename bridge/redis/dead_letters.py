@@ -4,7 +4,7 @@ Guarantees: a dead letter goes only by `remove`, or by a `settle` after the brok
 id. What somebody else wrote into the stream is shown, and can be removed, but is never published.
 """
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,8 +15,10 @@ from bridge.redis.connection import Endpoint, conversation
 from bridge.redis.letters import letter_of
 from bridge.redis.names import Names
 from bridge.redis.primary import Primary
+from bridge.redis.requirements import shards_of
 from bridge.settings import Settings
 
+Place = tuple[int, bytes]
 PAGE = 500
 """Dead letters read in one command, and removed in one."""
 
@@ -25,20 +27,20 @@ PAGE = 500
 class Kept:
     """A dead letter as it is kept."""
 
-    entry_id: bytes
-    """Of the stream's entry: its time, and a number."""
+    place: "Place"
+    """The shard in whose stream it is, and the id of its entry there: its time, and a number."""
     letter: DeadLetter | None
     """None: it cannot be read, somebody else wrote it."""
 
     @property
     def id(self) -> str:
         """What people call it by: the id of its message; that of the stream's entry where it cannot be read."""
-        return self.entry_id.decode() if self.letter is None else self.letter.event.id
+        return self.place[1].decode() if self.letter is None else self.letter.event.id
 
     @property
     def died_ms(self) -> int:
         """When the broker had refused it: Unix milliseconds on Redis's clock."""
-        return int(self.entry_id.partition(b"-")[0])
+        return int(self.place[1].partition(b"-")[0])
 
 
 class DeadLetters:
@@ -46,7 +48,8 @@ class DeadLetters:
 
     def __init__(self, settings: Settings) -> None:
         self._primary = Primary(settings, connections=2)
-        self._stream = Names(settings.namespace, self._endpoint.db).dead
+        self._namespace = settings.namespace
+        self._streams: list[bytes] = []
 
     @property
     def _endpoint(self) -> Endpoint:
@@ -61,36 +64,48 @@ class DeadLetters:
         await self._primary.close()
 
     async def locate(self) -> None:
-        """With Sentinel: find the primary. To be called first."""
+        """Find the primary, and the shards. To be called first."""
         await self._primary.locate()
+        names = Names(self._namespace, self._endpoint.db)
+        shards = await shards_of(self._client, self._endpoint, names)
+        self._streams = [names.of(shard).dead for shard in range(shards)]
 
     async def count(self) -> int:
         """How many there are."""
         async with conversation(self._endpoint):
-            return int(await self._client.xlen(self._stream))
+            return sum([int(await self._client.xlen(stream)) for stream in self._streams])
 
-    async def page(self, after: bytes | None, limit: int = PAGE) -> list[Kept]:
-        """The next ones behind the entry `after`, oldest first."""
-        async with conversation(self._endpoint):
-            reply = await self._client.xrange(
-                self._stream, min=b"-" if after is None else b"(" + after, count=min(limit, PAGE)
-            )
-        found = cast("list[tuple[bytes, dict[bytes, bytes]]]", reply)
-        return [Kept(entry_id, letter_of(fields)) for entry_id, fields in found]
+    async def page(self, after: Place | None, limit: int = PAGE) -> list[Kept]:
+        """The next ones behind `after`: one shard's after the other's, the oldest of each first."""
+        first, behind = after or (0, b"")
+        found: list[Kept] = []
+        for shard in range(first, len(self._streams)):
+            least = b"(" + behind if behind and shard == first else b"-"
+            async with conversation(self._endpoint):
+                reply = await self._client.xrange(self._streams[shard], min=least, count=min(limit, PAGE) - len(found))
+            entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", reply)
+            found += [Kept((shard, entry_id), letter_of(fields)) for entry_id, fields in entries]
+            if len(found) >= min(limit, PAGE):
+                break
+        return found
 
     async def all(self) -> AsyncIterator[Kept]:
-        """Each one, oldest first, a page at a time."""
+        """Each one, in the order of `page`, a page at a time."""
         after = None
         while page := await self.page(after):
             for kept in page:
                 yield kept
-            after = page[-1].entry_id
+            after = page[-1].place
 
-    async def last(self) -> bytes | None:
-        """The entry id of the newest one."""
-        async with conversation(self._endpoint):
-            reply = await self._client.xrevrange(self._stream, count=1)
-        return cast("list[tuple[bytes, object]]", reply)[0][0] if reply else None
+    async def last(self) -> dict[int, bytes]:
+        """The entry id of the newest one of each shard that has any."""
+        newest = dict[int, bytes]()
+        for shard, stream in enumerate(self._streams):
+            async with conversation(self._endpoint):
+                reply = await self._client.xrevrange(stream, count=1)
+            if reply:
+                newest[shard] = cast("list[tuple[bytes, object]]", reply)[0][0]
+        return newest
 
     async def find(self, ids: Collection[str]) -> dict[str, Kept]:
         """Those of these ids that there are."""
@@ -102,12 +117,14 @@ class DeadLetters:
                     break
         return found
 
-    async def remove(self, entry_ids: Sequence[bytes]) -> int:
-        """Remove these entries; how many of them were still there."""
+    async def remove(self, places: Sequence[Place]) -> int:
+        """Remove these; how many of them were still there."""
         removed = 0
-        for start in range(0, len(entry_ids), PAGE):
-            async with conversation(self._endpoint):
-                removed += int(await self._client.xdel(self._stream, *entry_ids[start : start + PAGE]))
+        for shard, stream in enumerate(self._streams):
+            mine = [entry_id for of, entry_id in places if of == shard]
+            for start in range(0, len(mine), PAGE):
+                async with conversation(self._endpoint):
+                    removed += int(await self._client.xdel(stream, *mine[start : start + PAGE]))
         return removed
 
 
@@ -117,13 +134,13 @@ class Retrial:
     What the broker refuses once more stays where it is, and so does what cannot be read.
     """
 
-    def __init__(self, letters: DeadLetters, last: bytes, chosen: Sequence[Kept] | None = None) -> None:
-        """`chosen` None: all up to the entry `last`."""
+    def __init__(self, letters: DeadLetters, last: Mapping[int, bytes], chosen: Sequence[Kept] | None = None) -> None:
+        """`chosen` None: all up to the entries `last` of each shard."""
         self._letters = letters
-        self._last = _order(last)
+        self._last = {shard: _order(entry_id) for shard, entry_id in last.items()}
         self._chosen = chosen
         self._read = 0
-        self._after: bytes | None = None
+        self._after: Place | None = None
         self.sent = 0
         """Acked by the broker, and removed."""
         self.unreadable: list[str] = []
@@ -134,20 +151,20 @@ class Retrial:
     async def read(self, limit: int) -> Sequence[Entry]:
         """See `Source.read`."""
         while page := await self._next(limit):
-            entries = [Entry(kept.entry_id, [kept.letter.event]) for kept in page if kept.letter is not None]
+            entries = [
+                Entry(kept.place[1], [kept.letter.event], kept.place[0]) for kept in page if kept.letter is not None
+            ]
             self.unreadable += [kept.id for kept in page if kept.letter is None]
             if entries:
                 return entries
         return ()
 
-    async def settle(self, settlements: Sequence[Settlement]) -> tuple[int, int]:
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
         """See `Source.settle`."""
-        acked = [settlement.entry.id for settlement in settlements if not settlement.dead]
+        acked = [(done.entry.shard, done.entry.id) for done in settlements if not done.dead]
         await self._letters.remove(acked)
-        kept = await self._letters.count()
         self.sent += len(acked)
         self.refused |= {letter.event.id: letter.reason for done in settlements for letter in done.dead}
-        return 0, kept
 
     async def _next(self, limit: int) -> Sequence[Kept]:
         if self._chosen is not None:
@@ -155,8 +172,8 @@ class Retrial:
             self._read += len(page)
             return page
         page = await self._letters.page(self._after, limit)
-        self._after = page[-1].entry_id if page else self._after
-        return [kept for kept in page if _order(kept.entry_id) <= self._last]
+        self._after = page[-1].place if page else self._after
+        return [kept for kept in page if _order(kept.place[1]) <= self._last.get(kept.place[0], ())]
 
 
 def _order(entry_id: bytes) -> tuple[int, ...]:

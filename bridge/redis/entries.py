@@ -16,19 +16,19 @@ class Unreadable(Exception):
     """Somebody else has written the entry, or damaged it. The message holds nothing of what is in it."""
 
 
-def read_entry(identity: Identity, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Entry:
+def read_entry(identity: Identity, entry_id: bytes, fields: Mapping[bytes, bytes], shard: int = 0) -> Entry:
     """The entry, with at least one event. Raises Unreadable."""
     try:
         events: list[Event] = []
         if b"claims" in fields:
             events += _expirations(identity, entry_id, whole(fields[b"at"]), fields[b"claims"])
         if b"gap" in fields:
-            events.append(_gap(identity, entry_id, fields[b"gap"]))
+            events.append(_gap(identity, entry_id, fields[b"gap"], shard))
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, msgpack.UnpackException) as error:
         raise Unreadable(type(error).__name__) from error
     if not events:
         raise Unreadable("there is nothing in it")
-    return Entry(entry_id, events)
+    return Entry(entry_id, events, shard)
 
 
 def _expirations(identity: Identity, entry_id: bytes, observed_ms: int, packed: bytes) -> Iterator[Expiration]:
@@ -42,11 +42,11 @@ def _expirations(identity: Identity, entry_id: bytes, observed_ms: int, packed: 
             yield Expiration(identity.of_deadline(key, deadline_ms), key, deadline_ms, observed_ms, via)
 
 
-def _gap(identity: Identity, entry_id: bytes, packed: bytes) -> GapRecord:
+def _gap(identity: Identity, entry_id: bytes, packed: bytes, shard: int) -> GapRecord:
     node, opened, closed, cause, missed, recovered, ambiguous = msgpack.unpackb(packed, raw=True)
     name = node.decode()
     return GapRecord(
-        identity.of_gap(name, entry_id),
+        identity.of_gap(name, entry_id, shard),
         name,
         whole(opened),
         whole(closed),

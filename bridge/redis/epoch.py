@@ -28,7 +28,7 @@ from bridge.redis.scan import Scan
 from bridge.redis.schedule import Schedule
 from bridge.redis.subscription import Subscription
 from bridge.telemetry.endings import Ending
-from bridge.telemetry.events import Telemetry
+from bridge.telemetry.shard import ShardTelemetry
 
 TOUCH_KEYS = 500
 """Keys touched by one script: a bound on how long it keeps Redis busy."""
@@ -71,7 +71,7 @@ class Epoch:
         outbox: Outbox,
         wake: asyncio.Event,
         clock: Clock,
-        telemetry: Telemetry,
+        telemetry: ShardTelemetry,
         healthy: Callable[[], None],
     ) -> None:
         self.gap = gap

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import attrgetter, itemgetter
 from typing import cast
 
 from redis.asyncio import Redis
@@ -24,7 +25,7 @@ from bridge.redis.connection import Endpoint, conversation
 from bridge.redis.entries import Unreadable, read_entry
 from bridge.redis.names import Names
 from bridge.redis.primary import Primary
-from bridge.redis.requirements import Server, inspect, notification_flags
+from bridge.redis.requirements import Server, inspect, notification_flags, shards_of
 from bridge.redis.sentinel import Sentinels
 from bridge.redis.subscription import Hint, subscribe
 from bridge.settings import Settings
@@ -46,6 +47,10 @@ class LeaseState:
     seen_ms: int | None
     """Up to when every notification was handled; None before the first epoch got that far."""
 
+    def held(self, now_ms: int) -> bool:
+        """Whether somebody has it."""
+        return self.holder is not None and self.until_ms > now_ms
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -60,8 +65,13 @@ class State:
     outbox_oldest_ms: int | None
     """When the oldest entry of the outbox was claimed."""
     dead_letters: int
-    lease: LeaseState | None
-    """None: no bridge has run here, or its lease was lost."""
+    leases: Sequence[LeaseState | None]
+    """Of each shard. None: no bridge has run here, or its lease was lost."""
+
+    @property
+    def lease(self) -> LeaseState | None:
+        """Of the first shard, which mostly is the only one."""
+        return self.leases[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,54 +201,68 @@ class Inspector:
         finally:
             session.end("it was only a try")
 
+    async def shards(self) -> Sequence[Names]:
+        """The names of the bridge's own keys, shard by shard."""
+        count = await shards_of(self.client, self.endpoint, self.names)
+        return [self.names.of(shard) for shard in range(count)]
+
     async def expired_keys(self) -> int:
         """How many keys of users the server has expired. A canary that is out makes it one less for the moment."""
         pipeline = self.client.pipeline(transaction=True)
         pipeline.info("stats")
-        pipeline.hget(self.names.lease, "canaries")
+        for names in await self.shards():
+            pipeline.hget(names.lease, "canaries")
         async with conversation(self.endpoint):
-            stats, canaries = await pipeline.execute()
-        return int(stats["expired_keys"]) - int(canaries or 0)
+            stats, *canaries = await pipeline.execute()
+        return int(stats["expired_keys"]) - sum(int(count or 0) for count in canaries)
 
     async def state(self) -> State:
         """The bridge's own keys. Uses only commands that the bridge itself needs."""
-        names = self.names
         pipeline = self.client.pipeline(transaction=False)
         pipeline.time()
-        pipeline.zcard(names.deadlines)
-        pipeline.zrange(names.deadlines, 0, 0, withscores=True)
-        pipeline.xlen(names.outbox)
-        pipeline.xrange(names.outbox, count=1)
-        pipeline.xlen(names.dead)
-        pipeline.hmget(names.lease, "holder", "until", "fence", "seen_ms", "depth")
+        for names in await self.shards():
+            pipeline.zcard(names.deadlines)
+            pipeline.zrange(names.deadlines, 0, 0, withscores=True)
+            pipeline.xlen(names.outbox)
+            pipeline.xrange(names.outbox, count=1)
+            pipeline.xlen(names.dead)
+            pipeline.hmget(names.lease, "holder", "until", "fence", "seen_ms", "depth")
         async with conversation(self.endpoint):
-            clock, size, lowest, entries, oldest, dead, fields = await pipeline.execute()
-        lease = cast("list[bytes | None]", fields)
+            clock, *replies = await pipeline.execute()
+        sizes, lowest, entries, oldest, dead, fields = (replies[kind::6] for kind in range(6))
+        leases = cast("list[list[bytes | None]]", fields)
+        depths = [int(lease[4]) for lease in leases if lease[4] is not None]
+        claimed = [_claimed_ms(first[0][1]) for first in oldest if first]
         return State(
             now_ms=int(clock[0]) * 1000 + int(clock[1]) // 1000,
-            ledger_size=size,
-            next_deadline_ms=int(lowest[0][1]) if lowest else None,
-            outbox_entries=entries,
-            outbox_expirations=int(lease[4]) if lease[4] is not None else None,
-            outbox_oldest_ms=_claimed_ms(oldest[0][1]) if oldest else None,
-            dead_letters=dead,
-            lease=_lease(lease),
+            ledger_size=sum(sizes),
+            next_deadline_ms=min((int(first[0][1]) for first in lowest if first), default=None),
+            outbox_entries=sum(entries),
+            outbox_expirations=sum(depths) if depths else None,
+            outbox_oldest_ms=min((ms for ms in claimed if ms is not None), default=None),
+            dead_letters=sum(dead),
+            leases=[_lease(lease) for lease in leases],
         )
 
     async def expirations(self, limit: int) -> Expirations:
         """Up to `limit` expirations that are next, and as many that were claimed last and wait in the outbox."""
-        names, identity = self.names, Identity(self.settings.source, self.endpoint.db)
+        identity, shards = Identity(self.settings.source, self.endpoint.db), await self.shards()
         pipeline = self.client.pipeline(transaction=False)
-        pipeline.zrange(names.deadlines, 0, limit - 1, withscores=True)
-        pipeline.xrevrange(names.outbox, count=limit)
+        for names in shards:
+            pipeline.zrange(names.deadlines, 0, limit - 1, withscores=True)
+            pipeline.xrevrange(names.outbox, count=limit)
         async with conversation(self.endpoint):
-            ahead, entries = await pipeline.execute()
+            replies = await pipeline.execute()
+        ahead = sorted([(key, int(deadline)) for page in replies[::2] for key, deadline in page], key=itemgetter(1))
         waiting: list[Expiration] = []
-        for entry_id, fields in entries:
-            with suppress(Unreadable):  # the bridge puts it aside
-                events = reversed(read_entry(identity, entry_id, fields).events)
-                waiting += [event for event in events if isinstance(event, Expiration)]
-        return Expirations([(key, int(deadline)) for key, deadline in ahead], waiting[:limit])
+        for names, entries in zip(shards, replies[1::2], strict=True):
+            for entry_id, fields in entries:
+                with suppress(Unreadable):  # the bridge puts it aside
+                    events = reversed(read_entry(identity, entry_id, fields, names.shard).events)
+                    waiting += [event for event in events if isinstance(event, Expiration)]
+        if len(shards) > 1:
+            waiting.sort(key=attrgetter("observed_ms"), reverse=True)
+        return Expirations(ahead[:limit], waiting[:limit])
 
 
 def _claimed_ms(fields: Mapping[bytes, bytes]) -> int | None:

@@ -126,6 +126,15 @@ class Ledger:
         audit = reply[5].decode(errors="replace")
         return Lease(int(reply[1]), int(reply[2]) if reply[2] else None, former, int(reply[4]), audit)
 
+    async def agree(self, shards: int) -> int:
+        """How many shards there are, for all bridges: `shards`, if nobody has said so before."""
+        return int(await self._call("shards.lua", [self._names.shards, self._names.first.lease], [shards]))
+
+    async def sign_of_life(self, instance: str, life_ms: int) -> tuple[int, int]:
+        """Count as alive for so long (0: no more). The place among those alive, and how many they are."""
+        place, count = await self._call("members.lua", [self._names.members], [instance, life_ms])
+        return place, count
+
     async def release(self, fence: int, heard: int) -> None:
         """Let a standby take over at once, who is told how many notifications were handled."""
         await self._call("release.lua", [self._names.lease], [fence, heard])

@@ -19,31 +19,51 @@ class Names:
     @property
     def deadlines(self) -> bytes:
         """Sorted set: the deadline ledger. Member = key, score = deadline in ms."""
-        return self._key(b"deadlines")
+        return self.key(b"deadlines")
 
     @property
     def outbox(self) -> bytes:
         """Stream: claimed expirations that the broker has not acked."""
-        return self._key(b"outbox")
+        return self.key(b"outbox")
 
     @property
     def lease(self) -> bytes:
         """Hash: who may change the ledger now (`acquire.lua`)."""
-        return self._key(b"lease")
+        return self.key(b"lease")
 
     @property
     def dead(self) -> bytes:
         """Stream: what the broker will never take, with the reason."""
-        return self._key(b"dead")
+        return self.key(b"dead")
 
     def mark(self, fence: int, number: int) -> bytes:
         """A key that lives within one script only: its `del` notification is that script's place in the stream."""
-        return self._key(b"mark:%d-%d" % (fence, number))
+        return self.key(b"mark:%d-%d" % (fence, number))
+
+    def of(self, shard: int) -> "Names":
+        """Those of another shard."""
+        return Names(self.namespace, self.db, shard)
+
+    @property
+    def first(self) -> "Names":
+        """Those of the first shard."""
+        return Names(self.namespace, self.db)
+
+    @property
+    def shards(self) -> bytes:
+        """String: how many shards there are. One for all of them."""
+        return self.first.key(b"shards")
+
+    @property
+    def members(self) -> bytes:
+        """Hash: the bridges that are alive, and until when. One for all shards."""
+        return self.first.key(b"members")
 
     @property
     def canary(self) -> bytes:
         """A key that lives for a moment, to see whether its expiration is notified."""
-        return self._key(b"canary")
+        return self.key(b"canary")
 
-    def _key(self, name: bytes) -> bytes:
+    def key(self, name: bytes) -> bytes:
+        """The key of that name."""
         return b"{%b:%d:%d}:%b" % (self.namespace.encode(), self.db, self.shard, name)

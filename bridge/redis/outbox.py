@@ -1,29 +1,37 @@
-"""The outbox as delivery sees it: the Source of `bridge/contracts.py`.
+"""The outbox of one shard. `outboxes.py` makes the Source of `bridge/contracts.py` of all of them.
 
 Guarantees: every entry is read at least once in every epoch, oldest first, for as long as this bridge holds the lease;
 what is settled is gone for good. An entry that cannot be read (somebody else wrote or damaged it) holds up nothing: it
 becomes a dead letter as it is. Does not remember what was read in another epoch: who reads skips what it has under way.
 """
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from bridge.contracts import Entry, Settlement
 from bridge.expiration import Expiration, Identity
 from bridge.redis.entries import Unreadable, read_entry
 from bridge.redis.ledger import Argument, Ledger
 from bridge.redis.letters import fields_of
-from bridge.telemetry.events import Telemetry
+from bridge.telemetry.shard import ShardTelemetry
 
 START = b"0-0"
-POLL_INTERVAL = 1.0
-"""Seconds after which the outbox is looked at unasked, should a wake-up ever be missing."""
 
 
 class Outbox:
     """Claimed expirations of one shard."""
 
-    def __init__(self, ledger: Ledger, identity: Identity, limit: int, telemetry: Telemetry) -> None:
+    def __init__(  # noqa: PLR0913 - of what, how much, whom to tell
+        self,
+        ledger: Ledger,
+        identity: Identity,
+        limit: int,
+        telemetry: ShardTelemetry,
+        wake: Callable[[], None] = lambda: None,
+        *,
+        shard: int = 0,
+    ) -> None:
+        """`wake` is called when there may be more to read."""
+        self.shard = shard
         self._ledger = ledger
         self._identity = identity
         self._limit = limit
@@ -31,8 +39,8 @@ class Outbox:
         self._was_full = False
         self._cursor = START
         self._ours = False
-        self._draining = False
-        self._wake = asyncio.Event()
+        self._news = False
+        self._wake = wake
         self.depth = 0
         """Expirations waiting, as last heard."""
 
@@ -42,7 +50,7 @@ class Outbox:
         """A new epoch holds the lease: read from the beginning."""
         self._cursor = START
         self._ours = True
-        self._wake.set()
+        self.added()
 
     def move(self, ledger: Ledger) -> None:
         """Another server is the primary: its outbox is the one to read, once an epoch holds the lease there."""
@@ -55,7 +63,8 @@ class Outbox:
 
     def added(self) -> None:
         """There is more to read."""
-        self._wake.set()
+        self._news = True
+        self._wake()
 
     def full(self) -> bool:
         """Whether so much waits for the broker that touching has to pause. A claim is never refused for that."""
@@ -68,30 +77,36 @@ class Outbox:
                 self._telemetry.outbox_relieved()
         return full
 
-    def drain(self) -> None:
-        """Nothing will be added any more: `read` returns nothing once all is read, instead of waiting."""
-        self._draining = True
-        self._wake.set()
+    # What delivery calls, by `Outboxes`.
 
-    # The Source contract.
+    async def next(self, limit: int, *, asked: bool = False) -> Sequence[Entry]:
+        """Up to `limit` entries that are not read yet; none if there are none now.
 
-    async def read(self, limit: int) -> Sequence[Entry]:
-        """See `Source.read`."""
-        while True:
-            self._wake.clear()
+        Without `asked`, looks only where there is news. Raises NotConnected.
+        """
+        while self._news or asked:
+            self._news = False
             ledger, cursor = self._ledger, self._cursor
-            found = await ledger.entries(cursor, limit) if self._ours else []
-            entries = await self._readable(ledger, found)
-            if found and self._ours and cursor == self._cursor and ledger is self._ledger:
+            try:
+                found = await ledger.entries(cursor, limit) if self._ours else []
+                entries = await self._readable(ledger, found)
+            except BaseException:
+                self._news = True
+                raise
+            if not found:
+                break
+            self._news = True  # there may be more
+            if self._may_go_on(ledger, cursor):
                 self._cursor = found[-1][0]
                 if entries:
                     return entries
-            if self._draining and not found:
-                return ()
-            if not found:
-                await self._woken()
+        return ()
 
-    async def settle(self, settlements: Sequence[Settlement]) -> tuple[int, int]:
+    def _may_go_on(self, ledger: Ledger, cursor: bytes) -> bool:
+        """Whether what was read behind `cursor` is what comes next: no epoch has begun, or ended, meanwhile."""
+        return self._ours and cursor == self._cursor and ledger is self._ledger
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
         """See `Source.settle`."""
         arguments: list[Argument] = []
         for settlement in settlements:
@@ -102,21 +117,14 @@ class Outbox:
                 words = fields_of(letter)
                 arguments += (len(words), *words)
         self.depth, dead = await self._ledger.settle(arguments)
-        return self.depth, dead
-
-    async def _woken(self) -> None:
-        try:
-            async with asyncio.timeout(POLL_INTERVAL):
-                await self._wake.wait()
-        except TimeoutError:
-            pass  # look again
+        self._telemetry.outbox_settled(self.depth, dead)
 
     async def _readable(self, ledger: Ledger, found: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Entry]:
         """The entries, less those that cannot be read, which are moved to the dead letters in one step."""
         entries: list[Entry] = []
         for entry_id, fields in found:
             try:
-                entries.append(read_entry(self._identity, entry_id, fields))
+                entries.append(read_entry(self._identity, entry_id, fields, self.shard))
             except Unreadable as error:
                 words = [b"outbox entry", entry_id, *(word for pair in fields.items() for word in pair)]
                 # How many expirations it counts for is not known any more: the depth stays, until nothing waits.

@@ -2,13 +2,22 @@
 
 import re
 from collections.abc import Callable, Sequence
+from zlib import crc32
 
 
-def matcher(patterns: Sequence[str]) -> Callable[[bytes], object] | None:
-    """What answers something true for a key that any of `patterns` matches; None where every key is matched."""
-    if "*" in patterns:
-        return None
-    return re.compile(b"|".join(_regex(pattern.encode()) for pattern in patterns), re.DOTALL).fullmatch
+def matcher(patterns: Sequence[str], shard: int = 0, shards: int = 1) -> Callable[[bytes], object] | None:
+    """What answers something true for a key of the shard that any of `patterns` matches; None where every key is one.
+
+    A key's shard is its CRC-32 modulo their number.
+    """
+    matched = None
+    if "*" not in patterns:
+        matched = re.compile(b"|".join(_regex(pattern.encode()) for pattern in patterns), re.DOTALL).fullmatch
+    if shards == 1:
+        return matched
+    if matched is None:
+        return lambda key: crc32(key) % shards == shard
+    return lambda key: crc32(key) % shards == shard and matched(key)
 
 
 def scan_match(patterns: Sequence[str]) -> bytes | None:

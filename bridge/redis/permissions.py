@@ -46,6 +46,8 @@ def needs(inspector: Inspector) -> dict[str, Sequence[Word]]:
         "del": (mark,),  # there is none
         "set": (mark, "", "no-option"),
         "hdel": (lease, "no-field"),
+        "get": (names.shards,),
+        "hgetall": (names.members,),
         "hget": (lease, "fence"),
         "hmget": (lease, "fence"),
         "hset": (lease, "odd", "number", "of"),

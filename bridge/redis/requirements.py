@@ -13,6 +13,7 @@ from redis.exceptions import AuthenticationError, ResponseError
 from bridge.errors import Refused
 from bridge.redis.channels import NEEDED_FLAGS, missing_flags
 from bridge.redis.connection import Endpoint, conversation, no_primary
+from bridge.redis.names import Names
 
 MIN_REDIS = (7, 0)
 """PEXPIRETIME came with Redis 7.0."""
@@ -80,6 +81,13 @@ async def notification_flags(client: Redis, endpoint: Endpoint) -> str | None:
             return None
     values = {_decoded(name): _decoded(value) for name, value in found.items()}
     return values.get(FLAGS)
+
+
+async def shards_of(client: Redis, endpoint: Endpoint, names: Names) -> int:
+    """How many shards the ledger has: 1 where no bridge has ever said so."""
+    async with conversation(endpoint):
+        said = await client.get(names.shards)
+    return int(said) if said and said.isdigit() else 1
 
 
 DATABASES = 16

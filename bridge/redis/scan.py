@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from bridge.clock import Clock
 from bridge.redis.ledger import Ledger
-from bridge.telemetry.events import Telemetry
+from bridge.telemetry.shard import ShardTelemetry
 
 SCAN_COUNT = 500
 """Keys in one SCAN call: a bound on how long it keeps Redis busy (0.2–0.3 µs a key)."""
@@ -31,7 +31,7 @@ class Scan:
         interval: float,
         wake: asyncio.Event,
         clock: Clock,
-        telemetry: Telemetry,
+        telemetry: ShardTelemetry,
     ) -> None:
         self.complete = False
         """Whether the keyspace was gone through at least once."""

@@ -6,6 +6,7 @@ begins, after a back-off that is reset only once the gap is closed: a connection
 """
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 from bridge.backoff import Backoff
@@ -20,6 +21,7 @@ from bridge.redis.epoch import Epoch, EpochEnded, Missed
 from bridge.redis.gap import Gap
 from bridge.redis.hints import Hints
 from bridge.redis.ledger import Batch, Lease, Ledger
+from bridge.redis.members import Members
 from bridge.redis.names import Names
 from bridge.redis.outbox import Outbox
 from bridge.redis.patterns import matcher, scan_match
@@ -31,7 +33,7 @@ from bridge.redis.subscription import Subscription, subscribe
 from bridge.settings import Settings
 from bridge.tasks import run_together
 from bridge.telemetry.endings import Ending
-from bridge.telemetry.events import Telemetry
+from bridge.telemetry.shard import ShardTelemetry
 
 STANDBY_POLL = 0.5
 """Seconds between a standby's attempts to take the lease."""
@@ -39,6 +41,11 @@ RESEND_PAUSE = 1.0
 """Seconds, at most, between attempts to have a batch in doubt answered."""
 FLAGS_CHECK = 5.0
 """Seconds between looks at notify-keyspace-events, which somebody may have changed."""
+SHARE_CHECK = 0.5
+"""Seconds between looks at whether another bridge is to have the shard."""
+HAND_OVER_SECONDS = 2.0
+"""How long the shard waits for the broker before another bridge gets it: its deadlines pass meanwhile."""
+HAND_OVER_POLL = 0.02
 FAILOVER_PAUSE = 1.0
 """Seconds, at most, between attempts to begin an epoch where sentinels may name another server at any moment."""
 
@@ -46,19 +53,33 @@ FAILOVER_PAUSE = 1.0
 class RedisSource:
     """Finds expirations and claims them into the outbox, until it is stopped."""
 
-    def __init__(
-        self, settings: Settings, endpoint: Endpoint, instance: str, clock: Clock, telemetry: Telemetry
+    def __init__(  # noqa: PLR0913 - which shard, among whom, whom to tell
+        self,
+        settings: Settings,
+        instance: str,
+        clock: Clock,
+        telemetry: ShardTelemetry,
+        members: Members,
+        *,
+        shard: int = 0,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
+        """`members`: the bridges that share the shards. `wake` is called when there may be more in the outbox."""
+        endpoint = Endpoint.of(settings)
         self._settings = settings
+        self._shard = shard
+        self._members = members
         self._endpoint = endpoint
         self._instance = instance
         self._clock = clock
         self._telemetry = telemetry
         self._primary = Primary(settings)
         self._client = self._primary.client
-        self._names = Names(settings.namespace, endpoint.db)
+        self._names = Names(settings.namespace, endpoint.db, shard)
         self._ledger = Ledger(self._client, endpoint, self._names)
-        self.outbox = Outbox(self._ledger, Identity(settings.source, endpoint.db), settings.outbox_limit, telemetry)
+        limit = -(-settings.outbox_limit // settings.shards)
+        identity = Identity(settings.source, endpoint.db)
+        self.outbox = Outbox(self._ledger, identity, limit, telemetry, wake, shard=shard)
         self._backoff = Backoff(most=FAILOVER_PAUSE) if endpoint.found else Backoff()
         self._stopping = asyncio.Event()
         self._subscription: Subscription | None = None
@@ -76,9 +97,9 @@ class RedisSource:
             telemetry.node_named(str(endpoint))
 
     @property
-    def db(self) -> int:
-        """The number of the database."""
-        return self._endpoint.db
+    def ledger(self) -> Ledger:
+        """The scripts, on the server that is the primary now."""
+        return self._ledger
 
     def redis_ms(self) -> float:
         """Redis's clock now, in ms, as the last reply told it."""
@@ -96,7 +117,10 @@ class RedisSource:
                 await self._pause(self._backoff.next())
             except EpochEnded as error:
                 self._ended(error.ending, str(error))
-                await self._pause(self._backoff.next())
+                if error.ending is Ending.HANDED_OVER:
+                    await self._hand_over()
+                else:
+                    await self._pause(self._backoff.next())
             except NotConnected as error:
                 self._ended(Ending.CONNECTION_LOST, str(error))
                 await self._pause(self._backoff.next(), str(error))
@@ -115,10 +139,7 @@ class RedisSource:
 
     async def close(self) -> None:
         """Release the lease, so that a standby takes over at once, and give the connections back."""
-        if self._fence is not None:
-            with suppress(NotConnected, Refused):
-                await self._ledger.release(self._fence, self._heard)
-                self._telemetry.lease_released()
+        await self._release()
         with suppress(OSError):
             await self._primary.close()
 
@@ -127,13 +148,15 @@ class RedisSource:
     async def _epoch(self) -> None:
         await self._locate()
         await self._inspect()
+        await self._agree()
         await self._resend()
         self._schedule.set_clock(await self._ledger.now_ms())  # delivery begins with the lease, and tells lags
         lease = await self._acquire()
         if lease is None:
             return
         wake = asyncio.Event()
-        settings, names, matches = self._settings, self._names, matcher(self._settings.keys)
+        settings, names = self._settings, self._names
+        matches = matcher(settings.keys, self._shard, settings.shards)
         count = await databases(self._client, self._endpoint)
         here, others = channels(self._endpoint.db), elsewhere(self._endpoint.db, count or 0)
         canary = Canary(names.canary, self._clock)
@@ -186,6 +209,7 @@ class RedisSource:
                         "scan": scan.run(),
                         "flags-watch": self._watch_flags(),
                         "primary-watch": self._watch_primary(),
+                        "share-watch": self._watch_share(subscription),
                     }
                 )
             finally:
@@ -218,6 +242,41 @@ class RedisSource:
             if self._settings.redis_notifications == "verify":
                 raise flags_missing(self._endpoint, flags, "BRIDGE_REDIS_NOTIFICATIONS=verify")
             self._telemetry.flags_configured(flags, await add_flags(self._client, self._endpoint, flags))
+
+    async def _agree(self) -> None:
+        """Raise unless all bridges count the same shards: a key belongs to one of so many."""
+        shards = await self._ledger.agree(self._settings.shards)
+        if shards != self._settings.shards:
+            raise Refused(
+                f"the ledger in Redis at {self._endpoint} has {shards} shards, and BRIDGE_SHARDS is"
+                f" {self._settings.shards}: set BRIDGE_SHARDS to {shards} (how to change the number:"
+                " deploy/operations.md)"
+            )
+
+    async def _watch_share(self, subscription: Subscription) -> None:
+        """End the subscription when another bridge is to have the shard: what was received is handled yet."""
+        while self._settings.shards > 1:
+            await self._clock.sleep(SHARE_CHECK)
+            if self._members.surplus(self._shard):
+                subscription.end("handed over: another bridge has fewer shards", Ending.HANDED_OVER)
+                return
+
+    async def _hand_over(self) -> None:
+        """Let another bridge have the shard, with an empty outbox if the broker takes it soon."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HAND_OVER_SECONDS):
+                while self.outbox.depth:
+                    await self._clock.sleep(HAND_OVER_POLL)
+        self.outbox.hand_over()
+        await self._release()
+
+    async def _release(self) -> None:
+        fence, self._fence = self._fence, None
+        self._members.lost(self._shard)
+        if fence is not None:
+            with suppress(NotConnected, Refused):
+                await self._ledger.release(fence, self._heard)
+                self._telemetry.lease_released()
 
     async def _watch_flags(self) -> None:
         """End the epoch when somebody takes away a notification flag."""
@@ -255,13 +314,20 @@ class RedisSource:
         """The lease, once it is ours; None when stopped before."""
         awaited = None
         while not self._stopping.is_set():
+            if not self._members.may_take(self._shard):
+                self._telemetry.lease_left()
+                self._served = True
+                await self._pause(STANDBY_POLL)
+                continue
             lease = await self._ledger.acquire(self._instance)
             if isinstance(lease, Lease):
                 self._fence = lease.fence
+                self._members.took(self._shard)
                 self.outbox.open()
                 self._telemetry.lease_acquired(lease.fence, first=lease.former is None)
                 return lease
             self._fence = None
+            self._members.lost(self._shard)
             self.outbox.hand_over()
             if lease.holder != awaited:
                 awaited = lease.holder

@@ -60,6 +60,12 @@ class Settings(BaseModel):
     )
     namespace: Namespace = Field("expiry-bridge", description="prefix of the bridge's own Redis keys")
     scan_interval: Seconds = Field(900, description="seconds between full scans; 0 = only at start and after a gap")
+    shards: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="parts of the ledger, which several bridges share evenly: the same on all instances",
+    )
     outbox_limit: int = Field(1_000_000, ge=1, description="expirations in the outbox at which the sweep pauses")
     shutdown_timeout: Seconds = Field(10, gt=0, description="seconds to drain after SIGTERM")
 

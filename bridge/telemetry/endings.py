@@ -23,5 +23,7 @@ class Ending(StrEnum):
     """Hints came faster than they could be handled, for too long."""
     REFUSED = "refused"
     """Redis does not permit any more what the bridge needs."""
+    HANDED_OVER = "handed_over"
+    """Another bridge is to have the shard."""
     SHUTDOWN = "shutdown"
     """The bridge was asked to end."""

@@ -3,6 +3,8 @@
 The help texts are the reference: the README's table is made of them (`reference.py`).
 """
 
+from typing import TypeVar
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector
 
 from bridge import __version__
@@ -11,6 +13,8 @@ from bridge.telemetry.endings import Ending
 from bridge.telemetry.lag import LagHistogram
 
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+
+_Kind = TypeVar("_Kind", Counter, Gauge)
 
 
 class Metrics:
@@ -27,52 +31,63 @@ class Metrics:
         self.registry.register(self.lag)
         self.retried = self._counter("retried_messages", "Messages sent again, under the same ids.")
         self.rejected = self._counter("rejected_messages", "Messages that the broker will never take: dead letters.")
-        self.dead_letters = self._gauge("dead_letters", "Dead letters kept in Redis.")
+        self.dead_letters = self._by_shard(Gauge, "dead_letters", "Dead letters kept in Redis.")
         self.in_flight = self._gauge("in_flight_messages", "Messages being published.")
-        self.outbox_depth = self._gauge("outbox_expirations", "Expirations claimed and not yet acked.")
+        self.outbox_depth = self._by_shard(Gauge, "outbox_expirations", "Expirations claimed and not yet acked.")
         self.outbox_age = self._gauge(
             "outbox_oldest_age_seconds",
             "Since the oldest entry of the outbox was claimed; 0 while this bridge has nothing to deliver.",
         )
-        self.ledger_size = self._gauge("ledger_entries", "Keys in the deadline ledger.")
+        self.ledger_size = self._by_shard(Gauge, "ledger_entries", "Keys in the deadline ledger.")
         # What is missed.
-        self.gaps = self._counter("gaps", "Gaps: time spans in which notifications may have been missed.")
-        self.gap_open = self._gauge("gap_open", "1 while a gap is not reconciled yet.")
-        self.missed = self._counter(
-            "missed_notifications", "Expirations of the node, in all databases, whose notification was not handled."
+        self.gaps = self._by_shard(Counter, "gaps", "Gaps: time spans in which notifications may have been missed.")
+        self.gap_open = self._by_shard(Gauge, "gap_open", "1 while a gap is not reconciled yet.")
+        self.missed = self._by_shard(
+            Counter,
+            "missed_notifications",
+            "Expirations of the node, in all databases, whose notification was not handled.",
         )
-        self.recovered = self._counter(
-            "recovered_expirations", "Expirations of a gap, claimed though their notification was missed."
+        self.recovered = self._by_shard(
+            Counter, "recovered_expirations", "Expirations of a gap, claimed though their notification was missed."
         )
-        self.ambiguous = self._counter(
-            "ambiguous_entries", "Entries found refreshed, deleted or gone early after a gap: they may have expired."
+        self.ambiguous = self._by_shard(
+            Counter,
+            "ambiguous_entries",
+            "Entries found refreshed, deleted or gone early after a gap: they may have expired.",
         )
         # What has to be there.
         self.subscription_up = Gauge(
-            "bridge_subscription_up", "1 while notifications are proven to flow.", ["node"], registry=self.registry
+            "bridge_subscription_up",
+            "1 while notifications are proven to flow.",
+            ["node", "shard"],
+            registry=self.registry,
         )
         self.epochs_ended = self._counter(
             "epochs_ended", "Ends of a subscription, by the kind of reason.", reason=list(Ending)
         )
-        self.canary_age = self._gauge(
+        self.canary_age = self._by_shard(
+            Gauge,
             "canary_age_seconds",
             "Since an expiration of the bridge's own key was heard of, or the lease was acquired; 0 on a standby.",
         )
-        self.canary_heard = self._gauge(
+        self.canary_heard = self._by_shard(
+            Gauge,
             "canary_heard_timestamp_seconds",
             "When the last expiration of the bridge's own key was heard of, Unix time.",
         )
-        self.canary_lag = self._gauge("canary_lag_seconds", "From that key's deadline until it was heard of.")
-        self.lease_held = self._gauge("lease_held", "1 while this bridge holds the lease.")
+        self.canary_lag = self._by_shard(Gauge, "canary_lag_seconds", "From that key's deadline until it was heard of.")
+        self.lease_held = self._by_shard(Gauge, "lease_held", "1 while this bridge holds the lease.")
         self.broker_up = self._gauge("broker_up", "1 while the sink is connected.")
         self.broker_lost = self._counter("broker_connections_lost", "Losses of the connection to the broker.")
         # The scan.
         self.scanned = self._counter("scanned_keys", "Keys read by scans.")
-        self.scan_keys = self._gauge("scan_keys", "Keys read by the scan under way, or by the last one.")
-        self.scan_progress = self._gauge(
-            "scan_progress_ratio", "Share of the keyspace that the scan under way has gone through; 1 when it is done."
+        self.scan_keys = self._by_shard(Gauge, "scan_keys", "Keys read by the scan under way, or by the last one.")
+        self.scan_progress = self._by_shard(
+            Gauge,
+            "scan_progress_ratio",
+            "Share of the keyspace that the scan under way has gone through; 1 when it is done.",
         )
-        self.scan_seconds = self._gauge("scan_duration_seconds", "How long the last scan took.")
+        self.scan_seconds = self._by_shard(Gauge, "scan_duration_seconds", "How long the last scan took.")
         # The process.
         Info("bridge_build", "What runs here.", registry=self.registry).info({"version": __version__})
         ProcessCollector(registry=self.registry)
@@ -84,6 +99,9 @@ class Metrics:
             for value in values:
                 counter.labels(**{label: value})
         return counter
+
+    def _by_shard(self, kind: type[_Kind], name: str, help_text: str) -> _Kind:
+        return kind(f"bridge_{name}", help_text, ["shard"], registry=self.registry)
 
     def _gauge(self, name: str, help_text: str) -> Gauge:
         return Gauge(f"bridge_{name}", help_text, registry=self.registry)

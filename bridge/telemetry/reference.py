@@ -40,7 +40,7 @@ def metrics() -> str:
     """The table of all metrics of the bridge's own, in Markdown: name with its labels, type, meaning."""
     rows = ["| metric | type | meaning |", "|---|---|---|"]
     telemetry = Telemetry()
-    telemetry.node_named("any")
+    telemetry.shard().node_named("any")
     for family in telemetry.metrics.registry.collect():
         if family.name.startswith("bridge_"):
             name = family.name + _SUFFIXES.get(family.type, "")
@@ -86,9 +86,10 @@ def logged() -> dict[str, tuple[list[str], list[str], str]]:
 
 def _methods() -> Iterator[Callable[..., None]]:
     telemetry = Telemetry()
-    for name, method in inspect.getmembers(telemetry, inspect.ismethod):
-        if not name.startswith("_"):
-            yield method
+    for part in (telemetry, telemetry.shard()):
+        for name, method in inspect.getmembers(part, inspect.ismethod):
+            if not name.startswith("_") and name != "shard":
+                yield method
     yield logs.failed
 
 

@@ -73,7 +73,7 @@ async def plant(server: RedisServer, letters: Sequence[DeadLetter]) -> list[str]
     """Put dead letters there as delivery does; their ids."""
     endpoint = Endpoint.of(Settings.model_validate({"redis_url": server.url}))
     async with endpoint.client() as client:
-        outbox = Outbox(Ledger(client, endpoint, NAMES), Identity("/redis", 0), 1_000_000, Telemetry())
+        outbox = Outbox(Ledger(client, endpoint, NAMES), Identity("/redis", 0), 1_000_000, Telemetry().shard())
         for number, dead_letter in enumerate(letters, start=1):
             await client.xadd(NAMES.outbox, {"claims": "", "at": 1}, id=f"1-{number}")
             entry = Entry(b"1-%d" % number, [dead_letter.event])

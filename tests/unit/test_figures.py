@@ -54,7 +54,8 @@ async def served(answer: Callable[[web.BaseRequest], Awaitable[web.StreamRespons
 
 @asynccontextmanager
 async def bridge_told(telemetry: Telemetry) -> AsyncIterator[Settings]:
-    """The HTTP port of a bridge to which this happened."""
+    """The HTTP port of a bridge with one shard, to which this happened."""
+    telemetry.shard()
     settings = Settings(http_port=free_port(), http_host="0.0.0.0")  # noqa: S104 - to see it asked at 127.0.0.1
     async with serve_http(settings, telemetry):
         yield settings
@@ -62,13 +63,14 @@ async def bridge_told(telemetry: Telemetry) -> AsyncIterator[Settings]:
 
 async def test_what_a_bridge_tells_is_read_and_compared_with_what_it_told_before() -> None:
     telemetry = Telemetry()
+    shard = telemetry.shard()
     telemetry.messages_published(2, [0.02, 0.02])
     async with bridge_told(telemetry) as settings:
         first = await ask(settings)
         telemetry.messages_published(30, [3.0] * 30)
-        telemetry.batch_applied(5, 2)
+        shard.batch_applied(5, 2)
         telemetry.sink_connected()
-        telemetry.mark_returned("node")
+        shard.mark_returned("node")
         second = await ask(settings)
 
     assert dict(first.unready) == {"subscription": "starting", "broker": "starting"}
@@ -143,7 +145,9 @@ async def test_what_is_no_answer_of_a_bridge_is_said_to_be_none(status: int, bod
 
 
 async def test_a_readiness_that_is_not_the_bridges_is_no_answer_either() -> None:
-    metrics = generate_latest(Telemetry().metrics.registry)
+    telemetry = Telemetry()
+    telemetry.shard()
+    metrics = generate_latest(telemetry.metrics.registry)
 
     async def answer(request: web.BaseRequest) -> web.Response:
         if request.path == "/readyz":

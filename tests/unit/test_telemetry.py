@@ -18,6 +18,7 @@ from bridge.telemetry.events import Telemetry
 from bridge.telemetry.health import Health
 from bridge.telemetry.http import serve_http
 from bridge.telemetry.reference import logged
+from bridge.telemetry.shard import ShardTelemetry
 
 
 def free_port() -> int:
@@ -40,8 +41,10 @@ class HandClock:
 
 
 def value(telemetry: Telemetry, name: str, **labels: str) -> float | None:
-    """One sample, as a scrape would find it now."""
-    return telemetry.metrics.registry.get_sample_value(name, labels)
+    """One sample, as a scrape would find it now; of a metric of shards, that of the first one."""
+    find = telemetry.metrics.registry.get_sample_value
+    found = find(name, {**labels, "shard": "0"})
+    return find(name, labels) if found is None else found
 
 
 async def fetched(port: int, path: str) -> tuple[int, str]:
@@ -63,21 +66,22 @@ def test_the_bridge_is_ready_when_no_condition_is_unmet() -> None:
 
 async def test_readiness_gives_its_reasons_and_then_200() -> None:
     telemetry, port = Telemetry(), free_port()
+    shard = telemetry.shard()
     async with serve_http(Settings(http_port=port), telemetry):
         assert await fetched(port, "/livez") == (200, '{"status": "live"}')
         status, body = await fetched(port, "/readyz")
         assert status == 503
-        assert json.loads(body)["reasons"] == {"subscription": "starting", "broker": "starting"}
+        assert json.loads(body)["reasons"] == {"broker": "starting", "subscription": "starting"}
 
         telemetry.sink_connected()
-        telemetry.mark_returned("node:1")
+        shard.mark_returned("node:1")
 
         assert (await fetched(port, "/readyz"))[0] == 200
 
 
 async def test_metrics_are_prometheus_text_with_bounded_labels() -> None:
     telemetry, port = Telemetry(), free_port()
-    telemetry.batch_applied(2, 1)
+    telemetry.shard().batch_applied(2, 1)
     async with serve_http(Settings(http_port=port), telemetry):
         status, body = await fetched(port, "/metrics")
 
@@ -88,11 +92,12 @@ async def test_metrics_are_prometheus_text_with_bounded_labels() -> None:
 
 def test_a_kind_of_ending_is_counted_and_takes_its_node_down_alone() -> None:
     telemetry = Telemetry()
-    telemetry.node_named("other:1")
+    shard = telemetry.shard()
+    shard.node_named("other:1")
     for node in ("node:1", "other:1"):
-        telemetry.mark_returned(node)
+        shard.mark_returned(node)
 
-    telemetry.epoch_ended("node:1", Ending.SILENT, "Redis said nothing for 5.1 s")
+    shard.epoch_ended("node:1", Ending.SILENT, "Redis said nothing for 5.1 s")
 
     assert value(telemetry, "bridge_subscription_up", node="node:1") == 0
     assert value(telemetry, "bridge_subscription_up", node="other:1") == 1
@@ -104,21 +109,22 @@ def test_a_kind_of_ending_is_counted_and_takes_its_node_down_alone() -> None:
 def test_the_canary_ages_between_scrapes_while_the_lease_is_held() -> None:
     clock = HandClock()
     telemetry, age = Telemetry(clock), "bridge_canary_age_seconds"
+    shard = telemetry.shard()
     clock.now += 5
     assert value(telemetry, age) == 0
-    telemetry.lease_acquired(1, first=True)
+    shard.lease_acquired(1, first=True)
     clock.now += 3
     assert value(telemetry, age) == 3  # it has not been heard of yet
-    telemetry.canary_heard(0.1)
+    shard.canary_heard(0.1)
     clock.now += 2
     assert value(telemetry, age) == 2
-    telemetry.epoch_ended("node:1", Ending.MUTE, "mute")
-    telemetry.lease_acquired(2, first=False)
+    shard.epoch_ended("node:1", Ending.MUTE, "mute")
+    shard.lease_acquired(2, first=False)
     assert value(telemetry, age) == 2  # a new epoch proves nothing
-    telemetry.epoch_ended("node:1", Ending.LEASE_LOST, "taken")
+    shard.epoch_ended("node:1", Ending.LEASE_LOST, "taken")
     assert value(telemetry, age) == value(telemetry, "bridge_lease_held") == 0
-    telemetry.lease_acquired(3, first=False)
-    telemetry.lease_awaited("another")
+    shard.lease_acquired(3, first=False)
+    shard.lease_awaited("another")
     clock.now += 9
     assert value(telemetry, age) == 0
 
@@ -136,16 +142,17 @@ def test_a_loss_of_the_broker_is_counted_once_whoever_tells_of_it() -> None:
 
 def test_a_scan_counts_while_it_is_under_way_and_the_next_one_begins_anew() -> None:
     telemetry = Telemetry()
-    telemetry.scan_started()
-    telemetry.scan_progressed(300, 0.5)
-    telemetry.scan_progressed(200, 1.0)
-    telemetry.scan_completed(500, 0.25)
+    shard = telemetry.shard()
+    shard.scan_started()
+    shard.scan_progressed(300, 0.5)
+    shard.scan_progressed(200, 1.0)
+    shard.scan_completed(500, 0.25)
     assert value(telemetry, "bridge_scan_progress_ratio") == 1
     assert value(telemetry, "bridge_scan_keys") == 500
     assert value(telemetry, "bridge_scan_duration_seconds") == 0.25
 
-    telemetry.scan_started()
-    telemetry.scan_progressed(10, 0.125)
+    shard.scan_started()
+    shard.scan_progressed(10, 0.125)
 
     assert value(telemetry, "bridge_scan_progress_ratio") == 0.125
     assert value(telemetry, "bridge_scan_keys") == 10
@@ -176,7 +183,7 @@ def test_each_log_event_is_a_noun_and_what_happened_to_it() -> None:
 
 
 def test_every_event_of_telemetry_is_documented() -> None:
-    text = Path(inspect.getfile(Telemetry)).read_text()
+    text = "".join(Path(inspect.getfile(part)).read_text() for part in (Telemetry, ShardTelemetry))
 
     in_source = set(re.findall(r'(?:log|info|warning|error|debug)\("([^"]+)"', text))
 
@@ -219,7 +226,7 @@ def test_log_lines_are_json_where_no_terminal_reads_them(
 ) -> None:
     logs.configure("info", chosen)
 
-    Telemetry().gap_closed(recovered=2, ambiguous=1, missed=3)
+    Telemetry().shard().gap_closed(recovered=2, ambiguous=1, missed=3)
 
     captured = capsys.readouterr()
     line = json.loads(captured.err)

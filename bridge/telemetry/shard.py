@@ -1,0 +1,225 @@
+"""What happens in one shard of the ledger: as in `events.py`, every event is one function here, which logs and counts.
+
+Gauges and counters have the shard as a label. Log lines name it where there are several.
+"""
+
+import structlog
+
+from bridge.clock import Clock
+from bridge.telemetry.endings import Ending
+from bridge.telemetry.health import Health
+from bridge.telemetry.metrics import Metrics
+
+LEASE = "lease"
+SUBSCRIPTION = "subscription"
+CANARY = "canary"
+OUTBOX = "outbox"
+
+
+class ShardTelemetry:
+    """Made by `Telemetry.shard`."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what all shards of a process share
+        self, number: int, of: int, metrics: Metrics, health: Health, leases: set[int], clock: Clock
+    ) -> None:
+        """`leases`: the shards whose leases the process holds."""
+        self._number = number
+        self._of = of
+        self._metrics = metrics
+        self._health = health
+        self._leases = leases
+        self._clock = clock
+        self._canary_awaited: float | None = None
+        """Since when the next canary is awaited; None while none is, because another bridge holds the lease."""
+        health.unmet(SUBSCRIPTION if of == 1 else LEASE, "starting")
+        self._log = structlog.get_logger() if of == 1 else structlog.get_logger().bind(shard=number)
+        self._by_notification = metrics.claimed.labels(via="notification")
+        self._by_sweep = metrics.claimed.labels(via="sweep")
+        self._shard = shard = str(number)
+        self._gaps = metrics.gaps.labels(shard=shard)
+        self._gap_open = metrics.gap_open.labels(shard=shard)
+        self._recovered = metrics.recovered.labels(shard=shard)
+        self._ambiguous = metrics.ambiguous.labels(shard=shard)
+        self._missed = metrics.missed.labels(shard=shard)
+        self._canary_lag = metrics.canary_lag.labels(shard=shard)
+        self._canary_heard = metrics.canary_heard.labels(shard=shard)
+        self._lease_held = metrics.lease_held.labels(shard=shard)
+        self._ledger_size = metrics.ledger_size.labels(shard=shard)
+        self._outbox_depth = metrics.outbox_depth.labels(shard=shard)
+        self._dead_letters = metrics.dead_letters.labels(shard=shard)
+        self._scan_keys = metrics.scan_keys.labels(shard=shard)
+        self._scan_progress = metrics.scan_progress.labels(shard=shard)
+        self._scan_seconds = metrics.scan_seconds.labels(shard=shard)
+        metrics.canary_age.labels(shard=shard).set_function(self._canary_age)
+
+    def node_named(self, node: str) -> None:
+        """A node whose notifications the bridge is going to hear."""
+        self._metrics.subscription_up.labels(node=node, shard=self._shard).set(0)
+
+    def primary_located(self, node: str, former: str | None) -> None:
+        """Sentinels name a primary, and it says that it is one. `former` is the one before; null at the start."""
+        if former is not None:
+            self._metrics.subscription_up.remove(former, self._shard)
+        self.node_named(node)
+        self._log.info("primary.located", node=node, former=former)
+
+    def redis_unreached(self, reason: str, retry_in: float) -> None:
+        """Redis cannot be reached, or does not serve us now: it is tried again."""
+        self._health.unmet(self._named(SUBSCRIPTION), reason)
+        self._log.warning("redis.unreached", reason=reason, retry_in_seconds=round(retry_in, 2))
+
+    def redis_refused(self, reason: str, retry_in: float) -> None:
+        """Redis refuses what the bridge needs; somebody must mend it."""
+        self._health.unmet(self._named(SUBSCRIPTION), reason)
+        self._log.error("redis.refused", reason=reason, retry_in_seconds=round(retry_in, 2))
+
+    def flags_configured(self, before: str, after: str) -> None:
+        """notify-keyspace-events was changed by the bridge."""
+        self._log.info("notifications.configured", before=before, after=after)
+
+    def flags_unreadable(self) -> None:
+        """CONFIG is refused: marks are the only proof that notifications flow."""
+        self._log.warning("notifications.unverified", reason="CONFIG GET is refused; watching the stream instead")
+
+    def lease_awaited(self, holder: str) -> None:
+        """Another bridge holds the lease: standing by."""
+        self._without_lease()
+        self._standing_by()
+        self._log.info("lease.awaited", holder=holder)
+
+    def lease_left(self) -> None:
+        """Other bridges are to hold this one: it is not asked for."""
+        self._without_lease()
+        self._standing_by()
+
+    def lease_acquired(self, fence: int, *, first: bool) -> None:
+        """This bridge may change the ledger now."""
+        self._lease_held.set(1)
+        self._leases.add(self._number)
+        if self._of > 1:
+            self._health.met(LEASE)
+            self._health.unmet(self._named(SUBSCRIPTION), "the lease was just acquired")
+        if self._canary_awaited is None:
+            self._canary_awaited = self._clock.monotonic()
+        self._log.info("lease.acquired", fence=fence, first=first)
+
+    def lease_released(self) -> None:
+        """The lease was given up."""
+        self._without_lease()
+        self._log.info("lease.released")
+
+    def gap_opened(self, cause: str, opened_ms: int, until_ms: int) -> None:
+        """Notifications between these moments may have been missed. The subscription is confirmed."""
+        self._gaps.inc()
+        self._gap_open.set(1)
+        self._health.unmet(self._named(CANARY), "no canary was heard of yet: it takes a moment")
+        self._log.warning("gap.opened", cause=cause, opened_ms=opened_ms, span_ms=until_ms - opened_ms)
+
+    def gap_closed(self, recovered: int, ambiguous: int, missed: int | None) -> None:
+        """The gap is reconciled. `missed` is null where nobody can tell."""
+        self._gap_open.set(0)
+        self._recovered.inc(recovered)
+        self._ambiguous.inc(ambiguous)
+        if missed is not None:
+            self._missed.inc(missed)
+        self._log.info("gap.closed", recovered=recovered, ambiguous=ambiguous, missed=missed)
+
+    def mark_returned(self, node: str) -> None:
+        """A mark came back: notifications of `node` flow, and all before it is handled."""
+        self._metrics.subscription_up.labels(node=node, shard=self._shard).set(1)
+        self._health.met(self._named(SUBSCRIPTION))
+
+    def canary_heard(self, lag: float) -> None:
+        """Redis told of the expiration of the bridge's own key, `lag` seconds after its deadline."""
+        self._canary_awaited = self._clock.monotonic()
+        self._canary_lag.set(lag)
+        self._canary_heard.set_to_current_time()
+        self._health.met(self._named(CANARY))
+
+    def audit_distrusted(self) -> None:
+        """Redis's count of expirations does not fit what it notifies: there is no audit any more."""
+        self._log.error("audit.distrusted", reason="expired_keys rises by more than what is notified, again and again")
+
+    def epoch_ended(self, node: str, ending: Ending, reason: str) -> None:
+        """The subscription or the lease was lost, or given up."""
+        self._metrics.subscription_up.labels(node=node, shard=self._shard).set(0)
+        self._metrics.epochs_ended.labels(reason=ending).inc()
+        self._health.unmet(self._named(SUBSCRIPTION), reason)
+        if ending is Ending.LEASE_LOST:
+            self._without_lease()
+        log = self._log.info if ending in {Ending.SHUTDOWN, Ending.HANDED_OVER} else self._log.warning
+        log("epoch.ended", ending=ending.value, reason=reason)
+
+    def scan_started(self) -> None:
+        """A scan of the keyspace begins."""
+        self._scan_keys.set(0)
+        self._scan_progress.set(0)
+
+    def scan_progressed(self, keys: int, share: float) -> None:
+        """It has found `keys` more, and has gone through this share of the keyspace."""
+        self._metrics.scanned.inc(keys)
+        self._scan_keys.inc(keys)
+        self._scan_progress.set(share)
+
+    def scan_completed(self, keys: int, seconds: float) -> None:
+        """The keyspace was gone through."""
+        self._scan_seconds.set(seconds)
+        self._log.info("scan.completed", keys=keys, seconds=round(seconds, 3))
+
+    def batch_applied(self, by_notification: int, by_sweep: int) -> None:
+        """A batch of hints was handled."""
+        if by_notification:
+            self._by_notification.inc(by_notification)
+        if by_sweep:
+            self._by_sweep.inc(by_sweep)
+
+    def ledger_seen(self, size: int, depth: int) -> None:
+        """A script said how much there is."""
+        self._ledger_size.set(size)
+        self._outbox_depth.set(depth)
+
+    def dead_letters_seen(self, count: int) -> None:
+        """So many messages are kept that the broker will never take."""
+        self._dead_letters.set(count)
+
+    def outbox_filled(self, limit: int) -> None:
+        """The sweep pauses until the broker has taken some."""
+        self._health.unmet(
+            self._named(OUTBOX), f"outbox at its limit of {limit}: the sweep pauses until the broker takes some"
+        )
+        self._log.error("outbox.filled", limit=limit)
+
+    def outbox_relieved(self) -> None:
+        """The sweep goes on."""
+        self._health.met(self._named(OUTBOX))
+        self._log.info("outbox.relieved")
+
+    def outbox_settled(self, depth: int, dead: int) -> None:
+        """Acked expirations were removed from the outbox."""
+        self._outbox_depth.set(depth)
+        self.dead_letters_seen(dead)
+
+    def entry_unreadable(self, entry: str, error: str, dead: int) -> None:
+        """Somebody else has written, or damaged, an entry of the outbox: it is a dead letter now, one of `dead`."""
+        self.dead_letters_seen(dead)
+        self._log.error("entry.rejected", entry=entry, error=error)
+
+    def _without_lease(self) -> None:
+        self._lease_held.set(0)
+        self._leases.discard(self._number)
+        self._canary_awaited = None
+
+    def _standing_by(self) -> None:
+        if self._of == 1:
+            self._health.unmet(SUBSCRIPTION, "standing by: another bridge holds the lease")
+            return
+        for condition in (SUBSCRIPTION, CANARY, OUTBOX):
+            self._health.met(self._named(condition))
+        if not self._leases:
+            self._health.unmet(LEASE, "standing by: other bridges hold all shards")
+
+    def _named(self, condition: str) -> str:
+        return condition if self._of == 1 else f"{condition} of shard {self._number}"
+
+    def _canary_age(self) -> float:
+        return 0.0 if self._canary_awaited is None else self._clock.monotonic() - self._canary_awaited

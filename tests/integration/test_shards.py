@@ -1,0 +1,136 @@
+"""Several bridges, which share the shards of one ledger: evenly, one after the other, and none of them for good."""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from bridge.redis.names import Names
+from tests.deployment import PATIENCE, PREFIX, Deployment, keys
+from tests.servers import Bridge, RedisServer, wait_until
+
+SHARDS = 4
+SETTINGS = {"BRIDGE_SHARDS": str(SHARDS), "BRIDGE_SCAN_INTERVAL": "0"}
+ALL = [Names("expiry-bridge", 0, shard) for shard in range(SHARDS)]
+LIFE_MS = 2_500
+"""How long keys live: long enough to be recorded on a busy machine, and for shards to change hands meanwhile."""
+MANY = 200
+
+
+@asynccontextmanager
+async def sharded(kind: type[RedisServer]) -> AsyncIterator[Deployment]:
+    async with Deployment.of(kind, settings=SETTINGS) as deployment:
+        yield deployment
+
+
+async def holders(deployment: Deployment) -> Counter[str]:
+    """By process id: how many leases each bridge holds."""
+    found: Counter[str] = Counter()
+    for names in ALL:
+        holder = await deployment.redis.hget(names.lease, "holder")
+        if holder:
+            found[str(holder).split("-")[-2]] += 1
+    return found
+
+
+async def shared(deployment: Deployment, *shares: tuple[Bridge, int]) -> None:
+    """Return when each bridge holds so many leases, nobody else holds any, and all of these bridges are ready."""
+    wanted = {str(bridge.pid): count for bridge, count in shares if count}
+
+    async def is_so() -> bool:
+        return await holders(deployment) == wanted
+
+    await wait_until(is_so, lambda: "\n".join(bridge.log() for bridge, _ in shares), PATIENCE)
+    for bridge, count in shares:
+        if count:
+            await bridge.ready(PATIENCE)
+
+
+async def set_and_recorded(deployment: Deployment, names: list[str]) -> None:
+    await deployment.set(names, LIFE_MS, known=False)
+
+    async def are_recorded() -> bool:
+        sizes = [await deployment.redis.zcard(shard.deadlines) for shard in ALL]
+        assert all(0 < size < len(names) for size in sizes if sum(sizes) == len(names)), "each has some"
+        return sum(sizes) >= len(names)
+
+    await wait_until(are_recorded, "all shards' ledgers", PATIENCE)
+
+
+@pytest.mark.parametrize("end", ["SIGTERM", "SIGKILL"])
+async def test_bridges_share_the_shards_and_take_over_what_one_leaves(redis_kind: type[RedisServer], end: str) -> None:
+    async with sharded(redis_kind) as deployment:
+        first = await deployment.ready_bridge()
+        await shared(deployment, (first, 4))
+        second = await deployment.start_bridge()
+        third = await deployment.start_bridge()
+        await wait_until(lambda: deployment_is_even(deployment), "4 shards among 3", PATIENCE)
+        assert await third.stop(PATIENCE) == 0
+        await shared(deployment, (first, 2), (second, 2))
+        names = keys(MANY)
+        await set_and_recorded(deployment, names)
+        if end == "SIGTERM":
+            assert await first.stop(PATIENCE) == 0
+        else:
+            first.kill()
+        await shared(deployment, (second, 4))
+        stored = await deployment.delivered()
+        assert {message.key for message in stored} == set(names)
+        assert await deployment.redis.get(ALL[0].shards) == str(SHARDS)
+        status, metrics = await second.get("/metrics")
+        assert status == 200
+        assert [f'bridge_lease_held{{shard="{shard}"}} 1.0' in metrics for shard in range(SHARDS)] == [True] * SHARDS
+        causes = Counter(record["cause"] for record in await deployment.gaps())
+        assert sum(causes.values()) >= 2 * SHARDS, "each shard has a gap where it changes hands"
+
+
+async def deployment_is_even(deployment: Deployment) -> bool:
+    return sorted((await holders(deployment)).values()) == [1, 1, 2]
+
+
+async def test_rolling_restarts_lose_nothing_and_store_nothing_twice(redis_kind: type[RedisServer]) -> None:
+    async with sharded(redis_kind) as deployment:
+        old = await deployment.ready_bridge()
+        for generation in range(3):
+            names = keys(MANY, start=generation * MANY)
+            await set_and_recorded(deployment, names)
+            new = await deployment.start_bridge()
+            await shared(deployment, (old, 2), (new, 2))
+            await deployment.past(names[: MANY // 2])
+            assert await old.stop(PATIENCE) == 0
+            old = new
+        await shared(deployment, (old, 4))
+        stored = await deployment.delivered()
+        assert len(stored) == 3 * MANY
+
+
+async def test_bridges_that_count_other_shards_are_refused(redis_kind: type[RedisServer]) -> None:
+    async with sharded(redis_kind) as deployment:
+        await deployment.ready_bridge()
+        deployment.settings = {**SETTINGS, "BRIDGE_SHARDS": "2"}
+        other = await deployment.start_bridge()
+        assert await other.exited(PATIENCE) == 1
+        assert "has 4 shards, and BRIDGE_SHARDS is 2: set BRIDGE_SHARDS to 4" in other.log()
+
+
+async def test_a_ledger_from_before_there_were_shards_has_one(redis_kind: type[RedisServer]) -> None:
+    async with sharded(redis_kind) as deployment:
+        await deployment.redis.hset(ALL[0].lease, "fence", "1")
+        bridge = await deployment.start_bridge()
+        assert await bridge.exited(PATIENCE) == 1
+        assert "has 1 shards" in bridge.log()
+
+
+async def test_a_dead_member_counts_no_more_after_a_moment_and_a_clock_set_back_does_no_harm(
+    redis_kind: type[RedisServer],
+) -> None:
+    async with sharded(redis_kind) as deployment:
+        members = ALL[0].members
+        await deployment.redis.hset(members, mapping={"dead": "1", "from the future": str(2**50), "broken": "x"})
+        bridge = await deployment.ready_bridge()
+        await shared(deployment, (bridge, 4))
+        assert len(await deployment.redis.hkeys(members)) == 1
+        assert PREFIX not in bridge.log()
+        assert await bridge.stop(PATIENCE) == 0
+        assert await deployment.redis.exists(members) == 0
