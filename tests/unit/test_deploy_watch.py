@@ -126,8 +126,31 @@ def test_the_runbooks_links_lead_somewhere() -> None:
                 assert anchor in {re.sub(r"[^\w\- ]", "", name).lower().replace(" ", "-") for name in headings}, anchor
 
 
-@pytest.mark.parametrize(("command", "file"), [("check", "alerts.yaml"), ("test", "alerts_test.yaml")])
+def test_compose_shows_prometheus_the_bridges_and_grafana_the_dashboard() -> None:
+    services = parsed(ROOT / "compose.yaml")["services"]
+    bridges = {name for name, service in services.items() if service.get("image") == "expiry-bridge"}
+    scraped = parsed(DEPLOY / "prometheus.yml")["scrape_configs"]
+    mounts = dict(mount.split(":")[:2] for name in ("prometheus", "grafana") for mount in services[name]["volumes"])
+
+    assert {target for job in scraped for target in job["static_configs"][0]["targets"]} == {
+        f"{name}:{Settings().http_port}" for name in bridges
+    }
+    assert all((ROOT / source).exists() for source in mounts)
+    assert (
+        mounts["./deploy/grafana/dashboard.json"]
+        == services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    )
+    [provider] = parsed(DEPLOY / "grafana" / "dashboards" / "expiry-bridge.yaml")["providers"]
+    assert mounts["./deploy/grafana/dashboard.json"].startswith(f"{provider['options']['path']}/")
+    [source] = parsed(DEPLOY / "grafana" / "datasources" / "prometheus.yaml")["datasources"]
+    assert services["prometheus"]["ports"] == [f"127.0.0.1:{source['url'].rpartition(':')[2]}:9090"]
+
+
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [("check rules", "alerts.yaml"), ("test rules", "alerts_test.yaml"), ("check config", "prometheus.yml")],
+)
 def test_promtool_sees_the_alerts_do_what_they_should(command: str, file: str) -> None:
     how = "run `make setup`, or Debian: apt install prometheus"
 
-    assert "SUCCESS" in judged("promtool", command, "rules", str(DEPLOY / file), get=how, provided=True)
+    assert "SUCCESS" in judged("promtool", *command.split(), str(DEPLOY / file), get=how, provided=True)
