@@ -1,20 +1,18 @@
 """`deploy/` and `compose.yaml` are true of the code: every setting, port and dependency in them, and how they stop it.
 
-Pure Python, so it holds everywhere. The last tests look at what helm makes of the chart, and are skipped without it.
+Pure Python, so it holds everywhere. What helm makes of the chart is in `test_deploy_tools.py`.
 """
 
 import asyncio
 import json
-import math
 import re
-import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import yaml
+from jsonschema import Draft7Validator
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -26,7 +24,7 @@ from bridge.settings import Settings, variable
 from bridge.telemetry.events import Telemetry
 from bridge.telemetry.http import serve_http
 from tests.servers import ROOT
-from tests.unit.deployed import DEPLOY, Document, judged, parsed
+from tests.unit.deployed import DEPLOY, Document, parsed
 from tests.unit.loaded import attempted
 
 CHART = DEPLOY / "helm" / "expiry-bridge"
@@ -52,16 +50,6 @@ def locked(name: str) -> dict[str, str]:
 def versions(name: str) -> dict[str, str]:
     """Package → its version."""
     return {package: entry.split()[0].removeprefix("==") for package, entry in locked(name).items()}
-
-
-def helm(*values: str, only: str | None = None) -> list[Document]:
-    """What the chart renders to with these values, of one of its templates if `only` that matters."""
-    shown = ["--show-only", f"templates/{only}.yaml"] if only else []
-    given = [word for value in values for word in ("--set", value)]
-    # A helm that was built without a version of Kubernetes takes an ancient one for granted.
-    arguments = ["template", "expiry-bridge", str(CHART), "--kube-version", "1.31.0", *shown, *given]
-    text = judged("helm", *arguments, get="go install helm.sh/helm/v3/cmd/helm@latest")
-    return [document for document in yaml.safe_load_all(text) if document]
 
 
 def services() -> dict[str, Document]:
@@ -151,6 +139,25 @@ def test_the_chart_sets_only_what_there_is(tmp_path: Path) -> None:
     settings = settings_of(values["env"], tmp_path)
 
     assert values["podAnnotations"]["prometheus.io/port"] == str(settings.http_port)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ({}, None),
+        ({"replica": 1}, "'replica' was unexpected"),
+        ({"env": {"REDIS_URL": "redis://redis"}}, "'REDIS_URL' does not match"),
+        ({"secretFiles": {"BRIDGE_REDIS_PASSWORD": "password"}}, "'BRIDGE_REDIS_PASSWORD' does not match"),
+        ({"networkPolicy": {"egressPorts": ["6379"]}}, "'6379' is not of type 'integer'"),
+    ],
+)
+def test_the_chart_takes_its_own_values_and_no_others(wrong: Document, what: str | None) -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    problems = [error.message for error in Draft7Validator(schema).iter_errors(parsed(CHART / "values.yaml") | wrong)]
+
+    assert bool(problems) == bool(what)
+    assert what is None or what in problems[0]
 
 
 # How it is run.
@@ -265,35 +272,3 @@ def test_the_page_on_uninstalling_names_every_key_of_the_bridge() -> None:
 
     kept = {names.deadlines, names.outbox, names.dead, names.lease, names.canary, names.shards, names.members}
     assert set(re.findall(r"'(.+?)'", commands)) == {name.decode() for name in kept}
-
-
-# By helm itself, where it is.
-
-
-def test_the_chart_renders_to_the_plain_manifests() -> None:
-    secrets = {"BRIDGE_NATS_CREDS_FILE": "nats.creds", "BRIDGE_REDIS_PASSWORD_FILE": "redis-password"}
-    given = [f"secretFiles.{name}={value}" for name, value in secrets.items()]
-
-    rendered = {document["kind"]: document for document in helm("secretName=expiry-bridge", *given)}
-
-    plain = [manifest(name) for name in ("deployment", "poddisruptionbudget", "networkpolicy")]
-    assert rendered.keys() == {document["kind"] for document in plain}
-    for document in plain:
-        labels = rendered[document["kind"]]["metadata"]["labels"]
-        for own in ("helm.sh/chart", "app.kubernetes.io/managed-by", "app.kubernetes.io/version"):
-            del labels[own]
-        assert rendered[document["kind"]] == document
-
-
-@pytest.mark.parametrize("seconds", ["10", "12.5", "120"])
-def test_the_chart_leaves_the_time_to_drain_that_is_set(seconds: str) -> None:
-    [deployment] = helm(f"env.BRIDGE_SHUTDOWN_TIMEOUT={seconds}", only="deployment")
-
-    grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-    assert grace == math.ceil(float(seconds)) + 20 > float(seconds) + 2 * CLOSE_TIMEOUT
-
-
-def test_the_chart_refuses_files_of_no_secret() -> None:
-    with pytest.raises(subprocess.CalledProcessError) as raised:
-        helm("secretFiles.BRIDGE_REDIS_PASSWORD_FILE=password")
-    assert "secretFiles needs secretName" in raised.value.stderr

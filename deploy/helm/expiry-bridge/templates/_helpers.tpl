@@ -19,3 +19,8 @@ labels:
 {{- define "expiry-bridge.port" -}}
 {{ .Values.env.BRIDGE_HTTP_PORT | default 8080 }}
 {{- end }}
+
+{{- /* A value as an environment variable wants it. Helm reads a large number as 1e+06, which is no whole number there. */}}
+{{- define "expiry-bridge.text" -}}
+{{- if kindIs "string" . }}{{ quote . }}{{ else }}{{ toJson . | quote }}{{ end }}
+{{- end }}
