@@ -3,14 +3,18 @@
 import ast
 import json
 import re
+import subprocess
 
 import pytest
+from prometheus_client import generate_latest
 
 from bridge.settings import Settings
+from bridge.telemetry.events import Telemetry
 from bridge.telemetry.metrics import Metrics
 from tests.servers import ROOT
-from tests.unit.deployed import DEPLOY, Document, judged, parsed
+from tests.unit.deployed import DEPLOY, Document, found, judged, parsed
 
+PROMTOOL = "run `make setup`, or Debian: apt install prometheus"
 RUNBOOK = (DEPLOY / "RUNBOOK.md").read_text()
 
 
@@ -96,11 +100,11 @@ def test_every_alert_is_of_metrics_that_exist_and_leads_to_the_runbook(rule: Doc
 
 
 def test_every_alert_is_seen_to_fire_and_not_to_fire() -> None:
-    found = [
+    tests = [
         test for suite in parsed(DEPLOY / "alerts_test.yaml")["tests"] for test in suite.get("alert_rule_test", [])
     ]
 
-    assert {test["alertname"] for test in found if test["exp_alerts"]} == {rule["alert"] for rule in alerts()}
+    assert {test["alertname"] for test in tests if test["exp_alerts"]} == {rule["alert"] for rule in alerts()}
 
 
 def test_the_outboxs_alert_comes_before_its_limit() -> None:
@@ -151,6 +155,15 @@ def test_compose_shows_prometheus_the_bridges_and_grafana_the_dashboard() -> Non
     [("check rules", "alerts.yaml"), ("test rules", "alerts_test.yaml"), ("check config", "prometheus.yml")],
 )
 def test_promtool_sees_the_alerts_do_what_they_should(command: str, file: str) -> None:
-    how = "run `make setup`, or Debian: apt install prometheus"
+    assert "SUCCESS" in judged("promtool", *command.split(), str(DEPLOY / file), get=PROMTOOL, provided=True)
 
-    assert "SUCCESS" in judged("promtool", *command.split(), str(DEPLOY / file), get=how, provided=True)
+
+def test_promtool_finds_no_fault_with_the_metrics() -> None:
+    telemetry = Telemetry()
+    telemetry.node_named("127.0.0.1:6379")
+
+    promtool = found("promtool", get=PROMTOOL, provided=True)
+    text = generate_latest(telemetry.metrics.registry)
+    judgement = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
+
+    assert (judgement.returncode, judgement.stdout, judgement.stderr) == (0, b"", b"")

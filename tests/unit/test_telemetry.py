@@ -79,6 +79,17 @@ async def test_readiness_gives_its_reasons_and_then_200() -> None:
         assert (await fetched(port, "/readyz"))[0] == 200
 
 
+async def test_the_http_port_answers_questions_alone_and_has_nothing_else() -> None:
+    port = free_port()
+    async with serve_http(Settings(http_port=port), Telemetry()), aiohttp.ClientSession() as session:
+        for path, wanted in {"/livez": 405, "/readyz": 405, "/metrics": 405, "/": 404, "/quit": 404}.items():
+            for method in ("POST", "PUT", "PATCH", "DELETE"):
+                async with session.request(method, f"http://127.0.0.1:{port}{path}", data="x") as response:
+                    assert response.status == wanted, (method, path)
+        assert (await fetched(port, "/debug"))[0] == 404
+        assert (await fetched(port, "/livez"))[0] == 200
+
+
 async def test_metrics_are_prometheus_text_with_bounded_labels() -> None:
     telemetry, port = Telemetry(), free_port()
     telemetry.shard().batch_applied(2, 1)
