@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from nats.errors import Error
 from nats.errors import TimeoutError as NoAnswer
 from nats.js import JetStreamContext
-from nats.js.api import RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import ClusterInfo, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from bridge.commands.findings import MESSAGE_BYTES, Finding, Row, failed_with, failure, passed, warning
@@ -19,7 +19,13 @@ from bridge.errors import NotConnected, Refused
 from bridge.settings import Settings
 from bridge.sinks.jetstream.connect import Handlers, connect, discard
 from bridge.sinks.jetstream.denials import Denials
-from bridge.sinks.jetstream.stream import DUPLICATE_WINDOW_SECONDS, NOT_ENABLED, RETRY_HORIZON_SECONDS
+from bridge.sinks.jetstream.stream import (
+    CLUSTER_REPLICAS,
+    DUPLICATE_WINDOW_SECONDS,
+    NOT_ENABLED,
+    RETRY_HORIZON_SECONDS,
+    in_cluster,
+)
 from bridge.sinks.subjects import SubjectTemplate, covers, overlaps
 
 AREA = "NATS"
@@ -67,18 +73,20 @@ async def _check_stream(client: Client, wanted: Wanted, denials: Denials) -> lis
     jetstream = client.jetstream(timeout=API_SECONDS)
     rows: list[Row] = []
     try:
-        config = (await jetstream.stream_info(wanted.stream)).config
+        info = await jetstream.stream_info(wanted.stream)
     except NotFoundError:
         rows.append(Row(AREA, "stream", await _missing(jetstream, wanted)))
-        config = None
+        info = None
     except APIError as error:
         return [Row(AREA, "JetStream", _unusable(error))]
     except NoAnswer:
         return [Row(AREA, "JetStream", _unanswered(wanted, denials))]
     except Error as error:
         return [Row(AREA, "JetStream", failure(f"no answer: {error}", "look into the log of the NATS server"))]
-    if config is not None:
-        rows += [Row(AREA, name, check(config, wanted)) for name, check in STREAM_CHECKS.items()]
+    if info is not None:
+        rows += [Row(AREA, name, check(info.config, wanted)) for name, check in STREAM_CHECKS.items()]
+        if in_cluster(info):
+            rows.append(Row(AREA, "replicas", _replicas(info.config, info.cluster or ClusterInfo())))
     return [Row(AREA, "JetStream", passed("enabled")), *rows]
 
 
@@ -154,6 +162,24 @@ def _subjects(config: StreamConfig, wanted: Wanted) -> Finding:
     if missing:
         return warning(f"{found}, not all of {', '.join(missing)}: other messages become dead letters", edit)
     return passed(found)
+
+
+def _replicas(config: StreamConfig, cluster: ClusterInfo) -> Finding:
+    copies, others = config.num_replicas or 1, cluster.replicas or []
+    edit = f"nats stream edit {config.name} --replicas {CLUSTER_REPLICAS}"
+    if copies == 1:
+        return warning("1: while its server is down nothing can be published, and its disk is all there is", edit)
+    if cluster.leader is None:
+        return warning(f"{copies}, without a leader: nothing can be published now", "start the other servers")
+    behind = sorted(replica.name or "?" for replica in others if replica.offline or not replica.current)
+    if behind:
+        return warning(
+            f"{copies}, of which these are offline or behind: {', '.join(behind)}",
+            "start them, or wait until they have caught up",
+        )
+    if copies < CLUSTER_REPLICAS:
+        return warning(f"{copies}: while one of the servers is down nothing can be published", edit)
+    return passed(f"{copies}, led by {cluster.leader}")
 
 
 def _duplicate_window(config: StreamConfig, wanted: Wanted) -> Finding:

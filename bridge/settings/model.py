@@ -108,6 +108,12 @@ class Settings(BaseModel):
     nats_provision: bool = Field(
         default=True, description="create the stream if missing; an existing one is never changed"
     )
+    nats_replicas: int | None = Field(
+        None, ge=1, le=5, description="copies of each message in a stream it creates; unset = 3 in a cluster, else 1"
+    )
+    nats_retention_hours: BrokersOwn = Field(
+        -1, description="hours that a stream it creates keeps messages; -1 = the broker's default, for ever"
+    )
     nats_user: str | None = Field(None, description="user; needs the password")
     nats_password: SecretStr | None = Field(None, description="password of the NATS user")
     nats_password_file: SecretFile | None = None

@@ -26,6 +26,14 @@ async def test_a_missing_stream_is_created_as_documented(rig: JetStreamRig) -> N
     assert rig.observed.warnings == []
 
 
+async def test_a_missing_stream_is_created_as_the_settings_say(rig: JetStreamRig) -> None:
+    await refused(rig.sink(nats_replicas=3), "the NATS server is in no cluster; set BRIDGE_NATS_REPLICAS=1")
+    await works(rig.sink(nats_replicas=1, nats_retention_hours=48))
+    async with rig.client() as client:
+        config = (await client.jetstream().stream_info("EXPIRY")).config
+    assert (config.num_replicas, config.max_age) == (1, 48 * 3600)
+
+
 async def test_a_missing_stream_is_refused_where_it_may_not_be_created(rig: JetStreamRig) -> None:
     await refused(rig.sink(nats_provision=False), r"create it with the subjects expired\.0\.\*, or set")
 

@@ -80,6 +80,8 @@ WRONG = {
     "nats_stream": "a.b",
     "nats_subject": "expired.{table}",
     "nats_provision": "perhaps",
+    "nats_replicas": "0",
+    "nats_retention_hours": "0",
     "nats_user": "without-password",
     "nats_password": S3CRET,
     "nats_password_file": S3CRET,

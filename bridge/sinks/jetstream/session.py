@@ -17,7 +17,7 @@ from bridge.errors import NotConnected, Refused
 from bridge.settings import Settings
 from bridge.sinks.jetstream.connect import Handlers, connect, discard
 from bridge.sinks.jetstream.denials import Denials
-from bridge.sinks.jetstream.stream import Stream
+from bridge.sinks.jetstream.stream import Provision, Stream
 from bridge.sinks.jetstream.window import Window
 from bridge.sinks.jetstream.wire import Wire
 from bridge.sinks.observer import SinkEvents
@@ -104,7 +104,7 @@ class Session:
             await asyncio.shield(self._disposal)
 
     async def _subscribe(self) -> None:
-        client, inbox = self._client, f"{self._client.new_inbox()}."
+        settings, client, inbox = self._settings, self._client, f"{self._client.new_inbox()}."
         self._window = Window(
             client,
             inbox,
@@ -117,11 +117,13 @@ class Session:
         )
         self._stream = Stream(
             client.jetstream(timeout=API_SECONDS),
-            self._settings.nats_stream,
+            settings.nats_stream,
             self._subjects,
             self._events,
             lambda: self._denials.api,
-            provision=self._settings.nats_provision,
+            provision=Provision(settings.nats_replicas, settings.nats_retention_hours)
+            if settings.nats_provision
+            else None,
         )
         self._subscription = await client.listen(inbox, self._window.on_acks, self._window.on_reply)
         for _ in range(2):  # the first PING overtakes the SUB, the second does not; a denial comes before its PONG

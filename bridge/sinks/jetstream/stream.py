@@ -1,11 +1,12 @@
 """The stream: looked up, created if missing and wanted, checked, never changed."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from nats.errors import Error
 from nats.errors import TimeoutError as NoAnswer
 from nats.js import JetStreamContext
-from nats.js.api import RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import RetentionPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from bridge.errors import NotConnected, Refused, Retryable
@@ -19,9 +20,30 @@ RETRY_HORIZON_SECONDS = 120.0
 back-off, after a restart of the broker or of the bridge. A shorter duplicate window lets such copies through.
 """
 
+CLUSTER_REPLICAS = 3
+"""Copies in a stream that is created here, in a cluster: of two, one that is lost would stop the other."""
+
+NO_PEERS = 10005
+NO_CLUSTER = 10074
+"""More than one copy was asked for, and too few servers are there; or one that is in no cluster."""
 NAME_IN_USE = 10058
 SUBJECTS_OVERLAP = 10065
 NOT_ENABLED = frozenset({10039, 10076})  # for this account; at all
+
+
+@dataclass(frozen=True, slots=True)
+class Provision:
+    """What a stream that is created here is like, beyond its subjects."""
+
+    replicas: int | None
+    """None: as many as keep it going without one of its servers, where it can have them."""
+    retention_hours: int
+    """Not greater than 0: without end."""
+
+
+def in_cluster(info: StreamInfo) -> bool:
+    """Whether its server is one of several. A server by itself names a leader, too, but no cluster."""
+    return info.cluster is not None and info.cluster.name is not None
 
 
 class Stream:
@@ -35,8 +57,9 @@ class Stream:
         events: SinkEvents,
         api_denied: Callable[[], bool],
         *,
-        provision: bool,
+        provision: Provision | None,
     ) -> None:
+        """`provision` is None: it is not to be created."""
         self._jetstream = jetstream
         self._name = name
         self._subjects = subjects
@@ -50,21 +73,26 @@ class Stream:
         Raises Refused: it is missing or cannot work. NotConnected: no answer, now.
         """
         try:
-            config = await self._lookup()
-            if config is None and self._provision:
-                config = await self._create()
+            info = await self._lookup()
+            if info is None and self._provision:
+                info = await self._create(self._provision)
         except NoAnswer:
             if not self._api_denied():
                 raise NotConnected("NATS does not answer the JetStream API") from None
             self._unchecked()
             return
-        if config is None:
+        if info is None:
             wanted = ", ".join(self._subjects.published)
             raise Refused(
                 f"stream {self._name} does not exist: create it with the subjects {wanted},"
                 " or set BRIDGE_NATS_PROVISION=true"
             )
-        self._check(config)
+        self._check(info.config)
+        if in_cluster(info) and info.config.num_replicas == 1:
+            self._warn(
+                f"stream {self._name} has one copy, in a cluster: while its server is down nothing can be published,"
+                f" and its disk is all there is; give it {CLUSTER_REPLICAS} replicas"
+            )
 
     async def route(self, subjects: dict[int, str]) -> dict[int, str]:
         """Messages (by index, with their subjects) found no stream: why each never will, for those that never will.
@@ -74,49 +102,65 @@ class Stream:
         Raises Retryable: the stream was missing (it is created again, if wanted), or nobody can tell.
         """
         try:
-            config = await self._lookup()
-            if config is None and self._provision:
-                await self._create()
+            info = await self._lookup()
+            if info is None and self._provision:
+                await self._create(self._provision)
         except (Error, Refused, NotConnected) as error:
             raise Retryable(f"stream {self._name} cannot be looked up: {error}") from None
-        if config is None:
+        if info is None:
             what = "is created again" if self._provision else "does not exist: create it"
             raise Retryable(f"stream {self._name} {what}")
-        bound = config.subjects or []
+        bound = info.config.subjects or []
         reason = f"stream {self._name} does not bind the message's subject; it binds {', '.join(bound)}"
         return {i: reason for i, subject in subjects.items() if not any(covers(pattern, subject) for pattern in bound)}
 
-    async def _lookup(self) -> StreamConfig | None:
+    async def _lookup(self) -> StreamInfo | None:
         try:
-            return (await self._jetstream.stream_info(self._name)).config
+            return await self._jetstream.stream_info(self._name)
         except NotFoundError:
             return None
         except APIError as error:
             raise self._translated(error) from None
 
-    async def _create(self) -> StreamConfig:
+    async def _create(self, provision: Provision) -> StreamInfo:
+        hours = provision.retention_hours
+        config = StreamConfig(
+            name=self._name,
+            description="Redis key expirations",
+            subjects=self._subjects.provisioned,
+            storage=StorageType.FILE,
+            duplicate_window=DUPLICATE_WINDOW_SECONDS,
+            allow_direct=True,
+            num_replicas=provision.replicas or CLUSTER_REPLICAS,
+            max_age=hours * 3600 if hours > 0 else None,
+        )
         try:
-            info = await self._jetstream.add_stream(
-                StreamConfig(
-                    name=self._name,
-                    description="Redis key expirations",
-                    subjects=self._subjects.provisioned,
-                    storage=StorageType.FILE,
-                    duplicate_window=DUPLICATE_WINDOW_SECONDS,
-                    allow_direct=True,
-                )
-            )
+            return await self._jetstream.add_stream(config)
         except APIError as error:
+            if error.err_code == NO_CLUSTER and provision.replicas is None:
+                return await self._create(replace(provision, replicas=1))
             if error.err_code == NAME_IN_USE:  # somebody else was faster
-                return (await self._jetstream.stream_info(self._name)).config
-            if error.err_code == SUBJECTS_OVERLAP:
-                raise Refused(
-                    f"stream {self._name} cannot be created: another stream binds some of"
-                    f" {', '.join(self._subjects.provisioned)}; name that stream in BRIDGE_NATS_STREAM,"
-                    " or change BRIDGE_NATS_SUBJECT"
-                ) from None
-            raise self._translated(error) from None
-        return info.config
+                return await self._jetstream.stream_info(self._name)
+            raise self._uncreated(error, config.num_replicas or 1) from None
+
+    def _uncreated(self, error: APIError, replicas: int) -> Refused | NotConnected:
+        if error.err_code == SUBJECTS_OVERLAP:
+            return Refused(
+                f"stream {self._name} cannot be created: another stream binds some of"
+                f" {', '.join(self._subjects.provisioned)}; name that stream in BRIDGE_NATS_STREAM,"
+                " or change BRIDGE_NATS_SUBJECT"
+            )
+        if error.err_code == NO_CLUSTER:
+            return Refused(
+                f"stream {self._name} cannot be created with {replicas} replicas: the NATS server is in no cluster;"
+                " set BRIDGE_NATS_REPLICAS=1, or leave it unset"
+            )
+        if error.err_code == NO_PEERS:  # a stream with fewer copies would stay like that
+            return NotConnected(
+                f"stream {self._name} cannot be created with {replicas} replicas now ({error.description}): start the"
+                " other servers of the cluster, or set BRIDGE_NATS_REPLICAS to what it can hold"
+            )
+        return self._translated(error)
 
     def _check(self, config: StreamConfig) -> None:
         bound = config.subjects or []
