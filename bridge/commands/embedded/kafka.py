@@ -22,7 +22,6 @@ OF_THE_CHECKOUT = Path(__file__).resolve().parents[3] / ".cache" / "kafka"
 """Where `.ci/bootstrap` puts what `tests/pom.xml` asks for."""
 
 JVM = (
-    "-Xmx512m",
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
     "-XX:-UsePerfData",  # a file in /tmp, which a JVM that is killed would leave there
@@ -38,6 +37,7 @@ class EmbeddedKafka(Server):
 
     scheme = "kafka"
     start_seconds = 60.0  # some three on an idle machine
+    heap_mb = 512
 
     def __init__(self, config: Mapping[str, str] | None = None) -> None:
         """`config` maps properties to their values, written as in the configuration file."""
@@ -106,7 +106,7 @@ class EmbeddedKafka(Server):
     def java(self, *arguments: str) -> Sequence[str]:
         """A JVM with Kafka's classes: `arguments` are a class and what it is told."""
         own = f"-Djava.io.tmpdir={self.directory}"  # libraries are unpacked there
-        return [str(self.program()), *JVM, own, "-cp", f"{self.jar().parent}/*", *arguments]
+        return [str(self.program()), f"-Xmx{self.heap_mb}m", *JVM, own, "-cp", f"{self.jar().parent}/*", *arguments]
 
     def starting(self) -> Generator[None, None, None]:
         """See `Server`. The storage has to be prepared once, which Kafka does not do by itself."""
