@@ -505,7 +505,7 @@ class Inside:
         """As SIGKILL: nothing is handled any more, nothing is released."""
         await end(self._tasks)
         with suppress(OSError, NotConnected):
-            await self._source._client.aclose()
+            await self._source._primary.close()
         self._check()
 
     def start(self) -> None:

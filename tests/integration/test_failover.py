@@ -1,0 +1,118 @@
+"""The rules of a failover, as a running bridge keeps them. The test says what the sentinels say."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from bridge.errors import NotConnected
+from bridge.redis.sentinel import Address, Sentinels
+from tests.harness import LAZY, Inside, deadlines, ids, known, lazily, passed, put, recorded, user_of
+from tests.harness import claim_of as claim
+from tests.integration.test_journey import run
+from tests.proxy import TO_SERVER, Action, Protocol, Proxy
+from tests.sentinels import replication
+from tests.servers import RedisServer, require, wait_until
+
+pytestmark = pytest.mark.usefixtures("soon")
+
+URL = "redis+sentinel://127.0.0.1:1/service"
+LONG_MS = 60_000
+
+
+class Named:
+    """What the sentinels say: a port, or nothing."""
+
+    def __init__(self, port: int) -> None:
+        self.port: int | None = port
+
+    async def primary(self) -> Address:
+        """Instead of `Sentinels.primary`."""
+        if self.port is None:
+            raise NotConnected("no sentinel answers")
+        return "127.0.0.1", self.port
+
+
+class Pair:
+    """A primary behind a proxy, and its replica."""
+
+    def __init__(self, link: Proxy, named: Named, first: Redis, second: Redis, replica: RedisServer) -> None:
+        self.link = link
+        self.named = named
+        self.first = first
+        self.second = second
+        self.replica = replica
+
+    async def promote(self) -> None:
+        """The replica goes its own way."""
+        await run(self.second, "REPLICAOF", "NO", "ONE")
+
+
+@pytest.fixture
+async def pair(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pair]:
+    """In step; the sentinels name the primary."""
+    require(RedisServer)
+    with (
+        RedisServer({**LAZY, "repl-diskless-sync-delay": "0"}) as first,
+        RedisServer({**LAZY, "replicaof": f"127.0.0.1 {first.port}"}) as second,
+    ):
+
+        async def is_in_step() -> bool:
+            return (await replication(second)).get("master_link_status") == "up"
+
+        await wait_until(is_in_step, "the replica")
+        async with (
+            Proxy(first.port, Protocol.RESP) as link,
+            user_of(first) as user,
+            user_of(second) as user_of_second,
+        ):
+            named = Named(link.port)
+            monkeypatch.setattr(Sentinels, "primary", named.primary)
+            await lazily(user_of_second)
+            yield Pair(link, named, user, user_of_second, second)
+
+
+@pytest.mark.parametrize("cut", [Action.CUT, Action.CUT_REPLY])
+async def test_a_batch_in_doubt_is_not_sent_to_another_server_which_has_the_key_yet(pair: Pair, cut: Action) -> None:
+    async with Inside(0, redis_url=URL) as bridge:
+        await bridge.reconciled()
+        deadline = await known(pair.first, b"k", 1000)
+        await recorded(pair.second, b"k")
+        await pair.promote()
+        doubt = pair.link.break_on(TO_SERVER, claim(b"k"), cut)
+        await doubt.reached()
+        pair.named.port = pair.replica.port
+        pair.link.refuse()
+        await bridge.reconciled(2)
+        await bridge.quiet(pair.second)
+        assert set(deadlines(bridge.published)) == {deadline}
+        assert len(set(ids(bridge.published))) == 1
+        (_, record) = await bridge.records(2)
+        assert record["node"] == f"127.0.0.1:{pair.replica.port}"
+
+
+async def test_an_epoch_stays_on_its_server_until_another_one_is_named_and_says_that_it_is_a_primary(
+    pair: Pair,
+) -> None:
+    async with Inside(0, redis_url=URL) as bridge:
+        await bridge.reconciled()
+        for unsettling in (None, pair.replica.port):  # no sentinel answers; one that is wrong
+            pair.named.port = unsettling
+            canaries = bridge.telemetry.canaries
+            await wait_until(lambda: bridge.telemetry.canaries > canaries + 1)  # noqa: B023 - awaited here
+            assert bridge.telemetry.endings == []
+        kept = await known(pair.first, b"kept", LONG_MS)
+        await recorded(pair.second, b"kept")
+        await pair.promote()
+        await bridge.ended()
+        assert bridge.telemetry.endings == [f"Sentinel names another primary: 127.0.0.1:{pair.replica.port}"]
+        await bridge.reconciled(2)
+
+        # The former one still believes to be a primary. Nobody listens to it any more.
+        await put(pair.first, b"stale", 1)
+        later = await put(pair.second, b"later", 300)
+        await bridge.told(1)
+        await passed(pair.second, later)
+        await bridge.quiet(pair.second)
+        assert deadlines(bridge.published) == [later]
+        assert await pair.second.zscore("{expiry-bridge:0:0}:deadlines", b"kept") == kept
