@@ -1,10 +1,11 @@
-"""The tables of the README that are made of the code. `make docs` renews them; a test holds them to it."""
+"""The tables of the README: made of the code, or measured. `make docs` renews them; a test holds them to it."""
 
 from collections.abc import Callable
 from typing import Final
 
 from bridge.settings import reference
 from bridge.telemetry.reference import events, metrics
+from tests.bench.report import published
 from tests.servers import ROOT
 
 README: Final = ROOT / "README.md"
@@ -12,6 +13,7 @@ GENERATED: Final[dict[str, Callable[[], str]]] = {
     "expiry-bridge settings": reference,
     "bridge.telemetry.reference.metrics": metrics,
     "bridge.telemetry.reference.events": events,
+    "python -m tests.bench --publish": published,
 }
 END: Final = "<!-- end of the generated table -->"
 

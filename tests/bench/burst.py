@@ -3,7 +3,7 @@
 The deadline is the beginning. Redis's first notification comes a moment later: the bridge causes it by its own touch.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 from tests.bench.case import Figures
@@ -35,29 +35,36 @@ PATIENCE = Patience()
 
 
 @asynccontextmanager
-async def recorded(stage: Stage, count: int, **settings: str) -> AsyncIterator[tuple[BareBridge, int]]:
+async def recorded(
+    stage: Stage, count: int, *, others: int = 0, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[tuple[BareBridge, int]]:
     """A bridge, with these settings, that has recorded so many keys; and their common deadline, still ahead.
+
+    It has also recorded so many `others`, which stay.
 
     Raises TooLate: it is past. A longer lead is used next time.
     """
-    deadline_ms = in_seconds(PATIENCE.lead_seconds(count))
+    await stage.fill_for_long(others, first=count)
+    deadline_ms = in_seconds(PATIENCE.lead_seconds(count + others))
     await stage.fill(count, deadline_ms)
-    async with stage.bridge(**settings) as bridge:
+    async with stage.bridge(**(settings or {})) as bridge:
         await bridge.ready()
         try:
-            await stage.recorded(count, deadline_ms - 50)
+            await stage.recorded(count + others, deadline_ms - 50)
         except TooLate:
             PATIENCE.longer()
             raise
         yield bridge, deadline_ms
 
 
-async def burst(stage: Stage, bridge: BareBridge, count: int, deadline_ms: int, **pids: int) -> Figures:
+async def burst(
+    stage: Stage, bridge: BareBridge, count: int, deadline_ms: int, *, others: int = 0, **pids: int
+) -> Figures:
     """What it takes for `count` recorded keys to expire, with the processor time of the processes `pids`."""
     await until(deadline_ms - 20)
     usage = Usage.begin(bridge=bridge.pid, redis=stage.server.pid, **pids)
     await until(deadline_ms + 1)
-    seconds = await stage.settled() - deadline_ms / 1000
+    seconds = await stage.settled(others) - deadline_ms / 1000
     return figures_of(count, seconds, usage)
 
 

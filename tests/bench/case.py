@@ -40,15 +40,6 @@ class Verdict:
             or (self.at_most is not None and self.value > self.at_most)
         )
 
-    @property
-    def fallen_far(self) -> bool:
-        """Whether a ratio misses its bar by a factor of two. Absolute figures never do: they are one machine's."""
-        if self.unit != "×":
-            return False
-        return (self.at_least is not None and self.value < self.at_least / 2) or (
-            self.at_most is not None and self.value > self.at_most * 2
-        )
-
 
 class Case(Protocol):
     """One question."""
@@ -59,7 +50,9 @@ class Case(Protocol):
     question: str
     """In one sentence, what is measured, and how."""
     runs: int
-    """How many times each variant is measured in a full run."""
+    """How many times each variant is measured."""
+    seconds: float
+    """How long that may take: where it would take longer, there are fewer turns, though one at least."""
 
     def opened(self, scale: float) -> AbstractAsyncContextManager[Mapping[str, Variant]]:
         """The variants, in the order in which they take turns, with what they share. `scale` multiplies all sizes."""

@@ -7,17 +7,16 @@ from html import escape
 from typing import Final
 
 WIDTH: Final = 760
-LABEL_WIDTH: Final = 210
+LABEL_WIDTH: Final = 220
 VALUE_WIDTH: Final = 130
 BAR_HEIGHT: Final = 20
 STEP: Final = 28
 TOP: Final = 44
-DECADES: Final = 1.05
-"""On a logarithmic scale, the smallest bar is a twentieth of a decade long."""
+SHORTEST: Final = 0.1
+"""On a logarithmic scale, which begins at a power of ten, the length of the smallest bar at least: in decades."""
 
-COLOURS: Final = ("#2f6fb0", "#d9822b", "#4c9a5b", "#9a6fb0", "#8a8a8a")
-PARTS: Final = {"bridge": 0, "redis": 1, "broker": 2, "client": 3}
-"""Processes have the same colour in all charts."""
+PARTS: Final = {"client": "#9a6fb0", "bridge": "#2f6fb0", "redis": "#d9822b", "broker": "#4c9a5b"}
+"""Processes have the same colour in all charts, and the same order."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class Bar:
 
     label: str
     parts: Mapping[str, float]
+    """By the name of a process: see `PARTS`."""
     said: str = ""
     """The value in words; the sum if empty."""
 
@@ -57,7 +57,7 @@ def cost_of(label: str, figures: Mapping[str, float]) -> Bar:
 
 def svg(chart: Chart) -> str:
     """The chart as a document."""
-    names = list(dict.fromkeys(name for bar in chart.bars for name in bar.parts))
+    names = [name for name in PARTS if any(name in bar.parts for bar in chart.bars)]
     height = TOP + STEP * len(chart.bars) + (28 if len(names) > 1 else 8)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">',
@@ -85,7 +85,7 @@ def _bar(chart: Chart, bar: Bar, top: int) -> list[str]:
     x = float(LABEL_WIDTH)
     for name, value in bar.parts.items():
         width = _length(chart, value)
-        colour = COLOURS[PARTS.get(name, 0)]
+        colour = PARTS[name]
         lines.append(f'<rect x="{x:.1f}" y="{top}" width="{width:.1f}" height="{BAR_HEIGHT}" fill="{colour}"/>')
         x += width
     said = bar.said or f"{number(bar.total)} {chart.unit}"
@@ -98,14 +98,15 @@ def _length(chart: Chart, value: float) -> float:
     largest = max(bar.total for bar in chart.bars) or 1.0
     if not chart.logarithmic:
         return room * value / largest
-    smallest = min((bar.total for bar in chart.bars if bar.total > 0), default=largest) / DECADES
-    return room * math.log(value / smallest) / math.log(largest / smallest) if value > 0 else 0.0
+    smallest = min((bar.total for bar in chart.bars if bar.total > 0), default=largest)
+    origin = 10.0 ** math.floor(math.log10(smallest) - SHORTEST)
+    return room * math.log(value / origin) / math.log(largest / origin) if value > 0 else 0.0
 
 
 def _legend(names: Sequence[str], top: int) -> list[str]:
     lines = []
     for index, name in enumerate(names):
-        x, colour = LABEL_WIDTH + 110 * index, COLOURS[PARTS.get(name, 0)]
+        x, colour = LABEL_WIDTH + 110 * index, PARTS[name]
         lines += [
             f'<rect x="{x}" y="{top}" width="12" height="12" fill="{colour}"/>',
             f'<text x="{x + 17}" y="{top + 11}">{escape(name)}</text>',

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from pydantic import TypeAdapter
 
 from tests.bench.case import Figures, Verdict
 from tests.bench.chart import PARTS, number, svg
@@ -22,18 +24,42 @@ class Report:
     machine: dict[str, str]
     scale: float
     runs: int | None
+    """Of each variant; None: as many as its case says."""
     results: Sequence[Result]
     stages: Figures
     """Stage → µs of the bridge's processor time for one expiration; empty if it was not profiled."""
 
 
+_FORMAT: Final = TypeAdapter(Report)
+
+
 def write(report: Report, directory: Path) -> None:
     """The figures as JSON, and the charts."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / FILE).write_text(json.dumps(_rounded(asdict(report)), indent=1, ensure_ascii=False) + "\n")
+    figures = _rounded(_FORMAT.dump_python(report))
+    (directory / FILE).write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
     for result in report.results:
         for chart in result.charts:
             (directory / f"{chart.name}.svg").write_text(svg(chart))
+
+
+def read(directory: Path) -> Report:
+    """What `write` wrote there."""
+    return _FORMAT.validate_json((directory / FILE).read_bytes())
+
+
+def published() -> str:
+    """The README's part of it, in Markdown."""
+    if not (PUBLISHED / FILE).exists():
+        return "Not measured yet.\n"
+    report = read(PUBLISHED)
+    root = PUBLISHED.parents[2]
+    charts = [
+        f"![{chart.title}]({(PUBLISHED / chart.name).relative_to(root)}.svg)"
+        for result in report.results
+        for chart in result.charts
+    ]
+    return "\n".join([*tables(report), *charts, "", _machine(report)])
 
 
 def tables(report: Report) -> list[str]:
@@ -42,7 +68,7 @@ def tables(report: Report) -> list[str]:
 
 
 def verdicts(report: Report) -> str:
-    """All verdicts, in Markdown."""
+    """What was found, beside the bars."""
     rows = ["| case | figure | found | bar | |", "|---|---|---|---|---|"]
     for result in report.results:
         title = result.title
@@ -53,10 +79,10 @@ def verdicts(report: Report) -> str:
 
 
 def costs(report: Report) -> str:
-    """The processor time of one event, by process, in Markdown."""
+    """The processor time of one event, by process."""
     rows = [
-        f"| case | variant | events/s | {' | '.join(f'{part}, µs' for part in PARTS)} |",
-        f"|---|---|---|{'---|' * len(PARTS)}",
+        f"| case | variant | runs | events/s | {' | '.join(f'{part}, µs' for part in PARTS)} |",
+        f"|---|---|---|---|{'---|' * len(PARTS)}",
     ]
     for result in report.results:
         title = result.title
@@ -64,27 +90,34 @@ def costs(report: Report) -> str:
             used = [figures.get(f"{part}_cpu_us") for part in PARTS]
             if "rate_per_s" in figures:
                 cells = ["–" if value is None else number(value) for value in used]
-                rows.append(f"| {title} | {variant} | {number(figures['rate_per_s'])} | {' | '.join(cells)} |")
+                cells = [str(len(result.samples[variant])), number(figures["rate_per_s"]), *cells]
+                rows.append(f"| {title} | {variant} | {' | '.join(cells)} |")
                 title = ""
     return _lines(rows)
 
 
 def stages(report: Report) -> str:
-    """Where the bridge's processor time goes, in Markdown."""
+    """Where the bridge's processor time goes."""
     total = sum(report.stages.values())
-    rows = ["| stage | µs | |", "|---|---|---|"]
+    rows = ["| stage | the bridge's µs | |", "|---|---|---|"]
     rows += [f"| {stage} | {number(used)} | {used / total:.0%} |" for stage, used in report.stages.items()]
     return _lines([*rows, f"| all | {number(total)} | |"])
 
 
+def _machine(report: Report) -> str:
+    seconds = sum(result.seconds for result in report.results)
+    size = "" if report.scale == 1 else f", with {report.scale:g} times as many keys as are told of"
+    return _lines([f"Measured in {seconds / 60:.0f} minutes{size}, on: {'. '.join(report.machine.values())}."])
+
+
 def _found(verdict: Verdict) -> str:
-    return f"{number(verdict.value)} {verdict.unit}"
+    return f"{number(verdict.value)} {verdict.unit}".strip()
 
 
 def _bar(verdict: Verdict) -> str:
     if verdict.at_least is not None:
-        return f"≥ {number(verdict.at_least)} {verdict.unit}"
-    return f"≤ {number(verdict.at_most)} {verdict.unit}" if verdict.at_most is not None else ""
+        return f"≥ {number(verdict.at_least)} {verdict.unit}".strip()
+    return f"≤ {number(verdict.at_most)} {verdict.unit}".strip() if verdict.at_most is not None else ""
 
 
 def _mark(verdict: Verdict) -> str:

@@ -4,6 +4,7 @@ Everything is on one machine, so `time.time()` is Redis's clock, too.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -30,13 +31,13 @@ FILL_KEYS = 2_000
 FETCH = 500
 POLL_SECONDS = 0.01
 AN_HOUR = 3_600.0
-"""In seconds: a deadline that no measurement waits for."""
-PATIENCE = 120.0
+PATIENCE = 240.0
 """Seconds after which a measurement has failed."""
 
 _FILL = """
 for i = ARGV[1], ARGV[2] do
-  redis.call('SET', string.format(ARGV[3], i), ARGV[4], 'PXAT', ARGV[5])
+  local deadline = ARGV[5] + i * 7919 % ARGV[6]
+  redis.call('SET', string.format(ARGV[3], i), ARGV[4], 'PXAT', string.format('%.0f', deadline))
 end
 """
 
@@ -81,19 +82,23 @@ class Stage:
         kind = MutedBridge if changed.get("BRIDGE_SINK") == "stdout" else BareBridge
         return kind({**self.settings, **changed})
 
-    async def fill(self, count: int, deadline_ms: int, key: str = KEY, first: int = 0) -> None:
-        """Set keys number `first` to `first + count - 1`, which expire at that moment."""
+    async def fill(self, count: int, deadline_ms: int, *, first: int = 0, spread_ms: int = 1) -> None:
+        """Set so many keys, which expire at that moment, or within a span that begins then."""
         fill = self.redis.register_script(_FILL)
         for begin in range(first, first + count, FILL_KEYS):
             end = min(begin + FILL_KEYS, first + count) - 1
-            await fill(args=[begin, end, key, VALUE, deadline_ms])
+            await fill(args=[begin, end, KEY, VALUE, deadline_ms, spread_ms])
 
-    async def touch(self, count: int, key: str = KEY) -> None:
+    async def fill_for_long(self, count: int, *, first: int = 0) -> None:
+        """Set so many keys, which expire within an hour that begins in an hour: no measurement waits for that."""
+        await self.fill(count, in_seconds(AN_HOUR), first=first, spread_ms=round(AN_HOUR * 1000))
+
+    async def touch(self, count: int) -> None:
         """Read those keys, so that Redis expires what is past its deadline."""
         for begin in range(0, count, FILL_KEYS):
-            await self.redis.exists(*[key % number for number in range(begin, min(begin + FILL_KEYS, count))])
+            await self.redis.exists(*[KEY % number for number in range(begin, min(begin + FILL_KEYS, count))])
 
-    async def recorded(self, count: int, before_ms: int) -> None:
+    async def recorded(self, count: int, before_ms: float = math.inf) -> None:
         """Return when the ledger has so many entries. Raises TooLate if the clock reaches `before_ms` first."""
 
         async def is_recorded() -> bool:
@@ -103,8 +108,13 @@ class Stage:
 
         await wait_until(is_recorded, f"{count} recorded keys", PATIENCE)
 
-    async def settled(self) -> float:
-        """Return when ledger and outbox are empty: the Unix time on Redis's clock when they were seen so."""
+    async def settled(self, others: int = 0) -> float:
+        """Return when the outbox is empty, and the ledger but for the others: when that was, Unix time in seconds."""
+
+        async def is_claimed() -> bool:  # a cheap question, since it is asked so often
+            return int(await self.redis.zcard(NAMES.deadlines)) <= others
+
+        await wait_until(is_claimed, "the claim of what has expired", PATIENCE)
         async with asyncio.timeout(PATIENCE):
             while True:
                 pipe = self.redis.pipeline(transaction=True)
@@ -112,7 +122,7 @@ class Stage:
                 pipe.xlen(NAMES.outbox)
                 pipe.time()
                 entries, claimed, (seconds, microseconds) = await pipe.execute()
-                if not entries and not claimed:
+                if entries <= others and not claimed:
                     return float(seconds + microseconds / 1e6)
                 await asyncio.sleep(POLL_SECONDS)
 

@@ -10,7 +10,7 @@ from tests.bench.burst import retried
 from tests.bench.case import Figures, Medians, Variant, Verdict
 from tests.bench.cases.throughput_jetstream import bridged
 from tests.bench.chart import Bar, Chart
-from tests.bench.stage import AN_HOUR, in_seconds, staged_with_nats
+from tests.bench.stage import staged_with_nats
 from tests.bench.usage import MEBIBYTE, Usage, resident_bytes
 
 KEYS: Final = 50_000
@@ -23,10 +23,10 @@ IDLE_SECONDS: Final = 5.0
 async def idle(recorded: int) -> Figures:
     """With so many keys in the ledger, none of them due."""
     async with staged_with_nats() as stage:
-        await stage.fill(recorded, in_seconds(AN_HOUR))
+        await stage.fill_for_long(recorded)
         async with stage.bridge() as bridge:
             await bridge.ready()
-            await stage.recorded(recorded, in_seconds(AN_HOUR))
+            await stage.recorded(recorded)
             await asyncio.sleep(QUIET_SECONDS)
             usage = Usage.begin(bridge=bridge.pid, redis=stage.server.pid)
             await asyncio.sleep(IDLE_SECONDS)
@@ -47,6 +47,7 @@ class BridgeCost:
         f" {RECORDED:,} recorded keys of which none is due."
     )
     runs = 2
+    seconds = 50.0
 
     @asynccontextmanager
     async def opened(self, scale: float) -> AsyncIterator[Mapping[str, Variant]]:

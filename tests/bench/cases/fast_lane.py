@@ -9,7 +9,7 @@ from tests.bench.case import Figures, Medians, Variant, Verdict
 from tests.bench.chart import Chart
 from tests.bench.figures import percentile
 from tests.bench.probes import Probes
-from tests.bench.stage import AN_HOUR, in_seconds, staged_with_nats
+from tests.bench.stage import staged_with_nats
 from tests.bench.usage import Usage
 from tests.bench.worker import Worker
 from tests.bench.workers.generator import SLIDING_KEYS
@@ -24,8 +24,8 @@ async def slid(pace: int) -> Figures:
     """`EXPIRE` at an even pace."""
     async with staged_with_nats() as stage, stage.bridge() as bridge:
         await bridge.ready()
-        await stage.fill(SLIDING_KEYS, in_seconds(AN_HOUR))
-        await stage.recorded(SLIDING_KEYS, in_seconds(AN_HOUR))
+        await stage.fill_for_long(SLIDING_KEYS)
+        await stage.recorded(SLIDING_KEYS)
         usage = Usage.begin(bridge=bridge.pid, redis=stage.server.pid)
         probes = Probes("probe", PROBES_PER_SECOND)
         with Worker("generator", port=stage.server.port, kind="expire", seconds=SECONDS, rate=pace) as generator:
@@ -53,6 +53,7 @@ class FastLane:
         f"{PACE:,} EXPIRE a second on {SLIDING_KEYS:,} keys, and {PROBES_PER_SECOND} keys a second that do expire."
     )
     runs = 2
+    seconds = 20.0
 
     @asynccontextmanager
     async def opened(self, scale: float) -> AsyncIterator[Mapping[str, Variant]]:

@@ -42,6 +42,7 @@ class Recovery:
         " settle, beside as many that expire while it runs."
     )
     runs = 2
+    seconds = 50.0
 
     @asynccontextmanager
     async def opened(self, scale: float) -> AsyncIterator[Mapping[str, Variant]]:

@@ -10,7 +10,7 @@ from typing import Final
 from tests.bench.case import Figures, Medians, Variant, Verdict
 from tests.bench.chart import Bar, Chart
 from tests.bench.figures import percentile
-from tests.bench.stage import AN_HOUR, NAMES, JetStreamStage, in_seconds, staged_with_nats
+from tests.bench.stage import NAMES, JetStreamStage, staged_with_nats
 from tests.bench.usage import Usage
 from tests.bench.worker import Worker
 from tests.servers import wait_until
@@ -22,7 +22,7 @@ ALONE_SECONDS: Final = 3.0
 async def scanned(count: int) -> Figures:
     """A new bridge before a full Redis: from the first key in the ledger to the last."""
     async with staged_with_nats() as stage:
-        await stage.fill(count, in_seconds(AN_HOUR))
+        await stage.fill_for_long(count)
         with Worker("canary", port=stage.server.port) as canary:
             await canary.ready()
             alone = time.time()
@@ -53,7 +53,7 @@ async def _recording(stage: JetStreamStage, count: int) -> tuple[float, float]:
 
     await wait_until(size, "the first key in the ledger")
     begun = time.time()
-    await stage.recorded(count, in_seconds(AN_HOUR))
+    await stage.recorded(count)
     return begun, time.time()
 
 
@@ -66,6 +66,7 @@ class Scan:
         f"A new bridge scans and records {KEYS:,} keys, while another client of Redis sends one GET after the other."
     )
     runs = 2
+    seconds = 45.0
 
     @asynccontextmanager
     async def opened(self, scale: float) -> AsyncIterator[Mapping[str, Variant]]:

@@ -18,10 +18,10 @@ TUTORIAL_KEYS: Final = 20_000
 TUTORIAL_LEAD_SECONDS: Final = 1.0
 
 
-async def bridged(count: int) -> Figures:
-    """The bridge: recorded keys, JetStream."""
-    async with staged_with_nats() as stage, recorded(stage, count) as (bridge, deadline_ms):
-        figures = await burst(stage, bridge, count, deadline_ms, broker=stage.nats.pid)
+async def bridged(count: int, others: int = 0) -> Figures:
+    """The bridge: recorded keys, JetStream. `others` are recorded, too, and do not expire."""
+    async with staged_with_nats() as stage, recorded(stage, count, others=others) as (bridge, deadline_ms):
+        figures = await burst(stage, bridge, count, deadline_ms, others=others, broker=stage.nats.pid)
         missing(await stage.stored(), count)
         figures["memory_mib"] = resident_bytes(bridge.pid) / MEBIBYTE
         figures["gaps"] = await bridge.metric("bridge_gaps_total") - 1  # the first one is that of its start
@@ -64,6 +64,7 @@ class ThroughputJetStream:
         f"{KEYS:,} recorded keys expire at once: from their deadline to the last ack and settle, one bridge process."
     )
     runs = 3
+    seconds = 95.0
 
     @asynccontextmanager
     async def opened(self, scale: float) -> AsyncIterator[Mapping[str, Variant]]:

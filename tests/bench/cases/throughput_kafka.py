@@ -23,7 +23,7 @@ async def bridged(server: KafkaServer, topics: KafkaTopics, count: int) -> Figur
     """The bridge: recorded keys, Kafka."""
     topic = next(topics)
     settings = {"sink": "kafka", "kafka_bootstrap_servers": server.address, "kafka_topic": topic}
-    async with staged() as stage, recorded(stage, count, **settings) as (bridge, deadline_ms):
+    async with staged() as stage, recorded(stage, count, settings=settings) as (bridge, deadline_ms):
         figures = await burst(stage, bridge, count, deadline_ms, broker=server.pid)
         missing(await topics.stored(topic), count)
         return figures
@@ -42,7 +42,7 @@ async def published(server: KafkaServer, topics: KafkaTopics, count: int) -> Fig
 
 async def written(count: int) -> Figures:
     """The bridge without a broker: its standard output goes nowhere."""
-    async with staged() as stage, recorded(stage, count, sink="stdout") as (bridge, deadline_ms):
+    async with staged() as stage, recorded(stage, count, settings={"sink": "stdout"}) as (bridge, deadline_ms):
         return await burst(stage, bridge, count, deadline_ms)
 
 
@@ -56,6 +56,7 @@ class ThroughputKafka:
         " Redis's limit is what its processor time for them allows on a core of its own."
     )
     runs = 3
+    seconds = 65.0
 
     @asynccontextmanager
     async def opened(self, scale: float) -> AsyncIterator[Mapping[str, Variant]]:

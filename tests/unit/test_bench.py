@@ -1,0 +1,57 @@
+"""How the benchmark judges and shows what it finds."""
+
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from tests.bench.case import Verdict
+from tests.bench.chart import Bar, Chart, cost_of, number, svg
+from tests.bench.figures import median, percentile
+from tests.bench.stages import OTHER, folded
+
+
+def test_a_bar_is_reached_or_missed_and_what_has_none_only_informs() -> None:
+    assert Verdict("rate", 0.6, at_least=0.6).reached
+    assert not Verdict("rate", 0.59, at_least=0.6).reached
+    assert Verdict("lag", 5.0, "ms", at_most=5.0).reached
+    assert not Verdict("lag", 5.1, "ms", at_most=5.0).reached
+    assert Verdict("rate", 1.0, "/s").reached
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.0, "0"), (0.12345, "0.123"), (5.0, "5.00"), (98.76, "98.8"), (1234.5, "1,230"), (1e6, "1,000,000")],
+)
+def test_a_number_is_said_with_three_digits_that_count(value: float, said: str) -> None:
+    assert number(value) == said
+
+
+def test_medians_and_percentiles() -> None:
+    assert median([{"a": 1.0, "b": 9.0}, {"a": 3.0, "b": 1.0}, {"a": 2.0, "b": 5.0}]) == {"a": 2.0, "b": 5.0}
+    assert percentile(list(range(1000)), 99) == 990
+    assert percentile([7.0], 99) == 7.0
+
+
+def test_a_sample_belongs_to_the_stage_of_the_innermost_function_that_has_one() -> None:
+    stages = folded(
+        "run (bridge/__main__.py:8);Delivery._publish (bridge/delivery.py:101);encode (bridge/cloudevents.py:53) 6\n"
+        "run (bridge/__main__.py:8);Delivery._settle_acked (bridge/delivery.py:9)"
+        ";Outbox.settle (bridge/redis/outbox.py:7);Ledger.settle (bridge/redis/ledger.py:7);execute (redis/x.py:1) 3\n"
+        "run (bridge/__main__.py:8);select (selectors.py:468) 1\n"
+    )
+    assert {stage: share for stage, share in stages.items() if share} == {"encode": 0.6, "settle": 0.3, OTHER: 0.1}
+
+
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_a_chart_is_well_formed_and_no_bar_is_longer_than_its_room(*, logarithmic: bool) -> None:
+    bars = [Bar("<a & b>", {"bridge": 0.001}), Bar("c", {"redis": 3_000.0}), Bar("nothing", {"broker": 0.0})]
+    drawn = ET.fromstring(svg(Chart("name", 'a "title"', "ms", bars, logarithmic=logarithmic)))  # noqa: S314 - our own
+    widths = [float(rect.get("width", "")) for rect in drawn.iter("{http://www.w3.org/2000/svg}rect")]
+    longest, *lengths = widths
+    assert all(0 <= length < longest for length in lengths)
+
+
+def test_costs_are_shown_by_process_in_the_same_order() -> None:
+    bar = cost_of("bridge", {"rate_per_s": 1.0, "broker_cpu_us": 3.0, "bridge_cpu_us": 1.0})
+    assert list(bar.parts.items()) == [("bridge", 1.0), ("broker", 3.0)]
+    assert bar.total == 4.0
