@@ -99,7 +99,7 @@ def _with_settings(settings: Settings, options: argparse.Namespace) -> int:
         case "check":
             from bridge.commands.check import check  # noqa: PLC0415 - see `_dispatch`
 
-            return check(settings, as_json=options.json)
+            return check(settings, as_json=options.json, publish=options.publish)
         case "status":
             from bridge.commands.status import status  # noqa: PLC0415 - likewise
 
@@ -171,6 +171,10 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name in {"check", "verify"}:
             command.add_argument("--json", action="store_true", help="print JSON, for programs")
+        if name == "check":
+            command.add_argument(
+                "--publish", action="store_true", help="publish a message, too, of the type redis.expiry.check"
+            )
         if name == "status":
             form = command.add_mutually_exclusive_group()
             form.add_argument("--json", action="store_true", help="print JSON, for programs")

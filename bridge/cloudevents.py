@@ -21,11 +21,13 @@ from urllib.parse import quote_from_bytes
 import orjson
 
 from bridge.contracts import Message
-from bridge.expiration import Event, Expiration, GapRecord
+from bridge.expiration import CHECK_KEY, Event, Expiration, GapRecord
 
 SPEC_VERSION = "1.0"
 EXPIRED_TYPE = "redis.key.expired"
 GAP_TYPE = "redis.expiry.gap"
+CHECK_TYPE = "redis.expiry.check"
+"""Of the message that `expiry-bridge check --publish` sends: nothing has happened, and consumers have nothing to do."""
 STRUCTURED_CONTENT_TYPE = "application/cloudevents+json"
 DATA_CONTENT_TYPE = "application/json"
 
@@ -56,6 +58,12 @@ class Encoder:
     def encode(self, event: Event) -> Message:
         """The message of one event. Equal events give equal messages. Never raises."""
         return self._expiration(event) if isinstance(event, Expiration) else self._gap(event)
+
+    def trial(self, id_: str, published_ms: int) -> Message:
+        """A message that says nothing but that it was published at this time, in Unix milliseconds. See CHECK_TYPE."""
+        data = f'{{"db":{self._db},"published_ms":{published_ms}}}'
+        message = self._message(id_, CHECK_KEY, CHECK_TYPE, CHECK_KEY.decode(), _timestamp(published_ms), data)
+        return message._replace(gap=True)
 
     def _expiration(self, expiration: Expiration) -> Message:
         id_, key, deadline_ms, observed_ms, via = expiration

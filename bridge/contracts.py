@@ -44,7 +44,7 @@ class Message(NamedTuple):
     attributes: Mapping[str, str] = _NONE
     """Binary mode only: the CloudEvents attributes, unprefixed. The sink prefixes them as its protocol binding says."""
     gap: bool = False
-    """Whether it is a gap record, which has a subject of its own."""
+    """Whether it is a gap record, or a test message: of no key, and with a subject of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 ID_BYTES = 16
-GAP_KEY = b"_gap"
-"""What stands for the key where there is none."""
+GAP_KEY, CHECK_KEY = b"_gap", b"_check"
+"""What stands for the key where there is none: in a gap record, in a test message of `expiry-bridge check`."""
 
 
 class Via(StrEnum):

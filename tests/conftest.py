@@ -93,9 +93,9 @@ def shared_second_broker(shared_kafka: KafkaServer) -> Iterator[KafkaServer]:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def secure_kafka(certificates: Path) -> Iterator[KafkaServer]:
-    """A Kafka with rights: see `tests/kafka_access.py`."""
+    """A Kafka with rights, for the session: see `tests/kafka_access.py`."""
     require(KafkaServer)
     with secure_server(certificates) as server:
         yield server

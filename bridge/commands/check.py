@@ -1,7 +1,8 @@
 """`expiry-bridge check`: a doctor. What Redis and the broker must be, what they are, and how to mend the difference.
 
-Guarantees: changes nothing, in Redis or at the broker, but for a key of the bridge's own that expires at once. Exit
-status 1 if anything fails: then `run` would refuse to work, or could not keep its promise.
+Guarantees: changes nothing, in Redis or at the broker, but for a key of the bridge's own that expires at once; with
+`publish` one message is published, too. Exit status 1 if anything fails: then `run` would refuse to work, or could not
+keep its promise.
 """
 
 import asyncio
@@ -10,11 +11,12 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
+from bridge.commands import trial
 from bridge.commands.check_kafka import check_kafka
 from bridge.commands.check_nats import check_nats
 from bridge.commands.check_redis import check_redis
 from bridge.commands.findings import Level, Row, passed
-from bridge.commands.screen import Cell, Screen, print_json
+from bridge.commands.screen import Screen, print_json
 from bridge.redis.connection import Endpoint
 from bridge.settings import Settings, SinkKind
 from bridge.telemetry import logs
@@ -22,10 +24,10 @@ from bridge.telemetry import logs
 _STYLES = {Level.PASS: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
 
 
-def check(settings: Settings, *, as_json: bool) -> int:
+def check(settings: Settings, *, as_json: bool, publish: bool) -> int:
     """Print what was found. The exit status. Raises ConfigurationError."""
     logs.configure(settings.log_level, settings.log_format)
-    rows = asyncio.run(_examine(settings))
+    rows = asyncio.run(_examine(settings, publish=publish))
     counts = Counter(row.finding.level for row in rows)
     if as_json:
         print_json({"ok": not counts[Level.FAIL], "checks": [_as_json(row) for row in rows]})
@@ -34,17 +36,19 @@ def check(settings: Settings, *, as_json: bool) -> int:
     return 1 if counts[Level.FAIL] else 0
 
 
-async def _examine(settings: Settings) -> list[Row]:
-    broker, redis = await asyncio.gather(_check_sink(settings), check_redis(settings))
+async def _examine(settings: Settings, *, publish: bool) -> list[Row]:
+    broker, redis = await asyncio.gather(_check_sink(settings, publish=publish), check_redis(settings))
     return redis + broker
 
 
-async def _check_sink(settings: Settings) -> list[Row]:
+async def _check_sink(settings: Settings, *, publish: bool) -> list[Row]:
+    db = Endpoint.of(settings).db
+    message = trial.message(settings, db) if publish else None
     match settings.sink:
         case SinkKind.JETSTREAM:
-            return await check_nats(settings, Endpoint.of(settings).db)
+            return await check_nats(settings, db, message)
         case SinkKind.KAFKA:
-            return await check_kafka(settings, Endpoint.of(settings).db)
+            return await check_kafka(settings, db, message)
         case SinkKind.STDOUT:
             return [Row("stdout", "sink", passed("needs nothing"))]
 
@@ -63,16 +67,15 @@ def _as_json(row: Row) -> dict[str, str | None]:
 def _show(rows: Sequence[Row], counts: Counter[Level]) -> None:
     screen = Screen()
     for area in dict.fromkeys(row.area for row in rows):
+        own = [row for row in rows if row.area == area]
+        width = max(len(row.check) for row in own)
         screen.say(area, style="bold")
-        lines: list[Sequence[Cell]] = []
-        for row in rows:
-            if row.area == area:
-                finding = row.finding
-                style = _STYLES[finding.level]
-                lines.append([Text(finding.level.value, style), row.check, finding.found])
-                if finding.mend:
-                    lines.append(["", "", Text.assemble(("→ ", style), finding.mend)])
-        screen.rows(lines, indent=2)
+        for row in own:
+            finding = row.finding
+            style = _STYLES[finding.level]
+            screen.rows([[Text(finding.level.value, style), row.check.ljust(width), finding.found]], indent=2)
+            if finding.mend:
+                screen.whole(Text.assemble(("→ ", style), finding.mend), indent=width + 10)
         screen.say()
     screen.say(_verdict(counts))
 

@@ -1,5 +1,6 @@
-"""What Kafka must be for the bridge: a connection, then the topic, by one small function per check. Nothing is changed.
+"""What Kafka must be for the bridge: a connection, then the topic, by one small function per check.
 
+Nothing is changed, but that with `publish` one message is published, to a topic that exists.
 To add one about the topic, write the function and enter it in TOPIC_CHECKS, or in CONFIG_CHECKS if it needs the topic's
 configuration. No text names a topic that depends on a key.
 """
@@ -8,7 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bridge.commands.findings import MESSAGE_BYTES, Finding, Row, failed_with, failure, passed, warning
-from bridge.commands.kafka_tools import Tools
+from bridge.commands.kafka_tools import AGAIN, MEGABYTE, Tools
+from bridge.commands.kafka_trial import missing, try_to_publish
+from bridge.commands.trial import CHECK
+from bridge.contracts import Message
 from bridge.errors import BridgeError, NotConnected, Refused
 from bridge.settings import Settings
 from bridge.sinks.kafka.cluster import Cluster, Partition, words
@@ -41,10 +45,7 @@ SAMPLE_KEY = b"expiry-bridge"
 RETENTION_MS = HOUR_MS
 """Keeping messages for less is warned of: a consumer that is down must have time to come back."""
 WEEK_MS = 7 * 24 * HOUR_MS
-MEGABYTE = 1_048_588
-"""Kafka's own default of `max.message.bytes`."""
 REPLICAS = 3
-AGAIN = "run the check again when Kafka serves steadily"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,11 @@ class Topic:
         return [partition for partition in self.examined.found.partitions if partition.led]
 
 
-async def check_kafka(settings: Settings, db: int) -> list[Row]:
-    """All rows about Kafka, up to the first without which the others make no sense. Raises ConfigurationError."""
+async def check_kafka(settings: Settings, db: int, trial: Message | None) -> list[Row]:
+    """All rows about Kafka, up to the first without which the others make no sense. Raises ConfigurationError.
+
+    `trial` is published, if there is one.
+    """
     require_compression(settings)
     names = TopicTemplate(settings.kafka_topic, db)
     tools = Tools(settings, names)
@@ -84,9 +88,20 @@ async def check_kafka(settings: Settings, db: int) -> list[Row]:
             examined = await examine(cluster, names.fixed or names.of(SAMPLE_KEY), settings)
         except NotConnected as error:
             return [*rows, Row(AREA, "topic", failed_with(error, AGAIN))]
-        return rows + judge(Topic(examined, settings, names, tools, len(cluster.brokers)))
+        topic = Topic(examined, settings, names, tools, len(cluster.brokers))
+        rows += judge(topic)
+        if trial is not None:
+            rows.append(Row(AREA, CHECK, await _try(cluster, topic, trial)))
+        return rows
     finally:
         await discard(producer)
+
+
+async def _try(cluster: Cluster, topic: Topic, trial: Message) -> Finding:
+    name = topic.names.of_message(trial)
+    if topic.names.fixed is not None and topic.examined.found.code == UNKNOWN_TOPIC:
+        return missing(name)
+    return await try_to_publish(cluster, name, topic.settings.kafka_compression, topic.tools, trial)
 
 
 def _not_connected(error: BridgeError, tools: Tools) -> Row:

@@ -1,49 +1,40 @@
-"""What NATS must be for the bridge: a connection, then the stream, by one small function per check. Nothing is changed.
+"""What NATS must be for the bridge: a connection, an account, rights, then the stream (`check_stream`).
 
-To add one about the stream, write the function and enter it in STREAM_CHECKS.
+Nothing is changed, but that with `publish` one message is published, to a stream that exists.
 """
 
-from collections.abc import Callable, Mapping
+import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
 
 from nats.aio.client import Client
 from nats.errors import Error
 from nats.errors import TimeoutError as NoAnswer
-from nats.js import JetStreamContext
-from nats.js.api import ClusterInfo, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import StreamInfo
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
-from bridge.commands.findings import MESSAGE_BYTES, Finding, Row, failed_with, failure, passed, warning
+from bridge.commands.check_stream import STREAM_CHECKS
+from bridge.commands.findings import MESSAGE_BYTES, Finding, Level, Row, failed_with, failure, passed, warning
+from bridge.commands.nats_client import API_SECONDS, Nats
+from bridge.commands.nats_rights import Rights, judge, rights
+from bridge.commands.nats_tools import ACCOUNT_INFO, LOG, STREAM_NAMES, USER_INFO, NatsTools
+from bridge.commands.nats_trial import try_to_publish
+from bridge.commands.trial import CHECK
+from bridge.contracts import Message
 from bridge.errors import NotConnected, Refused
 from bridge.settings import Settings
-from bridge.sinks.jetstream.connect import Handlers, connect, discard
+from bridge.sinks.jetstream.connect import Handlers, cluster_of, connect, discard
 from bridge.sinks.jetstream.denials import Denials
-from bridge.sinks.jetstream.stream import (
-    CLUSTER_REPLICAS,
-    DUPLICATE_WINDOW_SECONDS,
-    NOT_ENABLED,
-    RETRY_HORIZON_SECONDS,
-    in_cluster,
-)
-from bridge.sinks.subjects import SubjectTemplate, covers, overlaps
+from bridge.sinks.jetstream.stream import CLUSTER_REPLICAS, NOT_ENABLED
 
 AREA = "NATS"
-API_SECONDS = 3.0
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the settings ask for."""
+async def check_nats(settings: Settings, db: int, trial: Message | None) -> list[Row]:
+    """All rows about NATS, up to the first without which the others make no sense. Raises ConfigurationError.
 
-    stream: str
-    subjects: SubjectTemplate
-    provision: bool
-
-
-async def check_nats(settings: Settings, db: int) -> list[Row]:
-    """All rows about NATS, up to the first without which the others make no sense. Raises ConfigurationError."""
-    wanted = Wanted(settings.nats_stream, SubjectTemplate(settings.nats_subject, db), settings.nats_provision)
+    `trial` is published, if there is one.
+    """
+    tools = NatsTools.of(settings, db)
     denials = Denials()
 
     async def on_error(error: Exception) -> None:
@@ -57,8 +48,9 @@ async def check_nats(settings: Settings, db: int) -> list[Row]:
     except (NotConnected, Refused) as error:
         mend = "start NATS there, or point BRIDGE_NATS_URL at where it is"
         return [Row(AREA, "connection", failed_with(error, mend))]
+    nats = Nats(client, client.jetstream(timeout=API_SECONDS), denials, tools)
     try:
-        return [Row(AREA, "connection", _connection(client)), *await _check_stream(client, wanted, denials)]
+        return [Row(AREA, "connection", _connection(client)), *await _examine(nats, trial)]
     finally:
         await discard(client)
 
@@ -66,28 +58,50 @@ async def check_nats(settings: Settings, db: int) -> list[Row]:
 def _connection(client: Client) -> Finding:
     url, version = client.connected_url, client.connected_server_version
     where = url.netloc.rpartition("@")[2] if url else "?"
-    return passed(f"{where}, nats-server {version.major}.{version.minor}.{version.patch}")
+    found = f"{where}, nats-server {version.major}.{version.minor}.{version.patch}"
+    if client.max_payload < MESSAGE_BYTES:
+        return warning(
+            f"{found}, takes up to {client.max_payload} bytes: messages of longer keys become dead letters",
+            f"max_payload: {MESSAGE_BYTES} (or more) in the server's configuration",
+        )
+    return passed(found)
 
 
-async def _check_stream(client: Client, wanted: Wanted, denials: Denials) -> list[Row]:
-    jetstream = client.jetstream(timeout=API_SECONDS)
-    rows: list[Row] = []
+async def _examine(nats: Nats, trial: Message | None) -> list[Row]:
+    found, known = await asyncio.gather(_look(nats), _rights(nats))
+    rows: dict[str, Finding] = {}
+    if isinstance(found, Finding):
+        rows["JetStream"] = found
+    else:
+        rows["JetStream"] = await _account(nats, missing=found is None)
+        if known is not None or trial is None:  # else trying it tells more
+            rows["permissions"] = judge(known, nats.tools)
+        rows |= await _stream(nats, found)
+    if trial is not None and rows["JetStream"].level is not Level.FAIL:
+        rows[CHECK] = await _try(nats, found, trial)
+    return [Row(AREA, name, finding) for name, finding in rows.items()]
+
+
+async def _rights(nats: Nats) -> Rights | None:
+    """Those of the user; None where it may not ask, or the server does not tell."""
     try:
-        info = await jetstream.stream_info(wanted.stream)
+        return rights((await nats.ask(USER_INFO, nats.client.request(USER_INFO, timeout=API_SECONDS))).data)
+    except (Error, ValueError):
+        return None
+
+
+async def _look(nats: Nats) -> StreamInfo | Finding | None:
+    """The stream; None if there is none; or why nobody can tell."""
+    try:
+        return await nats.ask(nats.tools.api[0], nats.jetstream.stream_info(nats.tools.stream))
     except NotFoundError:
-        rows.append(Row(AREA, "stream", await _missing(jetstream, wanted)))
-        info = None
+        return None
     except APIError as error:
-        return [Row(AREA, "JetStream", _unusable(error))]
+        return _unusable(error)
     except NoAnswer:
-        return [Row(AREA, "JetStream", _unanswered(wanted, denials))]
+        return _unanswered(nats)
     except Error as error:
-        return [Row(AREA, "JetStream", failure(f"no answer: {error}", "look into the log of the NATS server"))]
-    if info is not None:
-        rows += [Row(AREA, name, check(info.config, wanted)) for name, check in STREAM_CHECKS.items()]
-        if in_cluster(info):
-            rows.append(Row(AREA, "replicas", _replicas(info.config, info.cluster or ClusterInfo())))
-    return [Row(AREA, "JetStream", passed("enabled")), *rows]
+        return failure(f"no answer: {error}", LOG)
 
 
 def _unusable(error: APIError) -> Finding:
@@ -98,115 +112,71 @@ def _unusable(error: APIError) -> Finding:
         )
     if isinstance(error, ServiceUnavailableError) and error.err_code is None:
         return failure("the server has none", "start it with --jetstream, or add jetstream {} to its configuration")
-    return failure(f"{error.description} (error {error.err_code})", "look into the log of the NATS server")
+    return failure(f"{error.description} (error {error.err_code})", LOG)
 
 
-def _unanswered(wanted: Wanted, denials: Denials) -> Finding:
-    if denials.subscription:
-        return failure("the user may not receive answers", "allow it to subscribe to _INBOX.>")
-    if not denials.api:
-        return failure(f"no answer within {API_SECONDS:g} s", "look into the log of the NATS server")
-    info, create = f"$JS.API.STREAM.INFO.{wanted.stream}", f"$JS.API.STREAM.CREATE.{wanted.stream}"
-    if wanted.provision:
-        return failure(
-            "the user may not ask about streams",
-            f"allow it to publish to {info} and {create}; or create the stream, and set BRIDGE_NATS_PROVISION=false",
-        )
-    return warning("cannot be read: the user may not ask about streams", f"allow it to publish to {info}")
+def _unanswered(nats: Nats) -> Finding:
+    tools = nats.tools
+    if nats.denials.subscription:
+        return failure("the user may not receive answers", tools.permissions())
+    if not nats.denials.api:
+        return failure(f"no answer within {API_SECONDS:g} s", LOG)
+    if tools.provision:
+        other = "or create the stream, and set BRIDGE_NATS_PROVISION=false"
+        return failure("the user may not ask about streams", f"{tools.permissions()}; {other}")
+    return warning("cannot be read: the user may not ask about streams", tools.permissions())
 
 
-async def _missing(jetstream: JetStreamContext, wanted: Wanted) -> Finding:
+async def _account(nats: Nats, *, missing: bool) -> Finding:
+    """JetStream answers. Whether there is room for more in it, for this account."""
+    try:
+        account = await nats.ask(ACCOUNT_INFO, nats.jetstream.account_info())
+    except Error:  # it need not be allowed to ask
+        return passed("enabled")
+    streams, storage = account.limits.max_streams, account.limits.max_storage
+    if missing and 0 <= streams <= account.streams:
+        mend = "raise max_streams in the account's jetstream { }, in the server's configuration; or delete a stream"
+        return failure(f"this account has {account.streams} streams, and may not have more", mend)
+    if storage < 0:
+        return passed("enabled")
+    found = f"{account.storage} of the {storage} bytes that this account may store"
+    if account.storage + MESSAGE_BYTES > storage:
+        return failure(f"full: it holds {found}", nats.tools.more_storage())
+    return passed(f"enabled; it holds {found}")
+
+
+async def _stream(nats: Nats, info: StreamInfo | None) -> dict[str, Finding]:
+    if info is None:
+        return {"stream": await _missing(nats)}
+    checks = STREAM_CHECKS if info.config.mirror is None else {"stream": STREAM_CHECKS["stream"]}
+    return {name: check(info, nats.tools) for name, check in checks.items()}
+
+
+async def _missing(nats: Nats) -> Finding:
     """What it means that the stream does not exist: whether it will be created, and can be."""
-    subjects = ",".join(wanted.subjects.provisioned)
-    for subject in wanted.subjects.provisioned:
+    tools = nats.tools
+    subjects = ",".join(tools.subjects.provisioned)
+    for subject in tools.subjects.provisioned:
         with suppress(Error):  # nobody binds it, or we may not ask
-            other = await jetstream.find_stream_name_by_subject(subject)
+            other = await nats.ask(STREAM_NAMES, nats.jetstream.find_stream_name_by_subject(subject))
             return failure(
-                f"{wanted.stream} does not exist and cannot be created: stream {other} binds some of {subjects}",
+                f"{tools.stream} does not exist and cannot be created: stream {other} binds some of {subjects}",
                 f"set BRIDGE_NATS_STREAM={other}, or change BRIDGE_NATS_SUBJECT",
             )
-    if wanted.provision:
-        return passed(f"{wanted.stream} does not exist yet: the bridge creates it when it starts")
-    return failure(
-        f"{wanted.stream} does not exist",
-        f"nats stream add {wanted.stream} --subjects '{','.join(wanted.subjects.published)}' --storage file"
-        f" --dupe-window {DUPLICATE_WINDOW_SECONDS / 60:g}m --defaults; or set BRIDGE_NATS_PROVISION=true",
-    )
-
-
-def _stream(config: StreamConfig, wanted: Wanted) -> Finding:
-    mend = "change it, or name another one in BRIDGE_NATS_STREAM"
-    if config.sealed:
-        return failure(f"{wanted.stream} is sealed: it takes no messages", mend)
-    if config.no_ack:
-        return failure(f"{wanted.stream} acks nothing (no_ack): nobody could know what is stored", mend)
-    if config.storage == StorageType.MEMORY:
-        return warning(f"{wanted.stream} is kept in memory: it is lost when its servers stop", "use file storage")
-    if config.retention == RetentionPolicy.INTEREST:
-        return warning(
-            f"{wanted.stream} has interest retention: what no consumer waits for is dropped", "use limits retention"
-        )
-    return passed(f"{wanted.stream} exists, in files")
-
-
-def _subjects(config: StreamConfig, wanted: Wanted) -> Finding:
-    bound, published = config.subjects or [], wanted.subjects.published
-    found = f"{wanted.stream} binds {', '.join(bound) or 'no subjects'}"
-    edit = f"nats stream edit {wanted.stream} --subjects '{','.join([*bound, *published])}'"
-    if not any(overlaps(pattern, subject) for pattern in bound for subject in published):
-        return failure(
-            f"{found}, none of {', '.join(published)}",
-            f"{edit}; or change BRIDGE_NATS_SUBJECT or BRIDGE_NATS_STREAM",
-        )
-    missing = [subject for subject in published if not any(covers(pattern, subject) for pattern in bound)]
-    if missing:
-        return warning(f"{found}, not all of {', '.join(missing)}: other messages become dead letters", edit)
+    found = f"{tools.stream} does not exist"
+    clustered = cluster_of(nats.client) is not None
+    create = tools.add(replicas=CLUSTER_REPLICAS) if clustered else tools.add()
+    if not tools.provision:
+        return failure(found, f"{create}; or set BRIDGE_NATS_PROVISION=true")
+    found = f"{found} yet: the bridge creates it when it starts"
+    if clustered:
+        return warning(f"{found}, with one replica: an ack will be kept by one server only, and lost with it", create)
     return passed(found)
 
 
-def _replicas(config: StreamConfig, cluster: ClusterInfo) -> Finding:
-    copies, others = config.num_replicas or 1, cluster.replicas or []
-    edit = f"nats stream edit {config.name} --replicas {CLUSTER_REPLICAS}"
-    if copies == 1:
-        return warning("1: while its server is down nothing can be published, and its disk is all there is", edit)
-    if cluster.leader is None:
-        return warning(f"{copies}, without a leader: nothing can be published now", "start the other servers")
-    behind = sorted(replica.name or "?" for replica in others if replica.offline or not replica.current)
-    if behind:
-        return warning(
-            f"{copies}, of which these are offline or behind: {', '.join(behind)}",
-            "start them, or wait until they have caught up",
-        )
-    if copies < CLUSTER_REPLICAS:
-        return warning(f"{copies}: while one of the servers is down nothing can be published", edit)
-    return passed(f"{copies}, led by {cluster.leader}")
-
-
-def _duplicate_window(config: StreamConfig, wanted: Wanted) -> Finding:
-    window = config.duplicate_window or 0
-    if window >= RETRY_HORIZON_SECONDS:
-        return passed(f"{window:g} s")
-    return warning(
-        f"{window:g} s: what is sent again later than that is stored twice",
-        f"nats stream edit {wanted.stream} --dupe-window {DUPLICATE_WINDOW_SECONDS / 60:g}m",
-    )
-
-
-def _message_size(config: StreamConfig, wanted: Wanted) -> Finding:
-    limit = config.max_msg_size
-    if limit is None or limit < 0:
-        return passed("not limited by the stream")
-    if limit >= MESSAGE_BYTES:
-        return passed(f"up to {limit} bytes")
-    return warning(
-        f"up to {limit} bytes: messages of longer keys become dead letters",
-        f"nats stream edit {wanted.stream} --max-msg-size {MESSAGE_BYTES} (or more; -1 for no limit)",
-    )
-
-
-STREAM_CHECKS: Mapping[str, Callable[[StreamConfig, Wanted], Finding]] = {
-    "stream": _stream,
-    "subjects": _subjects,
-    "duplicate window": _duplicate_window,
-    "message size": _message_size,
-}
+async def _try(nats: Nats, found: StreamInfo | Finding | None, trial: Message) -> Finding:
+    if found is None:
+        again = "check again when it does: the bridge creates it when it starts, if it may"
+        return warning(f"not tried: {nats.tools.stream} does not exist", again)
+    bound = None if isinstance(found, Finding) else found.config.subjects or []
+    return await try_to_publish(nats, bound, trial)

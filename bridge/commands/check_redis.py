@@ -20,6 +20,7 @@ CLOCK_SECONDS = 1.0
 BUFFER_HARD, BUFFER_SOFT = 8 * 1024**2, 1024**2
 """Bytes. Redis's own defaults are 32 MiB, and 8 MiB for 60 s."""
 NAMES_SHOWN = 8
+LAST_WRITES = {"the append-only file": "aof_last_write_status", "a snapshot": "rdb_last_bgsave_status"}
 HZ, DEFAULT_HZ = 100, 10
 """Somebody who wants timely notifications may have raised it far beyond the default."""
 
@@ -83,12 +84,22 @@ async def _role(redis: Inspector) -> Finding:
     if server is None or info is None:
         return _unreadable("INFO", "BRIDGE_REDIS_URL must name a primary")
     if server.primary:
-        return passed("primary")
+        return await _whole(redis)
     primary = f"{info.get('master_host')}:{info.get('master_port')}"
     return failure(
         "a replica: only a primary expires keys by itself, and takes writes",
         f"point BRIDGE_REDIS_URL at the primary: this replica follows {primary}",
     )
+
+
+async def _whole(redis: Inspector) -> Finding:
+    cluster = await redis.info("cluster")
+    if cluster and cluster.get("cluster_enabled"):
+        return failure(
+            "a node of a cluster: it has only some of the keys, and may not have the bridge's own",
+            "point BRIDGE_REDIS_URL at a Redis that is no cluster (cluster-enabled no)",
+        )
+    return passed("primary")
 
 
 async def _notifications(redis: Inspector) -> Finding:
@@ -131,22 +142,49 @@ async def _eviction(redis: Inspector) -> Finding:
             f"maxmemory-policy {policy} can evict the deadline ledger and the outbox",
             "CONFIG SET maxmemory-policy noeviction (or one of volatile-*), and the same in its configuration file",
         )
+    if policy == "noeviction" and (full := await _full(redis)):
+        return full
     note = " (evicted keys count as deleted, not as expired)" if policy.startswith("volatile") else ""
     return passed(f"maxmemory-policy {policy}{note}")
+
+
+async def _full(redis: Inspector) -> Finding | None:
+    memory = await redis.info("memory") or {}
+    used, limit = int(str(memory.get("used_memory", 0))), int(str(memory.get("maxmemory", 0)))
+    if not 0 < limit <= used:
+        return None
+    return warning(
+        f"the memory is full ({_size(used)} of {_size(limit)}): Redis refuses the writes of your services",
+        f"CONFIG SET maxmemory {2 * used} (or more), and the same in its configuration file",
+    )
 
 
 async def _persistence(redis: Inspector) -> Finding:
     info, save = await redis.info("persistence"), await redis.directive("save")
     if info is None or "aof_enabled" not in info:
         return _unreadable("INFO", "without an append-only file a restart of Redis loses the ledger and the outbox")
+    if failed := [what for what, last in LAST_WRITES.items() if info.get(last) == "err"]:
+        return failure(
+            f"the last attempt to write {' and '.join(failed)} failed: Redis may refuse all writes (MISCONF)",
+            "make room on its disk, and see that it may write to its directory (CONFIG GET dir), then BGSAVE",
+        )
     if info["aof_enabled"]:
-        return passed("append-only file")
+        return await _append_only(redis)
     mend = "CONFIG SET appendonly yes, and the same in its configuration file"
     if save is None:
         return warning("no append-only file; whether there are snapshots cannot be read: CONFIG GET is refused", mend)
     if save:
         return warning("snapshots only: a crash of Redis loses what came after the last one", mend)
     return warning("none: a restart of Redis loses the ledger and the outbox, and all keys", mend)
+
+
+async def _append_only(redis: Inspector) -> Finding:
+    if await redis.directive("appendfsync") != "no":
+        return passed("append-only file")
+    return warning(
+        "append-only file, with appendfsync no: a crash of the machine loses what its system has not written yet",
+        "CONFIG SET appendfsync everysec, and the same in its configuration file",
+    )
 
 
 async def _clock(redis: Inspector) -> Finding:

@@ -6,6 +6,10 @@ from bridge.settings import Settings
 from bridge.sinks.kafka.names import TopicTemplate
 from bridge.sinks.kafka.topics import new_config
 
+MEGABYTE = 1_048_588
+"""Kafka's own default of `max.message.bytes`."""
+AGAIN = "run the check again when Kafka serves steadily"
+
 
 class Tools:
     """For the topic of these settings or, where it depends on the key, for all that the template can name."""

@@ -58,6 +58,10 @@ class Screen:
         sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
         sys.stdout.flush()
 
+    def whole(self, line: Cell, *, indent: int = 0) -> None:
+        """One line, which is for a terminal to wrap: so it can be copied out of it as one line, a command above all."""
+        self._console.print(Text.assemble(" " * indent, line), soft_wrap=True)
+
     @property
     def live(self) -> bool:
         """Whether what was printed can be replaced: on a terminal that knows how to move its cursor."""

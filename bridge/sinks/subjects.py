@@ -5,7 +5,8 @@ Of a key (or of each of its `:`-separated parts), every byte that a NATS token m
 token, and no key can have the token `_gap`, which is the gap record's.
 
 The gap record's subject is the template with `_gap` in the place of `{prefix}` and `{key}`; a template with neither
-gets it as a further token. So `expired.{db}.{prefix}` has `expired.0._gap`.
+gets it as a further token. So `expired.{db}.{prefix}` has `expired.0._gap`. The test message's of `expiry-bridge check`
+has `_check` in those places; where there are none, it goes where gap records go, since streams bind that.
 """
 
 import re
@@ -14,8 +15,9 @@ from functools import lru_cache
 
 from bridge.contracts import Message
 from bridge.errors import ConfigurationError
+from bridge.expiration import CHECK_KEY
 
-GAP = "_gap"
+GAP, CHECK = "_gap", "_check"
 PREFIXES_CACHED = 4096
 
 _SAFE_BYTES = rb"[!-$&-)+,\-/-=?-~]"  # printable ASCII without space % * . >
@@ -97,13 +99,24 @@ class SubjectTemplate:
 
     def of_message(self, message: Message) -> str:
         """The subject of a message."""
-        return self.gap if message.gap else self.of(message.key)
+        if message.gap:
+            return self.check if message.key == CHECK_KEY else self.gap
+        return self.of(message.key)
 
     @property
     def gap(self) -> str:
         """The subject of this database's gap records."""
-        keyed = "{prefix}" in self._template or "{key}" in self._template
-        return self._fill(GAP, GAP) if keyed else f"{self._template}.{GAP}"
+        return self._fill(GAP, GAP) if self._keyed else f"{self._template}.{GAP}"
+
+    @property
+    def check(self) -> str:
+        """The subject of this database's test messages."""
+        return self._fill(CHECK, CHECK) if self._keyed else self.gap
+
+    @property
+    def _keyed(self) -> bool:
+        """Whether the subject depends on the key."""
+        return "{prefix}" in self._template or "{key}" in self._template
 
     @property
     def published(self) -> list[str]:

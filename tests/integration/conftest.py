@@ -1,14 +1,16 @@
 """Fixtures of the tests of the whole."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 
 import pytest
 from redis.asyncio import Redis
 
 from tests.harness import LAZY, Inside, user_of
 from tests.integration.doctor import SOUND
+from tests.integration.ground import Accounts, Ground
 from tests.proxy import Protocol, Proxy
-from tests.servers import RedisServer, require
+from tests.servers import NatsServer, RedisServer, require
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +19,21 @@ def redis_url() -> Iterator[str]:
     require(RedisServer)
     with RedisServer(SOUND) as server:
         yield server.url
+
+
+@pytest.fixture(scope="module")
+def accounts() -> Iterator[Accounts]:
+    """A NATS server that gives each test an account of its own."""
+    require(NatsServer)
+    with Accounts() as server:
+        yield server
+
+
+@pytest.fixture
+def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
+    """Servers in which something is wrong."""
+    with ExitStack() as stack:
+        yield Ground(request, stack)
 
 
 @pytest.fixture

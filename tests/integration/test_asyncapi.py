@@ -34,6 +34,7 @@ OPTIONAL = {"subject", "time", "ce-subject", "ce-time", "ce_subject", "ce_time"}
 DEADLINE_MS = 1_795_346_562_164
 ID = Identity("/redis", 0).of_deadline(b"share:7f3a", DEADLINE_MS)
 GAP_ID = Identity("/redis", 0).of_gap("127.0.0.1:6379", b"1-1")
+CHECK_ID = "5c3f2d0e8a914b7fb0c6d1e2f3a4b5c6"
 GAP = GapRecord(GAP_ID, "127.0.0.1:6379", DEADLINE_MS, DEADLINE_MS + 1000, "start", None, 2, 0)
 UNKNOWN_GAP = GapRecord("3" * 32, "/run/redis.sock", 0, DEADLINE_MS, "\0", 7, 0, 1)
 
@@ -84,7 +85,7 @@ def example_of(channel: str, name: str) -> tuple[str | None, Document, Document]
     (example,) = message["examples"]
     key = None
     if channel == "kafka":
-        key = "_gap" if message["name"] == "redis.expiry.gap" else "share:7f3a"
+        key = {"redis.expiry.gap": "_gap", "redis.expiry.check": "_check"}.get(message["name"], "share:7f3a")
     return key, copy.deepcopy(example["headers"]), copy.deepcopy(example["payload"])
 
 
@@ -94,6 +95,8 @@ def as_described(message: Received) -> tuple[str, str | None, Document, Document
     if message.key is None:
         if message.channel == "expired.0._gap":
             return "jetstreamGap", None, headers, payload
+        if message.channel == "expired.0._check":
+            return "jetstreamCheck", None, headers, payload
         assert re.fullmatch(r"expired\.0\.[^.*>\s]+", message.channel)
         return "jetstreamExpired", None, headers, payload
     return "kafka", message.key.decode("latin-1"), headers, payload
@@ -135,7 +138,7 @@ def test_every_reference_leads_somewhere_and_every_component_is_referred_to() ->
 def test_schemas_are_json_schemas() -> None:
     messages = DOCUMENT["components"]["messages"].values()
     keys = [message["bindings"]["kafka"]["key"] for message in messages if "bindings" in message]
-    assert len(keys) == 4
+    assert len(keys) == 6
     for schema in [*DOCUMENT["components"]["schemas"].values(), *keys]:
         Draft7Validator.check_schema(schema)
 
@@ -165,6 +168,7 @@ def test_addresses_are_the_defaults_of_the_settings() -> None:
     assert settings.kafka_bootstrap_servers == [servers["kafka"]["host"]]
     assert channels["jetstreamExpired"]["address"] == settings.nats_subject
     assert channels["jetstreamGap"]["address"].format(db=3) == SubjectTemplate(settings.nats_subject, 3).gap
+    assert channels["jetstreamCheck"]["address"].format(db=3) == SubjectTemplate(settings.nats_subject, 3).check
     topic = channels["kafka"]["bindings"]["kafka"]
     assert channels["kafka"]["address"] == topic["topic"] == settings.kafka_topic
     assert topic["partitions"] == settings.kafka_partitions
@@ -190,15 +194,17 @@ async def test_what_is_published_is_what_it_says(rig: BrokerRig, mode: Literal["
         ),
     ]
     encoder = Encoder("/redis", 0, mode)
-    received = await rig.published([encoder.encode(event) for event in [*events, GAP, UNKNOWN_GAP]])
+    messages = [encoder.encode(event) for event in [*events, GAP, UNKNOWN_GAP]]
+    received = await rig.published([*messages, encoder.trial(CHECK_ID, DEADLINE_MS)])
     described = [as_described(message) for message in received]
-    assert len(described) == len(events) + 2
-    for kind, messages in (("expired", described[:-2]), ("gap", described[-2:])):
-        channel = messages[0][0]
+    assert len(described) == len(events) + 3
+    parts = {"expired": described[:-3], "gap": described[-3:-1], "check": described[-1:]}
+    for kind, part in parts.items():
+        channel = part[0][0]
         name = mode if channel.startswith("jetstream") else f"{kind}{mode.capitalize()}"
-        for message in messages:
+        for message in part:
             assert fitting(*message) == [name]
-        assert messages[0] == (channel, *example_of(channel, name))
+        assert part[0] == (channel, *example_of(channel, name))
 
 
 # And not true of anything else

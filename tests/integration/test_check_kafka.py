@@ -1,15 +1,17 @@
 """`expiry-bridge check`, the topic's side: each fault that is planted is found, and named with what really mends it."""
 
+import asyncio
 import shlex
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
 import pytest
 
-from bridge.commands.embedded import free_port
 from bridge.sinks.kafka import connect
 from tests.conformance.kafka_rig import KafkaRig
 from tests.integration.doctor import Rows, examine_kafka, levels
+from tests.integration.mends import kafka_tools
 from tests.kafka_server import KafkaServer
 from tests.servers import wait_until
 
@@ -32,11 +34,6 @@ def mend(rows: Rows, check: str) -> list[str]:
     """The words of the first command that mends it; a mend may begin with what to do before that."""
     text: str = rows[f"Kafka/{check}"]["mend"]
     return shlex.split(text[text.index("kafka-") :].partition(";")[0])
-
-
-def option(command: list[str], name: str) -> str:
-    """The value of an option of a command."""
-    return command[command.index(name) + 1]
 
 
 async def topics(rig: KafkaRig) -> set[str]:
@@ -63,31 +60,14 @@ async def test_a_sound_topic_passes(rig: KafkaRig, redis_url: str) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "check", "found"),
-    [
-        ("min.insync.replicas", "1", "replication", "2 replicas, min.insync.replicas=1: an ack may be kept by one"),
-        ("max.message.bytes", "1000", "message size", "up to 1000 bytes: messages of longer keys become dead letters"),
-        ("cleanup.policy", "compact", "cleanup policy", "compact: compaction drops the expirations of a key"),
-        ("cleanup.policy", "compact,delete", "cleanup policy", "compact,delete: compaction drops the expirations"),
-        ("retention.ms", "90000", "retention", "90 s: a consumer that is down for longer misses messages"),
-    ],
-)
-async def test_a_configuration_that_loses_messages_is_found_and_its_mend_mends_it(  # noqa: PLR0913, PLR0917 - a table
-    rig: KafkaRig, redis_url: str, name: str, value: str, check: str, found: str
-) -> None:
-    await rig.create(replicas=BOTH, **(SOUND | {name: value}))
+async def test_acks_that_one_broker_keeps_alone_are_found_and_the_mend_mends_it(rig: KafkaRig, redis_url: str) -> None:
+    await rig.create(replicas=BOTH, min_insync_replicas="1")
 
     rows = await examine_kafka(rig, 0, redis_url)
 
-    assert levels(rows) == {f"Kafka/{check}": "warn"}
-    assert rows[f"Kafka/{check}"]["found"].startswith(found)
-    command = mend(rows, check)
-    start = f"kafka-configs.sh --bootstrap-server {rig.server.address} --alter --entity-type topics --entity-name"
-    assert command[:-2] == [*start.split(), rig.topic]
-    changed, _, better = option(command, "--add-config").partition("=")
-    assert changed == name
-    await rig.configure(**(SOUND | {changed: better}))
+    assert levels(rows) == {"Kafka/replication": "warn"}
+    assert rows["Kafka/replication"]["found"].startswith("2 replicas, min.insync.replicas=1: an ack may be kept by one")
+    await asyncio.to_thread(kafka_tools(rig), rows["Kafka/replication"]["mend"])
     assert levels(await examine_kafka(rig, 0, redis_url)) == {}
 
 
@@ -97,20 +77,14 @@ async def test_what_is_never_deleted_is_kept_without_a_limit_of_time(rig: KafkaR
     assert (await examine_kafka(rig, 0, redis_url))["Kafka/retention"]["found"] == "no limit of time"
 
 
-@pytest.mark.parametrize(
-    ("minimum", "found"),
-    [
-        ("1", "1 replica, min.insync.replicas=1: an ack is kept by one broker only"),
-        ("2", "1 replica, min.insync.replicas=2: Kafka before 3.7 acks nothing, a newer one takes it for 1"),
-    ],
-)
-async def test_a_topic_with_one_replica_is_found(rig: KafkaRig, redis_url: str, minimum: str, found: str) -> None:
-    await rig.create(min_insync_replicas=minimum)
+async def test_a_topic_with_fewer_replicas_than_must_be_in_sync_is_found(rig: KafkaRig, redis_url: str) -> None:
+    await rig.create(min_insync_replicas="2")
 
     rows = await examine_kafka(rig, 0, redis_url)
 
     assert levels(rows) == {"Kafka/replication": "warn"}
-    assert rows["Kafka/replication"]["found"].startswith(found)
+    found = "1 replica, min.insync.replicas=2: Kafka before 3.7 acks nothing, a newer one takes it for 1"
+    assert rows["Kafka/replication"]["found"] == found
     assert rows["Kafka/replication"]["mend"].startswith("add 1 broker, and then give it 3 replicas: kafka-reassign-")
 
 
@@ -140,6 +114,10 @@ async def test_partitions_that_have_lost_too_many_brokers_are_found(  # noqa: PL
     assert rows[f"Kafka/{check}"]["found"].startswith(found)
     which = {"replication": "--under-min-isr-partitions", "leaders": "--unavailable-partitions"}[check]
     assert mend(rows, check)[-4:] == ["--describe", "--topic", rig.topic, which]
+    if check == "replication":
+        tried = (await examine_kafka(rig, 1, redis_url, "--publish"))["Kafka/test publish"]
+        assert tried["found"] == f"partition 0 of {rig.topic} refuses it (NOT_ENOUGH_REPLICAS, error 19)"
+        assert which in tried["mend"]
 
 
 # A topic that does not exist
@@ -207,9 +185,15 @@ async def test_topics_that_depend_on_the_key_are_not_looked_at_and_not_named(rig
     assert "disease" not in f"{provided}{wanted}"
 
 
+async def known(rig: KafkaRig) -> bool:
+    """Whether the topic is, to whichever broker is asked: each of them learns of a new one by itself."""
+    return all([rig.topic in await topics(rig) and (await rig.described())[0] for _ in range(4)])
+
+
 @pytest.mark.parametrize("missing", ["-missing", ".{prefix}"])
 async def test_it_changes_nothing(rig: KafkaRig, redis_url: str, missing: str) -> None:
     await rig.create(retention_ms="5000")
+    await wait_until(lambda: known(rig))
     before = await topics(rig), await rig.described()
 
     await examine_kafka(rig, 0, redis_url)
@@ -217,16 +201,6 @@ async def test_it_changes_nothing(rig: KafkaRig, redis_url: str, missing: str) -
 
     assert (await topics(rig), await rig.described()) == before
     assert await rig.records() == []
-
-
-async def test_a_kafka_that_is_not_there_is_found(rig: KafkaRig, redis_url: str) -> None:
-    address = f"127.0.0.1:{free_port()}"
-
-    rows = await examine_kafka(rig, 1, redis_url, kafka_bootstrap_servers=address)
-
-    assert levels(rows) == {"Kafka/connection": "fail"}
-    assert address in rows["Kafka/connection"]["found"]
-    assert "BRIDGE_KAFKA_BOOTSTRAP_SERVERS" in rows["Kafka/connection"]["mend"]
 
 
 async def test_brokers_whose_advertised_addresses_lead_nowhere_are_found(
@@ -237,3 +211,49 @@ async def test_brokers_whose_advertised_addresses_lead_nowhere_are_found(
 
     assert levels(rows) == {"Kafka/connection": "fail"}
     assert rows["Kafka/connection"]["mend"] == "check their advertised.listeners"
+
+
+# A test publish
+
+
+@pytest.mark.parametrize("compression", ["none", "lz4"])
+async def test_a_test_publish_is_one_record_that_nobody_can_take_for_an_expiration(
+    rig: KafkaRig, redis_url: str, compression: str
+) -> None:
+    await rig.create(replicas=BOTH, **SOUND)
+
+    rows = await examine_kafka(rig, 0, redis_url, "--publish", kafka_compression=compression)
+
+    (record,) = await rig.records()
+    event = orjson.loads(record.value)
+    assert rows["Kafka/test publish"]["level"] == "pass"
+    assert rows["Kafka/test publish"]["found"] == (
+        f"in partition {record.partition} of {rig.topic}, under the key _check; its type is redis.expiry.check"
+    )
+    assert record.key == b"_check"
+    assert dict(record.headers)["ce_id"] == event["id"].encode()
+    assert event["type"] == "redis.expiry.check"
+
+
+@pytest.mark.parametrize("missing", ["-missing", ".{prefix}"])
+async def test_no_topic_is_made_for_a_test_publish(rig: KafkaRig, redis_url: str, missing: str) -> None:
+    before = await topics(rig)
+    template = rig.topic + missing
+
+    rows = await examine_kafka(rig, 0, redis_url, "--publish", kafka_topic=template)
+
+    assert levels(rows) == {"Kafka/test publish": "warn"}
+    name = template.replace("{prefix}", "_gap")
+    assert rows["Kafka/test publish"]["found"] == f"not tried: {name} does not exist"
+    assert await topics(rig) == before
+
+
+async def test_where_topics_depend_on_keys_a_test_publish_goes_where_gap_records_go(
+    rig: KafkaRig, redis_url: str
+) -> None:
+    await rig.create(f"{rig.topic}._gap")
+
+    rows = await examine_kafka(rig, 0, redis_url, "--publish", kafka_topic=f"{rig.topic}.{{prefix}}")
+
+    assert levels(rows) == {}
+    assert [record.key for record in await rig.records(f"{rig.topic}._gap")] == [b"_check"]

@@ -1,163 +1,129 @@
-"""`expiry-bridge check`, the broker's side: each fault that is planted is found, and named with how to mend it."""
+"""`expiry-bridge check`, NATS's side: what passes, and what a test publish does. Faults are in `test_planted.py`."""
 
-import asyncio
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-import nats
+import orjson
 import pytest
-from nats.js.api import RetentionPolicy, StorageType, StreamConfig
+from nats.js import JetStreamContext
+from nats.js.api import RawStreamMsg
+from nats.js.errors import NotFoundError
 
-from bridge.commands.embedded import free_port
-from tests.integration.doctor import SECRET, examine, levels
-from tests.servers import NatsServer
-
-
-class WithoutJetStream(NatsServer):
-    """A NATS server that only passes messages on."""
-
-    def command(self) -> Sequence[str]:
-        """See `Process`."""
-        program, option, file = super().command()
-        text = Path(file).read_text()
-        Path(file).write_text("".join(line for line in text.splitlines(keepends=True) if "jetstream" not in line))
-        return [program, option, file]
+from tests.integration.doctor import examine, levels
+from tests.integration.ground import Account, Ground
+from tests.integration.mends import nats_cli
 
 
-def with_stream(server: NatsServer, **config: Any) -> None:  # noqa: ANN401 - of StreamConfig
-    """Make a stream, which is good but for `config`."""
-    good = StreamConfig(name="EXPIRY", subjects=["expired.>"], duplicate_window=600.0)
+def stored(account: Account, stream: str = "EXPIRY") -> list[RawStreamMsg]:
+    """All messages of the stream. Raises NotFoundError: there is no stream."""
+    found: list[RawStreamMsg] = []
 
-    async def make() -> None:
-        client = await nats.connect(server.url)
-        try:
-            await client.jetstream().add_stream(good.evolve(**config))
-        finally:
-            await client.close()
+    async def read(jetstream: JetStreamContext) -> None:
+        count = (await jetstream.stream_info(stream)).state.messages
+        found.extend([await jetstream.get_msg(stream, number + 1) for number in range(count)])
 
-    asyncio.run(make())
+    account.work(read)
+    return found
 
 
-def test_a_broker_that_is_not_there_is_found(redis_url: str) -> None:
-    port = free_port()
+def test_a_sound_stream_passes(ground: Ground) -> None:
+    account = ground.account("{ max_file: 100000000 }")
+    account.stream(max_msg_size=100_000, max_age=86_400.0, max_bytes=50_000_000)
 
-    rows = examine(1, redis_url=redis_url, nats_url=f"nats://127.0.0.1:{port}")
-
-    assert levels(rows) == {"NATS/connection": "fail"}
-    assert f"127.0.0.1:{port}" in rows["NATS/connection"]["found"]
-    assert "BRIDGE_NATS_URL" in rows["NATS/connection"]["mend"]
-
-
-def test_wrong_credentials_are_found(redis_url: str) -> None:
-    with NatsServer('authorization { user: "bridge", password: "another" }') as server:
-        rows = examine(1, redis_url=redis_url, nats_url=server.url, nats_user="bridge", nats_password=SECRET)
-
-    assert levels(rows) == {"NATS/connection": "fail"}
-    assert "refuses the credentials" in rows["NATS/connection"]["found"]
-    assert "BRIDGE_NATS_PASSWORD" in rows["NATS/connection"]["mend"]
-
-
-def test_a_server_without_jetstream_is_found(redis_url: str) -> None:
-    with WithoutJetStream() as server:
-        rows = examine(1, redis_url=redis_url, nats_url=server.url)
-
-    assert levels(rows) == {"NATS/JetStream": "fail"}
-    assert "--jetstream" in rows["NATS/JetStream"]["mend"]
-
-
-def test_an_account_without_jetstream_is_found(redis_url: str) -> None:
-    with NatsServer(f"accounts {{ A {{ users: [{{ user: bridge, password: {SECRET} }}] }} }}") as server:
-        rows = examine(1, redis_url=redis_url, nats_url=server.url, nats_user="bridge", nats_password=SECRET)
-
-    assert levels(rows) == {"NATS/JetStream": "fail"}
-    assert "jetstream: enabled" in rows["NATS/JetStream"]["mend"]
-
-
-@pytest.mark.parametrize(
-    ("permissions", "provision", "level", "mend"),
-    [
-        ('publish: { deny: "$JS.API.>" }', "true", "fail", "$JS.API.STREAM.CREATE.EXPIRY"),
-        ('publish: { deny: "$JS.API.>" }', "false", "warn", "$JS.API.STREAM.INFO.EXPIRY"),
-        ('subscribe: { deny: "_INBOX.>" }', "true", "fail", "subscribe to _INBOX.>"),
-    ],
-)
-def test_a_user_that_may_not_ask_about_streams_is_found(
-    redis_url: str, permissions: str, provision: str, level: str, mend: str
-) -> None:
-    user = f"{{ user: bridge, password: {SECRET}, permissions: {{ {permissions} }} }}"
-    with NatsServer(f"authorization {{ users: [{user}] }}") as server:
-        rows = examine(
-            int(level == "fail"),
-            redis_url=redis_url,
-            nats_url=server.url,
-            nats_user="bridge",
-            nats_password=SECRET,
-            nats_provision=provision,
-        )
-
-    assert levels(rows) == {"NATS/JetStream": level}
-    assert mend in rows["NATS/JetStream"]["mend"]
-
-
-def test_a_missing_stream_is_created_by_the_bridge_or_has_to_be_made(redis_url: str, nats_server: NatsServer) -> None:
-    provided = examine(0, redis_url=redis_url, nats_url=nats_server.url)
-    wanted = examine(1, redis_url=redis_url, nats_url=nats_server.url, nats_provision="false")
-
-    assert "the bridge creates it" in provided["NATS/stream"]["found"]
-    assert levels(wanted) == {"NATS/stream": "fail"}
-    assert "nats stream add EXPIRY --subjects 'expired.0.*'" in wanted["NATS/stream"]["mend"]
-
-
-def test_another_stream_that_binds_the_subjects_is_found(redis_url: str, nats_server: NatsServer) -> None:
-    with_stream(nats_server, name="THEIRS")
-
-    rows = examine(1, redis_url=redis_url, nats_url=nats_server.url)
-
-    assert levels(rows) == {"NATS/stream": "fail"}
-    assert "BRIDGE_NATS_STREAM=THEIRS" in rows["NATS/stream"]["mend"]
-    examine(0, redis_url=redis_url, nats_url=nats_server.url, nats_stream="THEIRS")
-
-
-def test_a_stream_with_other_subjects_is_found(redis_url: str, nats_server: NatsServer) -> None:
-    with_stream(nats_server, subjects=["orders.>"])
-
-    rows = examine(1, redis_url=redis_url, nats_url=nats_server.url)
-
-    assert levels(rows) == {"NATS/subjects": "fail"}
-    assert "orders.>" in rows["NATS/subjects"]["found"]
-    assert "--subjects 'orders.>,expired.0.*'" in rows["NATS/subjects"]["mend"]
-
-
-@pytest.mark.parametrize(
-    ("config", "check", "status"),
-    [
-        ({"subjects": ["expired.0.share"]}, "subjects", 0),
-        ({"duplicate_window": 5.0}, "duplicate window", 0),
-        ({"max_msg_size": 500}, "message size", 0),
-        ({"storage": StorageType.MEMORY}, "stream", 0),
-        ({"retention": RetentionPolicy.INTEREST}, "stream", 0),
-        ({"no_ack": True}, "stream", 1),
-    ],
-)
-def test_a_stream_that_loses_or_doubles_messages_is_found(
-    redis_url: str, nats_server: NatsServer, config: dict[str, object], check: str, status: int
-) -> None:
-    with_stream(nats_server, **config)
-
-    rows = examine(status, redis_url=redis_url, nats_url=nats_server.url)
-
-    assert levels(rows) == {f"NATS/{check}": "fail" if status else "warn"}
-
-
-def test_a_limit_that_messages_fit_into_passes(redis_url: str, nats_server: NatsServer) -> None:
-    with_stream(nats_server, max_msg_size=100_000)
-
-    rows = examine(0, redis_url=redis_url, nats_url=nats_server.url)
+    rows = examine(0, **account.settings)
 
     assert levels(rows) == {}
-    assert rows["NATS/message size"]["found"] == "up to 100000 bytes"
+    found = {name.removeprefix("NATS/"): row["found"] for name, row in rows.items() if row["area"] == "NATS"}
+    assert found.pop("connection").startswith("127.0.0.1:")
+    assert found == {
+        "JetStream": "enabled; it holds 0 of the 100000000 bytes that this account may store",
+        "permissions": f"user of-{account.name} may publish to expired.0.*",
+        "stream": "EXPIRY exists, in files",
+        "subjects": "EXPIRY binds expired.>",
+        "duplicate window": "600 s",
+        "message size": "up to 100000 bytes",
+        "replicas": "1: the server stands alone, and what is acked is kept by it only",
+        "limits": "50000000 bytes, 24 h",
+    }
 
 
-def test_standard_output_needs_nothing(redis_url: str) -> None:
-    assert levels(examine(0, redis_url=redis_url, sink="stdout")) == {}
+def test_a_missing_stream_is_created_by_the_bridge_and_not_by_check(ground: Ground) -> None:
+    account = ground.account()
+
+    rows = examine(0, "--publish", **account.settings)
+
+    assert "the bridge creates it" in rows["NATS/stream"]["found"]
+    assert levels(rows) == {"NATS/test publish": "warn"}
+    assert rows["NATS/test publish"]["found"] == "not tried: EXPIRY does not exist"
+    with pytest.raises(NotFoundError):
+        stored(account)
+
+
+@pytest.mark.parametrize("flags", [(), ("--publish",)])
+def test_a_user_that_may_do_nothing_but_publish_is_told_of_only_by_trying(
+    ground: Ground, flags: tuple[str, ...]
+) -> None:
+    account = ground.account()
+    account.stream()
+    account.server.set(account.name, "enabled", '{ publish: "expired.>", subscribe: "_INBOX.>" }')
+    account.settings["nats_provision"] = "false"
+
+    rows = examine(0, *flags, **account.settings)
+
+    assert levels(rows) == {"NATS/JetStream": "warn"}
+    assert rows["NATS/JetStream"]["found"] == "cannot be read: the user may not ask about streams"
+    assert ("NATS/test publish" in rows) is bool(flags)
+    account.server.set(account.name, "enabled", "")
+    assert len(stored(account)) == len(flags)
+
+
+def test_rights_that_nobody_tells_of_can_be_tried(ground: Ground) -> None:
+    account = ground.account(permissions='{ publish: ["expired.0.*", "$JS.API.>"] }')
+    account.stream()
+
+    untried = examine(0, **account.settings)
+    tried = examine(0, "--publish", **account.settings)
+
+    assert levels(untried) == {"NATS/permissions": "warn"}
+    assert untried["NATS/permissions"]["mend"] == "try it: expiry-bridge check --publish"
+    assert levels(tried) == {}
+
+
+def test_a_test_publish_is_one_message_that_nobody_can_take_for_an_expiration(ground: Ground) -> None:
+    account = ground.account()
+    account.stream()
+
+    examine(0, **account.settings)
+    assert stored(account) == []
+    row = examine(0, "--publish", **account.settings)["NATS/test publish"]
+
+    (message,) = stored(account)
+    event = orjson.loads(message.data or b"")
+    assert row["found"] == "expired.0._check is message 1 of EXPIRY; its type is redis.expiry.check"
+    assert message.subject == "expired.0._check"
+    assert message.headers is not None
+    assert message.headers["Nats-Msg-Id"] == event["id"]
+    assert event["type"] == "redis.expiry.check"
+    assert event["data"].keys() == {"db", "published_ms"}
+
+
+def test_a_test_publish_goes_where_gap_records_go_if_the_subject_names_no_key(ground: Ground) -> None:
+    account = ground.account()
+    account.stream(subjects=["gone.*", "gone.*._gap"])
+
+    rows = examine(0, "--publish", **account.settings, nats_subject="gone.{db}")
+
+    assert levels(rows) == {}
+    assert [message.subject for message in stored(account)] == ["gone.0._gap"]
+
+
+def test_a_cluster_in_which_the_bridge_would_make_a_stream_with_one_replica_is_warned_of(ground: Ground) -> None:
+    settings = ground.nats_cluster()
+
+    rows = examine(0, **settings)
+
+    assert levels(rows) == {"NATS/stream": "warn"}
+    assert "with one replica" in rows["NATS/stream"]["found"]
+    nats_cli(servers=settings["nats_url"])(rows["NATS/stream"]["mend"])
+    assert levels(examine(0, **settings)).get("NATS/stream") is None
+
+
+def test_standard_output_needs_nothing_and_nothing_is_published_there(redis_url: str) -> None:
+    assert levels(examine(0, "--publish", redis_url=redis_url, sink="stdout")) == {}

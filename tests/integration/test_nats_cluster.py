@@ -84,15 +84,15 @@ async def test_a_stream_has_as_many_copies_as_it_can_have_and_one_is_warned_of(r
             (warning,) = await opened()
             assert "one copy, in a cluster" in warning
             rows = await examined()
-            assert rows["NATS/replicas"]["mend"] == "nats stream edit EXPIRY --replicas 3"
+            assert rows["NATS/replicas"]["mend"] == "nats stream edit EXPIRY --replicas=3"
             await client.jetstream().delete_stream("EXPIRY")
         assert await opened() == []
         await cluster.in_step()
-        assert (await examined())["NATS/replicas"]["found"].startswith("3, led by n")
+        assert (await examined())["NATS/replicas"]["found"].startswith("3, all in sync, led by n")
         leader = await cluster.leader()
         next(server for server in cluster.servers if server is not leader).kill()
 
         async def is_told() -> bool:
-            return "offline or behind" in (await examined())["NATS/replicas"]["found"]
+            return "not in sync" in (await examined())["NATS/replicas"]["found"]
 
         await wait_until(is_told, "a copy that is offline", PATIENCE)

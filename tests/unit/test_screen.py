@@ -80,6 +80,13 @@ def test_a_terminal_gets_colours_and_lines_that_fit(terminal: Terminal) -> None:
     assert len(text[: text.index("done")].splitlines()) > len(ROWS) + 2
 
 
+def test_a_line_that_is_to_be_copied_is_one_line_also_on_a_terminal(terminal: Terminal) -> None:
+    with redirect_stdout(terminal):
+        Screen().whole("command " * 40, indent=4)
+
+    assert terminal.getvalue() == "    " + "command " * 40 + "\n"
+
+
 @pytest.mark.parametrize(("term", "live"), [("xterm-256color", True), ("dumb", False)])
 def test_a_live_view_needs_a_terminal_that_can_move_its_cursor(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch, term: str, *, live: bool

@@ -100,14 +100,17 @@ def test_the_gap_record_and_the_stream_have_subjects_of_their_own(
 
 
 @given(TEMPLATES, NASTY, st.integers(0, 20))
-def test_the_stream_binds_every_subject_and_no_key_has_that_of_the_gap(template: str, key: bytes, db: int) -> None:
+def test_the_stream_binds_every_subject_and_no_key_has_that_of_the_gap_or_of_a_test(
+    template: str, key: bytes, db: int
+) -> None:
     subjects = SubjectTemplate(template, db)
     subject = subjects.of(key)
     assert all(map(is_valid, subject.split(".")))
-    assert subject != subjects.gap
+    assert subject not in {subjects.gap, subjects.check}
     for bound in (subjects.published, subjects.provisioned):
         assert any(covers(pattern, subject) for pattern in bound)
         assert any(covers(pattern, subjects.gap) for pattern in bound)
+        assert any(covers(pattern, subjects.check) for pattern in bound)
     assert all(any(covers(wide, narrow) for wide in subjects.provisioned) for narrow in subjects.published)
 
 

@@ -108,6 +108,12 @@ async def discard(client: Client, subscription: Subscription | None = None) -> N
         task.cancel()
 
 
+def cluster_of(client: Client) -> str | None:
+    """The name of the cluster that its server belongs to; None if the server stands alone."""
+    about: dict[str, Any] = getattr(client, "_server_info", {})  # the library has no public name for it
+    return about.get("cluster")
+
+
 def _options() -> dict[str, Any]:
     return {
         "name": "expiry-bridge",

@@ -136,6 +136,13 @@ class Cluster:
             codes |= {topic: partitions[0][1] for topic, partitions in answer.topics}
         return codes
 
+    async def write(self, topic: str, partition: int, records: bytes) -> int:
+        """The error code of one attempt to store these records, a batch; 0 when all replicas in sync have it."""
+        leader = self._known.leader_for_partition(TopicPartition(topic, partition))
+        request = ProduceRequest(None, ALL_IN_SYNC, ANSWER_MS, [(topic, [(partition, records)])])
+        answer = await (self._ask(request) if leader is None or leader < 0 else self._send(leader, request))
+        return int(answer.topics[0][1][0][1])
+
     async def _ask(self, request: Any, *, controller: bool = False) -> Any:  # noqa: ANN401 - likewise
         """The answer of any broker, or of the controller if possible."""
         nodes = [broker.nodeId for broker in self._known.brokers()]

@@ -1,4 +1,4 @@
-"""What can be found out about a topic without changing anything: see `examine`.
+"""What can be found out about a topic without changing anything: see `examine`. And with one message: `store`.
 
 It is looked at, and what the bridge would do to it is tried: creating it in a request that only validates, writing to
 it in one that holds no records.
@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 
 from aiokafka.errors import KafkaError
 
+from bridge.contracts import Message
 from bridge.errors import NotConnected
 from bridge.settings import Settings
 from bridge.sinks.kafka.cluster import Cluster, Found
+from bridge.sinks.kafka.partitioner import partition_of
+from bridge.sinks.kafka.records import alone
 from bridge.sinks.kafka.topics import (
     CLEANUP,
     DENIED,
@@ -60,5 +63,18 @@ async def examine(cluster: Cluster, topic: str, settings: Settings) -> Examined:
             return Examined(found, writing, creation=codes[topic])
         configs = await cluster.describe([topic], CONFIGS)
         return Examined(found, writing, configs=configs.get(topic, {}))
+    except KafkaError as error:
+        raise NotConnected(f"Kafka does not answer: {type(error).__name__}") from None
+
+
+async def store(cluster: Cluster, topic: str, message: Message, compression: str) -> tuple[int, int]:
+    """Try once to store `message`, where the sink would: the partition, and the error code of the attempt.
+
+    Raises NotConnected: no broker answers.
+    """
+    try:
+        await cluster.refresh([topic])
+        partition = partition_of(message.key, max(cluster.partitions(topic), 1))
+        return partition, await cluster.write(topic, partition, alone(message, compression))
     except KafkaError as error:
         raise NotConnected(f"Kafka does not answer: {type(error).__name__}") from None

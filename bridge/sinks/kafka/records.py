@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+
 from bridge.contracts import Message
 
 EMPTY_BYTES = 61
@@ -11,6 +13,10 @@ RECORD_ROOM = 32
 """The most that a record takes beyond its key, body and headers."""
 HEADER_ROOM = 10
 """The most that a header takes beyond its name and value."""
+
+MAGIC = 2
+"""The version of the format."""
+CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 
 Headers = list[tuple[str, bytes]]
 Place = tuple[str, int]
@@ -34,6 +40,21 @@ def size(message: Message, headers: Headers) -> int:
         + sum([len(name) + len(value) + HEADER_ROOM for name, value in headers])
         + RECORD_ROOM
     )
+
+
+def alone(message: Message, compression: str) -> bytes:
+    """A complete batch of records that holds `message` only, from no particular producer."""
+    builder = DefaultRecordBatchBuilder(
+        MAGIC,
+        CODECS[compression],
+        is_transactional=0,
+        producer_id=-1,
+        producer_epoch=-1,
+        base_sequence=-1,
+        batch_size=size(message, headers := headers_of(message)) + EMPTY_BYTES,
+    )
+    builder.append(0, None, message.key, message.body, headers)
+    return bytes(builder.build())
 
 
 class Records:

@@ -1,0 +1,82 @@
+"""What `check` says of NATS in places where it would take a broken cluster, or a full disk, to see it."""
+
+import pytest
+from nats.js.api import ClusterInfo, PeerInfo, StreamConfig, StreamInfo, StreamState
+from nats.js.errors import APIError
+
+from bridge.commands.check_stream import STREAM_CHECKS
+from bridge.commands.nats_rights import rights
+from bridge.commands.nats_tools import NatsTools
+from bridge.commands.nats_trial import refused
+from bridge.settings import Settings
+
+TOOLS = NatsTools.of(Settings(), 0)
+
+
+def stream(cluster: dict[str, bool] | None = None, **config: object) -> StreamInfo:
+    """A stream whose other servers have all of it (True) or not; `{}` stands for a cluster in which it has only one."""
+    peers = [PeerInfo(name=name, current=current) for name, current in (cluster or {}).items()]
+    about = None if cluster is None else ClusterInfo(leader="n0", name="three", replicas=peers)
+    state = StreamState(messages=0, bytes=0, first_seq=0, last_seq=0, consumer_count=0)
+    return StreamInfo(StreamConfig(num_replicas=len(peers) + 1).evolve(**config), state, cluster=about)
+
+
+@pytest.mark.parametrize(
+    ("info", "level", "found", "mend"),
+    [
+        (stream(), "pass", "1: the server stands alone, and what is acked is kept by it only", ""),
+        (stream({}), "warn", "1: an ack is kept by one server only", "nats stream edit EXPIRY --replicas=3"),
+        (stream({"n1": True}), "warn", "2: nothing is acked while one", "nats stream edit EXPIRY --replicas=3"),
+        (stream({"n1": True, "n2": True}), "pass", "3, all in sync", ""),
+        (stream({"n2": False, "n1": False}), "warn", "3, and not in sync: n1, n2", "start these servers"),
+    ],
+)
+def test_replicas_are_judged_by_how_many_keep_what_is_acked(
+    info: StreamInfo, level: str, found: str, mend: str
+) -> None:
+    told = STREAM_CHECKS["replicas"](info, TOOLS)
+
+    assert told.level == level
+    assert told.found.startswith(found)
+    assert told.mend.startswith(mend)
+
+
+@pytest.mark.parametrize(
+    ("config", "level", "found", "mend"),
+    [
+        ({}, "pass", "none: messages are kept until somebody deletes them", ""),
+        ({"max_msgs": 20_000, "max_age": 7200.0}, "pass", "20000 messages, 2 h", ""),
+        ({"max_bytes": 5000}, "warn", "5000 bytes: at a burst", "nats stream edit EXPIRY --max-bytes=-1"),
+    ],
+)
+def test_limits_are_judged_by_what_a_consumer_can_miss(
+    config: dict[str, object], level: str, found: str, mend: str
+) -> None:
+    told = STREAM_CHECKS["limits"](stream(None, **config), TOOLS)
+
+    assert told.level == level
+    assert told.found.startswith(found)
+    assert told.mend == mend
+
+
+@pytest.mark.parametrize(
+    ("code", "mend"),
+    [
+        (10002, "raise max_file in the account's jetstream { }"),
+        (10023, "make room on the server's disk"),
+        (10047, "make room on the server's disk"),
+        (10077, "nats stream edit EXPIRY --max-msgs=-1 --max-bytes=-1"),
+        (1, "look into the log of the NATS server"),
+    ],
+)
+def test_a_message_that_is_refused_is_told_of_with_what_mends_it(code: int, mend: str) -> None:
+    told = refused(APIError(code=503, description="no", err_code=code), TOOLS)
+
+    assert told.found == f"EXPIRY refuses it: no (error {code})"
+    assert told.mend.startswith(mend)
+
+
+@pytest.mark.parametrize("answer", [b"", b"{", b"[]", b"{}", b'{"data":{}}', b'{"data":{"user":"a","permissions":1}}'])
+def test_what_is_no_answer_about_a_user_is_not_taken_for_one(answer: bytes) -> None:
+    with pytest.raises(ValueError, match="no answer about a user"):
+        rights(answer)
