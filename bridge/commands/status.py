@@ -1,25 +1,32 @@
-"""`expiry-bridge status`: a look at the bridge's own keys in Redis, and at the bridge's figures where it answers.
+"""`expiry-bridge status`: a look at the bridge's own keys in Redis, at its figures where it answers, at the broker.
 
 Reads only. Shows no user key, unless it is asked to.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from rich.text import Text
 
 from bridge.commands import figures
 from bridge.commands.figures import Figures, Unanswered, ask, quantile
+from bridge.commands.readers import Arrival, Tail, tail
 from bridge.commands.screen import Screen, key_as_json, print_json
 from bridge.commands.status_lines import SHARES, Look, lines
 from bridge.errors import ConfigurationError, NotConnected, Refused
+from bridge.expiration import Expiration
+from bridge.redis.connection import Endpoint
 from bridge.redis.inspection import Inspector, LeaseState, State
 from bridge.settings import Settings
+from bridge.tasks import end
 from bridge.telemetry import logs
 
 SHOWN = 5
-"""Expirations shown, of those that are next and of those that were claimed last."""
+"""Expirations shown, of those that are next, of those that were claimed last, and of those published last."""
+PATIENCE = 2.0
+"""Seconds for the broker to say what it stores."""
 INTERVAL = 1.0
 """Seconds between two looks of a live view."""
 WINDOW = 10
@@ -49,21 +56,23 @@ def status(settings: Settings, *, as_json: bool, watch: bool, show_keys: bool) -
 
 
 async def _once(settings: Settings) -> Look:
-    inspector = Inspector(settings)
+    inspector, published = Inspector(settings), tail(settings, Endpoint.of(settings).db)
     try:
-        return await _look(inspector)
+        return await _look(inspector, published)
     finally:
         await inspector.close()
+        if published is not None:
+            await published.close()
 
 
 async def _watch(settings: Settings, screen: Screen, *, show_keys: bool) -> NoReturn:
-    inspector = Inspector(settings)
+    inspector, published = Inspector(settings), tail(settings, Endpoint.of(settings).db)
     told: deque[Figures] = deque(maxlen=WINDOW)
     try:
         with screen.watching() as show:
             while True:
                 try:
-                    look = await _look(inspector)
+                    look = await _look(inspector, published)
                 except (NotConnected, Refused) as error:
                     show(Text(str(error), "bold red"), ())
                 else:
@@ -73,6 +82,8 @@ async def _watch(settings: Settings, screen: Screen, *, show_keys: bool) -> NoRe
                 await asyncio.sleep(INTERVAL)
     finally:
         await inspector.close()
+        if published is not None:
+            await published.close()
 
 
 def _remember(told: deque[Figures], found: Figures | str) -> Figures | None:
@@ -86,15 +97,29 @@ def _remember(told: deque[Figures], found: Figures | str) -> Figures | None:
     return earlier
 
 
-async def _look(inspector: Inspector) -> Look:
+async def _look(inspector: Inspector, published: Tail | None) -> Look:
     asked = asyncio.create_task(_figures(inspector.settings), name="figures")
+    read = asyncio.create_task(_last(published), name="published")
     try:
         await inspector.locate()
         server, state, some = await inspector.server(), await inspector.state(), await inspector.expirations(SHOWN)
-        return Look(str(inspector.endpoint), server, state, some, await asked)
+        return Look(str(inspector.endpoint), server, state, some, await read, await asked)
     finally:
-        asked.cancel()
-        await asyncio.gather(asked, return_exceptions=True)
+        await end([asked, read])
+
+
+async def _last(published: Tail | None) -> Sequence[Arrival] | str:
+    if published is None:
+        return ()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await published.last(SHOWN)
+    except TimeoutError:
+        reason = f"the broker does not answer within {PATIENCE:g} s"
+    except (NotConnected, Refused) as error:
+        reason = str(error)
+    await published.close()  # and connect anew, the next time
+    return reason
 
 
 async def _figures(settings: Settings) -> Figures | str:
@@ -136,15 +161,8 @@ def _as_json(settings: Settings, look: Look, *, show_keys: bool) -> dict[str, An
             {"deadline_ms": deadline_ms, **(key_as_json(key) if show_keys else {})}
             for key, deadline_ms in look.expirations.ahead
         ],
-        "claimed_last": [
-            {
-                "deadline_ms": event.deadline_ms,
-                "observed_ms": event.observed_ms,
-                "via": event.via.value,
-                **(key_as_json(event.key) if show_keys else {}),
-            }
-            for event in look.expirations.waiting
-        ],
+        "claimed_last": [_event(event, show_keys=show_keys) for event in look.expirations.waiting],
+        "broker": _broker(look.published, show_keys=show_keys),
         "bridge": {"reachable": False, "reason": told} if isinstance(told, str) else _bridge(told),
     }
 
@@ -161,6 +179,17 @@ def _lease(state: State, lease: LeaseState | None) -> dict[str, Any] | None:
             "handled_up_to_ms": lease.seen_ms,
         }
     )
+
+
+def _broker(published: Sequence[Arrival] | str, *, show_keys: bool) -> dict[str, Any]:
+    if isinstance(published, str):
+        return {"readable": False, "reason": published}
+    return {"readable": True, "published_last": [_event(event, show_keys=show_keys) for event in published]}
+
+
+def _event(event: Expiration | Arrival, *, show_keys: bool) -> dict[str, Any]:
+    times = {"deadline_ms": event.deadline_ms, "observed_ms": event.observed_ms, "via": event.via.value}
+    return times | (key_as_json(event.key) if show_keys else {})
 
 
 def _bridge(told: Figures) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """How `expiry-bridge status` looks to people: one label and one line for each thing there is to know."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -8,12 +8,15 @@ from rich.text import Text
 
 from bridge.commands import figures
 from bridge.commands.figures import Figures, quantile
+from bridge.commands.readers import Arrival
 from bridge.commands.screen import Cell, duration, key_for_people
 from bridge.expiration import Expiration
 from bridge.redis.canary import INTERVAL
 from bridge.redis.inspection import Expirations, LeaseState, State
 from bridge.redis.requirements import Server
 
+LATE_SECONDS = 10.0
+"""What waits for longer catches the eye."""
 SHARES = (0.5, 0.9, 0.99)
 """Of the lags, the percentiles shown."""
 
@@ -27,6 +30,8 @@ class Look:
     server: Server | None
     state: State
     expirations: Expirations
+    published: Sequence[Arrival] | str
+    """The last of them that the broker stores, newest first; or why they cannot be read."""
     figures: Figures | str
     """Of the bridge itself; or why there are none."""
 
@@ -48,22 +53,27 @@ def _of_redis(state: State) -> Iterator[tuple[str, Cell]]:
     yield "dead letters", Text(str(state.dead_letters), "bold red" if state.dead_letters else "")
 
 
-def _ledger(state: State) -> str:
-    text = f"{state.ledger_size} key{'s' * (state.ledger_size != 1)}"
+def _ledger(state: State) -> Text:
+    text = f"{state.ledger_size:,} key{'s' * (state.ledger_size != 1)}"
     if state.next_deadline_ms is None:
-        return text
+        return Text(text)
     ahead = (state.next_deadline_ms - state.now_ms) / 1000
     if ahead < 0:
-        return f"{text}; the next deadline passed {duration(-ahead)} ago"
-    return f"{text}; the next deadline is in {duration(ahead)}"
+        return _late(f"{text}; the next deadline passed {duration(-ahead)} ago", -ahead)
+    return Text(f"{text}; the next deadline is in {duration(ahead)}")
 
 
-def _outbox(state: State) -> str:
+def _outbox(state: State) -> Text:
     if state.outbox_oldest_ms is None:
-        return "empty"
+        return Text("empty")
     count = state.outbox_expirations
-    waiting = f"{state.outbox_entries} entries" if count is None else f"{count} expiration{'s' * (count != 1)}"
-    return f"{waiting} not acked by the broker; the oldest was claimed {_ago(state.outbox_oldest_ms, state.now_ms)}"
+    waiting = f"{state.outbox_entries:,} entries" if count is None else f"{count:,} expiration{'s' * (count != 1)}"
+    text = f"{waiting} not acked by the broker; the oldest was claimed {_ago(state.outbox_oldest_ms, state.now_ms)}"
+    return _late(text, (state.now_ms - state.outbox_oldest_ms) / 1000)
+
+
+def _late(text: str, seconds: float) -> Text:
+    return Text(text, "yellow" if seconds > LATE_SECONDS else "")
 
 
 def _holder(lease: LeaseState | None, now_ms: int) -> Cell:
@@ -103,8 +113,13 @@ def _of_bridge(told: Figures | str, earlier: Figures | None) -> Iterator[tuple[s
     yield "lag", _lag(told, earlier)
     yield "gaps", _gaps(told)
     if values[figures.LEASE_HELD]:
-        yield "canary", f"silent for {duration(values[figures.CANARY_AGE])}; it is to be heard of every {INTERVAL:g} s"
+        yield "canary", _canary(values[figures.CANARY_AGE])
         yield "scan", _scan(told)
+
+
+def _canary(age: float) -> Text:
+    text = f"heard of {duration(age)} ago; it is to be heard of every {INTERVAL:g} s"
+    return _late(text, age)
 
 
 def _readiness(told: Figures) -> Text:
@@ -133,7 +148,9 @@ def _gaps(told: Figures) -> Text:
     values = told.values
     counts = f"missed {values[figures.MISSED]:,.0f}, recovered {values[figures.RECOVERED]:,.0f}"
     text = f"{values[figures.GAPS]:,.0f}; {counts}, ambiguous {values[figures.AMBIGUOUS]:,.0f}"
-    return Text(f"{text}; one is open", "yellow") if values[figures.GAP_OPEN] else Text(text)
+    if values[figures.GAP_OPEN]:
+        return Text(f"{text}; one is open", "yellow")
+    return Text(text, "yellow" if values[figures.MISSED] > values[figures.RECOVERED] else "")
 
 
 def _scan(told: Figures) -> str:
@@ -149,18 +166,33 @@ def _scan(told: Figures) -> str:
 
 def _of_expirations(look: Look, *, show_keys: bool) -> Iterator[tuple[str, Cell]]:
     now_ms = look.state.now_ms
-    for index, (key, deadline_ms) in enumerate(look.expirations.ahead):
-        ahead = (deadline_ms - now_ms) / 1000
-        when = f"in {duration(ahead)}" if ahead >= 0 else f"{duration(-ahead)} ago"
-        yield "" if index else "next to expire", when + (f": {key_for_people(key)}" if show_keys else "")
-    for index, event in enumerate(look.expirations.waiting):
-        yield (
-            "" if index else "claimed last",
-            _waiting(event, now_ms) + (f": {key_for_people(event.key)}" if show_keys else ""),
-        )
+    ahead = [(key, _when(deadline_ms, now_ms)) for key, deadline_ms in look.expirations.ahead]
+    if show_keys:
+        for index, (key, when) in enumerate(ahead):
+            yield "" if index else "next to expire", f"{when}: {key_for_people(key)}"
+    elif ahead:
+        yield "next to expire", ", ".join(when for _, when in ahead)
+    yield from _claims("claimed last", look.expirations.waiting, now_ms, show_keys=show_keys)
+    if isinstance(look.published, str):
+        yield "published last", f"cannot be read: {look.published}"
+    else:
+        yield from _claims("published last", look.published, now_ms, show_keys=show_keys)
 
 
-def _waiting(event: Expiration, now_ms: int) -> str:
+def _when(deadline_ms: int, now_ms: int) -> str:
+    ahead = (deadline_ms - now_ms) / 1000
+    return f"in {duration(ahead)}" if ahead >= 0 else f"{duration(-ahead)} ago"
+
+
+def _claims(
+    label: str, events: Sequence[Expiration | Arrival], now_ms: int, *, show_keys: bool
+) -> Iterator[tuple[str, Cell]]:
+    for index, event in enumerate(events):
+        key = f": {key_for_people(event.key)}" if show_keys else ""
+        yield "" if index else label, _claimed(event, now_ms) + key
+
+
+def _claimed(event: Expiration | Arrival, now_ms: int) -> str:
     text = f"{_ago(event.observed_ms, now_ms)}, by {event.via}"
     if event.deadline_ms is None:
         return f"{text}, the deadline is unknown"

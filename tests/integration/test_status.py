@@ -34,6 +34,7 @@ def status(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: p
     """What `status --json` prints of the server."""
     monkeypatch.setenv("BRIDGE_REDIS_URL", redis_server.url)
     monkeypatch.setenv("BRIDGE_HTTP_PORT", "0")  # whatever listens on the default is none of the tests'
+    monkeypatch.setenv("BRIDGE_NATS_URL", f"nats://127.0.0.1:{free_port()}")
 
     def run(*flags: str) -> dict[str, Any]:
         assert main(["status", "--json", *flags]) == 0
@@ -179,8 +180,12 @@ def test_the_next_and_the_last_expirations_are_shown_with_their_keys_only_when_a
     assert [event["key"] for event in found["claimed_last"]] == [f"{KEY}:{number}" for number in (6, 5, 4, 3, 2)]
     assert found["next_to_expire"][0]["key_base64"] == "c29vbv8="
     assert found["next_to_expire"][1]["key"] == "late\x1b[2J"
+    assert re.search(r"next to expire +in \S+ s, in \d\S+ min\n", shown)
+    assert silent["broker"]["readable"] is False
+    assert silent["broker"]["reason"].startswith("NATS at 127.0.0.1:")
+    assert re.search(r"published last +cannot be read: NATS at 127.0.0.1:\d+ cannot be reached: ", shown)
     assert re.search(r"next to expire +in \S+ s: soon\\xff\n +in \d\S+ min: late\\x1b\[2J\n", with_keys)
-    assert re.search(rf"claimed last +\S+ m?s ago, by notification, \d+ ms after its deadline: {KEY}:6\n", with_keys)
+    assert re.search(rf"claimed last +\S+ m?s ago, by \w+, \S+ m?s after its deadline: {KEY}:6\n", with_keys)
     assert "\x1b" not in with_keys
 
 
@@ -191,9 +196,10 @@ def test_a_bridge_that_answers_is_shown_with_its_rates_lags_and_gaps(
     told: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def work() -> tuple[dict[str, Any], str]:
+    async def work() -> tuple[dict[str, Any], str, str]:
         async with Bridge({"BRIDGE_REDIS_URL": redis_server.url, "BRIDGE_NATS_URL": nats_server.url}) as bridge:
             monkeypatch.setenv("BRIDGE_HTTP_PORT", str(bridge.http_port))
+            monkeypatch.setenv("BRIDGE_NATS_URL", nats_server.url)
             await bridge.ready()
             with Redis(port=redis_server.port) as user:
                 for number in range(3):
@@ -203,9 +209,10 @@ def test_a_bridge_that_answers_is_shown_with_its_rates_lags_and_gaps(
                 return "bridge_lag_seconds_count 3.0" in (await bridge.get("/metrics"))[1]
 
             await wait_until(is_published)
-            return await asyncio.to_thread(status), await asyncio.to_thread(told)
+            with_keys = await asyncio.to_thread(told, "--show-keys")
+            return await asyncio.to_thread(status), await asyncio.to_thread(told), with_keys
 
-    found, shown = asyncio.run(work())
+    found, shown, with_keys = asyncio.run(work())
 
     answer = found["bridge"]
     assert (answer["reachable"], answer["ready"], answer["published"]) == (True, True, 4)  # and the start's gap
@@ -217,8 +224,12 @@ def test_a_bridge_that_answers_is_shown_with_its_rates_lags_and_gaps(
     assert answer["scan"]["progress"] == 1
     assert 0 <= answer["canary_age_seconds"] < 10
     assert re.search(r"published +4, \S+/s on average; 0 sent again, 0 in flight\n", shown)
-    assert re.search(r"lag +p50 \d+ m?s, p90 \d+ m?s, p99 \d+ m?s, since the start\n", shown)
+    assert re.search(r"lag +p50 \S+ m?s, p90 \S+ m?s, p99 \S+ m?s, since the start\n", shown)
     assert re.search(r"bridge +ready; version ", shown)
+    assert [event.keys() for event in found["broker"]["published_last"]] == [{"deadline_ms", "observed_ms", "via"}] * 3
+    assert len(re.findall(r"(?:published last)? +\S+ m?s ago, by \w+, \S+ m?s after its deadline\n", shown)) == 3
+    assert KEY not in shown + json.dumps(found)
+    assert all(f"deadline: {KEY}:{number}\n" in with_keys for number in range(3))
     assert re.search(r"gaps +1; missed 0, recovered 0, ambiguous 0\n", shown)
 
 

@@ -58,6 +58,7 @@ async def test_a_live_view_goes_on_through_changes_and_outages_until_it_is_inter
                     await wait_until(lambda: re.search(rf"next to expire +in .*: {KEY}", text()), text)
                     user.set("brief", "", px=20)
                 await wait_until(lambda: re.search(r"lag +p50 .*, in the last ", text()), text)
+                await wait_until(lambda: re.search(r"published last +.* after its deadline: brief", text()), text)
                 assert re.search(r"published +\d+, \d+\.\d/s; ", text())
                 redis_server.kill()
                 await wait_until(lambda: f"Redis at 127.0.0.1:{redis_server.port}: " in text(), text)

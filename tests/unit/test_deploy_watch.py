@@ -160,7 +160,7 @@ def test_promtool_sees_the_alerts_do_what_they_should(command: str, file: str) -
 
 def test_promtool_finds_no_fault_with_the_metrics() -> None:
     telemetry = Telemetry()
-    telemetry.node_named("127.0.0.1:6379")
+    telemetry.shard().node_named("127.0.0.1:6379")
 
     promtool = found("promtool", get=PROMTOOL, provided=True)
     text = generate_latest(telemetry.metrics.registry)

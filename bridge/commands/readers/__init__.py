@@ -9,7 +9,7 @@ from bridge.commands.readers.arrivals import Arrival
 from bridge.errors import ConfigurationError
 from bridge.settings import Settings, SinkKind
 
-__all__ = ["Arrival", "Reader", "create"]
+__all__ = ["Arrival", "Reader", "Tail", "create", "tail"]
 
 
 class Reader(Protocol):
@@ -51,3 +51,31 @@ def create(settings: Settings, db: int, examples: tuple[bytes, bytes]) -> Reader
             raise ConfigurationError(
                 ["BRIDGE_SINK: stdout cannot be read back by another process; choose jetstream or kafka"]
             )
+
+
+class Tail(Protocol):
+    """The last of the announced expirations that a broker stores, looked at again and again."""
+
+    async def last(self, limit: int) -> list[Arrival]:
+        """Up to `limit` of them, newest first. Connects, if need be.
+
+        Raises NotConnected or Refused: nobody can tell now; `close()` it, then it may be asked again.
+        """
+
+    async def close(self) -> None:
+        """Give everything back, within a bounded time. Never raises."""
+
+
+def tail(settings: Settings, db: int) -> Tail | None:
+    """That of what `settings.sink` stores; None where nothing is stored. Raises ConfigurationError."""
+    match settings.sink:
+        case SinkKind.JETSTREAM:
+            from bridge.commands.readers.jetstream_tail import JetStreamTail  # noqa: PLC0415 - see `create`
+
+            return JetStreamTail(settings, db)
+        case SinkKind.KAFKA:
+            from bridge.commands.readers.kafka_tail import KafkaTail  # noqa: PLC0415 - likewise
+
+            return KafkaTail(settings, db)
+        case SinkKind.STDOUT:
+            return None

@@ -1,6 +1,7 @@
 """Reading a JetStream stream: an ephemeral pull consumer without acks, made anew from where it was when it is lost."""
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 
 from nats.aio.client import Client
@@ -152,11 +153,14 @@ def covering(one: str, other: str) -> str:
     return ".".join(left if left == right else "*" for left, right in pairs)
 
 
-def _arrival(message: Msg) -> Arrival | None:
-    headers = message.headers or {}
-    attributes = {
+def attributes_of(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """The CloudEvents attributes among the headers of a message."""
+    return {
         name.removeprefix(ATTRIBUTE_PREFIX): value
-        for name, value in headers.items()
+        for name, value in (headers or {}).items()
         if name.startswith(ATTRIBUTE_PREFIX)
     }
-    return read_event(message.data, attributes, message.metadata.timestamp.timestamp() * 1000)
+
+
+def _arrival(message: Msg) -> Arrival | None:
+    return read_event(message.data, attributes_of(message.headers), message.metadata.timestamp.timestamp() * 1000)

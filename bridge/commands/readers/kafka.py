@@ -87,7 +87,7 @@ class KafkaReader:
         arrivals = []
         for place, records in found.items():
             self._positions[place] = records[-1].offset + 1
-            arrivals += [arrival for arrival in map(_arrival, records) if arrival is not None]
+            arrivals += [arrival for arrival in map(arrival_of, records) if arrival is not None]
         return arrivals
 
     async def close(self) -> None:
@@ -95,11 +95,7 @@ class KafkaReader:
         consumer, self._consumer = self._consumer, None
         if consumer is None:
             return
-        # Each in a task of its own: the library can end in a cancellation that nobody asked for, half way.
-        for step in (consumer.stop, consumer._client.close):  # noqa: SLF001 - see `open`
-            closing = asyncio.create_task(step(), name="kafka-reader-close")
-            await asyncio.wait([closing], timeout=CLOSE_SECONDS)
-            await end([closing])
+        await stop(consumer)
 
     async def _look(self) -> None:
         """Read all partitions that there are now: what is new since the first look, from its beginning."""
@@ -135,7 +131,17 @@ class KafkaReader:
         return NotConnected(f"Kafka at {servers} does not answer: {str(error) or type(error).__name__}")
 
 
-def _arrival(record: Any) -> Arrival | None:  # noqa: ANN401 - the library has no types
+async def stop(consumer: Any) -> None:  # noqa: ANN401 - the library has no types
+    """Give everything back that belongs to it, within a bounded time. Never raises."""
+    # Each in a task of its own: the library can end in a cancellation that nobody asked for, half way.
+    for step in (consumer.stop, consumer._client.close):  # noqa: SLF001 - see `open`
+        closing = asyncio.create_task(step(), name="kafka-reader-close")
+        await asyncio.wait([closing], timeout=CLOSE_SECONDS)
+        await end([closing])
+
+
+def arrival_of(record: Any) -> Arrival | None:  # noqa: ANN401 - likewise
+    """What a record announces; None, if that is no expiration."""
     headers: Mapping[str, bytes] = dict(record.headers)
     attributes = {
         name.removeprefix(ATTRIBUTE_PREFIX): value.decode(errors="replace")
