@@ -26,7 +26,7 @@ Word = bytes | str | int
 
 
 def needs(inspector: Inspector) -> dict[str, Sequence[Word]]:
-    """Every command that the bridge or one of its scripts sends, as ACL rules name them, with harmless arguments.
+    """Every command that the bridge, one of its scripts, `status` or `dead` sends, as ACL rules name them, with harmless arguments.
 
     Keys are those that the bridge would use. Not among them: SUBSCRIBE, which is more than one command to try, and
     CONFIG, since there are ways around it.
@@ -62,6 +62,7 @@ def needs(inspector: Inspector) -> dict[str, Sequence[Word]]:
         "xdel": (outbox, "no-id"),
         "xlen": (dead,),
         "xrange": (outbox, "0-1", "0-1"),
+        "xrevrange": (outbox, "0-1", "0-1"),  # for the commands `status` and `dead` only
         "xinfo|stream": (outbox,),
     }
     return commands | ({"select": (db,)} if db else {})

@@ -209,6 +209,9 @@ async def test_a_user_with_nothing_but_the_rule_shown_can_run_the_bridge(
             admin.select(5)
             admin.set("share:1", "", px=50)
             await wait_until(lambda: metric(bridge, "bridge_published_messages_total 1.0"), bridge.log)
+        for command in (["status"], ["dead", "list"], ["dead", "retry", "--all"]):
+            with Bridge(variables, *command) as ended:
+                assert await ended.exited() == 0, ended.log()
 
 
 async def metric(bridge: Bridge, line: str) -> bool:
