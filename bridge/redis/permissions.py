@@ -26,7 +26,7 @@ Word = bytes | str | int
 
 
 def needs(inspector: Inspector) -> dict[str, Sequence[Word]]:
-    """Every command that the bridge, one of its scripts, `status` or `dead` sends, as ACL rules name them, with harmless arguments.
+    """What the bridge, its scripts, `status` and `dead` send: commands as ACL rules name them, with harmless arguments.
 
     Keys are those that the bridge would use. Not among them: SUBSCRIBE, which is more than one command to try, and
     CONFIG, since there are ways around it.

@@ -118,9 +118,9 @@ def by_hand(mend: str) -> None:
         "fail",
         "user limited may not run, or not on the bridge's keys and channels: evalsha, zadd",
         "ACL SETUSER limited (~{expiry-bridge:* %R~* &__keyevent@0__:* &__keyevent@*__:expired +client|setname"
-        " +config|get +del +evalsha +exists +hdel +hget +hincrby +hmget +hset +info +pexpiretime +ping +scan"
-        " +script|load +set +subscribe +time +xadd +xdel +xinfo|stream +xlen +xrange +xrevrange +zadd +zcard +zrange +zrem +zscan"
-        " +zscore)",
+        " +config|get +del +evalsha +exists +get +hdel +hget +hgetall +hincrby +hmget +hset +info +pexpiretime +ping"
+        " +scan +script|load +set +subscribe +time +xadd +xdel +xinfo|stream +xlen +xrange +xrevrange +zadd +zcard"
+        " +zmscore +zrange +zrem +zscan)",
     ),
 )
 def redis_as_it_came_and_worse(ground: Ground) -> Scene:
