@@ -54,9 +54,9 @@ class BareBridge(Bridge):
         return {name: value for name, value in super().environment().items() if name != "COVERAGE_PROCESS_CONFIG"}
 
     async def metric(self, name: str) -> float:
-        """One value of its metrics."""
+        """One value of its metrics; of a metric of shards, that of the only one."""
         _, text = await self.get("/metrics")
-        return next(float(line.split()[1]) for line in text.splitlines() if line.split()[0] == name)
+        return next(float(line.split()[1]) for line in text.splitlines() if line.split()[0].partition("{")[0] == name)
 
 
 class MutedBridge(BareBridge):
