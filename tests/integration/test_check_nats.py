@@ -1,14 +1,18 @@
 """`expiry-bridge check`, NATS's side: what passes, and what a test publish does. Faults are in `test_planted.py`."""
 
+import asyncio
+
 import orjson
 import pytest
 from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
+from redis import Redis
 
 from tests.integration.doctor import examine, levels
 from tests.integration.ground import Account, Ground
 from tests.integration.mends import nats_cli
+from tests.servers import Bridge, RedisServer, wait_until
 
 
 def stored(account: Account, stream: str = "EXPIRY") -> list[RawStreamMsg]:
@@ -112,6 +116,25 @@ def test_a_test_publish_goes_where_gap_records_go_if_the_subject_names_no_key(gr
 
     assert levels(rows) == {}
     assert [message.subject for message in stored(account)] == ["gone.0._gap"]
+
+
+async def test_a_user_with_nothing_but_the_permissions_shown_can_run_the_bridge(
+    ground: Ground, one_redis: RedisServer
+) -> None:
+    account = await asyncio.to_thread(ground.account, permissions='{ publish: { deny: ">" } }')
+    account.settings["redis_url"] = one_redis.url
+    rows = await asyncio.to_thread(lambda: examine(1, **account.settings))
+    await asyncio.to_thread(account.allow, rows["NATS/JetStream"]["mend"])
+
+    async with Bridge({f"BRIDGE_{name.upper()}": value for name, value in account.settings.items()}) as bridge:
+        await bridge.ready()
+        with Redis(port=one_redis.port) as writer:
+            writer.set("share:1", "", px=50)
+        await wait_until(lambda: published(bridge, 2), bridge.log)  # and the start's gap
+
+
+async def published(bridge: Bridge, count: int) -> bool:
+    return f"bridge_published_messages_total {count}.0" in (await bridge.get("/metrics"))[1]
 
 
 def test_a_cluster_in_which_the_bridge_would_make_a_stream_with_one_replica_is_warned_of(ground: Ground) -> None:
