@@ -1,0 +1,82 @@
+"""What a misconfiguration and a scene are, of which the other modules here hold the list."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.integration.ground import Ground, Settings
+from tests.integration.mends import Apply
+
+PUBLISH = ("--publish",)
+NATS_PERMISSIONS = (
+    "give the user, in the server's configuration, permissions: { publish: { allow: "
+    '["expired.0.*", "$JS.API.STREAM.INFO.EXPIRY", "$JS.API.STREAM.CREATE.EXPIRY", "$JS.API.INFO",'
+    ' "$SYS.REQ.USER.INFO"] }, subscribe: { allow: ["_INBOX.>"] } }'
+)
+"""What mends each right that is missing."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A misconfiguration: where `check` shows it, how bad it is, how what was found begins, and the whole mend."""
+
+    row: str
+    level: str
+    found: str
+    mend: str
+    """In all texts `<port>` and its like stand for what the scene says, `<number>` for any number."""
+    by_hand: bool = False
+    """Whether its mend takes another machine, and is not carried out."""
+
+
+@dataclass
+class Scene:
+    """Servers on which something is wrong."""
+
+    settings: Settings
+    apply: Apply
+    names: dict[str, object] = field(default_factory=dict)
+    also: dict[str, str] = field(default_factory=dict)
+    """What is found there, before or after, and is no matter of this scene: row → level."""
+    flags: tuple[str, ...] = ()
+
+    def pattern(self, text: str) -> str:
+        """What matches `text` with the scene's names in it."""
+        for name, value in self.names.items():
+            text = text.replace(f"<{name}>", str(value))
+        return re.escape(text).replace("<number>", r"\d+")
+
+
+Build = Callable[[Ground], Scene]
+
+
+class Scenes:
+    """A part of the list: `scene = Scenes()`, then `@scene(Fault(…), …)` before each function that builds one."""
+
+    def __init__(self) -> None:
+        self.entered: list[Any] = []
+        """Parameters of a test: the function, and all the faults that are to be found there."""
+
+    def __call__(self, *faults: Fault) -> Callable[[Build], Build]:
+        """Enter a scene, in which these are all the faults."""
+
+        def enter(build: Build) -> Build:
+            self.entered.append(pytest.param(build, faults, id=build.__name__.replace("_", "-")))
+            return build
+
+        return enter
+
+
+def changed(settings: Settings) -> Apply:
+    """Mends that are a change of settings."""
+    return lambda mend: settings.update(
+        (name.lower(), value) for name, value in re.findall(r"BRIDGE_([A-Z_]+)=([^\s,;]+)", mend)
+    )
+
+
+def by_hand(mend: str) -> None:
+    """No mend of the scene is carried out."""
+    raise AssertionError(mend)
