@@ -21,6 +21,8 @@ BUFFER_HARD, BUFFER_SOFT = 8 * 1024**2, 1024**2
 """Bytes. Redis's own defaults are 32 MiB, and 8 MiB for 60 s."""
 NAMES_SHOWN = 8
 LAST_WRITES = {"the append-only file": "aof_last_write_status", "a snapshot": "rdb_last_bgsave_status"}
+TOLD_ELSEWHERE = ("does not permit", "MISCONF", "maxmemory")
+"""Why Redis would not set a key, where another check has said so."""
 HZ, DEFAULT_HZ = 100, 10
 """Somebody who wants timely notifications may have raised it far beyond the default."""
 
@@ -217,11 +219,14 @@ async def _buffer(redis: Inspector) -> Finding:
 async def _canary(redis: Inspector) -> Finding | None:
     try:
         flags = await redis.flags()
-        if flags is not None and missing_flags(flags):
-            return None
-        lag = await redis.canary()
     except (NotConnected, Refused):
         return None
+    if flags is not None and missing_flags(flags):
+        return None
+    try:
+        lag = await redis.canary()
+    except (NotConnected, Refused) as error:
+        return None if (await _role(redis)).level == "fail" else _not_set(str(error))
     if lag is not None:
         return passed(
             f"a key of the bridge's own expired, and its notification came {lag * 1000:.0f} ms after its deadline"
@@ -230,6 +235,16 @@ async def _canary(redis: Inspector) -> Finding | None:
         "a key of the bridge's own expired, and no notification came",
         f"set {FLAGS} to {NEEDED_FLAGS} (with the provider's console, where CONFIG is refused)",
     )
+
+
+def _not_set(error: str) -> Finding | None:
+    """The canary could not even be tried."""
+    if any(words in error for words in TOLD_ELSEWHERE):
+        return None
+    mend = "look into its log"
+    if "NOREPLICAS" in error:
+        mend = "start the replicas that min-replicas-to-write asks for; or CONFIG SET min-replicas-to-write 0"
+    return failure(f"a key of the bridge's own cannot be set: {error}", mend)
 
 
 async def _hz(redis: Inspector) -> Finding:
@@ -248,7 +263,7 @@ def _unreadable(command: str, mend: str) -> Finding:
 def _size(limit: int) -> str:
     for unit, size in (("MiB", 1024**2), ("KiB", 1024)):
         if limit >= size:
-            return f"{limit / size:g} {unit}"
+            return f"{limit / size:.3g} {unit}"
     return f"{limit} bytes" if limit else "no limit"
 
 

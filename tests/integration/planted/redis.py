@@ -124,6 +124,22 @@ def save(port: int, status: str) -> None:
 
 @scene(
     Fault(
+        "Redis/canary",
+        "fail",
+        "a key of the bridge's own cannot be set: Redis at 127.0.0.1:<port>: NOREPLICAS",
+        "start the replicas that min-replicas-to-write asks for; or CONFIG SET min-replicas-to-write 0",
+    )
+)
+def redis_that_waits_for_replicas(ground: Ground) -> Scene:
+    """There are none, and so it takes no writes."""
+    server = ground.redis({"min-replicas-to-write": "1"})
+    apply = redis_cli(server.port)
+    settings = {"redis_url": server.url, "sink": "stdout"}
+    return Scene(settings, lambda mend: apply(mend.partition("; or ")[2]), {"port": server.port})
+
+
+@scene(
+    Fault(
         "Redis/role",
         "fail",
         "a replica: only a primary expires keys by itself, and takes writes",
