@@ -207,7 +207,7 @@ async def _buffer(redis: Inspector) -> Finding:
     if "pubsub" not in words:
         return _unreadable("CONFIG GET", f"{name} pubsub should be at least Redis's default, 32mb 8mb 60")
     hard, soft, seconds = map(int, words[words.index("pubsub") + 1 :][:3])
-    found = f"{name} pubsub: {_size(hard)}, or {_size(soft)} for {seconds} s"
+    found = f"{name} pubsub: {_size(hard)}" + (f", or {_size(soft)} for {seconds} s" if soft else "")
     if 0 < hard < BUFFER_HARD or 0 < soft < BUFFER_SOFT:
         return warning(
             f"{found}: at a burst of expirations Redis may cut the subscription, and open a gap",

@@ -37,7 +37,7 @@ scene = Scenes()
     Fault(
         "Redis/subscriber buffer",
         "warn",
-        "client-output-buffer-limit pubsub: 256 KiB, or no limit for 0 s: at a burst",
+        "client-output-buffer-limit pubsub: 256 KiB: at a burst",
         f'CONFIG SET client-output-buffer-limit "pubsub 32mb 8mb 60"{IN_ITS_FILE}',
     ),
     Fault("Redis/hz", "warn", "hz 500: costs CPU", "CONFIG SET hz 10"),
