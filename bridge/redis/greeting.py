@@ -68,14 +68,14 @@ class TlsConnection(PlainConnection):
 
 def tls_context(settings: Settings) -> ssl.SSLContext:
     """Server and host name are always verified. Raises Refused where a file cannot be used."""
+    password = settings.secret("redis_tls_key_password") or ""  # without one, OpenSSL would ask on the terminal
     try:
         context = ssl.create_default_context(cafile=settings.redis_tls_ca_file)
         if settings.redis_tls_cert_file:
-            # Without a password, OpenSSL would ask for that of a locked key on the terminal.
-            context.load_cert_chain(settings.redis_tls_cert_file, settings.redis_tls_key_file, "")
+            context.load_cert_chain(settings.redis_tls_cert_file, settings.redis_tls_key_file, password)
     except (OSError, ValueError) as error:  # ssl.SSLError is the former
         why = getattr(error, "reason", None) or getattr(error, "strerror", None) or "unreadable"
-        mend = f"check BRIDGE_REDIS_TLS_CA_FILE, {_CERTIFICATES} (a key without a password)"
+        mend = f"check BRIDGE_REDIS_TLS_CA_FILE, {_CERTIFICATES}, and BRIDGE_REDIS_TLS_KEY_PASSWORD"
         raise Refused(f"the TLS files for Redis do not work ({why}): {mend}") from error
     return context
 

@@ -81,6 +81,8 @@ class Settings(BaseModel):
     redis_tls_ca_file: File | None = None
     redis_tls_cert_file: File | None = None
     redis_tls_key_file: File | None = None
+    redis_tls_key_password: SecretStr | None = Field(None, description="password of the private key")
+    redis_tls_key_password_file: SecretFile | None = None
     redis_sentinel_username: str | None = Field(None, description="ACL user at the sentinels; needs the password")
     redis_sentinel_password: SecretStr | None = Field(
         None, description="password at the sentinels; that of Redis is never sent to them"
@@ -125,6 +127,8 @@ class Settings(BaseModel):
     nats_tls_ca_file: File | None = None
     nats_tls_cert_file: File | None = None
     nats_tls_key_file: File | None = None
+    nats_tls_key_password: SecretStr | None = Field(None, description="password of the private key")
+    nats_tls_key_password_file: SecretFile | None = None
 
     kafka_bootstrap_servers: Brokers = Field(
         ["127.0.0.1:9092"], description="comma-separated `host:port` of the brokers to ask first"
@@ -250,7 +254,8 @@ SECRETS = tuple(name for name in Settings.model_fields if f"{name}_file" in Sett
 _URL_CHECKS: dict[str, Callable[[str], object]] = {"redis_url": redis_address, "nats_url": nats_servers}
 _PAIRS = [(f"{server}_tls_cert_file", f"{server}_tls_key_file") for server in ("redis", "nats", "kafka")]
 _PAIRS.append(("nats_user", "nats_password"))
-_NEEDS = [*_PAIRS, *((b, a) for a, b in _PAIRS), ("kafka_tls_key_password", "kafka_tls_key_file")]
+_LOCKED = [(f"{server}_tls_key_password", f"{server}_tls_key_file") for server in ("redis", "nats", "kafka")]
+_NEEDS = [*_PAIRS, *((b, a) for a, b in _PAIRS), *_LOCKED]
 _NEEDS.append(("redis_sentinel_username", "redis_sentinel_password"))
 _NATS_LOGINS = ("nats_user", "nats_token", "nats_creds_file", "nats_nkey_seed")
 

@@ -41,7 +41,9 @@ async def test_tls_with_a_client_certificate_and_all_that_can_be_wrong_with_it(c
         await refused(rig.sink(**authority, **shown("expired")), f"CERTIFICATE_EXPIRED.*{files}")
         await refused(rig.sink(**authority, **shown("stranger")), f"UNKNOWN_CA.*{files}")
         await refused(rig.sink(**authority, **shown("client", "server")), f"KEY_VALUES_MISMATCH.*{files}")
-        await refused(rig.sink(**authority, **shown("client", "locked")), "a key without a password")
+        locked = authority | shown("client", "locked")
+        await refused(rig.sink(**locked), "BRIDGE_NATS_TLS_KEY_PASSWORD")
+        await works(rig.sink(**locked, nats_tls_key_password=SECRET))
 
 
 async def test_certificates_that_expire_are_replaced_without_a_restart(certificates: Path, tmp_path: Path) -> None:

@@ -121,6 +121,8 @@ async def test_tls_with_and_without_a_user_and_a_certificate(guarded: GuardedRed
     await comes_in(**secure(guarded, certificates) | {"redis_url": guarded.tls_url.replace("//", f"//ann:{SECRET}@")})
     async with configured(guarded, tls_auth_clients="yes"):
         await comes_in(**secure(guarded, certificates, "client"))
+        locked = {"redis_tls_key_file": certificates / "locked.key", "redis_tls_key_password": SECRET}
+        await comes_in(**secure(guarded, certificates, "client") | locked)
 
 
 # What is wrong: each in turn is told by the name of its setting.
@@ -153,7 +155,9 @@ async def test_files_that_are_no_certificates_are_refused(guarded: GuardedRedis,
     other_key = {"redis_tls_key_file": certificates / "server.key"}
     await refused("KEY_VALUES_MISMATCH.*" + CERTIFICATES, **secure(guarded, certificates, "client") | other_key)
     locked = {"redis_tls_key_file": certificates / "locked.key"}
-    await refused("a key without a password", **secure(guarded, certificates, "client") | locked)
+    for password in ({}, {"redis_tls_key_password": f"{SECRET}3"}):
+        wrong = secure(guarded, certificates, "client") | locked | password
+        await refused("BRIDGE_REDIS_TLS_KEY_PASSWORD", **wrong)
     rubbish = certificates / "rubbish"
     rubbish.write_text(SECRET)
     await refused("check BRIDGE_REDIS_TLS_CA_FILE", **secure(guarded, certificates) | {"redis_tls_ca_file": rubbish})

@@ -83,6 +83,8 @@ def test_settings_built_by_hand_do_not_read_the_environment(monkeypatch: pytest.
         ),
         ({"kafka_tls_ca_file": __file__}, "BRIDGE_KAFKA_TLS_CA_FILE"),
         ({"kafka_security_protocol": "SSL", "kafka_tls_key_password": S3CRET}, "BRIDGE_KAFKA_TLS_KEY_FILE"),
+        ({"redis_url": "rediss://h", "redis_tls_key_password": S3CRET}, "BRIDGE_REDIS_TLS_KEY_FILE"),
+        ({"nats_tls_key_password": S3CRET}, "BRIDGE_NATS_TLS_KEY_FILE"),
     ],
 )
 def test_a_contradiction_is_a_problem_that_names_the_variables(environ: dict[str, str], named: str) -> None:

@@ -17,6 +17,12 @@ COMPANIONS = {
         "kafka_sasl_mechanism": "PLAIN",
         "kafka_sasl_username": "u",
     },
+    "redis_tls_key_password": {
+        "redis_url": "rediss://h",
+        "redis_tls_cert_file": __file__,
+        "redis_tls_key_file": __file__,
+    },
+    "nats_tls_key_password": {"nats_tls_cert_file": __file__, "nats_tls_key_file": __file__},
     "kafka_tls_key_password": {
         "kafka_security_protocol": "SSL",
         "kafka_tls_cert_file": __file__,

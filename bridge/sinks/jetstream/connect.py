@@ -190,14 +190,15 @@ def _wants_tls(settings: Settings, urls: list[str]) -> bool:
 
 
 def _tls_context(settings: Settings) -> ssl.SSLContext:
+    password = settings.secret("nats_tls_key_password") or ""  # without one, OpenSSL would ask on the terminal
     try:
         context = ssl.create_default_context(cafile=settings.nats_tls_ca_file)
         if settings.nats_tls_cert_file is not None:
-            # Without a password, OpenSSL would ask for that of a locked key on the terminal.
-            context.load_cert_chain(settings.nats_tls_cert_file, settings.nats_tls_key_file, "")
+            context.load_cert_chain(settings.nats_tls_cert_file, settings.nats_tls_key_file, password)
     except (OSError, ValueError) as error:  # ssl.SSLError is the former
         why = getattr(error, "reason", None) or getattr(error, "strerror", None) or "unreadable"
-        raise Refused(f"the TLS files for NATS do not work ({why}): {_TLS_MEND} (a key without a password)") from None
+        mend = f"{_TLS_MEND}, and BRIDGE_NATS_TLS_KEY_PASSWORD"
+        raise Refused(f"the TLS files for NATS do not work ({why}): {mend}") from None
     return context
 
 
