@@ -105,7 +105,7 @@ def unwelcome(server: str, error: BaseException, *, tls: bool, answered: bool) -
 def _refused_tls(server: str, error: ssl.SSLError) -> Refused | None:
     if isinstance(error, ssl.SSLCertVerificationError):
         return Refused(f"the certificate of {server} is not trusted ({error.verify_message}): {_mend(error)}")
-    reason = error.reason or ""
+    reason = getattr(error, "reason", None) or ""  # OpenSSL's; what asyncio raises itself has none
     if "_ALERT_" in reason:  # the server's word
         return Refused(f"{server} refuses our TLS ({reason}): check {_CERTIFICATES}")
     if reason in _NO_TLS:

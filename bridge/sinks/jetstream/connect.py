@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from nats.aio.client import Client, RawCredentials
 from nats.aio.subscription import Subscription
-from nats.errors import Error, NoServersError
+from nats.errors import Error, NoServersError, UnexpectedEOF
 from nkeys import NkeysError  # type: ignore[import-untyped]
 
 from bridge.errors import BridgeError, NotConnected, Refused
@@ -80,7 +80,8 @@ async def connect(settings: Settings, handlers: Handlers) -> Wire:
         await discard(client)
         if isinstance(error, BridgeError) or not isinstance(error, Exception):
             raise
-        raise _translated([*seen, error], servers) from None  # what it comes from may quote a secret
+        # What it comes from may quote a secret.
+        raise _translated([*seen, error], servers, encrypted=_wants_tls(settings, urls)) from None
     return client
 
 
@@ -225,21 +226,33 @@ def _check_server(client: Client, servers: str, *, encrypted: bool) -> None:
         raise Refused(f"NATS at {servers} is version {version.major}.{version.minor}; 2.9 or newer is needed")
 
 
-def _translated(errors: list[Exception], servers: str) -> Exception:
+def _translated(errors: list[Exception], servers: str, *, encrypted: bool) -> Exception:
     """The most telling of what went wrong. The library's last word is always the same; a bug is handed on as it is."""
-    for error in errors:
-        text = str(error).lower()
-        if any(phrase in text for phrase in _AUTHENTICATION):
-            return Refused(f"NATS at {servers} refuses the credentials: {_CREDENTIALS_MEND}")
-        if isinstance(error, ssl.SSLCertVerificationError):  # of its authority, its date, or its host
-            why = f"the certificate of NATS at {servers} is not trusted ({error.verify_message})"
-            return Refused(f"{why}: check it, BRIDGE_NATS_TLS_CA_FILE and the host in BRIDGE_NATS_URL")
-        if isinstance(error, ssl.SSLError):
-            return Refused(f"no TLS with NATS at {servers} ({error.reason or 'handshake failed'}): {_TLS_MEND}")
+    if refused := next((found for error in errors if (found := _refused(error, servers))), None):
+        return refused
     causes = [error for error in errors if not isinstance(error, NoServersError)]
     cause = causes[-1] if causes else errors[-1]
+    if encrypted and isinstance(cause, ConnectionResetError | BrokenPipeError | UnexpectedEOF):
+        # In TLS 1.3 a server refuses a certificate when we take the handshake for done; its reason may be overtaken.
+        hint = f"it may want a client's certificate, or another one: {_TLS_MEND}"
+        return NotConnected(f"NATS at {servers} closed the connection before it answered; {hint}")
     if isinstance(cause, OSError | Error):  # OSError includes TimeoutError
         return NotConnected(f"NATS at {servers} cannot be reached: {str(cause) or type(cause).__name__}")
     if isinstance(cause, ValueError | NkeysError):  # from reading the credentials: its words may quote them
         return Refused(f"the NATS credentials do not work ({type(cause).__name__}): {_CREDENTIALS_MEND}")
     return cause
+
+
+def _refused(error: Exception, servers: str) -> Refused | None:
+    """What the server, or the library on our behalf, will not have; None where `error` says nothing of that."""
+    text = str(error).lower()
+    if any(phrase in text for phrase in _AUTHENTICATION):
+        return Refused(f"NATS at {servers} refuses the credentials: {_CREDENTIALS_MEND}")
+    if isinstance(error, ssl.SSLCertVerificationError):  # of its authority, its date, or its host
+        why = f"the certificate of NATS at {servers} is not trusted ({error.verify_message})"
+        return Refused(f"{why}: check it, BRIDGE_NATS_TLS_CA_FILE and the host in BRIDGE_NATS_URL")
+    if isinstance(error, ssl.SSLError):
+        return Refused(
+            f"no TLS with NATS at {servers} ({getattr(error, 'reason', None) or 'handshake failed'}): {_TLS_MEND}"
+        )
+    return None

@@ -1,0 +1,46 @@
+"""A server that hangs up without a word: what it may have wanted is guessed, and said to be a guess."""
+
+import ssl
+
+import pytest
+from nats.errors import NoServersError, UnexpectedEOF
+
+from bridge.errors import NotConnected, Refused
+from bridge.redis.greeting import HungUp, unwelcome
+from bridge.sinks.jetstream import connect
+
+REDIS = "Redis at r:1"
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), BrokenPipeError(32, "pipe"), UnexpectedEOF()])
+def test_a_nats_server_that_hangs_up_over_tls_may_want_a_certificate(error: Exception) -> None:
+    told = connect._translated([error, NoServersError()], "n:1", encrypted=True)
+    assert isinstance(told, NotConnected)
+    assert "may want a client's certificate" in str(told)
+    assert "BRIDGE_NATS_TLS_CERT_FILE" in str(told)
+
+    told = connect._translated([error, NoServersError()], "n:1", encrypted=False)
+    assert isinstance(told, NotConnected)
+    assert "certificate" not in str(told)
+
+
+@pytest.mark.parametrize(
+    ("tls", "what"), [(True, "BRIDGE_REDIS_TLS_CERT_FILE"), (False, "TLS: rediss:// in BRIDGE_REDIS_URL")]
+)
+def test_a_redis_that_hangs_up_may_want_what_it_did_not_get(tls: bool, what: str) -> None:  # noqa: FBT001 - a parameter
+    told = unwelcome(REDIS, HungUp("Connection closed by server."), tls=tls, answered=False)
+    assert isinstance(told, NotConnected)
+    assert "may want" in str(told)
+    assert what in str(told)
+
+
+def test_a_redis_that_is_lost_later_is_just_lost() -> None:
+    assert unwelcome(REDIS, ConnectionResetError(104, "reset"), tls=True, answered=True) is None
+    assert unwelcome(REDIS, ssl.SSLEOFError(8, "EOF occurred"), tls=True, answered=True) is None
+
+
+def test_what_redis_would_not_have_is_found_wherever_the_library_has_put_it() -> None:
+    wrapped = ConnectionError("wrapped")
+    wrapped.__cause__ = OSError()
+    wrapped.__cause__.__context__ = Refused("the file is gone")
+    assert str(unwelcome(REDIS, wrapped, tls=False, answered=True)) == "the file is gone"
