@@ -40,7 +40,7 @@ class KafkaTopics(Iterator[str]):
         return name
 
     async def stored(self, topic: str) -> int:
-        """Records in a topic; one of them may be the record of a gap."""
+        """Records in a topic."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self._server.address)
         await consumer.start()
         try:

@@ -15,7 +15,8 @@ def machine() -> dict[str, str]:
     """What matters of the machine, and what ran on it."""
     return {
         "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
-        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "system": f"{platform.system()}, Python {platform.python_version()}",
+        "load": f"Load before it began: {os.getloadavg()[0]:.1f}",
         "servers": "; ".join([_short(version(RedisServer)), version(NatsServer), kafka_version()]),
         "clients": ", ".join(f"{name} {version_of(name)}" for name in _LIBRARIES),
     }

@@ -9,12 +9,14 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from tests.bench.case import Figures, Verdict
-from tests.bench.chart import PARTS, number, svg
+from tests.bench.chart import PARTS, Chart, number, svg
 from tests.bench.runner import Result
 
 PUBLISHED: Final = Path(__file__).resolve().parent / "results"
 """What the README shows."""
 FILE: Final = "results.json"
+SHOWN: Final = {"throughput-jetstream", "throughput-kafka", "lag"}
+"""Charts that the README does not fold away."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,13 @@ def published() -> str:
     if not (PUBLISHED / FILE).exists():
         return "Not measured yet.\n"
     report = read(PUBLISHED)
-    root = PUBLISHED.parents[2]
-    charts = [
-        f"![{chart.title}]({(PUBLISHED / chart.name).relative_to(root)}.svg)"
-        for result in report.results
-        for chart in result.charts
-    ]
-    return "\n".join([*tables(report), *charts, "", _machine(report)])
+    charts = [chart for result in report.results for chart in result.charts]
+    shown = [_image(chart) for chart in charts if chart.name in SHOWN]
+    others = [_image(chart) for chart in charts if chart.name not in SHOWN]
+    folded = ["<details>", "<summary>More charts</summary>", "", *others, "", "</details>", ""] if others else []
+    questions = [f"* *{result.title}*: {result.question}" for result in report.results]
+    found, *costs_and_stages = tables(report)
+    return "\n".join([*questions, "", found, *shown, "", *costs_and_stages, *folded, _machine(report)])
 
 
 def tables(report: Report) -> list[str]:
@@ -102,6 +104,11 @@ def stages(report: Report) -> str:
     rows = ["| stage | the bridge's µs | |", "|---|---|---|"]
     rows += [f"| {stage} | {number(used)} | {used / total:.0%} |" for stage, used in report.stages.items()]
     return _lines([*rows, f"| all | {number(total)} | |"])
+
+
+def _image(chart: Chart) -> str:
+    file = (PUBLISHED / f"{chart.name}.svg").relative_to(PUBLISHED.parents[2])
+    return f"![{chart.title}]({file})"
 
 
 def _machine(report: Report) -> str:

@@ -1,13 +1,60 @@
 """How the benchmark judges and shows what it finds."""
 
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.bench.case import Verdict
+from tests.bench.case import Figures, Medians, Variant, Verdict
 from tests.bench.chart import Bar, Chart, cost_of, number, svg
 from tests.bench.figures import median, percentile
+from tests.bench.runner import run
 from tests.bench.stages import OTHER, folded
+
+
+class Made:
+    """A case whose first variant finds 1, 2, 3…, its second the same, doubled."""
+
+    name, title, question, runs = "made", "Made", "In what order are variants measured?", 3
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.order: list[str] = []
+
+    @asynccontextmanager
+    async def opened(self, scale: float) -> AsyncIterator[Mapping[str, Variant]]:
+        yield {"one": partial(self._measured, "one", scale), "two": partial(self._measured, "two", 2 * scale)}
+
+    async def _measured(self, name: str, factor: float) -> Figures:
+        self.order.append(name)
+        return {"figure": factor * self.order.count(name)}
+
+    def judge(self, medians: Medians) -> Sequence[Verdict]:
+        return [Verdict("two ÷ one", medians["two"]["figure"] / medians["one"]["figure"], at_least=2.0)]
+
+    def charts(self, medians: Medians) -> Sequence[Chart]:
+        return []
+
+
+async def test_variants_are_measured_in_turn_and_their_medians_are_judged() -> None:
+    case, told = Made(seconds=math.inf), list[str]()
+    result = await run(case, 10.0, None, told.append)
+    assert case.order == ["one", "two"] * 3
+    assert result.medians == {"one": {"figure": 20.0}, "two": {"figure": 40.0}}
+    assert result.verdicts[0].reached
+    assert told[0] == "made: one: figure 10"
+
+
+@pytest.mark.parametrize(("runs", "turns"), [(None, 1), (2, 2)])
+async def test_where_a_case_takes_too_long_there_is_one_turn_unless_more_are_asked_for(
+    runs: int | None, turns: int
+) -> None:
+    case = Made(seconds=1e-9)
+    await run(case, 1.0, runs, list[str]().append)
+    assert case.order == ["one", "two"] * turns
 
 
 def test_a_bar_is_reached_or_missed_and_what_has_none_only_informs() -> None:

@@ -15,9 +15,9 @@ from tests.bench.usage import MEBIBYTE, Usage, resident_bytes
 
 KEYS: Final = 50_000
 RECORDED: Final = 1_000_000
-QUIET_SECONDS: Final = 2.0
+QUIET_SECONDS: Final = 1.5
 """For what a start leaves behind to be done with."""
-IDLE_SECONDS: Final = 5.0
+IDLE_SECONDS: Final = 3.0
 
 
 async def idle(recorded: int) -> Figures:
@@ -47,7 +47,7 @@ class BridgeCost:
         f" {RECORDED:,} recorded keys of which none is due."
     )
     runs = 2
-    seconds = 50.0
+    seconds = 56.0
 
     @asynccontextmanager
     async def opened(self, scale: float) -> AsyncIterator[Mapping[str, Variant]]:

@@ -11,7 +11,7 @@ from tests.bench.cases.throughput_jetstream import bridged
 from tests.bench.chart import Chart, cost_of
 from tests.bench.figures import median
 
-SIZES: Final = {10_000: 5, 100_000: 2, 1_000_000: 2}
+SIZES: Final = {10_000: 4, 100_000: 2, 1_000_000: 1}
 """Recorded keys, and how often they are measured in one turn: a short burst varies more."""
 MOST: Final = 100_000
 """How many of them expire at once: all, up to so many. The others stay."""
@@ -30,7 +30,7 @@ class Growth:
     title = "How cost grows"
     question = f"{', '.join(f'{size:,}' for size in SIZES)} recorded keys, of which up to {MOST:,} expire at once."
     runs = 1
-    seconds = 70.0
+    seconds = 60.0
 
     @asynccontextmanager
     async def opened(self, scale: float) -> AsyncIterator[Mapping[str, Variant]]:

@@ -64,7 +64,7 @@ class ThroughputJetStream:
         f"{KEYS:,} recorded keys expire at once: from their deadline to the last ack and settle, one bridge process."
     )
     runs = 3
-    seconds = 95.0
+    seconds = 90.0
 
     @asynccontextmanager
     async def opened(self, scale: float) -> AsyncIterator[Mapping[str, Variant]]:
