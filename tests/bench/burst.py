@@ -16,13 +16,13 @@ RECORDED_PER_SECOND = 40_000
 ATTEMPTS = 4
 
 
-class Patience:
+class Lead:
     """How far ahead deadlines must be for all keys to be recorded by then: learned where they were not."""
 
     def __init__(self) -> None:
         self._factor = 1.0
 
-    def lead_seconds(self, count: int) -> float:
+    def seconds(self, count: int) -> float:
         """For so many keys."""
         return self._factor * (LEAD_SECONDS + count / RECORDED_PER_SECOND)
 
@@ -31,7 +31,7 @@ class Patience:
         self._factor *= 1.7
 
 
-PATIENCE = Patience()
+LEAD = Lead()
 
 
 @asynccontextmanager
@@ -48,12 +48,12 @@ async def recorded(
     async with stage.bridge(**(settings or {})) as bridge:
         await bridge.ready()
         await stage.recorded(others)
-        deadline_ms = in_seconds(PATIENCE.lead_seconds(count))
+        deadline_ms = in_seconds(LEAD.seconds(count))
         await stage.fill(count, deadline_ms)
         try:
             await stage.recorded(others + count, deadline_ms - 50)
         except TooLate:
-            PATIENCE.longer()
+            LEAD.longer()
             raise
         yield bridge, deadline_ms
 

@@ -162,10 +162,9 @@ class JetStreamStage(Stage):
 
 
 @asynccontextmanager
-async def staged(settings: Mapping[str, str] | None = None, **config: str) -> AsyncIterator[Stage]:
-    """A fresh Redis; `config` are directives of its own, with `_` for a hyphen."""
-    directives = {name.replace("_", "-"): value for name, value in config.items()}
-    with RedisServer(directives) as server:
+async def staged(settings: Mapping[str, str] | None = None) -> AsyncIterator[Stage]:
+    """A fresh Redis; `settings` are those of bridges, beyond its address."""
+    with RedisServer() as server:
         redis = Redis.from_url(server.url, protocol=2)
         try:
             yield Stage(server, redis, {"BRIDGE_REDIS_URL": server.url, **(settings or {})})
