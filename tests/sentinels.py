@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as Unreached
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from tests.deployment import PATIENCE, Deployment, now_ms
 from tests.integration.test_journey import run
@@ -117,6 +117,18 @@ class Group:
             return await self.primary() is node
 
         await wait_until(is_promoted, lambda: f"the promotion\n{self.sentinels[0].log()}", PATIENCE)
+
+    async def fail_over(self) -> None:
+        """Have the replica promoted, without need; return when a sentinel has begun with it."""
+
+        async def is_begun() -> bool:
+            try:
+                await self.ask(self.sentinels[0], "FAILOVER", SERVICE)
+            except ResponseError:  # what it knows of the replica is too old
+                return False
+            return True
+
+        await wait_until(is_begun, lambda: f"a failover\n{self.sentinels[0].log()}", PATIENCE)
 
     async def prepared(self) -> None:
         """Return when the replica is in step with the primary, and each sentinel knows all others, and it."""
