@@ -116,3 +116,19 @@ async def test_an_epoch_stays_on_its_server_until_another_one_is_named_and_says_
         await bridge.quiet(pair.second)
         assert deadlines(bridge.published) == [later]
         assert await pair.second.zscore("{expiry-bridge:0:0}:deadlines", b"kept") == kept
+
+
+async def test_a_primary_that_may_not_write_without_its_replica_is_waited_for(pair: Pair) -> None:
+    await run(pair.first, "CONFIG", "SET", "min-replicas-to-write", "1")
+    async with Inside(0, redis_url=URL) as bridge:
+        await bridge.reconciled()
+        deadline = await known(pair.first, b"k", 1000)
+        await recorded(pair.second, b"k")
+        await pair.promote()
+        await passed(pair.first, deadline)
+        await wait_until(lambda: "NOREPLICAS" in bridge.unready.get("subscription", ""))
+        assert bridge.published == []
+        await run(pair.first, "CONFIG", "SET", "min-replicas-to-write", "0")
+        await bridge.reconciled(2)
+        await bridge.quiet(pair.first)
+        assert deadlines(bridge.published) == [deadline]
