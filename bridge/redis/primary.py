@@ -70,13 +70,25 @@ class Primary:
         """
         while True:
             await clock.sleep(WATCH_INTERVAL)
-            with suppress(NotConnected, Refused):
-                if other := await self._successor():
-                    return f"Sentinel names another primary: {other}"
+            if other := await self.successor():
+                return f"Sentinel names another primary: {other}"
             with suppress(NotConnected, Refused):
                 role = await _role(self.client, self.endpoint)
                 if role != "master":
                     return f"{self.endpoint.title} is no primary any more (role {role})"
+
+    async def successor(self) -> Endpoint | None:
+        """Another server that the newest answer names, and that is a primary: one stale sentinel proves nothing.
+
+        None also where nobody can tell.
+        """
+        if self.sentinels is None:
+            return None
+        with suppress(NotConnected, Refused):
+            named = self._at(await self.sentinels.primary())
+            if named != self.endpoint and await self._is_primary(named):
+                return named
+        return None
 
     async def close(self) -> None:
         """Give the connections back."""
@@ -86,16 +98,10 @@ class Primary:
         if self.sentinels is not None:
             await self.sentinels.close()
 
-    async def _successor(self) -> Endpoint | None:
-        """Another server that the newest answer names, and that is a primary: one stale sentinel proves nothing."""
-        if self.sentinels is None:
-            return None
-        named = self._at(await self.sentinels.primary())
-        if named == self.endpoint:
-            return None
-        client = named.client(1)
+    async def _is_primary(self, endpoint: Endpoint) -> bool:
+        client = endpoint.client(1)
         try:
-            return named if await _role(client, named) == "master" else None
+            return await _role(client, endpoint) == "master"
         finally:
             await client.aclose()
 

@@ -311,7 +311,7 @@ class RedisSource:
                 self._in_doubt = None
 
     async def _acquire(self) -> Lease | None:
-        """The lease, once it is ours; None when stopped before."""
+        """The lease, once it is ours; None when stopped before, or when another server is the primary."""
         awaited = None
         while not self._stopping.is_set():
             if not self._members.may_take(self._shard):
@@ -334,6 +334,8 @@ class RedisSource:
                 self._telemetry.lease_awaited(lease.holder)
             self._served = True
             await self._pause(STANDBY_POLL)
+            if await self._primary.successor() is not None:
+                return None  # the lease is kept there; that of a server that is cut off ends by itself
         return None
 
     async def _open_gap(self, lease: Lease) -> Gap:

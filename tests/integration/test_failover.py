@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 
 from bridge.errors import NotConnected
 from bridge.redis.sentinel import Address, Sentinels
-from tests.harness import LAZY, Inside, deadlines, ids, known, lazily, passed, put, recorded, user_of
+from tests.harness import LAZY, NAMES, Inside, deadlines, ids, known, lazily, passed, put, recorded, user_of
 from tests.harness import claim_of as claim
 from tests.integration.test_journey import run
 from tests.proxy import TO_SERVER, Action, Protocol, Proxy
@@ -132,3 +132,16 @@ async def test_a_primary_that_may_not_write_without_its_replica_is_waited_for(pa
         await bridge.reconciled(2)
         await bridge.quiet(pair.first)
         assert deadlines(bridge.published) == [deadline]
+
+
+async def test_a_standby_follows_the_primary_and_takes_no_lease_on_the_former_one(pair: Pair) -> None:
+    async with Inside(0, "holder", redis_url=URL) as holder, Inside(0, "standby", redis_url=URL) as standby:
+        await holder.reconciled()
+        await wait_until(lambda: "standing by" in standby.unready.get("subscription", ""))
+        await holder.kill()
+        await pair.promote()
+        pair.named.port = pair.replica.port
+        await pair.second.hset(NAMES.lease, "until", "0")  # there, nobody has to wait for its end
+        await standby.reconciled()
+        assert await pair.second.hget(NAMES.lease, "holder") == b"standby"
+        assert await pair.first.hget(NAMES.lease, "holder") == b"holder"
