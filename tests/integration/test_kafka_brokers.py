@@ -17,6 +17,7 @@ async def expiring(deployment: KafkaClusterDeployment, first: int) -> None:
         await deployment.set(keys(COUNT // 20, first + group * COUNT // 20), 300 + group * SPAN_MS // 20)
 
 
+@pytest.mark.cluster
 @pytest.mark.timeout(240)
 async def test_on_kafka_nothing_is_lost_when_a_leader_is_killed_and_then_another_one_freezes() -> None:
     async with KafkaClusterDeployment.with_cluster(RedisServer) as deployment:

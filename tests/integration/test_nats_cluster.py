@@ -15,6 +15,8 @@ from tests.integration.doctor import Rows, examine
 from tests.nats_cluster import ClusterDeployment, NatsCluster
 from tests.servers import NatsServer, RedisServer, start, wait_until
 
+pytestmark = pytest.mark.cluster
+
 COUNT = 200
 SPAN_MS = 4000
 """Longer than the others take to elect a leader."""

@@ -23,6 +23,8 @@ from tests.integration.test_journey import LEDGER, run
 from tests.sentinels import SERVICE, Group, SentinelDeployment, SentinelServer, role
 from tests.servers import Bridge, NatsServer, RedisServer, require, start, wait_until
 
+pytestmark = pytest.mark.cluster
+
 FLAGS = "notify-keyspace-events"
 COUNT = int(300 * float(os.environ.get("CHAOS_KEYS", "1")))
 """Keys that expire through each failover; CHAOS_KEYS is a factor, as in `tests/chaos/test_acceptance.py`."""
