@@ -69,8 +69,11 @@ class Screen:
 
     @contextmanager
     def watching(self) -> Iterator[Callable[[Cell, Sequence[Sequence[Cell]]], None]]:
-        """A headline and columns that each call replaces; what was shown last stays. Only where it is `live`."""
-        with Live(console=self._console, auto_refresh=False, vertical_overflow="crop") as view:
+        """A headline and columns that each call replaces; what was shown last stays. Only where it is `live`.
+
+        Where the terminal has too few lines, the last one says that there is more.
+        """
+        with Live(console=self._console, auto_refresh=False, vertical_overflow="ellipsis") as view:
 
             def show(headline: Cell, rows: Sequence[Sequence[Cell]]) -> None:
                 grid = Padding(_grid(rows), (0, 0, 0, 2), expand=False) if rows else ""
