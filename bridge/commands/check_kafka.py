@@ -241,7 +241,13 @@ def _new_replication(topic: Topic) -> Finding:
             "BRIDGE_KAFKA_REPLICATION=1: an ack will be kept by one broker only, and lost with it",
             f"set BRIDGE_KAFKA_REPLICATION={REPLICAS}, before the topic is created",
         )
-    return passed("as the brokers' defaults say" if replicas < 0 else f"{replicas} replicas")
+    if replicas < 0 and topic.brokers > 1:
+        wanted = min(REPLICAS, topic.brokers)
+        return warning(
+            "left to the brokers' default.replication.factor, which is 1 unless somebody has changed it",
+            f"set BRIDGE_KAFKA_REPLICATION={wanted}, before the topic is created; or make sure of it",
+        )
+    return passed("as the broker's default says" if replicas < 0 else f"{replicas} replicas")
 
 
 def _more_replicas(topic: Topic) -> str:

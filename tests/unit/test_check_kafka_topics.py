@@ -83,6 +83,19 @@ def test_a_topic_that_cannot_be_created_is_found_with_what_mends_it(code: int, m
 
 
 @pytest.mark.parametrize(
+    ("replicas", "level", "mend"), [(-1, "warn", "set BRIDGE_KAFKA_REPLICATION=3"), (1, "warn", "=3"), (3, "pass", "")]
+)
+def test_replicas_of_a_new_topic_are_not_left_to_chance_where_there_could_be_more(
+    replicas: int, level: str, mend: str
+) -> None:
+    rows = judge(topic(Examined(Found(3), 3, creation=0), kafka_replication=replicas))
+
+    told = {row.check: row.finding for row in rows}["replication"]
+    assert told.level == level
+    assert mend in told.mend
+
+
+@pytest.mark.parametrize(
     ("settings", "servers", "user"),
     [
         ({"kafka_bootstrap_servers": ["a:1", "b:2"]}, "--bootstrap-server a:1,b:2", "User:ANONYMOUS"),
