@@ -8,6 +8,7 @@ alone meanwhile. Exit status 1 if a bar is missed.
 
 import argparse
 import asyncio
+import signal
 import sys
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def main(arguments: list[str]) -> int:
 
 
 async def _measured(names: list[str], scale: float, runs: int | None) -> list[Result]:
+    if (this := asyncio.current_task()) is not None:  # as on Ctrl-C: servers are closed, with their files
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     return [await run(CASES[name](), scale, runs, _tell) for name in names]
 
 
