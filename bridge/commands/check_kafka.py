@@ -241,7 +241,7 @@ def _new_replication(topic: Topic) -> Finding:
             "BRIDGE_KAFKA_REPLICATION=1: an ack will be kept by one broker only, and lost with it",
             f"set BRIDGE_KAFKA_REPLICATION={REPLICAS}, before the topic is created",
         )
-    if replicas < 0 and topic.brokers > 1:
+    if replicas < 0 and topic.brokers > 1 and topic.examined.creation in {None, NO_ERROR}:
         wanted = min(REPLICAS, topic.brokers)
         return warning(
             "left to the brokers' default.replication.factor, which is 1 unless somebody has changed it",
