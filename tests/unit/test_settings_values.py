@@ -60,6 +60,7 @@ WRONG = {
     "content_mode": "xml",
     "namespace": "a{b}",
     "scan_interval": "-1",
+    "shards": "0",
     "outbox_limit": "0",
     "shutdown_timeout": "0",
     "redis_url": f"http://:{S3CRET}@h/0",
