@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 import structlog
@@ -23,6 +24,7 @@ from tests.servers import ROOT, NatsServer, RedisServer, ValkeyServer, require, 
 PR_SET_CHILD_SUBREAPER = 36
 TCP_LISTEN = "0A"
 GRACE_SECONDS = 3.0
+KINDS = (RedisServer, ValkeyServer)
 
 # Else it would be in the working directory, which is another one for each test (see `isolated`).
 configuration.set_hypothesis_home_dir(str(ROOT / ".cache" / "hypothesis"))
@@ -37,9 +39,31 @@ def pytest_report_header() -> list[str]:
     return [*servers, f"KafkaServer: {kafka_version()}"]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run on one kind of Redis what is not marked `both_kinds`: which one, the name of the test decides.
+
+    With BOTH_KINDS=1, or where a single test is asked for, on both.
+    """
+    if os.environ.get("BOTH_KINDS") == "1" or any("::" in argument for argument in config.args):
+        return
+    kept, left = list[pytest.Item](), list[pytest.Item]()
+    for item in items:
+        kind = getattr(item, "callspec", None) and item.callspec.params.get("redis_kind")  # type: ignore[attr-defined]
+        name = item.nodeid.partition("[")[0]
+        other = (
+            kind in KINDS
+            and item.get_closest_marker("both_kinds") is None
+            and kind is not KINDS[crc32(name.encode()) % 2]
+        )
+        (left if other else kept).append(item)
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept
+
+
 @pytest.fixture(params=[pytest.param(RedisServer, id="redis7"), pytest.param(ValkeyServer, id="valkey9")])
 def redis_kind(request: pytest.FixtureRequest) -> type[RedisServer]:
-    """Both kinds in turn, for tests that start servers of their own, as in `redis_kind(appendonly=True)`."""
+    """For tests that start servers of their own, as in `redis_kind(appendonly=True)`: see above for which kind."""
     kind: type[RedisServer] = request.param
     require(kind)
     return kind
@@ -47,7 +71,7 @@ def redis_kind(request: pytest.FixtureRequest) -> type[RedisServer]:
 
 @pytest.fixture
 def redis_server(redis_kind: type[RedisServer]) -> Iterator[RedisServer]:
-    """A fresh Redis, and a fresh Valkey: a test that uses it runs on both."""
+    """A fresh Redis, or Valkey."""
     with redis_kind() as server:
         yield server
 

@@ -3,7 +3,8 @@
 Every step is checked by the books, which know from the notifications themselves what really happened.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from bridge.expiration import Expiration, GapRecord
 from bridge.redis.connection import Fenced
 from bridge.redis.hints import OwnKeyLostError
 from bridge.redis.ledger import Batch
-from tests.books import ENDS, Books, Life, Log
+from tests.books import ENDS, Books, Fate, Life, Log
 from tests.harness import NAMES, Hand, lapse, now_ms, passed
 from tests.servers import RedisServer
 
@@ -58,6 +59,8 @@ class Play:
         self.doubt: tuple[Batch, Sequence[Life], bool] | None = None
         """A batch whose reply was lost, its hints, and whether it was applied: the connection is cut."""
         self.unsettled: list[Entry] = []
+        self._held: list[Life] = []
+        """Heard, and neither handled nor lost: see `Hints`."""
         self._hands = [self.hand]
         self._entries: dict[bytes, int] = {}
         self._read = b"0-0"
@@ -195,7 +198,7 @@ class Play:
         """The connection is cut after a batch was sent."""
         batch, handled = self._part(count)
         self.hand.end()
-        self.books.lose()
+        self._lose()
         self.books.subscribed = False
         if batch.operations and applied:
             assert await self.hand.ledger.apply(batch) is not None
@@ -284,20 +287,33 @@ class Play:
             self.books.stream.extend(handled)
             self.late.append((self.hand, batch))
         self.doubt = None
-        self.books.lose()
+        self._lose()
 
     def _part(self, count: int) -> tuple[Batch, Sequence[Life]]:
         """A batch of so many hints, and whose ends it handles."""
         stream = self.hand.hints.stream
         taken = list(stream)[:count]
         batch = self.hand.part(min(count, len(stream)))
-        handled = []
+        ended, self._held = self._held, []
         for channel, key in taken:
             if channel.decode().partition(":")[2] in ENDS and not key.startswith(NAMES.own_prefix):
                 life = self.books.stream.popleft()
                 assert life.key == key
+                ended.append(life)
+        told, handled = Counter(_told(batch.operations)), []
+        for life in ended:
+            if life.fate is Fate.EXPIRED and not told[life.key]:
+                self._held.append(life)  # its key is ahead: the next mark decides what it is
+            else:
+                told[life.key] -= life.fate is Fate.EXPIRED
                 handled.append(life)
         return batch, handled
+
+    def _lose(self) -> None:
+        """The epoch ends: what was heard, and not handled, is lost."""
+        self.books.stream.extendleft(reversed(self._held))
+        self._held = []
+        self.books.lose()
 
     async def _handled(self, lives: Sequence[Life]) -> None:
         await self.look(lives)
@@ -310,6 +326,15 @@ class Play:
     async def _due(self) -> bool:
         now = await now_ms(self.user)
         return any(deadline < now for deadline in self._entries.values())
+
+
+def _told(operations: Sequence[bytes]) -> Iterator[bytes]:
+    """The key of each notification of an expiration that the batch handles."""
+    at = 0
+    while at < len(operations):
+        if operations[at] in {b"x", b"X"}:
+            yield operations[at + 1]
+        at += 5 if operations[at] == b"r" else 2
 
 
 def expirations(entries: Sequence[Entry]) -> int:

@@ -14,6 +14,8 @@ from tests.harness import LAZY, NAMES, Inside, batch_with, expired, known, lapse
 from tests.proxy import TO_SERVER, Action, Protocol, Proxy
 from tests.servers import RedisServer, wait_until
 
+pytestmark = pytest.mark.both_kinds
+
 LONG_MS = 600_000
 OTHER_DB = 7
 FLAGS = "notify-keyspace-events"

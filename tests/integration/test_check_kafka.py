@@ -240,7 +240,7 @@ async def test_no_topic_is_made_for_a_test_publish(rig: KafkaRig, redis_url: str
     before = await topics(rig)
     template = rig.topic + missing
 
-    rows = await examine_kafka(rig, 0, redis_url, "--publish", kafka_topic=template)
+    rows = await examine_kafka(rig, 0, redis_url, "--publish", kafka_topic=template, kafka_replication="2")
 
     assert levels(rows) == {"Kafka/test publish": "warn"}
     name = template.replace("{prefix}", "_gap")

@@ -22,6 +22,8 @@ from tests.integration.test_kill_points import script
 from tests.proxy import TO_CLIENT, TO_SERVER, Action, Connection, is_subscriber
 from tests.servers import Bridge, RedisServer, wait_until
 
+pytestmark = pytest.mark.both_kinds
+
 FLAGS = "notify-keyspace-events"
 NEEDED = "Egxe"
 STRUCK_MS = 800

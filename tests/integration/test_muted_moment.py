@@ -15,6 +15,8 @@ from tests.integration.test_gaps import FLAGS, NEEDED
 from tests.proxy import TO_SERVER, Action, Protocol, Proxy
 from tests.servers import RedisServer
 
+pytestmark = pytest.mark.both_kinds
+
 KEY = b"key"
 
 

@@ -34,7 +34,7 @@ from tests.servers import RedisServer, wait_until
 
 LONG_MS = 60_000
 
-pytestmark = pytest.mark.usefixtures("soon")
+pytestmark = [pytest.mark.usefixtures("soon"), pytest.mark.both_kinds]
 
 
 # The stream is held.
@@ -87,7 +87,11 @@ async def test_a_claim_whose_reply_is_cut_is_told_once_without_a_restart(
     await bridge.quiet(user)
     assert Counter(keys(bridge.published)) == {b"known": 1, b"unknown": 1}
     assert set(deadlines(bridge.published)) == {known_deadline, None}
-    assert await user.hget(NAMES.lease, "depth") == b"0"
+
+    async def is_settled() -> bool:
+        return await user.hget(NAMES.lease, "depth") == b"0"
+
+    await wait_until(is_settled, "an empty outbox")
 
 
 async def test_what_a_touch_ended_before_a_disconnect_is_told_or_counted(proxy: Proxy, user: Redis) -> None:

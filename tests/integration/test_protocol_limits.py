@@ -29,7 +29,7 @@ from tests.servers import Bridge, RedisServer, wait_until
 
 LONG_MS = 60_000
 
-pytestmark = pytest.mark.usefixtures("soon")
+pytestmark = [pytest.mark.usefixtures("soon"), pytest.mark.both_kinds]
 
 
 # Limits.

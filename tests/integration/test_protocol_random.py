@@ -35,6 +35,8 @@ from tests.harness import (
 from tests.proxy import TO_CLIENT, TO_SERVER, Action, Protocol, Proxy, command, is_subscriber
 from tests.servers import Bridge, RedisServer, wait_until
 
+pytestmark = pytest.mark.both_kinds
+
 SECONDS = float(os.environ.get("EXPIRY_TEST_SECONDS", "0"))
 HOT = [b"hot:%d" % number for number in range(50)]
 EXPIRATIONS = 3_000

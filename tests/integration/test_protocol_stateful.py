@@ -10,6 +10,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
@@ -17,6 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from tests.harness import LAZY, lazily, user_of
 from tests.play import KEYS, LONG_MS, SHORT_MS, Play
 from tests.servers import RedisServer
+
+pytestmark = pytest.mark.both_kinds
 
 EXAMPLES = int(os.environ.get("EXPIRY_TEST_EXAMPLES", "100"))
 STEPS = int(os.environ.get("EXPIRY_TEST_STEPS", "40"))

@@ -17,6 +17,8 @@ from bridge.redis.connection import Fenced
 from tests.harness import NAMES, Hand, Witness, entry, expired, known, lapse, lazily, passed, put, user_of
 from tests.servers import RedisServer, wait_until
 
+pytestmark = pytest.mark.both_kinds
+
 LONG_MS = 60_000
 
 

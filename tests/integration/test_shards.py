@@ -89,22 +89,6 @@ async def deployment_is_even(deployment: Deployment) -> bool:
     return sorted((await holders(deployment)).values()) == [1, 1, 2]
 
 
-async def test_rolling_restarts_lose_nothing_and_store_nothing_twice(redis_kind: type[RedisServer]) -> None:
-    async with sharded(redis_kind) as deployment:
-        old = await deployment.ready_bridge()
-        for generation in range(3):
-            names = keys(MANY, start=generation * MANY)
-            await set_and_recorded(deployment, names)
-            new = await deployment.start_bridge()
-            await shared(deployment, (old, 2), (new, 2))
-            await deployment.past(names[: MANY // 2])
-            assert await old.stop(PATIENCE) == 0
-            old = new
-        await shared(deployment, (old, 4))
-        stored = await deployment.delivered()
-        assert len(stored) == 3 * MANY
-
-
 async def test_bridges_that_count_other_shards_are_refused(redis_kind: type[RedisServer]) -> None:
     async with sharded(redis_kind) as deployment:
         await deployment.ready_bridge()

@@ -32,6 +32,8 @@ from tests.integration.test_journey import (
 )
 from tests.servers import RedisServer, ValkeyServer, wait_until
 
+pytestmark = pytest.mark.both_kinds
+
 # Milliseconds: time enough for the bridge to record a key, and for the test to take it away again.
 RECORDED = 2000
 
