@@ -432,7 +432,7 @@ class Inside:
         self.telemetry = Recorder(process)
         self.broker = Broker()
         self._outboxes = Outboxes()
-        members = Members(lambda: self._source.ledger, instance, 1)
+        members = Members(lambda: self._source.ledger, instance, 1, clock)
         self._source = RedisSource(chosen, instance, clock, self.telemetry, members, wake=self._outboxes.wake)
         self._outboxes.add(self._source.outbox)
         encoder, redis_ms = Encoder(chosen.source, 0, chosen.content_mode), self._source.redis_ms

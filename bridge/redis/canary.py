@@ -32,8 +32,10 @@ class Fate(Enum):
 class Canary:
     """The canaries of one epoch, one at a time."""
 
-    def __init__(self, key: bytes, clock: Clock) -> None:
+    def __init__(self, key: bytes, clock: Clock, all_: frozenset[bytes] = frozenset()) -> None:
+        """`all_`: those of all shards."""
         self.key = key
+        self.all = all_ | {key}
         self._clock = clock
         self._set_at: float | None = None
         self._gone = False

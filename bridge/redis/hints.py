@@ -206,6 +206,15 @@ class Hints:
         """One of the bridge's own keys: a mark, the canary, or what the bridge lives on; or a key elsewhere."""
         if kind is Kind.APPEARED or kind is Kind.ELSEWHERE:
             return
+        if self._canary is not None and key in self._canary.all:
+            self.heard -= kind is Kind.EXPIRED
+            if key == self._canary.key:
+                self._canary.ended(expired=kind is Kind.EXPIRED)
+        else:
+            self._lost(key, kind)
+
+    def _lost(self, key: bytes, kind: Kind) -> None:
+        """A mark has come back, or one of the keys that the bridge lives on is gone."""
         if key in self._outstanding:
             self._mark_returned(key)
         if self.round is not None and key == self.round.mark:
@@ -214,9 +223,6 @@ class Hints:
             self.round.void = self._canary.void if self._canary is not None else 0
             self._resolving.extend(self.round.pending.items())
             self.round.pending = {}
-        elif self._canary is not None and key == self._canary.key:
-            self.heard -= kind is Kind.EXPIRED
-            self._canary.ended(expired=kind is Kind.EXPIRED)
         elif (keys := self._marks.pop(key, None)) is not None:
             for ahead in keys:
                 self._ahead[ahead] -= 1

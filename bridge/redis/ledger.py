@@ -107,7 +107,9 @@ class Batch:
 class Ledger:
     """The scripts of one shard."""
 
-    def __init__(self, client: Redis, endpoint: Endpoint, names: Names) -> None:
+    def __init__(self, client: Redis, endpoint: Endpoint, names: Names, shards: int = 1) -> None:
+        """`shards`: how many there are, this one included."""
+        self._others = [names.of(shard) for shard in range(shards) if shard != names.shard]
         self._client = client
         self._endpoint = endpoint
         self._names = names
@@ -116,10 +118,10 @@ class Ledger:
             for path in files("bridge.redis").joinpath("lua").iterdir()
         }
 
-    async def acquire(self, instance: str) -> Lease | Held:
-        """Take the lease, under a new fence, unless another bridge holds it."""
+    async def acquire(self, instance: str, shards: int = 1) -> Lease | Held:
+        """Take the lease, under a new fence, unless another bridge holds it. It keeps how many shards there are."""
         names = self._names
-        reply = await self._call("acquire.lua", [names.lease, names.outbox, names.canary], [instance, LEASE_MS])
+        reply = await self._call("acquire.lua", [names.lease, names.outbox, names.canary], [instance, LEASE_MS, shards])
         if not reply[0]:
             return Held(reply[1].decode(), int(reply[2]))
         former = None if reply[3] is None else reply[3].decode(errors="replace")
@@ -162,7 +164,10 @@ class Ledger:
         names = self._names
         reply = await self._call(
             "touch.lua",
-            [names.deadlines, names.lease, mark, names.dead, names.canary],
+            [
+                *(names.deadlines, names.lease, mark, names.dead, names.canary),
+                *(key for other in self._others for key in (other.lease, other.canary)),
+            ],
             [
                 *(fence, mode, limit, cursor, LEASE_MS, heard),
                 *("" if seen_ms is None else seen_ms, audit, int(count), order, void),

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
+from bridge.clock import Clock
 from bridge.errors import NotConnected, Refused
 from bridge.redis.connection import Fenced
 from bridge.redis.ledger import Ledger
@@ -22,11 +23,16 @@ LIFE_MS = 3_000
 """How long one counts: less than a lease, so that when a dead bridge's leases end, it is not counted any more."""
 
 
+UNABLE_SECONDS = 60.0
+"""How long a bridge that cannot work leaves the shards to others, before it tries again to get some."""
+
+
 class Members:
     """The bridges of one ledger, as one of them sees it."""
 
-    def __init__(self, ledger: Callable[[], Ledger], instance: str, shards: int) -> None:
+    def __init__(self, ledger: Callable[[], Ledger], instance: str, shards: int, clock: Clock) -> None:
         """`ledger`: the one of any shard, on the server that is the primary now."""
+        self._clock = clock
         self._ledger = ledger
         self._instance = instance
         self._shards = shards
@@ -34,35 +40,48 @@ class Members:
         self.share = shards if shards == 1 else 0
         """How many shards this bridge may hold. Of a single one, whoever comes first has the lease."""
         self._held: set[int] = set()
+        """The shards that it holds, or is about to ask for."""
+        self._heard_of = False
+        self._unable_until = 0.0
 
-    def may_take(self, shard: int) -> bool:
-        """Whether it may take that one, or has it already."""
-        return shard in self._held or len(self._held) < self.share
-
-    def took(self, shard: int) -> None:
-        """It has the lease of that one now."""
-        self._held.add(shard)
+    def take(self, shard: int) -> bool:
+        """Whether it may ask for that one, or has it already. It counts as held, until it is `lost`."""
+        if shard in self._held or len(self._held) < self.share:
+            self._held.add(shard)
+            return True
+        return False
 
     def lost(self, shard: int) -> None:
-        """It has not, any more."""
+        """It does not hold that one, or not any more."""
         self._held.discard(shard)
 
     def surplus(self, shard: int) -> bool:
         """Whether that one is to be given up, so that another bridge can take it."""
         return shard in sorted(self._held)[self.share :] and self._shards > 1
 
+    def unable(self) -> None:
+        """No epoch can begin here. For a while it does not count, so that bridges that can work get all shards."""
+        self._unable_until = self._clock.monotonic() + UNABLE_SECONDS
+
     def leave(self) -> None:
         """Count no more, so that the others' shares grow at once: `run` says so, and returns."""
         self._leaving.set()
 
     async def run(self) -> None:
-        """Give signs of life, until it is time to leave."""
+        """Give signs of life, until it is time to leave. Raises Refused where that never was permitted."""
         while self._shards > 1:
             leaving = self._leaving.is_set()
-            with suppress(NotConnected, Refused, Fenced):  # the shards tell what is wrong with Redis
-                place, count = await self._ledger().sign_of_life(self._instance, 0 if leaving else LIFE_MS)
-                if count and not leaving:
+            away = leaving or self._clock.monotonic() < self._unable_until
+            try:
+                place, count = await self._ledger().sign_of_life(self._instance, 0 if away else LIFE_MS)
+                self._heard_of = True
+                if not away:
                     self.share = self._shards // count + (place < self._shards % count)
+            except (NotConnected, Fenced):
+                pass  # the shards tell what is wrong with Redis
+            except Refused:
+                if not self._heard_of and not leaving:
+                    raise
             if leaving:
                 return
             with suppress(TimeoutError):

@@ -64,6 +64,10 @@ class Names:
         """A key that lives for a moment, to see whether its expiration is notified."""
         return self.key(b"canary")
 
+    def canaries(self, shards: int) -> frozenset[bytes]:
+        """The canaries of all of so many shards."""
+        return frozenset(self.of(shard).canary for shard in range(shards))
+
     def key(self, name: bytes) -> bytes:
         """The key of that name."""
         return b"{%b:%d:%d}:%b" % (self.namespace.encode(), self.db, self.shard, name)

@@ -50,6 +50,7 @@ class Outbox:
         """A new epoch holds the lease: read from the beginning."""
         self._cursor = START
         self._ours = True
+        self._was_full = False  # what was said of it then holds no more
         self.added()
 
     def move(self, ledger: Ledger) -> None:

@@ -8,6 +8,7 @@ import asyncio
 
 from bridge.clock import Clock
 from bridge.redis.connection import Endpoint
+from bridge.redis.ledger import Ledger
 from bridge.redis.members import Members
 from bridge.redis.outboxes import Outboxes
 from bridge.redis.source import RedisSource
@@ -22,7 +23,7 @@ class Shards:
     def __init__(self, settings: Settings, instance: str, clock: Clock, telemetry: Telemetry) -> None:
         self.db = Endpoint.of(settings).db
         self.outbox = Outboxes()
-        self._members = Members(lambda: self._sources[0].ledger, instance, settings.shards)
+        self._members = Members(self._ledger, instance, settings.shards, clock)
         self._sources = [
             RedisSource(
                 settings,
@@ -37,6 +38,11 @@ class Shards:
         ]
         for source in self._sources:
             self.outbox.add(source.outbox)
+
+    def _ledger(self) -> Ledger:
+        """Of a shard that is at work, on the server that is the primary; any one's, if none is."""
+        at_work = (source for source in self._sources if source.in_epoch)
+        return next(at_work, self._sources[0]).ledger
 
     def redis_ms(self) -> float:
         """Redis's clock now, in ms, as the last reply told it."""

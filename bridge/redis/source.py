@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from bridge.backoff import Backoff
 from bridge.clock import Clock
-from bridge.errors import NotConnected, Refused
+from bridge.errors import BridgeError, NotConnected, Refused
 from bridge.expiration import Identity
 from bridge.redis.audit import Audit, Reading, Trust
 from bridge.redis.canary import Canary
@@ -20,7 +20,7 @@ from bridge.redis.connection import Endpoint, Fenced
 from bridge.redis.epoch import Epoch, EpochEnded, Missed
 from bridge.redis.gap import Gap
 from bridge.redis.hints import Hints
-from bridge.redis.ledger import Batch, Lease, Ledger
+from bridge.redis.ledger import Batch, Held, Lease, Ledger
 from bridge.redis.members import Members
 from bridge.redis.names import Names
 from bridge.redis.outbox import Outbox
@@ -76,7 +76,7 @@ class RedisSource:
         self._primary = Primary(settings)
         self._client = self._primary.client
         self._names = Names(settings.namespace, endpoint.db, shard)
-        self._ledger = Ledger(self._client, endpoint, self._names)
+        self._ledger = Ledger(self._client, endpoint, self._names, settings.shards)
         limit = -(-settings.outbox_limit // settings.shards)
         identity = Identity(settings.source, endpoint.db)
         self.outbox = Outbox(self._ledger, identity, limit, telemetry, wake, shard=shard)
@@ -92,6 +92,8 @@ class RedisSource:
         self._served = False
         self._began = 0.0
         self._in_epoch = False
+        self._leased = False
+        """Whether an epoch is about to begin, with the lease."""
         self._schedule = Schedule(clock)
         if endpoint.known:
             telemetry.node_named(str(endpoint))
@@ -100,6 +102,11 @@ class RedisSource:
     def ledger(self) -> Ledger:
         """The scripts, on the server that is the primary now."""
         return self._ledger
+
+    @property
+    def in_epoch(self) -> bool:
+        """Whether it is at work."""
+        return self._in_epoch
 
     def redis_ms(self) -> float:
         """Redis's clock now, in ms, as the last reply told it."""
@@ -117,18 +124,19 @@ class RedisSource:
                 await self._pause(self._backoff.next())
             except EpochEnded as error:
                 self._ended(error.ending, str(error))
+                if error.ending is Ending.DEMOTED:
+                    self.outbox.hand_over()
                 if error.ending is Ending.HANDED_OVER:
                     await self._hand_over()
                 else:
                     await self._pause(self._backoff.next())
             except NotConnected as error:
-                self._ended(Ending.CONNECTION_LOST, str(error))
-                await self._pause(self._backoff.next(), str(error))
+                await self._failed(Ending.CONNECTION_LOST, error)
             except Refused as error:
                 if not self._served:
                     raise
-                self._ended(Ending.REFUSED, str(error))
-                await self._pause(self._backoff.next(), str(error), refused=True)
+                self.outbox.hand_over()  # whoever can work here delivers, and we may not settle
+                await self._failed(Ending.REFUSED, error)
         await self._resend()
 
     def stop(self) -> None:
@@ -146,6 +154,7 @@ class RedisSource:
     # One epoch.
 
     async def _epoch(self) -> None:
+        self._leased = False
         await self._locate()
         await self._inspect()
         await self._agree()
@@ -159,7 +168,7 @@ class RedisSource:
         matches = matcher(settings.keys, self._shard, settings.shards)
         count = await databases(self._client, self._endpoint)
         here, others = channels(self._endpoint.db), elsewhere(self._endpoint.db, count or 0)
-        canary = Canary(names.canary, self._clock)
+        canary = Canary(names.canary, self._clock, names.canaries(settings.shards))
         self._heard = max(lease.heard, self._heard) if lease.former == self._instance else lease.heard
         hints = Hints(names, here | others, matches, canary, self._heard)
         subscription = await subscribe(
@@ -226,7 +235,7 @@ class RedisSource:
         if not await self._primary.locate():
             return
         self._endpoint, self._client = self._primary.endpoint, self._primary.client
-        self._ledger = Ledger(self._client, self._endpoint, self._names)
+        self._ledger = Ledger(self._client, self._endpoint, self._names, self._settings.shards)
         self.outbox.move(self._ledger)
         # What it would claim may still be there to expire: then it would have two ids. The gap covers it.
         self._in_doubt = self._fence = None
@@ -314,29 +323,37 @@ class RedisSource:
         """The lease, once it is ours; None when stopped before, or when another server is the primary."""
         awaited = None
         while not self._stopping.is_set():
-            if not self._members.may_take(self._shard):
+            if self._members.take(self._shard):
+                lease = await self._taken()
+                if isinstance(lease, Lease):
+                    return lease
+                if lease.holder != awaited:
+                    awaited = lease.holder
+                    self._telemetry.lease_awaited(lease.holder)
+            else:
+                self.outbox.hand_over()
                 self._telemetry.lease_left()
-                self._served = True
-                await self._pause(STANDBY_POLL)
-                continue
-            lease = await self._ledger.acquire(self._instance)
-            if isinstance(lease, Lease):
-                self._fence = lease.fence
-                self._members.took(self._shard)
-                self.outbox.open()
-                self._telemetry.lease_acquired(lease.fence, first=lease.former is None)
-                return lease
-            self._fence = None
-            self._members.lost(self._shard)
-            self.outbox.hand_over()
-            if lease.holder != awaited:
-                awaited = lease.holder
-                self._telemetry.lease_awaited(lease.holder)
             self._served = True
             await self._pause(STANDBY_POLL)
             if await self._primary.successor() is not None:
                 return None  # the lease is kept there; that of a server that is cut off ends by itself
         return None
+
+    async def _taken(self) -> Lease | Held:
+        """Ask for the lease, of a shard that we may take."""
+        lease: Lease | Held | None = None
+        try:
+            lease = await self._ledger.acquire(self._instance, self._settings.shards)
+        finally:
+            if not isinstance(lease, Lease):
+                self._fence = None
+                self._members.lost(self._shard)
+                self.outbox.hand_over()
+        if isinstance(lease, Lease):
+            self._fence, self._leased = lease.fence, True
+            self.outbox.open()
+            self._telemetry.lease_acquired(lease.fence, first=lease.former is None)
+        return lease
 
     async def _open_gap(self, lease: Lease) -> Gap:
         start_ms = await self._ledger.now_ms()
@@ -347,6 +364,16 @@ class RedisSource:
         self._in_epoch = True
         self._telemetry.gap_opened(cause, opened_ms, start_ms)
         return Gap(cause, opened_ms, start_ms)
+
+    async def _failed(self, ending: Ending, error: BridgeError) -> None:
+        """No epoch can begin, or one has ended, for a reason that may stay for long."""
+        refused, attempt = ending is Ending.REFUSED, not self._in_epoch
+        self._ended(ending, str(error))
+        # With the lease, or if somebody must mend something, a bridge that can work shall have the shard.
+        if attempt and (refused or self._leased) and self._settings.shards > 1:
+            self._members.unable()
+            await self._release()
+        await self._pause(self._backoff.next(), str(error), refused=refused)
 
     def _healthy(self) -> None:
         """A mark came back, and the gap is closed: the whole way works, the scan included."""

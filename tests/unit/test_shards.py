@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.clock import SystemClock
 from bridge.contracts import Entry, Settlement
 from bridge.errors import NotConnected
 from bridge.expiration import Expiration, Identity, Via
@@ -48,7 +49,7 @@ class FakeLedger:
 
 
 def members(ledger: FakeLedger, shards: int) -> Members:
-    return Members(lambda: cast("Ledger", ledger), "me", shards)
+    return Members(lambda: cast("Ledger", ledger), "me", shards, SystemClock())
 
 
 def has_lived(ledger: FakeLedger, shards: int) -> bool:
@@ -76,18 +77,40 @@ async def test_shares_are_even_and_make_up_all_shards(
     assert sum(shares) == shards or shards == 1  # of a single one, whoever comes first has the lease
 
 
+async def test_a_bridge_that_cannot_work_does_not_count_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.redis.members.INTERVAL", 0)
+    monkeypatch.setattr("bridge.redis.members.UNABLE_SECONDS", 0.05)
+    ledger = FakeLedger()
+    here = members(ledger, 4)
+    here.unable()
+    running = asyncio.create_task(here.run())
+    await wait_until(lambda: ledger.lives[:1] == [0], "no sign of life")
+    assert here.share == 0
+    await wait_until(lambda: here.share == 4, "a share, as it tries again")
+    here.leave()
+    await running
+
+
+def test_a_shard_that_is_asked_for_counts_as_held_until_it_is_refused() -> None:
+    here = members(FakeLedger(), 4)
+    here.share = 1
+    assert here.take(2)
+    assert not here.take(3)
+    here.lost(2)
+    assert here.take(3)
+
+
 def test_who_has_too_many_gives_the_last_ones_up_and_keeps_what_it_has_else() -> None:
     here = members(FakeLedger(), 4)
     here.share = 4
     for shard in range(4):
-        assert here.may_take(shard)
-        here.took(shard)
+        assert here.take(shard)
     here.share = 2
     assert [here.surplus(shard) for shard in range(4)] == [False, False, True, True]
     here.lost(2)
     assert here.surplus(3)
-    assert here.may_take(3), "an epoch of what it holds may begin anew"
-    assert not here.may_take(2)
+    assert here.take(3), "an epoch of what it holds may begin anew"
+    assert not here.take(2)
     here.lost(3)
     assert not here.surplus(1)
 

@@ -1,7 +1,7 @@
 -- Take the lease of one shard under a new fence. Every epoch takes a new fence, the same process's next one too.
 --
 -- KEYS  lease, outbox, canary
--- ARGV  instance, time to live in ms
+-- ARGV  instance, time to live in ms, shards (kept for whoever asks: shards.lua)
 -- Reply {1, fence, seen_ms of the former epoch or '', former holder or '' (false: there was no lease),
 --        notifications handled by former epochs, the last reading of the audit or ''}
 --       {0, holder, ms until its lease ends}                              held by another bridge
@@ -42,5 +42,5 @@ end
 if redis.call('DEL', KEYS[3]) == 1 then redis.call('HINCRBY', KEYS[1], 'canaries', -1) end
 
 local text = string.format('%.0f', fence)
-redis.call('HSET', KEYS[1], 'holder', ARGV[1], 'until', string.format('%.0f', now + ttl), 'fence', text, 'seq', '0')
+redis.call('HSET', KEYS[1], 'holder', ARGV[1], 'until', string.format('%.0f', now + ttl), 'fence', text, 'seq', '0', 'shards', ARGV[3])
 return {1, text, lease[4] or '', old_fence and (holder or '') or false, lease[5] or '0', lease[6] or ''}

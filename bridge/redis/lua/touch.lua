@@ -2,7 +2,7 @@
 -- Changes no entry of the ledger: what was seen here is resolved (apply.lua) when the mark comes back in the stream.
 -- Also the holder's sign of life: it extends the lease.
 --
--- KEYS  deadlines, lease, mark, dead, canary
+-- KEYS  deadlines, lease, mark, dead, canary; then lease and canary of each other shard
 -- ARGV  fence, 'due' | 'walk', limit, cursor, lease time to live in ms, notifications handled so far,
 --       seen_ms or '' (a gap is open), the reading of the audit to keep with it, '1': read the audit's counters,
 --       canary: its time to live in ms (set it) | 'look' (it is out) | '', how many were set and did not expire
@@ -53,10 +53,15 @@ local canary_gone = ARGV[10] == 'look' and redis.call('PEXPIRETIME', KEYS[5]) ==
 -- Behind all that expires keys here, and before the mark: what these count was notified before the mark.
 local counters = {}
 if ARGV[9] == '1' then
+  local others = 0
+  for i = 6, #KEYS, 2 do -- their canaries; one that is out has not expired yet, or does now
+    others = others + (tonumber(redis.call('HGET', KEYS[i], 'canaries')) or 0) - redis.call('EXISTS', KEYS[i + 1])
+  end
   local info = redis.pcall('INFO', 'server', 'persistence', 'stats')
   if type(info) == 'string' then
     counters[6] = (tonumber(redis.call('HGET', KEYS[2], 'canaries')) or 0) - ARGV[11]
       - (ARGV[10] == 'look' and not canary_gone and 1 or 0)
+    counters[6] = counters[6] + others
     for i, name in ipairs({
       'run_id', 'rdb_last_load_keys_expired', 'expired_keys', 'total_commands_processed', 'total_connections_received',
     }) do
