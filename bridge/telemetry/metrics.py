@@ -31,17 +31,19 @@ class Metrics:
         self.registry.register(self.lag)
         self.retried = self._counter("retried_messages", "Messages sent again, under the same ids.")
         self.rejected = self._counter("rejected_messages", "Messages that the broker will never take: dead letters.")
-        self.dead_letters = self._by_shard(Gauge, "dead_letters", "Dead letters kept in Redis.")
+        self.dead_letters = self._by_shard(Gauge, "dead_letters", "Dead letters kept in Redis; 0 without the lease.")
         self.in_flight = self._gauge("in_flight_messages", "Messages being published.")
-        self.outbox_depth = self._by_shard(Gauge, "outbox_expirations", "Expirations claimed and not yet acked.")
+        self.outbox_depth = self._by_shard(
+            Gauge, "outbox_expirations", "Expirations claimed and not yet acked; 0 without the lease."
+        )
         self.outbox_age = self._gauge(
             "outbox_oldest_age_seconds",
             "Since the oldest entry of the outbox was claimed; 0 while this bridge has nothing to deliver.",
         )
-        self.ledger_size = self._by_shard(Gauge, "ledger_entries", "Keys in the deadline ledger.")
+        self.ledger_size = self._by_shard(Gauge, "ledger_entries", "Keys in the deadline ledger; 0 without its lease.")
         # What is missed.
         self.gaps = self._by_shard(Counter, "gaps", "Gaps: time spans in which notifications may have been missed.")
-        self.gap_open = self._by_shard(Gauge, "gap_open", "1 while a gap is not reconciled yet.")
+        self.gap_open = self._by_shard(Gauge, "gap_open", "1 while a gap is not reconciled yet; 0 without the lease.")
         self.missed = self._by_shard(
             Counter,
             "missed_notifications",

@@ -180,7 +180,8 @@ class ShardTelemetry:
 
     def dead_letters_seen(self, count: int) -> None:
         """So many messages are kept that the broker will never take."""
-        self._dead_letters.set(count)
+        if self._number in self._leases:  # else another bridge tells of them: acks may come after the lease is gone
+            self._dead_letters.set(count)
 
     def outbox_filled(self, limit: int) -> None:
         """The sweep pauses until the broker has taken some."""
@@ -196,7 +197,8 @@ class ShardTelemetry:
 
     def outbox_settled(self, depth: int, dead: int) -> None:
         """Acked expirations were removed from the outbox."""
-        self._outbox_depth.set(depth)
+        if self._number in self._leases:
+            self._outbox_depth.set(depth)
         self.dead_letters_seen(dead)
 
     def entry_unreadable(self, entry: str, error: str, dead: int) -> None:
@@ -205,9 +207,14 @@ class ShardTelemetry:
         self._log.error("entry.rejected", entry=entry, error=error)
 
     def _without_lease(self) -> None:
+        """What there is in the shard is for another bridge to tell: who adds up theirs and ours counts it once."""
         self._lease_held.set(0)
         self._leases.discard(self._number)
         self._canary_awaited = None
+        for gauge in (self._ledger_size, self._outbox_depth, self._dead_letters, self._gap_open):
+            gauge.set(0)
+        if self._of > 1:
+            self._scan_progress.set(1)  # of the shards that are held, the least is how far the bridge is
 
     def _standing_by(self) -> None:
         if self._of == 1:

@@ -87,6 +87,24 @@ async def test_what_a_bridge_tells_is_read_and_compared_with_what_it_told_before
     assert 2.5 < (quantile(0.01, since) or 0) < 5
 
 
+async def test_a_shard_that_another_bridge_has_changes_no_figure() -> None:
+    telemetry = Telemetry()
+    for number in (0, 1):
+        shard = telemetry.shard(number, 2)
+        shard.lease_acquired(1, first=True)
+        shard.gap_opened("start", 0, 1)
+        shard.scan_started()
+        shard.scan_progressed(10, 0.25 + number / 4)
+    async with bridge_told(telemetry) as settings:
+        both = await ask(settings)
+        telemetry.shard(0, 2).lease_left()
+        one = await ask(settings)
+
+    told = (figures.LEASE_HELD, figures.GAP_OPEN, figures.SCAN_PROGRESS)
+    assert [both.values[name] for name in told] == [2, 2, 0.25]
+    assert [one.values[name] for name in told] == [1, 1, 0.5]
+
+
 async def test_another_process_at_the_same_address_does_not_follow() -> None:
     old, new = Telemetry(), Telemetry()
     old.messages_published(2, [])

@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
@@ -40,10 +41,14 @@ class HandClock:
         self.now += seconds
 
 
+OF_THE_HOLDER = ("ledger_entries", "outbox_expirations", "dead_letters", "gap_open")
+"""What a shard's bridge tells while it holds the lease."""
+
+
 def value(telemetry: Telemetry, name: str, **labels: str) -> float | None:
-    """One sample, as a scrape would find it now; of a metric of shards, that of the first one."""
+    """One sample, as a scrape would find it now; of a metric of shards, that of the first one by default."""
     find = telemetry.metrics.registry.get_sample_value
-    found = find(name, {**labels, "shard": "0"})
+    found = find(name, {"shard": "0", **labels})
     return find(name, labels) if found is None else found
 
 
@@ -138,6 +143,65 @@ def test_the_canary_ages_between_scrapes_while_the_lease_is_held() -> None:
     shard.lease_awaited("another")
     clock.now += 9
     assert value(telemetry, age) == 0
+
+
+def held(telemetry: Telemetry, number: int = 0, of: int = 1) -> ShardTelemetry:
+    """A shard in which there is something of everything, and a scan that is half done."""
+    shard = telemetry.shard(number, of)
+    shard.lease_acquired(1, first=True)
+    shard.gap_opened("start", 0, 1)
+    shard.scan_started()
+    shard.scan_progressed(5, 0.5)
+    shard.ledger_seen(3, 2)
+    shard.dead_letters_seen(4)
+    return shard
+
+
+def of_the_holder(telemetry: Telemetry, number: int = 0) -> list[float | None]:
+    return [value(telemetry, f"bridge_{name}", shard=str(number)) for name in OF_THE_HOLDER]
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda shard: shard.epoch_ended("node:1", Ending.LEASE_LOST, "taken"),
+        lambda shard: shard.lease_awaited("another"),
+        lambda shard: shard.lease_left(),
+        lambda shard: shard.lease_released(),
+    ],
+    ids=["lost", "awaited", "left", "released"],
+)
+def test_without_the_lease_a_shard_has_nothing_that_another_bridge_counts_too(
+    leave: Callable[[ShardTelemetry], None],
+) -> None:
+    telemetry = Telemetry()
+    left, kept = held(telemetry, 0, 2), held(telemetry, 1, 2)
+    assert of_the_holder(telemetry, 0) == of_the_holder(telemetry, 1) == [3, 2, 4, 1]
+
+    leave(left)
+    left.outbox_settled(7, 6)  # the acks of what was under way
+
+    assert of_the_holder(telemetry, 0) == [0, 0, 0, 0]
+    assert of_the_holder(telemetry, 1) == [3, 2, 4, 1]
+    assert value(telemetry, "bridge_scan_progress_ratio", shard="0") == 1  # so that the least is of what is held
+    assert value(telemetry, "bridge_scan_progress_ratio", shard="1") == 0.5
+    kept.outbox_settled(1, 5)
+    assert of_the_holder(telemetry, 1) == [3, 1, 5, 1]
+    left.lease_acquired(2, first=False)
+    left.outbox_settled(7, 6)
+    assert of_the_holder(telemetry, 0) == [0, 7, 6, 0]
+
+
+def test_a_subscription_that_ends_leaves_a_holder_what_it_has() -> None:
+    telemetry = Telemetry()
+    shard = held(telemetry)
+
+    shard.epoch_ended("node:1", Ending.CONNECTION_LOST, "closed")
+    assert of_the_holder(telemetry) == [3, 2, 4, 1]
+    shard.lease_awaited("another")
+
+    assert of_the_holder(telemetry) == [0, 0, 0, 0]
+    assert value(telemetry, "bridge_scan_progress_ratio") == 0.5  # a single shard's scan has not been done
 
 
 def test_a_loss_of_the_broker_is_counted_once_whoever_tells_of_it() -> None:
