@@ -148,9 +148,11 @@ def _gaps(told: Figures) -> Text:
     values = told.values
     counts = f"missed {values[figures.MISSED]:,.0f}, recovered {values[figures.RECOVERED]:,.0f}"
     text = f"{values[figures.GAPS]:,.0f}; {counts}, ambiguous {values[figures.AMBIGUOUS]:,.0f}"
-    if values[figures.GAP_OPEN]:
-        return Text(f"{text}; one is open", "yellow")
-    return Text(text, "yellow" if values[figures.MISSED] > values[figures.RECOVERED] else "")
+    if open_ := values[figures.GAP_OPEN]:
+        return Text(f"{text}; {'one is' if open_ == 1 else f'{open_:,.0f} are'} open", "yellow")
+    # With several shards each gap counts what the whole node missed, and recovers only what is its own.
+    several = sum(name.startswith(f"{figures.LEASE_HELD}.") for name in values) > 1
+    return Text(text, "yellow" if values[figures.MISSED] > values[figures.RECOVERED] and not several else "")
 
 
 def _scan(told: Figures) -> str:
