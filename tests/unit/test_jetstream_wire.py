@@ -7,17 +7,20 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nats.aio.msg import Msg
 from nats.errors import ConnectionClosedError, OutboundBufferLimitError
 
 from bridge.contracts import Message
 from bridge.sinks.jetstream.headers import headers_of, size
+from bridge.sinks.jetstream.replies import Meaning, read
 from bridge.sinks.jetstream.wire import HELD_BYTES, Wire, frame
 from tests.unit.test_fuzz_subscription import split
 
 INBOX = "_INBOX.a+b."
 SID = 3
 ACK = b'{"stream":"EXPIRY", "seq":7}'
-NOT_ACKS = [b'{"error":{"code":503}}', b"", b"{}", b"{" + b" " * HELD_BYTES, b'{"error":\r\n}', b"PONG\r\n"]
+STAGED = b'{"stream":"EXPIRY","seq":0,"duplicate":true}'
+NOT_ACKS = [STAGED, b'{"error":{"code":503}}', b"", b"{}", b"{" + b" " * HELD_BYTES, b'{"error":\r\n}', b"PONG\r\n"]
 
 
 class Listening(Wire):
@@ -88,11 +91,57 @@ def test_every_ack_is_heard_once_and_all_else_is_the_librarys(parts: list[tuple[
     assert wire.pings == sum(kind == "ping" for kind, _ in parts)
 
 
-def test_acks_alone_never_go_the_librarys_way_however_they_are_split() -> None:
-    stream = b"".join(message(f"{INBOX}{number}", ACK) for number in range(3))
+@pytest.mark.parametrize(
+    "ack",
+    [
+        ACK,
+        b'{"stream":"EXPIRY","seq":70,"duplicate":true}',
+        b'{"stream":"EXPIRY", "domain":"leaf", "seq":7}',
+        b'{"stream":"EXPIRY", "seq":1, "domain":"leaf"}',
+    ],
+)
+def test_acks_alone_never_go_the_librarys_way_however_they_are_split(ack: bytes) -> None:
+    stream = b"".join(message(f"{INBOX}{number}", ack) for number in range(3))
     for cut in range(len(stream)):
         wire = asyncio.run(received([stream[:cut], stream[cut:]]))
         assert (wire.acked, wire.told) == ([0, 1, 2], []), cut
+
+
+def test_an_ack_of_what_is_not_stored_yet_is_none_however_it_is_split() -> None:
+    first, staged, last = message(f"{INBOX}0", ACK), message(f"{INBOX}1", STAGED), message(f"{INBOX}2", ACK)
+    stream = first + staged + last
+    for cut in range(len(stream)):
+        wire = asyncio.run(received([stream[:cut], stream[cut:]]))
+        told = [data for _, _, data in wire.told]
+        assert wire.acked[0] == 0, cut
+        assert 1 not in wire.acked, cut
+        assert told[0] == STAGED, cut
+        assert wire.acked[1:] == [2] or told[1:] == [ACK], cut
+
+
+@pytest.mark.parametrize(
+    ("answer", "meaning"),
+    [
+        (ACK, Meaning.ACKED),
+        (b'{"stream":"EXPIRY","seq":7,"duplicate":true}', Meaning.ACKED),
+        (b'{"seq":18446744073709551615,"stream":"EXPIRY"}', Meaning.ACKED),
+        (STAGED, Meaning.POSTPONED),
+        (b'{"stream":"EXPIRY", "seq":0}', Meaning.POSTPONED),
+        (b'{"error":{"code":503,"err_code":10077},"stream":"EXPIRY","seq":0}', Meaning.POSTPONED),
+        (b'{"error":{"code":400,"err_code":10054},"stream":"EXPIRY","seq":0}', Meaning.REJECTED),
+        (b'{"stream":"EXPIRY"}', Meaning.NONE),
+        (b'{"stream":"EXPIRY","seq":-1}', Meaning.NONE),
+        (b'{"stream":"EXPIRY","seq":true}', Meaning.NONE),
+        (b'{"stream":"EXPIRY","seq":"7"}', Meaning.NONE),
+        (b'{"stream":"EXPIRY","seq":7', Meaning.NONE),
+    ],
+)
+def test_only_a_sequence_from_1_is_an_ack(answer: bytes, meaning: Meaning) -> None:
+    assert read(Msg(Wire(), data=answer)).meaning is meaning
+
+
+def test_what_is_not_stored_yet_is_told_as_that() -> None:
+    assert read(Msg(Wire(), data=STAGED)).reason == "the stream has it under way, and has not stored it yet"
 
 
 def test_a_frame_is_what_the_library_would_send() -> None:

@@ -9,9 +9,6 @@ from enum import Enum, auto
 import orjson
 from nats.aio.msg import Msg
 
-ACK_PREFIX = b'{"stream":'
-"""How every positive PubAck of the NATS server begins. Errors begin with `{"error":`."""
-
 PERMANENT = frozenset({10054, 10097})
 """Error codes that concern this one message and will not change: body or headers larger than the stream takes.
 
@@ -20,6 +17,9 @@ try: a guess must not turn into a dead letter.
 """
 
 NO_RESPONDERS = "503"
+UNDER_WAY = "the stream has it under way, and has not stored it yet"
+"""A replicated stream of a server before 2.11 says so to the second copy of a message, with the sequence 0. The first
+may yet be dropped, where the leader changes."""
 
 
 class Meaning(Enum):
@@ -46,8 +46,6 @@ class Reply:
 
 def read(reply: Msg) -> Reply:
     """What `reply` means. Never raises."""
-    if reply.data.startswith(ACK_PREFIX):
-        return Reply(Meaning.ACKED)
     if not reply.data and (reply.headers or {}).get("Status") == NO_RESPONDERS:
         return Reply(Meaning.UNROUTED)
     try:
@@ -60,4 +58,7 @@ def read(reply: Msg) -> Reply:
     if isinstance(error, dict):
         reason = f"{error.get('description', 'error')} (error {error.get('err_code', error.get('code'))})"
         return Reply(Meaning.REJECTED if error.get("err_code") in PERMANENT else Meaning.POSTPONED, reason)
-    return Reply(Meaning.ACKED if "stream" in answer and "seq" in answer else Meaning.NONE)
+    sequence = answer.get("seq")
+    if "stream" not in answer or type(sequence) is not int or sequence < 0:
+        return Reply(Meaning.NONE)
+    return Reply(Meaning.ACKED) if sequence else Reply(Meaning.POSTPONED, UNDER_WAY)

@@ -21,8 +21,9 @@ from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from bridge.contracts import Message
 from bridge.sinks.jetstream.headers import block_of
-from bridge.sinks.jetstream.replies import ACK_PREFIX
 
+ACK = rb'\{"stream":"[^"\\\r\n]*+", *+(?:"domain":"[^"\\\r\n]*+", *+)?"seq": ?[1-9]\d*+[^\r\n]*+'
+"""A positive ack, as the server writes it. One with the sequence 0 says that nothing is stored: see `replies.py`."""
 HELD_BYTES = 512
 """Up to this size a reply to a message waits for its last bytes here, and a larger one, which is no ack, elsewhere."""
 
@@ -70,7 +71,7 @@ class _Acks(Parser):
     def listen(self, inbox: str, subscription_id: int, acked: Callable[[Sequence[bytes]], None]) -> None:
         """From now on, whatever comes on this subscription may be an ack."""
         subject, line = re.escape(f"MSG {inbox}".encode()), rb" %d (?P<size>\d+)\r\n" % subscription_id
-        ack = subject + rb"\d+" + line.replace(b"?P<size>", b"?:") + re.escape(ACK_PREFIX) + rb"[^\r\n]*+\r\n"
+        ack = subject + rb"\d+" + line.replace(b"?P<size>", b"?:") + ACK + rb"\r\n"
         self._run = re.compile(rb"(?:" + ack + rb")++")
         self._token = re.compile(subject + rb"(\d+) ")
         self._line = re.compile(subject + rb"\d+" + line)
