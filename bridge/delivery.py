@@ -2,8 +2,8 @@
 
 Guarantees: an entry is settled only when each of its messages is acked by the broker or stored as a dead letter. What
 was not acked is sent again, under the same id, without end. No two messages of one key are under way at once, so a
-key's messages reach the broker in their order. Memory is bounded (by `IN_FLIGHT` and one read), however long the outbox
-is; a slow or dead broker holds up nothing but delivery itself.
+key's messages reach the broker in their order. Memory is bounded (by twice `IN_FLIGHT` and one read), however long the
+outbox is, also while nothing can be settled; a slow or dead broker holds up nothing but delivery itself.
 """
 
 import asyncio
@@ -26,7 +26,8 @@ BATCH_BYTES = 4 * 1024 * 1024
 """Messages, and bytes of their bodies, in one publish."""
 IN_FLIGHT = 10_000
 IN_FLIGHT_BYTES = 32 * 1024 * 1024
-"""Messages under way at once, at most (about what a broker acks in a tenth of a second), and bytes of their bodies."""
+"""Messages under way at once, at most (about what a broker acks in a tenth of a second), and bytes of their bodies. No
+more are sent while more than that are acked and not settled."""
 READ_ENTRIES = 50
 """Outbox entries in one read. An entry holds up to 500 events, and up to 1 MiB of keys."""
 SETTLE_ENTRIES = 500
@@ -41,6 +42,8 @@ class _Progress:
     entry: Entry
     open: int
     """Messages not acked yet."""
+    size: int = 0
+    """Bytes of the bodies."""
     dead: list[DeadLetter] = field(default_factory=list)
 
 
@@ -83,6 +86,9 @@ class Delivery:
         self._in_flight_bytes = 0
         self._room = asyncio.Event()
         self._done: list[_Progress] = []
+        """Acked, and not settled yet."""
+        self._unsettled = 0
+        self._unsettled_bytes = 0
         self._settle = asyncio.Event()
         self._link = _Link(sink, clock, telemetry)
         self._publishers: set[asyncio.Task[None]] = set()
@@ -142,23 +148,28 @@ class Delivery:
                 batch.entries.append(progress)
                 batch.keys.add(key)
                 batch.size += size
+                progress.size += size
         if batch.messages:
             yield batch
 
     async def _admit(self, batch: _Batch) -> None:
         """Wait until there is room for the batch, and no message of its keys is under way."""
-        count = len(batch.messages)
-        while (
-            self._in_flight + count > IN_FLIGHT
-            or self._in_flight_bytes + batch.size > IN_FLIGHT_BYTES
-            or not self._keys.isdisjoint(batch.keys)
-        ) and self._in_flight:
+        while self._crowded(batch):
             self._room.clear()
             await self._room.wait()
         self._keys |= batch.keys
-        self._in_flight += count
+        self._in_flight += len(batch.messages)
         self._in_flight_bytes += batch.size
         self._telemetry.messages_in_flight(self._in_flight)
+
+    def _crowded(self, batch: _Batch) -> bool:
+        if self._unsettled > IN_FLIGHT or self._unsettled_bytes > IN_FLIGHT_BYTES:
+            return True
+        return self._in_flight > 0 and (
+            self._in_flight + len(batch.messages) > IN_FLIGHT
+            or self._in_flight_bytes + batch.size > IN_FLIGHT_BYTES
+            or not self._keys.isdisjoint(batch.keys)
+        )
 
     async def _deliver(self, batch: _Batch) -> None:
         """Publish until every message is acked or rejected."""
@@ -195,6 +206,8 @@ class Delivery:
             progress.open -= 1
             if not progress.open:
                 self._done.append(progress)
+                self._unsettled += len(progress.entry.events)
+                self._unsettled_bytes += progress.size
         self._keys -= batch.keys
         self._in_flight -= count
         self._in_flight_bytes -= batch.size
@@ -236,6 +249,9 @@ class Delivery:
                 del self._done[: len(chunk)]
                 for done in chunk:
                     del self._under_way[done.entry.shard, done.entry.id]
+                    self._unsettled -= len(done.entry.events)
+                    self._unsettled_bytes -= done.size
+                self._room.set()
 
     async def _wait(self, backoff: Backoff, reason: str) -> None:
         delay = backoff.next()

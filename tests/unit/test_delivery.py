@@ -357,6 +357,33 @@ async def test_memory_is_bounded_in_messages_and_in_bytes_while_the_broker_stand
     assert rig.sink.most_under_way <= most
 
 
+@pytest.mark.parametrize(("key_bytes", "most"), [(4, 40), (4_000, 3)])
+async def test_memory_is_bounded_while_the_outbox_is_read_and_cannot_be_settled(
+    monkeypatch: pytest.MonkeyPatch, key_bytes: int, most: int
+) -> None:
+    monkeypatch.setattr(delivery, "BATCH", 10)
+    monkeypatch.setattr(delivery, "BATCH_BYTES", 10_000)
+    monkeypatch.setattr(delivery, "IN_FLIGHT", 40)
+    monkeypatch.setattr(delivery, "IN_FLIGHT_BYTES", 20_000)
+    monkeypatch.setattr(delivery, "READ_ENTRIES", 5)
+    rig = Rig(*(entry(n, *((b"%d-%d-" % (n, i)).ljust(key_bytes, b"k") for i in range(2))) for n in range(200)))
+    rig.source.settle_errors = [NotConnected("gone")] * 1_000_000
+
+    async with running(rig):
+        await wait_until(lambda: len(rig.clock.slept) > 200)
+        acked = len(rig.sink.ids)
+        assert most < acked <= 2 * most + 10  # what was under way when it became too much was acked, too
+        assert len(rig.delivery._under_way) * 2 <= 2 * most + 2 * 5 * 2  # and the read that waits
+        tried = len(rig.clock.slept)
+        await wait_until(lambda: len(rig.clock.slept) > tried + 200)
+        assert len(rig.sink.ids) == acked
+        rig.source.settle_errors.clear()
+        await wait_until(lambda: len(rig.settled) == 200)
+
+    assert sorted(rig.sink.ids) == sorted(f"{n}-{i}" for n in range(200) for i in range(2))
+    assert rig.metric("bridge_in_flight_messages") == 0
+
+
 async def test_a_message_larger_than_the_bound_is_sent_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "IN_FLIGHT_BYTES", 10)
     rig = Rig(entry(1, b"a"), entry(2, b"b"))
