@@ -101,7 +101,12 @@ class Delivery:
         Raises Refused where the sink never opened, or says while publishing that it cannot go on.
         """
         try:
-            work = {"link": self._link.keep(), "publish": self._publish(), "settle": self._settle_acked()}
+            work = {
+                "link": self._link.keep(),
+                "link-failure": self._link.failed(),
+                "publish": self._publish(),
+                "settle": self._settle_acked(),
+            }
             await run_together(work, until="settle")
         finally:
             await end(list(self._publishers))
@@ -278,15 +283,18 @@ class _Link:
         self._session = 0
         self._up = asyncio.Event()
         self._down = asyncio.Event()
-        self._failure: BaseException | None = None
+        self._failures = asyncio.Queue[BaseException]()
 
     async def keep(self) -> NoReturn:
-        """Open the sink, and open it again whenever it is lost. Raises what `fail` was called with."""
-        while self._failure is None:
+        """Open the sink, and open it again whenever it is lost."""
+        while True:
             await self._open()
             while not self._down.is_set():
                 await self._watch()
-        raise self._failure
+
+    async def failed(self) -> NoReturn:
+        """Raise what `fail` is called with: at once, also while the sink is being opened again."""
+        raise await self._failures.get()
 
     async def up(self) -> int:
         """The number of the session, once the sink is open."""
@@ -302,8 +310,7 @@ class _Link:
 
     def fail(self, error: BaseException) -> None:
         """A batch ended in what cannot be tried again."""
-        self._failure = error
-        self._down.set()
+        self._failures.put_nowait(error)
 
     async def _watch(self) -> None:
         """Wait for somebody to find it lost; ask now and then, since while nothing is published nobody does."""
@@ -330,7 +337,6 @@ class _Link:
                 break
             await self._clock.sleep(delay)
         self._session += 1
-        if self._failure is None:
-            self._down.clear()
+        self._down.clear()
         self._up.set()
         self._telemetry.sink_connected()

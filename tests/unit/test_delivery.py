@@ -278,6 +278,27 @@ async def test_a_publish_that_is_refused_for_good_ends_delivery() -> None:
     assert rig.settled == []
 
 
+async def test_what_ends_delivery_ends_it_also_while_the_sink_is_being_opened_again() -> None:
+    rig = Rig(entry(1, b"a"))
+    rig.sink.gate.clear()
+
+    def answer(batch: Sequence[Message]) -> BridgeError:
+        if batch[0].key == b"b":
+            return Refused("cannot go on")
+        rig.sink.open_errors = [NotConnected("nobody there")] * 1_000_000
+        return NotConnected("gone")
+
+    rig.sink.answer = answer
+    async with running(rig) as task:
+        await wait_until(lambda: rig.sink.under_way)
+        rig.source.entries.append(entry(2, b"b"))
+        await wait_until(lambda: len(rig.sink.under_way) == 2)
+        rig.sink.gate.set()
+        with pytest.raises(Refused, match="cannot go on"):
+            async with asyncio.timeout(10):
+                await task
+
+
 async def test_an_unexpected_error_of_a_sink_ends_delivery() -> None:
     rig = Rig(entry(1, b"a"))
 
