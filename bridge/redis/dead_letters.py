@@ -171,9 +171,12 @@ class Retrial:
             page = self._chosen[self._read : self._read + limit]
             self._read += len(page)
             return page
-        page = await self._letters.page(self._after, limit)
-        self._after = page[-1].place if page else self._after
-        return [kept for kept in page if _order(kept.place[1]) <= self._last.get(kept.place[0], ())]
+        while page := await self._letters.page(self._after, limit):
+            self._after = page[-1].place
+            # A page of nothing but newer ones is not the end: those of other shards are behind it.
+            if chosen := [kept for kept in page if _order(kept.place[1]) <= self._last.get(kept.place[0], ())]:
+                return chosen
+        return ()
 
 
 def _order(entry_id: bytes) -> tuple[int, ...]:
