@@ -2,10 +2,12 @@
 
 Guarantees: every entry is read at least once in every epoch, oldest first, for as long as this bridge holds the lease;
 what is settled is gone for good. An entry that cannot be read (somebody else wrote or damaged it) holds up nothing: it
-becomes a dead letter as it is. Does not remember what was read in another epoch: who reads skips what it has under way.
+becomes a dead letter as it is, or the first fields of a huge one do. Does not remember what was read in another epoch:
+who reads skips what it has under way.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 
 from bridge.contracts import Entry, Settlement
 from bridge.expiration import Expiration, Identity
@@ -15,6 +17,8 @@ from bridge.redis.letters import fields_of
 from bridge.telemetry.shard import ShardTelemetry
 
 START = b"0-0"
+FIELDS_KEPT = 500
+"""Of an entry that cannot be read. Lua hands some thousands of words to a command at most."""
 
 
 class Outbox:
@@ -127,8 +131,17 @@ class Outbox:
             try:
                 entries.append(read_entry(self._identity, entry_id, fields, self.shard))
             except Unreadable as error:
-                words = [b"outbox entry", entry_id, *(word for pair in fields.items() for word in pair)]
+                words = _kept(entry_id, fields)
                 # How many expirations it counts for is not known any more: the depth stays, until nothing waits.
                 self.depth, dead = await ledger.settle([entry_id, 0, 1, len(words), *words])
                 self._telemetry.entry_unreadable(entry_id.decode(), str(error), dead)
         return entries
+
+
+def _kept(entry_id: bytes, fields: Mapping[bytes, bytes]) -> list[Argument]:
+    """What becomes of an entry that cannot be read: the fields and values of its dead letter."""
+    words: list[Argument] = [b"outbox entry", entry_id]
+    for name, value in islice(fields.items(), FIELDS_KEPT):
+        words += (name, value)
+    left_out = len(fields) - FIELDS_KEPT
+    return [*words, b"fields left out", left_out] if left_out > 0 else words

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from typing import Any
+from itertools import islice
+from typing import Any, cast
 
 import pytest
 import structlog
@@ -11,6 +12,10 @@ from hypothesis import strategies as st
 
 from bridge.cli import main
 from bridge.commands.dead import UNREADABLE
+from bridge.errors import Refused
+from bridge.redis.connection import Endpoint
+from bridge.redis.ledger import Argument, Ledger
+from bridge.settings import Settings
 from bridge.telemetry import logs
 from tests.harness import NAMES, Inside, expired, keys, put, user_of
 from tests.servers import RedisServer, wait_until
@@ -48,6 +53,48 @@ async def test_what_is_damaged_in_the_outbox_is_put_aside_and_delivery_goes_on(r
         assert [fields for _, fields in dead] == [
             {b"outbox entry": b"1-%d" % number, **fields} for number, fields in enumerate(DAMAGED, start=1)
         ]
+
+
+async def test_of_a_huge_entry_its_first_fields_are_kept_also_at_maxmemory(redis_server: RedisServer) -> None:
+    huge = {b"%d" % number: b"x" for number in range(10_000)}
+    async with user_of(redis_server) as user:
+        await user.xadd(NAMES.outbox, dict(huge.items()), id="1-1")
+        await user.config_set("maxmemory", 1)
+        try:
+            async with Inside(redis_server.port) as bridge:
+                await bridge.reconciled()
+
+                async def nothing_waits() -> bool:
+                    return await user.xlen(NAMES.outbox) == 0
+
+                await wait_until(nothing_waits)
+                await bridge.stop()
+        finally:
+            await user.config_set("maxmemory", 0)
+        ((_, kept),) = cast("Any", await user.xrange(NAMES.dead))
+        first = dict(islice(huge.items(), 500))
+        assert kept == {b"outbox entry": b"1-1", **first, b"fields left out": b"9500"}
+
+
+async def test_an_entry_stays_until_its_dead_letter_is_kept_and_is_settled_once(redis_server: RedisServer) -> None:
+    chosen = Settings.model_validate({"redis_url": redis_server.url})
+    async with user_of(redis_server) as user:
+        ledger = Ledger(user, Endpoint.of(chosen), NAMES)
+        await user.xadd(NAMES.outbox, {b"note": b"hello"}, id="1-1")
+        await user.xadd(NAMES.outbox, {b"note": b"more"}, id="1-2")
+        await user.hset(NAMES.lease, "depth", 3)
+        settled: list[Argument] = [b"1-1", 2, 2, 2, b"a", b"1", 4, b"b", b"2", b"c", b"3"]
+        await user.set(NAMES.dead, b"no stream")
+        with pytest.raises(Refused, match="WRONGTYPE"):
+            await ledger.settle(settled)
+        assert await user.xlen(NAMES.outbox) == 2
+        await user.delete(NAMES.dead)
+        assert await ledger.settle(settled) == (1, 2)
+        assert await ledger.settle(settled) == (1, 2)
+        dead: Any = await user.xrange(NAMES.dead)
+        assert [fields for _, fields in dead] == [{b"a": b"1"}, {b"b": b"2", b"c": b"3"}]
+        assert await ledger.settle([b"1-2", 1, 0]) == (0, 2)
+        assert await user.xlen(NAMES.outbox) == 0
 
 
 @given(letters=st.lists(st.dictionaries(FIELDS, VALUES, min_size=1, max_size=12), min_size=1, max_size=20))

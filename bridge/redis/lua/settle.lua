@@ -3,17 +3,20 @@
 -- KEYS  outbox, lease, dead
 -- ARGV  (entry id, number of expirations, number of dead letters, (number of fields and values, field, value, ...)*)*
 -- Reply {outbox depth, dead letters waiting}
+redis.call('HDEL', KEYS[2], '') -- a first write that passes at maxmemory; those behind it then pass, too
+
 local settled, i = 0, 1
 while i <= #ARGV do
-  local removed = redis.call('XDEL', KEYS[1], ARGV[i]) == 1
-  if removed then settled = settled + ARGV[i + 1] end
-  local letters = tonumber(ARGV[i + 2])
+  local id, expirations, letters = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
+  -- Lua has no rollback: an entry goes only when its dead letters are kept.
+  local there = letters == 0 or #redis.call('XRANGE', KEYS[1], id, id) == 1
   i = i + 3
   for _ = 1, letters do
     local words = tonumber(ARGV[i])
-    if removed then redis.call('XADD', KEYS[3], '*', unpack(ARGV, i + 1, i + words)) end
+    if there then redis.call('XADD', KEYS[3], '*', unpack(ARGV, i + 1, i + words)) end
     i = i + words + 1
   end
+  if there and redis.call('XDEL', KEYS[1], id) == 1 then settled = settled + expirations end
 end
 local counted = tonumber(redis.call('HGET', KEYS[2], 'depth')) or 0
 local depth = math.max(counted - settled, 0)
