@@ -107,9 +107,11 @@ class Sentinels:
                 for reply in replies:
                     if isinstance(reply, ResponseError):
                         raise reply
+            return _answer(sentinel, *replies)
         except (NotConnected, Refused) as error:
             return self._translated(sentinel, error)
-        return _answer(sentinel, *replies)
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
+            return NotConnected(f"{sentinel.title} does not answer as a sentinel does ({type(error).__name__})")
 
     def _translated(self, sentinel: Sentinel, error: BridgeError) -> BridgeError:
         said = str(error)
@@ -141,10 +143,19 @@ def _answer(sentinel: Sentinel, address: Sequence[bytes] | None, state: Sequence
     fields = dict(zip(words[::2], words[1::2], strict=True))
     return Answer(
         sentinel=str(sentinel),
-        address=(address[0].decode(errors="replace"), int(address[1])),
+        address=_address(*address),
         epoch=int(fields.get("config-epoch", 0)),
         flags=frozenset(fields.get("flags", "").split(",")),
         quorum=int(fields.get("quorum", 0)),
         others=int(fields.get("num-other-sentinels", 0)),
         replicas=int(fields.get("num-slaves", 0)),
     )
+
+
+def _address(host: bytes, port: bytes) -> Address:
+    """Raises ValueError where nothing could be connected to."""
+    name, number = host.decode(), int(port)
+    name.encode("idna")  # as it is resolved
+    if not name or not name.isprintable() or not 0 < number < 1 << 16:
+        raise ValueError("no address")
+    return name, number
