@@ -164,7 +164,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-UNMEASURED = ("chaos", "cluster")
+UNMEASURED = ("chaos", "cluster", "unmeasured")
 """Marks of tests whose bridges run without coverage: it costs a third more, and others see the same lines."""
 
 

@@ -30,6 +30,8 @@ from tests.integration.test_journey import (
 )
 from tests.servers import Bridge, wait_until
 
+pytestmark = pytest.mark.unmeasured
+
 HEADER_LIMIT = 64 * 1024
 """What JetStream takes as headers of one message."""
 SUBJECT_LIMIT = 3900

@@ -23,6 +23,8 @@ from tests.integration.test_kill_points import ACK
 from tests.proxy import TO_CLIENT, Action
 from tests.servers import Bridge, RedisServer, wait_until
 
+pytestmark = pytest.mark.unmeasured
+
 READER = {"user": "reader", "password": "r"}
 BY_HAND = {"BRIDGE_NATS_PROVISION": "false"}
 CROWD = 20_000

@@ -22,6 +22,8 @@ from tests.servers import RedisServer, wait_until
 from tests.unit.test_fuzz_letters import NAMES as FIELDS
 from tests.unit.test_fuzz_letters import VALUES
 
+pytestmark = pytest.mark.unmeasured
+
 DAMAGED: list[dict[bytes, bytes]] = [
     {b"note": b"hello"},
     {b"at": b"soon", b"claims": b"\x90"},

@@ -22,7 +22,7 @@ from tests.integration.test_kill_points import script
 from tests.proxy import TO_CLIENT, TO_SERVER, Action, Connection, is_subscriber
 from tests.servers import Bridge, RedisServer, wait_until
 
-pytestmark = pytest.mark.both_kinds
+pytestmark = [pytest.mark.both_kinds, pytest.mark.unmeasured]
 
 FLAGS = "notify-keyspace-events"
 NEEDED = "Egxe"

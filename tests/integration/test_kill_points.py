@@ -21,6 +21,8 @@ from tests.integration.test_journey import LAZY, be_lazy
 from tests.proxy import TO_CLIENT, TO_SERVER, Action, Breakpoint, Direction, Matches, command
 from tests.servers import Bridge, RedisServer, ValkeyServer, wait_until
 
+pytestmark = pytest.mark.unmeasured
+
 # The moments.
 
 

@@ -12,6 +12,8 @@ from tests.conformance.nats_jwt import Operator, nkey
 from tests.deployment import events
 from tests.servers import Bridge, NatsServer, RedisServer, require, wait_until
 
+pytestmark = pytest.mark.unmeasured
+
 REDIS, NATS, KAFKA, KEY = "of-redis-4f1c", "of-nats-9b27", "of-kafka-c03e", "hunter2"
 """Passwords; `hunter2` is that of `locked.key`."""
 PERSON = "person-4711"

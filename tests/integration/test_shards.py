@@ -10,6 +10,8 @@ from bridge.redis.names import Names
 from tests.deployment import PATIENCE, PREFIX, Deployment, keys
 from tests.servers import Bridge, RedisServer, wait_until
 
+pytestmark = pytest.mark.unmeasured
+
 SHARDS = 4
 SETTINGS = {"BRIDGE_SHARDS": str(SHARDS), "BRIDGE_SCAN_INTERVAL": "0"}
 ALL = [Names("expiry-bridge", 0, shard) for shard in range(SHARDS)]
