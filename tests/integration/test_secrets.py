@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from redis.asyncio import Redis
 
 from tests.conformance.nats_jwt import Operator, nkey
