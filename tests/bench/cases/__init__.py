@@ -10,6 +10,7 @@ from tests.bench.cases.growth import Growth
 from tests.bench.cases.lag import Lag
 from tests.bench.cases.recovery import Recovery
 from tests.bench.cases.redis_cost import RedisCost
+from tests.bench.cases.scale import Scale
 from tests.bench.cases.scan import Scan
 from tests.bench.cases.throughput_jetstream import ThroughputJetStream
 from tests.bench.cases.throughput_kafka import ThroughputKafka
@@ -24,4 +25,5 @@ CASES: Final[Mapping[str, Callable[[], Case]]] = {
     "bridge-cost": BridgeCost,
     "growth": Growth,
     "fast-lane": FastLane,
+    "scale": Scale,
 }
