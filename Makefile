@@ -5,8 +5,8 @@
 .PHONY: help setup demo test chaos bench check format docs clean
 
 BIN := .venv/bin
-# Tests mostly wait: for servers, deadlines and leases. So three, beside the one with Kafka, keep two processors busy.
-WORKERS := 3
+# Tests mostly wait: for servers, deadlines and leases. So two, beside the one with Kafka, keep two processors busy.
+WORKERS := 2
 # Written by .ci/bootstrap when all is installed, so that it is done again only when its inputs change.
 DEMO := .venv/.installed-demo
 DEV := .venv/.installed-dev
