@@ -17,6 +17,7 @@ from bridge import __version__
 from bridge.clock import Clock, SystemClock
 from bridge.cloudevents import Encoder
 from bridge.delivery import Delivery
+from bridge.redis.cluster import Cluster
 from bridge.redis.shards import Shards
 from bridge.settings import Settings
 from bridge.sinks import create
@@ -45,7 +46,8 @@ class _Service:
         self._settings = settings
         self._telemetry = telemetry
         instance = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._source = Shards(settings, instance, clock, telemetry)
+        source = Cluster if settings.redis_address().nodes else Shards
+        self._source = source(settings, instance, clock, telemetry)
         self._sink = create(settings, self._source.db, clock, telemetry)
         encoder = Encoder(settings.source, self._source.db, settings.content_mode)
         self._delivery = Delivery(self._source.outbox, self._sink, encoder, self._source.redis_ms, clock, telemetry)

@@ -27,6 +27,8 @@ from bridge.settings import Settings
 COMMAND_TIMEOUT = 5.0
 """Seconds to wait for a reply, or for a connection."""
 CLIENT_NAME = "expiry-bridge"
+SENTINEL, CLUSTER = "Sentinel", "the cluster"
+"""Who names the server, where the settings do not."""
 
 
 class Fenced(BridgeError):
@@ -43,18 +45,19 @@ class Endpoint:
     path: str | None
     db: int
     tls: bool
-    found: bool = False
-    """Whether sentinels have named it: it may be a replica tomorrow, and another one the primary."""
+    finder: str = ""
+    """Who has named it, if not the settings: then it may be a replica tomorrow, and another one the primary."""
 
     @classmethod
     def of(cls, settings: Settings) -> "Endpoint":
-        """The server that `BRIDGE_REDIS_URL` names. With Sentinel, nobody knows it yet: see `primary.py`."""
+        """The server that `BRIDGE_REDIS_URL` names. With Sentinel, or a cluster, nobody knows it yet: `primary.py`."""
         url = settings.redis_address()
-        return cls(settings, url.host, url.port, url.path, url.db, url.tls, found=bool(url.sentinels))
+        finder = SENTINEL if url.sentinels else CLUSTER if url.nodes else ""
+        return cls(settings, url.host, url.port, url.path, url.db, url.tls, finder)
 
     @property
     def known(self) -> bool:
-        """Whether it can be connected to: not before sentinels were asked."""
+        """Whether it can be connected to: not before somebody has named it."""
         return bool(self.host or self.path)
 
     @property
@@ -69,7 +72,7 @@ class Endpoint:
 
     def __str__(self) -> str:
         if not self.known:
-            return f"Sentinel's {self.settings.redis_address().service}"
+            return f"Sentinel's {self.settings.redis_address().service}" if self.finder == SENTINEL else self.finder
         return self.path or f"{self.host}:{self.port}"
 
     def credentials(self) -> tuple[str | None, str | None]:
@@ -144,6 +147,11 @@ async def conversation(endpoint: Endpoint, timeout: float = COMMAND_TIMEOUT) -> 
         raise NotConnected(message) from error
     except (client.ConnectionError, client.TimeoutError, OSError) as error:
         raise lost(endpoint, error, answered=not isinstance(error, HungUp)) from error
+    except client.AskError as error:  # MOVED is one, too
+        raise _elsewhere(endpoint, error) from error
+    except (client.TryAgainError, client.ClusterDownError) as error:  # MASTERDOWN is one of the latter
+        message = f"{endpoint.title} cannot serve now: {error}"
+        raise NotConnected(message) from error
     except client.ReadOnlyError as error:
         raise no_primary(endpoint) from error
     except client.ResponseError as error:
@@ -159,16 +167,25 @@ def lost(endpoint: Endpoint, error: BaseException, *, answered: bool) -> BridgeE
     return told or NotConnected(f"{endpoint.title}: {str(error) or type(error).__name__}")
 
 
+def _elsewhere(endpoint: Endpoint, error: client.ResponseError) -> BridgeError:
+    """A node of a cluster does not serve this key now."""
+    if endpoint.finder == CLUSTER:
+        return NotConnected(f"{endpoint.title} does not serve the bridge's keys now: {error}")
+    return Refused(
+        f"{endpoint.title} is a node of a cluster ({error}): set BRIDGE_REDIS_URL to redis+cluster://{endpoint}"
+    )
+
+
 def refused_login(endpoint: Endpoint, answer: str) -> Refused:
     """Redis would not log us in."""
     return Refused(f"{endpoint.title} refuses the login ({answer}): check {endpoint.login}")
 
 
 def no_primary(endpoint: Endpoint, role: str = "") -> BridgeError:
-    """It is a replica: for good, where the settings name it; until it is promoted, where sentinels do."""
+    """It is a replica: for good, where the settings name it; until it is promoted, where somebody else does."""
     is_what = f"{endpoint.title} is a replica{role}: only a primary expires keys"
-    if endpoint.found:
-        return NotConnected(f"{is_what}; Sentinel will name the primary")
+    if endpoint.finder:
+        return NotConnected(f"{is_what}; {endpoint.finder} will name the primary")
     return Refused(f"{is_what}; point BRIDGE_REDIS_URL at the primary")
 
 

@@ -1,4 +1,7 @@
-"""How an entry of the outbox is read: `apply.lua` wrote it."""
+"""How an entry of the outbox is read: `apply.lua` wrote it.
+
+One that was adopted (`adopt.lua`) has fields that tell where it was before, as its ids are made of that.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import cast
@@ -20,10 +23,11 @@ def read_entry(identity: Identity, entry_id: bytes, fields: Mapping[bytes, bytes
     """The entry, with at least one event. Raises Unreadable."""
     try:
         events: list[Event] = []
+        origin = fields.get(b"origin", entry_id)
         if b"claims" in fields:
-            events += _expirations(identity, entry_id, whole(fields[b"at"]), fields[b"claims"])
+            events += _expirations(identity, origin, whole(fields[b"at"]), fields[b"claims"])
         if b"gap" in fields:
-            events.append(_gap(identity, entry_id, fields[b"gap"], shard))
+            events.append(_gap(identity, origin, fields[b"gap"], int(fields.get(b"shard", shard))))
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, msgpack.UnpackException) as error:
         raise Unreadable(type(error).__name__) from error
     if not events:

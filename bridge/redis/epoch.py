@@ -22,16 +22,19 @@ from bridge.redis.connection import Fenced
 from bridge.redis.gap import Gap
 from bridge.redis.hints import Hints, MarkLostError, OwnKeyLostError, Round
 from bridge.redis.ledger import Batch, Ledger, State
+from bridge.redis.moves import Moves
 from bridge.redis.names import Names
 from bridge.redis.outbox import Outbox
 from bridge.redis.scan import Scan
-from bridge.redis.schedule import Schedule
+from bridge.redis.schedule import RETRY, Schedule
 from bridge.redis.subscription import Subscription
 from bridge.telemetry.endings import Ending
 from bridge.telemetry.shard import ShardTelemetry
 
 TOUCH_KEYS = 500
 """Keys touched by one script: a bound on how long it keeps Redis busy."""
+STUCK_RETRY = 0.05
+"""Seconds before due entries are touched again whose slots are on their way to another node of the cluster."""
 MARK_DEADLINE = 5.0
 """Seconds within which a mark has to come back. Else notifications are switched off, whatever the connection says."""
 
@@ -73,7 +76,9 @@ class Epoch:
         clock: Clock,
         telemetry: ShardTelemetry,
         healthy: Callable[[], None],
+        moves: Moves | None = None,
     ) -> None:
+        """`moves`: in a cluster."""
         self.gap = gap
         self.in_doubt: Batch | None = None
         """A batch whose reply is awaited or lost: to be sent again until it is answered."""
@@ -94,13 +99,17 @@ class Epoch:
         self._telemetry = telemetry
         self._healthy = healthy
         self._schedule = schedule
+        self._moves = moves
+        self._skip = 0
+        """Due entries that cannot be resolved now, in front of all others."""
         self._seq = 0
         self._scripts = 0
         self._touched_at = clock.monotonic()
         self._walking = False
         self._closing = False
         self._counting = False
-        self._seen_ms: int | None = None
+        self.seen_ms: int | None = None
+        """When the last round began that is done, with no gap open: up to there everything is handled."""
 
     async def run(self) -> NoReturn:
         """Work until the epoch ends. Raises EpochEnded, NotConnected or Refused."""
@@ -115,6 +124,8 @@ class Epoch:
                 self._hear_canary()
                 if finished := self._hints.finished_round():
                     await self._finish(finished)
+                if self._moves is not None:
+                    await self._take_in(self._moves)
                 if self._hints.round is None and self._touch_in() <= 0:
                     await self._touch()
                 elif not batch:
@@ -133,6 +144,8 @@ class Epoch:
         """Return when there is something to do, or may be."""
         self._wake.clear()
         if self._hints.waiting or self._subscription.ended is not None:
+            return
+        if self._moves is not None and self._moves.stray() is not None:
             return
         delay = self._touch_in()
         if self._hints.round is not None:
@@ -173,6 +186,8 @@ class Epoch:
             and self.gap.cursor is None
             and self._scan.complete
             and not self._hints.found
+            and not self._hints.moved
+            and (self._moves is None or self._moves.stray() is None)
             and (lowest is None or lowest >= self.gap.start_ms)
         )
 
@@ -214,11 +229,12 @@ class Epoch:
             cursor=self.gap.cursor or b"0",
             mark=mark,
             heard=self.heard,
-            seen_ms=self._seen_ms,
+            seen_ms=self.seen_ms,
             audit=self._kept_reading(),
             count=count,
             order=order,
             void=void,
+            skip=self._skip,
         )
         if count and self._audit is not None:
             self._audit.asked(now)
@@ -231,12 +247,24 @@ class Epoch:
         self._hints.touched(mark, touched, limit)
         if self._walking:
             self.gap.walked(touched.cursor)
+        if self._moves is not None:
+            self._moves.waiting(touched.moved)
+
+    async def _take_in(self, moves: Moves) -> None:
+        """What came with slots that moved here."""
+        moves.took()
+        number = moves.stray()
+        if number is not None:
+            self._seq += 1
+            moves.adopted(number, await self._ledger.adopt(self._fence, self._seq, number))
+            self._outbox.added()
 
     async def _finish(self, finished: Round) -> None:
         """The mark of a touch is back, and all before it is handled."""
         lowest = self._schedule.lowest_ms
+        self._skip = 0 if finished.complete or not finished.stuck else self._skip + finished.stuck
         if finished.complete and lowest is not None and lowest < finished.redis_ms:
-            self._schedule.hold_back()
+            self._schedule.hold_back(STUCK_RETRY if finished.stuck else RETRY)
         if not self._canary.marked():
             raise EpochEnded(
                 Ending.MUTE,
@@ -247,7 +275,7 @@ class Epoch:
         if self._closing and self.gap.open:
             await self._close_gap(finished)
         if not self.gap.open:
-            self._seen_ms = finished.redis_ms
+            self.seen_ms = finished.redis_ms
             self._healthy()
         self._telemetry.mark_returned(self._node)
 

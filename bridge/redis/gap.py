@@ -45,6 +45,10 @@ class Gap:
         """A part of the ledger was walked, up to `cursor`."""
         self.cursor = None if cursor == WALK_START else cursor
 
+    def walk_again(self) -> None:
+        """Go through the whole ledger once more: slots of a cluster have gone to other nodes, and keys with them."""
+        self.cursor = WALK_START
+
     def close(self) -> None:
         """It is reconciled."""
         self.start_ms = 0

@@ -4,11 +4,13 @@ Pure: no I/O, no clock. The rules are those of the ledger protocol:
 
 * Hints are handled in the order in which Redis sent them.
 * What a touch saw is *resolved* where its mark stands in the stream: every hint of a key that it expired stands before.
+* In a cluster, keys come from other nodes, and go to them. Whether an entry of a key that came here still tells of an
+  expiration depends on whether this epoch was told of the key: so what it was told last is remembered.
 * Keys that a batch wrote are *ahead* of the stream until that batch's mark comes back: older hints of them, still on
   their way, may not undo what was read later than they were sent.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,11 +25,14 @@ FOUND_KEYS = 250
 """Keys that a scan found in one script: nobody waits for them, but others wait for Redis meanwhile."""
 BATCH_BYTES = 1024 * 1024
 """Bytes of keys in one script, give or take one key."""
+HEARD_KEYS = 50_000
+"""In a cluster: the last keys that were notified to be gone, or to have arrived, or were claimed."""
 LOOK_LIMIT = 5_000
 """Hints looked at for one batch before the event loop turns: most may be of others' keys, or of keys in it already."""
 
 Seen = tuple[bytes, bytes, bytes]
-"""Score, `gone` or `alive`, `1` (due) or `0`: the arguments of a resolve."""
+"""Score, `gone`, `alive` or `moved`, `1` (due) or `0`: the arguments of a resolve."""
+_GONE, _ALIVE, _MOVED = b"gone", b"alive", b"moved"
 
 
 class MarkLostError(Exception):
@@ -57,24 +62,34 @@ class Round:
     """Notifications of expirations before the mark, once that is back."""
     void: int = 0
     """Canaries that turned out void before the mark, without that touch knowing of it."""
+    stuck: int = 0
+    """Entries that could not be resolved, since the slots of their keys are on their way to another node."""
 
 
 class Hints:
     """The bridge's knowledge of the stream, in one epoch."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what it is told of, and what that means
         self,
         names: Names,
         kinds: Mapping[bytes, Kind],
         matches: Callable[[bytes], object] | None,
         canary: Canary | None = None,
         heard: int = 0,
+        away: Callable[[bytes], bool] | None = None,
     ) -> None:
-        """`heard`: notifications of expirations that former epochs have handled."""
+        """`heard`: notifications of expirations that former epochs have handled.
+
+        `away`, in a cluster: whether another node has a key, for all that is known.
+        """
         self.stream: deque[tuple[bytes, bytes]] = deque()
         """Channel and key of every hint that is not handled yet."""
         self.found: deque[bytes] = deque()
         """Keys that a scan found: handled like a notification that they appeared."""
+        self.moved: deque[tuple[bytes, int]] = deque()
+        """Keys that came from other nodes, and what their entries there said."""
+        self.strays: set[int] = set()
+        """Numbers of other ledgers that have appeared on this node of a cluster."""
         self.round: Round | None = None
         """The touch that is not resolved yet. At most one at a time."""
         self.heard = heard
@@ -97,11 +112,15 @@ class Hints:
         self._former: deque[bytes] = deque()
         """Those of which it is proved: expirations of a former life of the key."""
         self._own_deletions = 0
+        self._names = names
+        self._away = away
+        self._told = OrderedDict[bytes, None]()
+        """In a cluster: see HEARD_KEYS. The oldest ones first."""
 
     @property
     def waiting(self) -> bool:
         """Whether there is anything to make a batch of."""
-        return bool(self.stream or self.found or self._resolving or self._former)
+        return bool(self.stream or self.found or self.moved or self._resolving or self._former)
 
     @property
     def handled(self) -> int:
@@ -157,6 +176,8 @@ class Hints:
                 if matches is not None and not matches(key):
                     continue
                 if kind is Kind.APPEARED:
+                    if self._away is not None and channel.endswith(b":restore"):
+                        self._remember(key)
                     if key in appeared:
                         continue
                     appeared[key] = None
@@ -166,17 +187,32 @@ class Hints:
                 break
             count += 1
             size += len(key)
-        while self.found and count < FOUND_KEYS and size < BATCH_BYTES:
-            key = self.found.popleft()
-            appeared[key] = None
-            count += 1
-            size += len(key)
+        self._find(appeared, FOUND_KEYS - count, BATCH_BYTES - size)
         for key in appeared:
             operations += (b"p", key)
+        self._place(operations, BATCH_KEYS - len(operations) // 2, BATCH_BYTES - size)
         return operations
+
+    def _find(self, appeared: dict[bytes, None], room: int, room_bytes: int) -> None:
+        """What a scan found, where there is room for it."""
+        while self.found and room > 0 and room_bytes > 0:
+            key = self.found.popleft()
+            appeared[key] = None
+            room -= 1
+            room_bytes -= len(key)
+
+    def _place(self, operations: list[bytes], room: int, room_bytes: int) -> None:
+        """Entries that came from other nodes, behind all that is known of their keys."""
+        while self.moved and room > 0 and room_bytes > 0:
+            key, deadline = self.moved.popleft()
+            operations += (b"m", key, b"%d" % deadline, b"%d" % (key in self._told))
+            room -= 1
+            room_bytes -= len(key)
 
     def _ended(self, key: bytes, kind: Kind, operations: list[bytes]) -> None:
         """The key expired, or is gone otherwise."""
+        if self._away is not None:
+            self._remember(key)
         if key in self._ahead:
             # The entry knows of a later life of the key. An expiration is still one; a deletion is nothing any more.
             # But is it of a former life? The next mark says so, by coming back: had this key's mark been before the
@@ -199,12 +235,34 @@ class Hints:
         if self._matches is not None and not self._matches(key):
             operations += (b"f", key)
         elif key not in self._ahead:
+            if self._away is not None and not self._here(key, seen):
+                return key
             operations += (b"r", key, score, seen, due)
         return key
+
+    def _here(self, key: bytes, seen: bytes) -> bool:
+        """Whether what a touch saw of a key, in a cluster, can be resolved now."""
+        away = self._away is not None and self._away(key)
+        # A key that is on its way from here is said to have moved when it is past its deadline, too; one on its way to
+        # here, to be gone. Once the slot is where it belongs, everybody says so.
+        if seen != _ALIVE and away != (seen == _MOVED):
+            if self.round is not None:
+                self.round.stuck += 1
+            return False
+        if seen == _GONE:
+            self._remember(key)
+        return True
+
+    def _remember(self, key: bytes) -> None:
+        self._told[key] = None
+        self._told.move_to_end(key)
+        if len(self._told) > HEARD_KEYS:
+            self._told.popitem(last=False)
 
     def _own(self, key: bytes, kind: Kind) -> None:
         """One of the bridge's own keys: a mark, the canary, or what the bridge lives on; or a key elsewhere."""
         if kind is Kind.APPEARED or kind is Kind.ELSEWHERE:
+            self._stray(key)
             return
         if self._canary is not None and key in self._canary.all:
             self.heard -= kind is Kind.EXPIRED
@@ -212,6 +270,13 @@ class Hints:
                 self._canary.ended(expired=kind is Kind.EXPIRED)
         else:
             self._lost(key, kind)
+
+    def _stray(self, key: bytes) -> None:
+        """One of the bridge's own keys has appeared: with a slot that came here, if it is of another ledger."""
+        if self._away is not None:
+            number = self._names.shard_of(key)
+            if number is not None and number != self._names.shard:
+                self.strays.add(number)
 
     def _lost(self, key: bytes, kind: Kind) -> None:
         """A mark has come back, or one of the keys that the bridge lives on is gone."""

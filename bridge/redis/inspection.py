@@ -24,9 +24,8 @@ from bridge.redis.channels import channels
 from bridge.redis.connection import Endpoint, conversation
 from bridge.redis.entries import Unreadable, read_entry
 from bridge.redis.names import Names
-from bridge.redis.primary import Primary
+from bridge.redis.primary import Primary, sentinels_of
 from bridge.redis.requirements import Server, inspect, notification_flags, shards_of
-from bridge.redis.sentinel import Sentinels
 from bridge.redis.subscription import Hint, subscribe
 from bridge.settings import Settings
 
@@ -89,7 +88,8 @@ class Inspector:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._primary = Primary(settings, connections=2)
+        self.sentinels = sentinels_of(settings)
+        self._primary = Primary(settings, self.sentinels, connections=2)
         self.names = Names(settings.namespace, self.endpoint.db)
 
     @property
@@ -101,11 +101,6 @@ class Inspector:
     def client(self) -> Redis:
         """A client of it."""
         return self._primary.client
-
-    @property
-    def sentinels(self) -> Sentinels | None:
-        """Who names the server; None where the settings do."""
-        return self._primary.sentinels
 
     @property
     def user(self) -> str:

@@ -5,6 +5,7 @@ retry: a NotConnected leaves open whether the call happened, and the caller must
 number.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,11 +14,15 @@ from typing import Any, cast
 import msgpack
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
-from redis.exceptions import NoScriptError
+from redis.exceptions import ClusterDownError, MasterDownError, NoScriptError, ResponseError
 
-from bridge.redis.connection import Endpoint, conversation
+from bridge.redis.connection import CLUSTER, Endpoint, conversation
 from bridge.redis.names import Names
 
+CLUSTER_PAUSE = 0.05
+"""Seconds before a cluster is asked again that is down for a moment, as while a replica is promoted anywhere in it."""
+ADOPTED = 250
+"""Entries of another ledger in one script."""
 LEASE_MS = 5_000
 """How long a lease is valid without a sign of life. A standby takes over at the latest this long after a crash."""
 
@@ -68,13 +73,15 @@ class Touched:
     cursor: bytes
     """Where the walk goes on; `0` when it is through."""
     seen: Sequence[tuple[bytes, bytes, bytes, bytes]]
-    """key, score, `gone` or `alive`, `1` (due) or `0`: the arguments of a resolve."""
+    """key, score, `gone`, `alive` or `moved`, `1` (due) or `0`: the arguments of a resolve."""
     dead: int = 0
     """Dead letters kept."""
     canary_gone: bool = False
     """Whether the canary that was looked for is gone."""
     counters: Sequence[bytes | int] = ()
     """For the audit, if it was asked for and Redis tells: see `audit.Reading.of`."""
+    moved: int = 0
+    """Entries that are to be placed: see `moves.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +114,12 @@ class Batch:
 class Ledger:
     """The scripts of one shard."""
 
-    def __init__(self, client: Redis, endpoint: Endpoint, names: Names, shards: int = 1) -> None:
-        """`shards`: how many there are, this one included."""
-        self._others = [names.of(shard) for shard in range(shards) if shard != names.shard]
+    def __init__(self, client: Redis, endpoint: Endpoint, names: Names, others: Sequence[Names] = ()) -> None:
+        """`others`: those of the other shards on the same server."""
+        self._others = others
         self._client = client
         self._endpoint = endpoint
+        self._clustered = endpoint.finder == CLUSTER
         self._names = names
         self._scripts = {
             path.name: client.register_script(path.read_text())
@@ -155,8 +163,9 @@ class Ledger:
         count: bool = False,
         order: str | int = "",
         void: int = 0,
+        skip: int = 0,
     ) -> Touched:
-        """Touch what is `due`, or the next part of the `walk`, and extend the lease.
+        """Touch what is `due`, less the first `skip`, or the next part of the `walk`, and extend the lease.
 
         `audit` is kept with `seen_ms`; `count`: read its counters. `order`: what to do about the canary,
         of which so many have turned out `void`.
@@ -165,25 +174,26 @@ class Ledger:
         reply = await self._call(
             "touch.lua",
             [
-                *(names.deadlines, names.lease, mark, names.dead, names.canary),
+                *(names.deadlines, names.lease, mark, names.dead, names.canary, names.moved),
                 *(key for other in self._others for key in (other.lease, other.canary)),
             ],
             [
                 *(fence, mode, limit, cursor, LEASE_MS, heard),
-                *("" if seen_ms is None else seen_ms, audit, int(count), order, void),
+                *("" if seen_ms is None else seen_ms, audit, int(count), order, void, skip),
+                int(self._clustered),
             ],
         )
-        now_us, cursor, lowest, size, depth, dead, flat, gone, counters = reply
+        now_us, cursor, lowest, size, depth, dead, flat, gone, counters, moved = reply
         fields = iter(flat)
         quadruples = list(zip(fields, fields, fields, fields, strict=True))
-        return Touched(_state(now_us, lowest, size, depth), cursor, quadruples, dead, bool(gone), counters)
+        return Touched(_state(now_us, lowest, size, depth), cursor, quadruples, dead, bool(gone), counters, moved)
 
     async def apply(self, batch: Batch) -> Applied | None:
         """Handle a batch of hints; None where it was applied before and its reply is lost."""
         names = self._names
         reply = await self._call(
             "apply.lua",
-            [names.deadlines, names.lease, names.outbox, batch.mark],
+            [names.deadlines, names.lease, names.outbox, batch.mark, names.moved],
             [batch.fence, batch.seq, batch.gap_start_ms, batch.heard, _packed(batch.operations)],
         )
         if reply == b"DONE":
@@ -217,14 +227,59 @@ class Ledger:
             following, keys = await self._client.scan(cursor, match=match, count=count)
         return int(following), cast("list[bytes]", keys)
 
+    async def adopt(self, fence: int, seq: int, number: int) -> int | str:
+        """Take in a part of another ledger on this node of a cluster. What is left there, or why nothing was taken."""
+        names, other = self._names, self._names.of(number)
+        reply = await self._call(
+            "adopt.lua",
+            [names.lease, names.outbox, names.moved, names.dead],
+            [fence, seq, number, other.key(b""), ADOPTED, LEASE_MS],
+        )
+        said = reply if isinstance(reply, bytes) else reply[0]
+        return said.decode() if isinstance(said, bytes) else int(said)
+
+    async def moved(self, start: int, count: int) -> list[tuple[bytes, int]]:
+        """Entries that are to be placed, from that rank on: keys and deadlines."""
+        async with conversation(self._endpoint):
+            found = await self._client.zrange(self._names.moved, start, start + count - 1, withscores=True)
+        return [(key, int(deadline)) for key, deadline in cast("list[tuple[bytes, float]]", found)]
+
+    async def placed(self, keys: Sequence[bytes]) -> None:
+        """These are placed elsewhere."""
+        async with conversation(self._endpoint):
+            await self._client.zrem(self._names.moved, *keys)
+
     async def _call(self, script: str, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - a reply's shape is its script's
         run: AsyncScript = self._scripts[script]
+        call = self._asking if self._clustered else _run
         async with conversation(self._endpoint):
             while True:
                 try:
-                    return await run(keys=keys, args=arguments)
+                    return await call(run, keys, arguments)
                 except NoScriptError:  # flushed again, between the client library's SCRIPT LOAD and its second EVALSHA
                     continue
+                except ClusterDownError as error:
+                    if not self._clustered or isinstance(error, MasterDownError):
+                        raise
+                    await asyncio.sleep(CLUSTER_PAUSE)  # it did not run; what is heard meanwhile is kept
+
+    async def _asking(self, script: AsyncScript, keys: Sequence[bytes], arguments: Sequence[Argument]) -> object:
+        """Run it with the right to read keys of slots that are on their way to here."""
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.execute_command("ASKING")
+        pipeline.evalsha(script.sha, len(keys), *keys, *arguments)
+        # Not raised there: the library would put the command into the message, and users' keys with it.
+        replies = await pipeline.execute(raise_on_error=False)
+        for reply in replies:
+            if isinstance(reply, NoScriptError):
+                await self._client.script_load(script.script)
+            if isinstance(reply, ResponseError):
+                raise reply
+        return replies[1]
+
+
+async def _run(script: AsyncScript, keys: Sequence[bytes], arguments: Sequence[Argument]) -> object:
+    return await script(keys=keys, args=arguments)
 
 
 def _state(now_us: int, lowest: bytes, size: int, depth: int) -> State:

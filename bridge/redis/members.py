@@ -10,34 +10,44 @@ but on atomic claims and their ids: bridges that disagree about who is there do 
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 
 from bridge.clock import Clock
 from bridge.errors import NotConnected, Refused
 from bridge.redis.connection import Fenced
 from bridge.redis.ledger import Ledger
+from bridge.tasks import happens
 
 INTERVAL = 1.0
 """Seconds between signs of life."""
 LIFE_MS = 3_000
 """How long one counts: less than a lease, so that when a dead bridge's leases end, it is not counted any more."""
 
-
 UNABLE_SECONDS = 60.0
 """How long a bridge that cannot work leaves the shards to others, before it tries again to get some."""
+ALONE_SECONDS = 5.0
+"""After so long without an answer a bridge takes whatever is free: of a cluster, just that part may be down that knows
+who is there."""
 
 
 class Members:
     """The bridges of one ledger, as one of them sees it."""
 
-    def __init__(self, ledger: Callable[[], Ledger], instance: str, shards: int, clock: Clock) -> None:
-        """`ledger`: the one of any shard, on the server that is the primary now."""
+    def __init__(
+        self, ledger: Callable[[], Ledger], instance: str, shards: int, clock: Clock, *, shared: bool = False
+    ) -> None:
+        """`ledger`: the one of any shard, on the server that is the primary now; it may raise NotConnected.
+
+        `shared`: also a single shard is, because there may be more of them later.
+        """
         self._clock = clock
         self._ledger = ledger
         self._instance = instance
-        self._shards = shards
+        self.shards = shards
+        """How many there are now."""
+        self.shared = shared or shards > 1
         self._leaving = asyncio.Event()
-        self.share = shards if shards == 1 else 0
+        self._answered = clock.monotonic()
+        self.share = 0 if self.shared else shards
         """How many shards this bridge may hold. Of a single one, whoever comes first has the lease."""
         self._held: set[int] = set()
         """The shards that it holds, or is about to ask for."""
@@ -57,7 +67,7 @@ class Members:
 
     def surplus(self, shard: int) -> bool:
         """Whether that one is to be given up, so that another bridge can take it."""
-        return shard in sorted(self._held)[self.share :] and self._shards > 1
+        return self.shared and shard in sorted(self._held)[self.share :]
 
     def unable(self) -> None:
         """No epoch can begin here. For a while it does not count, so that bridges that can work get all shards."""
@@ -69,21 +79,21 @@ class Members:
 
     async def run(self) -> None:
         """Give signs of life, until it is time to leave. Raises Refused where that never was permitted."""
-        while self._shards > 1:
+        while self.shared:
             leaving = self._leaving.is_set()
             away = leaving or self._clock.monotonic() < self._unable_until
             try:
                 place, count = await self._ledger().sign_of_life(self._instance, 0 if away else LIFE_MS)
                 self._heard_of = True
+                self._answered = self._clock.monotonic()
                 if not away:
-                    self.share = self._shards // count + (place < self._shards % count)
-            except (NotConnected, Fenced):
-                pass  # the shards tell what is wrong with Redis
+                    self.share = self.shards // count + (place < self.shards % count)
+            except (NotConnected, Fenced):  # the shards tell what is wrong with Redis
+                if self._clock.monotonic() - self._answered > ALONE_SECONDS:
+                    self.share = self.shards
             except Refused:
                 if not self._heard_of and not leaving:
                     raise
             if leaving:
                 return
-            with suppress(TimeoutError):
-                async with asyncio.timeout(INTERVAL):
-                    await self._leaving.wait()
+            await happens(self._leaving, INTERVAL)

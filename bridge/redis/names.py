@@ -1,6 +1,10 @@
 """The names of the bridge's own keys: they are part of the outside contract."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+_OWN = re.compile(rb"(\d{1,9}):(\d{1,9})\}:(?:deadlines|moved|outbox|dead|lease)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +19,11 @@ class Names:
     def own_prefix(self) -> bytes:
         """What every key of every bridge of this namespace begins with: such keys are never treated as a user's."""
         return b"{%b:" % self.namespace.encode()
+
+    @property
+    def own_pattern(self) -> bytes:
+        """What a SCAN matches them with."""
+        return re.sub(rb"([\\*?\[\]])", rb"\\\1", self.own_prefix) + b"*"
 
     @property
     def deadlines(self) -> bytes:
@@ -35,6 +44,13 @@ class Names:
     def dead(self) -> bytes:
         """Stream: what the broker will never take, with the reason."""
         return self.key(b"dead")
+
+    @property
+    def moved(self) -> bytes:
+        """Sorted set, as `deadlines`: entries of keys that have moved here from another node of a cluster, or are to
+        be sent on to one.
+        """  # noqa: D205 - one sentence
+        return self.key(b"moved")
 
     def mark(self, fence: int, number: int) -> bytes:
         """A key that lives within one script only: its `del` notification is that script's place in the stream."""
@@ -64,10 +80,15 @@ class Names:
         """A key that lives for a moment, to see whether its expiration is notified."""
         return self.key(b"canary")
 
-    def canaries(self, shards: int) -> frozenset[bytes]:
-        """The canaries of all of so many shards."""
-        return frozenset(self.of(shard).canary for shard in range(shards))
+    def others(self, shards: int) -> "Sequence[Names]":
+        """Those of all other ones of so many shards."""
+        return [self.of(shard) for shard in range(shards) if shard != self.shard]
 
     def key(self, name: bytes) -> bytes:
         """The key of that name."""
         return b"{%b:%d:%d}:%b" % (self.namespace.encode(), self.db, self.shard, name)
+
+    def shard_of(self, key: bytes) -> int | None:
+        """The shard whose ledger, outbox or lease, say, the key is; None if it is a mark, or not the bridge's own."""
+        found = _OWN.fullmatch(key.removeprefix(self.own_prefix)) if key.startswith(self.own_prefix) else None
+        return int(found[2]) if found and int(found[1]) == self.db else None

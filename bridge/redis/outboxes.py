@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from bridge.contracts import Entry, Settlement
 from bridge.redis.outbox import Outbox
+from bridge.tasks import happens
 
 POLL_INTERVAL = 1.0
 """Seconds after which the outboxes are looked at unasked, should a wake-up ever be missing."""
@@ -25,6 +26,10 @@ class Outboxes:
     def add(self, outbox: Outbox) -> None:
         """One more; it is to call `wake`."""
         self._outboxes.append(outbox)
+
+    def remove(self, outbox: Outbox) -> None:
+        """It is of a shard that is no more."""
+        self._outboxes.remove(outbox)
 
     def wake(self) -> None:
         """There may be more to read."""
@@ -53,7 +58,7 @@ class Outboxes:
                     return entries
             if self._draining and asked:
                 return ()
-            asked = not await self._woken()
+            asked = not await happens(self._wake, POLL_INTERVAL)
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """See `Source.settle`."""
@@ -63,12 +68,3 @@ class Outboxes:
         for outbox in list(self._outboxes):
             if found := by_shard.get(outbox.shard):
                 await outbox.settle(found)
-
-    async def _woken(self) -> bool:
-        """Whether somebody said so; False after a while."""
-        try:
-            async with asyncio.timeout(POLL_INTERVAL):
-                await self._wake.wait()
-        except TimeoutError:
-            return False
-        return True

@@ -1,8 +1,8 @@
 """The one server that an epoch, or a command, talks to.
 
-Without Sentinel it is the one that the settings name. With Sentinel it is looked for before each epoch: the sentinels
-name it, and it must say itself that it is a primary. Never is another one taken than the newest answer names: an old
-primary that still answers may well believe to be one.
+Mostly it is the one that the settings name. With Sentinel, or in a cluster, it is looked for before each epoch: a
+finder names it, and it must say itself that it is a primary. Never is another one taken than the newest answer names:
+an old primary that still answers may well believe to be one.
 
 Guarantees: whoever holds `client` holds connections to one server alone, whatever happens: when the primary moves, the
 client is another one. So no script of one epoch can reach another server, where the fence, replicated, would let it
@@ -11,7 +11,7 @@ pass. Until somebody notices, an old primary that is cut off can be worked on: s
 
 from contextlib import suppress
 from dataclasses import replace
-from typing import cast
+from typing import Protocol, cast
 
 from redis.asyncio import Redis
 
@@ -27,16 +27,25 @@ ROLE_TIMEOUT = 1.0
 """Seconds. A server that is frozen, and will be replaced soon, must not hold up the look for the next one."""
 
 
-class Primary:
-    """See the module. With Sentinel, `client` is of no use before `locate`."""
+class Finder(Protocol):
+    """Who knows which server is the primary."""
 
-    def __init__(self, settings: Settings, connections: int = 8) -> None:
-        """`connections`: how many the client may open."""
+    async def primary(self) -> Address:
+        """Where the primary is, by the newest answer. Raises NotConnected or Refused where there is none."""
+
+    async def close(self) -> None:
+        """Give the connections back."""
+
+
+class Primary:
+    """See the module. With a finder, `client` is of no use before `locate`."""
+
+    def __init__(self, settings: Settings, finder: Finder | None = None, connections: int = 8) -> None:
+        """`finder`: None where the settings name the server itself. `connections`: how many the client may open."""
         self._connections = connections
         self.endpoint = Endpoint.of(settings)
         self.client: Redis = self.endpoint.client(connections)
-        self.sentinels = Sentinels(settings) if self.endpoint.found else None
-        """None: the settings name the server itself."""
+        self._finder = finder
         self._former: Redis | None = None
 
     async def locate(self) -> bool:
@@ -44,9 +53,9 @@ class Primary:
 
         Raises NotConnected or Refused; then all is as it was.
         """
-        if self.sentinels is None:
+        if self._finder is None:
             return False
-        found = self._at(await self.sentinels.primary())
+        found = self._at(await self._finder.primary())
         if found == self.endpoint:
             await _require(self.client, found)
             return False
@@ -71,21 +80,21 @@ class Primary:
         while True:
             await clock.sleep(WATCH_INTERVAL)
             if other := await self.successor():
-                return f"Sentinel names another primary: {other}"
+                return f"{self.endpoint.finder} names another primary: {other}"
             with suppress(NotConnected, Refused):
                 role = await _role(self.client, self.endpoint)
                 if role != "master":
                     return f"{self.endpoint.title} is no primary any more (role {role})"
 
     async def successor(self) -> Endpoint | None:
-        """Another server that the newest answer names, and that is a primary: one stale sentinel proves nothing.
+        """Another server that the newest answer names, and that is a primary: one stale answer proves nothing.
 
         None also where nobody can tell.
         """
-        if self.sentinels is None:
+        if self._finder is None:
             return None
         with suppress(NotConnected, Refused):
-            named = self._at(await self.sentinels.primary())
+            named = self._at(await self._finder.primary())
             if named != self.endpoint and await self._is_primary(named):
                 return named
         return None
@@ -95,8 +104,8 @@ class Primary:
         await self.client.aclose()
         if self._former is not None:
             await self._former.aclose()
-        if self.sentinels is not None:
-            await self.sentinels.close()
+        if self._finder is not None:
+            await self._finder.close()
 
     async def _is_primary(self, endpoint: Endpoint) -> bool:
         client = endpoint.client(1)
@@ -121,3 +130,8 @@ async def _role(client: Redis, endpoint: Endpoint) -> str:
     async with conversation(endpoint, ROLE_TIMEOUT):
         info = cast("dict[str, object]", await client.info("replication"))
     return str(info.get("role", "unknown"))
+
+
+def sentinels_of(settings: Settings) -> Sentinels | None:
+    """The sentinels that `BRIDGE_REDIS_URL` names, if it does."""
+    return Sentinels(settings) if settings.redis_address().sentinels else None

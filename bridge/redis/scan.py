@@ -6,11 +6,13 @@ hint, so a scan can never overwrite what a later notification said. One scan at 
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 
 from bridge.clock import Clock
 from bridge.redis.ledger import Ledger
+from bridge.tasks import happens
 from bridge.telemetry.shard import ShardTelemetry
 
 SCAN_COUNT = 500
@@ -43,21 +45,25 @@ class Scan:
         self._interval = interval
         self._wake = wake
         self._room = asyncio.Event()
+        self._again = asyncio.Event()
         self._clock = clock
         self._telemetry = telemetry
 
     async def run(self) -> None:
-        """Scan at once, then at every interval. Returns after the first scan where the interval is 0."""
+        """Scan at once, then at every interval (0: never), and when asked to."""
         while True:
+            self._again.clear()
             started = self._clock.monotonic()
             self._telemetry.scan_started()
             keys = await self._once()
             self.complete = True
             self._wake.set()
             self._telemetry.scan_completed(keys, self._clock.monotonic() - started)
-            if not self._interval:
-                return
-            await self._clock.sleep(self._interval)
+            await happens(self._again, self._interval or math.inf)
+
+    def again(self) -> None:
+        """Scan once more, when the one that is under way is done."""
+        self._again.set()
 
     def took(self) -> None:
         """Keys may have been taken out of `found`."""

@@ -33,9 +33,9 @@ class Schedule:
         """A touch was made just now."""
         self._touched = self._clock.monotonic()
 
-    def hold_back(self) -> None:
+    def hold_back(self, seconds: float) -> None:
         """The last touch left something due that it saw: do not spin."""
-        self._not_before = self._clock.monotonic() + RETRY
+        self._not_before = self._clock.monotonic() + seconds
 
     def redis_ms(self) -> float:
         """Redis's clock now, in ms."""

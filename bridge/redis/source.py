@@ -8,6 +8,7 @@ begins, after a back-off that is reset only once the gap is closed: a connection
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from bridge.backoff import Backoff
 from bridge.clock import Clock
@@ -20,34 +21,30 @@ from bridge.redis.connection import Endpoint, Fenced
 from bridge.redis.epoch import Epoch, EpochEnded, Missed
 from bridge.redis.gap import Gap
 from bridge.redis.hints import Hints
-from bridge.redis.ledger import Batch, Held, Lease, Ledger
+from bridge.redis.ledger import Batch, Lease, Ledger
 from bridge.redis.members import Members
+from bridge.redis.moves import Moves
 from bridge.redis.names import Names
 from bridge.redis.outbox import Outbox
 from bridge.redis.patterns import matcher, scan_match
-from bridge.redis.primary import Primary
+from bridge.redis.primary import Primary, sentinels_of
 from bridge.redis.requirements import add_flags, databases, flags_missing, inspect, notification_flags, require
 from bridge.redis.scan import Scan
 from bridge.redis.schedule import Schedule
 from bridge.redis.subscription import Subscription, subscribe
+from bridge.redis.tenure import Tenure
+from bridge.redis.topology import Place, Topology
 from bridge.settings import Settings
-from bridge.tasks import run_together
+from bridge.tasks import happens, run_together
 from bridge.telemetry.endings import Ending
 from bridge.telemetry.shard import ShardTelemetry
 
-STANDBY_POLL = 0.5
-"""Seconds between a standby's attempts to take the lease."""
 RESEND_PAUSE = 1.0
 """Seconds, at most, between attempts to have a batch in doubt answered."""
 FLAGS_CHECK = 5.0
 """Seconds between looks at notify-keyspace-events, which somebody may have changed."""
-SHARE_CHECK = 0.5
-"""Seconds between looks at whether another bridge is to have the shard."""
-HAND_OVER_SECONDS = 2.0
-"""How long the shard waits for the broker before another bridge gets it: its deadlines pass meanwhile."""
-HAND_OVER_POLL = 0.02
 FAILOVER_PAUSE = 1.0
-"""Seconds, at most, between attempts to begin an epoch where sentinels may name another server at any moment."""
+"""Seconds, at most, between attempts to begin an epoch where another server may be named at any moment."""
 
 
 class RedisSource:
@@ -63,28 +60,37 @@ class RedisSource:
         *,
         shard: int = 0,
         wake: Callable[[], None] = lambda: None,
+        topology: Topology | None = None,
     ) -> None:
-        """`members`: the bridges that share the shards. `wake` is called when there may be more in the outbox."""
+        """`members`: the bridges that share the shards. `wake` is called when there may be more in the outbox.
+
+        With the `topology` of a cluster, the shard is the ledger of that number, of one of its primaries.
+        """
         endpoint = Endpoint.of(settings)
         self._settings = settings
         self._shard = shard
         self._members = members
+        self._topology = topology
         self._endpoint = endpoint
         self._instance = instance
         self._clock = clock
-        self._telemetry = telemetry
-        self._primary = Primary(settings)
+        self.telemetry = telemetry
+        self._primary = Primary(settings, sentinels_of(settings) if topology is None else Place(topology, shard))
         self._client = self._primary.client
         self._names = Names(settings.namespace, endpoint.db, shard)
-        self._ledger = Ledger(self._client, endpoint, self._names, settings.shards)
+        self._others = self._names.others(settings.shards) if topology is None else ()
+        """The other shards on the same server."""
+        self._ledger = Ledger(self._client, endpoint, self._names, self._others)
         limit = -(-settings.outbox_limit // settings.shards)
         identity = Identity(settings.source, endpoint.db)
         self.outbox = Outbox(self._ledger, identity, limit, telemetry, wake, shard=shard)
-        self._backoff = Backoff(most=FAILOVER_PAUSE) if endpoint.found else Backoff()
+        self._backoff = Backoff(most=FAILOVER_PAUSE) if endpoint.finder else Backoff()
         self._stopping = asyncio.Event()
+        self._tenure = Tenure(
+            shard, instance, members, self.outbox, stopping=self._stopping, clock=clock, telemetry=telemetry
+        )
         self._subscription: Subscription | None = None
         self._in_doubt: Batch | None = None
-        self._fence: int | None = None
         self._heard = 0
         """Notifications of expirations handled: kept here, because Redis may not know of the last ones."""
         self._trust = Trust()
@@ -119,7 +125,7 @@ class RedisSource:
                 await self._epoch()
             except Missed as error:
                 if self._trust.doubt(self._clock.monotonic() - self._began):
-                    self._telemetry.audit_distrusted()
+                    self.telemetry.audit_distrusted()
                 self._ended(error.ending, str(error))
                 await self._pause(self._backoff.next())
             except EpochEnded as error:
@@ -127,27 +133,27 @@ class RedisSource:
                 if error.ending is Ending.DEMOTED:
                     self.outbox.hand_over()
                 if error.ending is Ending.HANDED_OVER:
-                    await self._hand_over()
+                    await self._tenure.hand_over(self._ledger, self._heard)
                 else:
                     await self._pause(self._backoff.next())
             except NotConnected as error:
                 await self._failed(Ending.CONNECTION_LOST, error)
             except Refused as error:
-                if not self._served:
+                if not self._served and not self._tenure.stood_by:
                     raise
                 self.outbox.hand_over()  # whoever can work here delivers, and we may not settle
                 await self._failed(Ending.REFUSED, error)
         await self._resend()
 
-    def stop(self) -> None:
+    def stop(self, reason: str = "shutting down", ending: Ending = Ending.SHUTDOWN) -> None:
         """Handle what was received, and let `run` return."""
         self._stopping.set()
         if self._subscription is not None:
-            self._subscription.end("shutting down", Ending.SHUTDOWN)
+            self._subscription.end(reason, ending)
 
     async def close(self) -> None:
         """Release the lease, so that a standby takes over at once, and give the connections back."""
-        await self._release()
+        await self._tenure.release(self._ledger, self._heard)
         with suppress(OSError):
             await self._primary.close()
 
@@ -160,17 +166,20 @@ class RedisSource:
         await self._agree()
         await self._resend()
         self._schedule.set_clock(await self._ledger.now_ms())  # delivery begins with the lease, and tells lags
-        lease = await self._acquire()
+        lease = await self._tenure.acquire(self._ledger, self._primary, self._settings.shards)
         if lease is None:
             return
+        self._leased = True
         wake = asyncio.Event()
         settings, names = self._settings, self._names
         matches = matcher(settings.keys, self._shard, settings.shards)
         count = await databases(self._client, self._endpoint)
         here, others = channels(self._endpoint.db), elsewhere(self._endpoint.db, count or 0)
-        canary = Canary(names.canary, self._clock, names.canaries(settings.shards))
+        canary = Canary(names.canary, self._clock, frozenset(other.canary for other in self._others))
         self._heard = max(lease.heard, self._heard) if lease.former == self._instance else lease.heard
-        hints = Hints(names, here | others, matches, canary, self._heard)
+        topology = self._topology
+        away = None if topology is None else partial(topology.away, self._shard)
+        hints = Hints(names, here | others, matches, canary, self._heard, away)
         subscription = await subscribe(
             self._endpoint, list(here), hints.stream, wake.set, self._clock, elsewhere=list(others)
         )
@@ -187,8 +196,22 @@ class RedisSource:
                 interval=settings.scan_interval,
                 wake=wake,
                 clock=self._clock,
-                telemetry=self._telemetry,
+                telemetry=self.telemetry,
             )
+            moves = None
+            if topology is not None:
+                moves = Moves(
+                    topology,
+                    self._ledger,
+                    hints,
+                    number=self._shard,
+                    matches=matches,
+                    gap=gap,
+                    scan=scan,
+                    wake=wake,
+                    clock=self._clock,
+                    telemetry=self.telemetry,
+                )
             audited = count is not None and subscription.complete and not self._trust.lost
             epoch = Epoch(
                 lease.fence,
@@ -205,8 +228,9 @@ class RedisSource:
                 outbox=self.outbox,
                 wake=wake,
                 clock=self._clock,
-                telemetry=self._telemetry,
+                telemetry=self.telemetry,
                 healthy=self._healthy,
+                moves=moves,
             )
             if self._stopping.is_set():
                 return
@@ -218,11 +242,14 @@ class RedisSource:
                         "scan": scan.run(),
                         "flags-watch": self._watch_flags(),
                         "primary-watch": self._watch_primary(),
-                        "share-watch": self._watch_share(subscription),
+                        "share-watch": self._tenure.watch_share(subscription),
+                        **({"moves": moves.run()} if moves else {}),
                     }
                 )
             finally:
                 self._in_doubt, self._heard = epoch.in_doubt, epoch.heard
+                if topology is not None and epoch.seen_ms is not None:
+                    topology.seen_ms[str(self._endpoint)] = epoch.seen_ms
         finally:
             self._subscription = None
             subscription.end("the epoch is over")
@@ -230,30 +257,33 @@ class RedisSource:
     async def _locate(self) -> None:
         """Work on the server that is the primary now."""
         former = self._primary.endpoint
-        if former.found:
+        if former.finder:
             self.outbox.hand_over()  # until the lease is ours where the primary is
         if not await self._primary.locate():
             return
         self._endpoint, self._client = self._primary.endpoint, self._primary.client
-        self._ledger = Ledger(self._client, self._endpoint, self._names, self._settings.shards)
+        self._ledger = Ledger(self._client, self._endpoint, self._names, self._others)
         self.outbox.move(self._ledger)
         # What it would claim may still be there to expire: then it would have two ids. The gap covers it.
-        self._in_doubt = self._fence = None
-        self._telemetry.primary_located(str(self._endpoint), str(former) if former.known else None)
+        self._in_doubt = None
+        self._tenure.elsewhere()
+        self.telemetry.primary_located(str(self._endpoint), str(former) if former.known else None)
 
     async def _inspect(self) -> None:
         """Raise unless this server can be worked with and notifies what is needed."""
         require(await inspect(self._client, self._endpoint), self._endpoint)
         flags = await notification_flags(self._client, self._endpoint)
         if flags is None:
-            self._telemetry.flags_unreadable()
+            self.telemetry.flags_unreadable()
         elif missing_flags(flags):
             if self._settings.redis_notifications == "verify":
                 raise flags_missing(self._endpoint, flags, "BRIDGE_REDIS_NOTIFICATIONS=verify")
-            self._telemetry.flags_configured(flags, await add_flags(self._client, self._endpoint, flags))
+            self.telemetry.flags_configured(flags, await add_flags(self._client, self._endpoint, flags))
 
     async def _agree(self) -> None:
         """Raise unless all bridges count the same shards: a key belongs to one of so many."""
+        if self._topology is not None:
+            return  # who has which key is said by the cluster
         shards = await self._ledger.agree(self._settings.shards)
         if shards != self._settings.shards:
             raise Refused(
@@ -261,31 +291,6 @@ class RedisSource:
                 f" {self._settings.shards}: set BRIDGE_SHARDS to {shards} (how to change the number:"
                 " deploy/operations.md)"
             )
-
-    async def _watch_share(self, subscription: Subscription) -> None:
-        """End the subscription when another bridge is to have the shard: what was received is handled yet."""
-        while self._settings.shards > 1:
-            await self._clock.sleep(SHARE_CHECK)
-            if self._members.surplus(self._shard):
-                subscription.end("handed over: another bridge has fewer shards", Ending.HANDED_OVER)
-                return
-
-    async def _hand_over(self) -> None:
-        """Let another bridge have the shard, with an empty outbox if the broker takes it soon."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(HAND_OVER_SECONDS):
-                while self.outbox.depth:
-                    await self._clock.sleep(HAND_OVER_POLL)
-        self.outbox.hand_over()
-        await self._release()
-
-    async def _release(self) -> None:
-        fence, self._fence = self._fence, None
-        self._members.lost(self._shard)
-        if fence is not None:
-            with suppress(NotConnected, Refused):
-                await self._ledger.release(fence, self._heard)
-                self._telemetry.lease_released()
 
     async def _watch_flags(self) -> None:
         """End the epoch when somebody takes away a notification flag."""
@@ -312,57 +317,24 @@ class RedisSource:
                 if not self._stopping.is_set():
                     raise  # the primary may be another server by now
                 delay = backoff.next()
-                self._telemetry.redis_unreached(str(error), delay)
+                self.telemetry.redis_unreached(str(error), delay)
                 await self._clock.sleep(delay)  # until the time to drain is over
             except (Fenced, Refused):
                 self._in_doubt = None  # it can never be applied any more; the gap covers it
             else:
                 self._in_doubt = None
 
-    async def _acquire(self) -> Lease | None:
-        """The lease, once it is ours; None when stopped before, or when another server is the primary."""
-        awaited = None
-        while not self._stopping.is_set():
-            if self._members.take(self._shard):
-                lease = await self._taken()
-                if isinstance(lease, Lease):
-                    return lease
-                if lease.holder != awaited:
-                    awaited = lease.holder
-                    self._telemetry.lease_awaited(lease.holder)
-            else:
-                self.outbox.hand_over()
-                self._telemetry.lease_left()
-            self._served = True
-            await self._pause(STANDBY_POLL)
-            if await self._primary.successor() is not None:
-                return None  # the lease is kept there; that of a server that is cut off ends by itself
-        return None
-
-    async def _taken(self) -> Lease | Held:
-        """Ask for the lease, of a shard that we may take."""
-        lease: Lease | Held | None = None
-        try:
-            lease = await self._ledger.acquire(self._instance, self._settings.shards)
-        finally:
-            if not isinstance(lease, Lease):
-                self._fence = None
-                self._members.lost(self._shard)
-                self.outbox.hand_over()
-        if isinstance(lease, Lease):
-            self._fence, self._leased = lease.fence, True
-            self.outbox.open()
-            self._telemetry.lease_acquired(lease.fence, first=lease.former is None)
-        return lease
-
     async def _open_gap(self, lease: Lease) -> Gap:
         start_ms = await self._ledger.now_ms()
         cause = self._cause
         if lease.former is None and self._served:
             cause = f"{cause}; the lease was gone (flushed, deleted or evicted)"
-        opened_ms = start_ms if lease.seen_ms is None else lease.seen_ms
+        seen_ms = lease.seen_ms
+        if seen_ms is None and self._topology is not None:
+            seen_ms = self._topology.seen_ms.get(str(self._endpoint))
+        opened_ms = start_ms if seen_ms is None else seen_ms
         self._in_epoch = True
-        self._telemetry.gap_opened(cause, opened_ms, start_ms)
+        self.telemetry.gap_opened(cause, opened_ms, start_ms)
         return Gap(cause, opened_ms, start_ms)
 
     async def _failed(self, ending: Ending, error: BridgeError) -> None:
@@ -370,9 +342,9 @@ class RedisSource:
         refused, attempt = ending is Ending.REFUSED, not self._in_epoch
         self._ended(ending, str(error))
         # With the lease, or if somebody must mend something, a bridge that can work shall have the shard.
-        if attempt and (refused or self._leased) and self._settings.shards > 1:
+        if attempt and (refused or self._leased) and self._members.shared:
             self._members.unable()
-            await self._release()
+            await self._tenure.release(self._ledger, self._heard)
         await self._pause(self._backoff.next(), str(error), refused=refused)
 
     def _healthy(self) -> None:
@@ -382,16 +354,16 @@ class RedisSource:
 
     def _ended(self, ending: Ending, reason: str) -> None:
         self._cause = reason
+        if self._topology is not None:
+            self._topology.doubt()
         if self._in_epoch:  # else it was an attempt to begin one
             self._in_epoch = False
-            why = Ending.SHUTDOWN if self._stopping.is_set() else ending
-            self._telemetry.epoch_ended(str(self._endpoint), why, reason)
+            why = Ending.SHUTDOWN if self._stopping.is_set() and ending is not Ending.SLOTS_MOVED else ending
+            self.telemetry.epoch_ended(str(self._endpoint), why, reason)
 
     async def _pause(self, seconds: float, reason: str | None = None, *, refused: bool = False) -> None:
         """Sleep, unless stopped."""
         if reason is not None and not self._stopping.is_set():
-            tell = self._telemetry.redis_refused if refused else self._telemetry.redis_unreached
+            tell = self.telemetry.redis_refused if refused else self.telemetry.redis_unreached
             tell(reason, seconds)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
+        await happens(self._stopping, seconds)

@@ -72,7 +72,8 @@ class Settings(BaseModel):
     redis_url: RedisUrl = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
         description="`redis://[user:password@]host:port/db`, `rediss://...` (TLS) or `unix:///path?db=0`; with Sentinel"
-        " `redis+sentinel://[user:password@]host:port,host:port/service/db`, `rediss+sentinel://...`",
+        " `redis+sentinel://[user:password@]host:port,host:port/service/db`, `rediss+sentinel://...`; a cluster:"
+        " `redis+cluster://[user:password@]host:port,host:port`, `rediss+cluster://...`",
     )
     redis_url_file: RedisUrlFile | None = None
     redis_username: str | None = Field(None, description="ACL user; unset = the default user")
@@ -194,9 +195,15 @@ class Settings(BaseModel):
     def _redis_conflicts(self, given: AbstractSet[str]) -> Iterator[str]:
         url = self.redis_address()
         if not url.tls and self.redis_sentinel_tls != "on":
-            yield from _idle(given, "redis_tls_", "BRIDGE_REDIS_URL must begin with rediss:// or rediss+sentinel://")
+            yield from _idle(
+                given,
+                "redis_tls_",
+                "BRIDGE_REDIS_URL must begin with rediss://, rediss+sentinel:// or rediss+cluster://",
+            )
         if not url.sentinels:
             yield from _idle(given, "redis_sentinel_", "BRIDGE_REDIS_URL must begin with redis+sentinel://")
+        if url.nodes and self.shards > 1:
+            yield "BRIDGE_SHARDS: must be 1 with a cluster, where each primary has a shard of its own; unset it"
         for name, twice in ("redis_username", url.username), ("redis_password", url.password):
             if name in given and twice:
                 yield f"{variable(name)}: BRIDGE_REDIS_URL holds one, too; remove one of them"

@@ -13,7 +13,15 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from bridge.settings.redis_url import MAX_PORT, SENTINEL_SCHEMES, RedisAddress, sentinel_address, server_address
+from bridge.settings.redis_url import (
+    CLUSTER_SCHEMES,
+    MAX_PORT,
+    SENTINEL_SCHEMES,
+    RedisAddress,
+    cluster_address,
+    sentinel_address,
+    server_address,
+)
 
 _Value = TypeVar("_Value")
 
@@ -68,8 +76,8 @@ def redis_address(url: str) -> RedisAddress:
     scheme = url.partition("://")[0].lower()
     if scheme in SENTINEL_SCHEMES:
         return sentinel_address(url)
-    if scheme == "redis+cluster":
-        raise ValueError("this version does not support Cluster yet; use redis://host:port/db, or redis+sentinel://")
+    if scheme in CLUSTER_SCHEMES:
+        return cluster_address(url)
     parts = _server(url, ("redis", "rediss", "unix"), "redis://127.0.0.1:6379/0")
     path = "/.+" if parts.scheme == "unix" else "(/[0-9]{0,9})?"
     if not re.fullmatch(path, parts.path) or not re.fullmatch("(db=[0-9]{1,9})?", parts.query):

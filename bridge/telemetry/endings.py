@@ -25,5 +25,7 @@ class Ending(StrEnum):
     """Redis does not permit any more what the bridge needs."""
     HANDED_OVER = "handed_over"
     """Another bridge is to have the shard."""
+    SLOTS_MOVED = "slots_moved"
+    """Slots of a cluster have moved, and the ledger is that of no primary any more."""
     SHUTDOWN = "shutdown"
     """The bridge was asked to end."""

@@ -13,6 +13,7 @@ from bridge.telemetry.metrics import Metrics
 from bridge.telemetry.shard import ShardTelemetry
 
 BROKER = "broker"
+CLUSTER = "cluster"
 
 
 class Telemetry:
@@ -50,6 +51,22 @@ class Telemetry:
     def close_timed_out(self, what: str) -> None:
         """A part did not close in its time; the process ends all the same."""
         self._log.warning("close.timed_out", what=what)
+
+    # A cluster.
+
+    def cluster_sought(self) -> None:
+        """Redis is a cluster, of which nothing is known yet."""
+        self.health.unmet(CLUSTER, "starting")
+
+    def cluster_unreached(self, reason: str, retry_in: float) -> None:
+        """No node of the cluster answers: it is tried again."""
+        self.health.unmet(CLUSTER, reason)
+        self._log.warning("cluster.unreached", reason=reason, retry_in_seconds=round(retry_in, 2))
+
+    def cluster_located(self, primaries: Sequence[str]) -> None:
+        """Which primaries it has now, each behind the number of its ledger."""
+        self.health.met(CLUSTER)
+        self._log.info("cluster.located", primaries=primaries)
 
     # Delivery.
 

@@ -22,6 +22,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._of_shards: list[Counter | Gauge] = []
         # What is found and delivered.
         self.claimed = self._counter(
             "claimed_expirations", "Expirations claimed, by how they were learned of.", via=list(Via)
@@ -103,7 +104,15 @@ class Metrics:
         return counter
 
     def _by_shard(self, kind: type[_Kind], name: str, help_text: str) -> _Kind:
-        return kind(f"bridge_{name}", help_text, ["shard"], registry=self.registry)
+        metric = kind(f"bridge_{name}", help_text, ["shard"], registry=self.registry)
+        self._of_shards.append(metric)
+        return metric
+
+    def forget_shard(self, shard: str) -> None:
+        """It is no more."""
+        for metric in self._of_shards:
+            metric.remove(shard)
+        self.subscription_up.remove_by_labels({"shard": shard})
 
     def _gauge(self, name: str, help_text: str) -> Gauge:
         return Gauge(f"bridge_{name}", help_text, registry=self.registry)

@@ -31,7 +31,10 @@ class ShardTelemetry:
         self._clock = clock
         self._canary_awaited: float | None = None
         """Since when the next canary is awaited; None while none is, because another bridge holds the lease."""
-        health.unmet(SUBSCRIPTION if of == 1 else LEASE, "starting")
+        if of == 1:
+            health.unmet(SUBSCRIPTION, "starting")
+        elif not leases:
+            health.unmet(LEASE, "starting")
         self._log = structlog.get_logger() if of == 1 else structlog.get_logger().bind(shard=number)
         self._by_notification = metrics.claimed.labels(via="notification")
         self._by_sweep = metrics.claimed.labels(via="sweep")
@@ -57,7 +60,7 @@ class ShardTelemetry:
         self._metrics.subscription_up.labels(node=node, shard=self._shard).set(0)
 
     def primary_located(self, node: str, former: str | None) -> None:
-        """Sentinels name a primary, and it says that it is one. `former` is the one before; null at the start."""
+        """A primary is named, and says that it is one. `former` is the one before; null at the start."""
         if former is not None:
             self._metrics.subscription_up.remove(former, self._shard)
         self.node_named(node)
@@ -178,6 +181,14 @@ class ShardTelemetry:
         self._ledger_size.set(size)
         self._outbox_depth.set(depth)
 
+    def ledger_adopted(self, number: int, *, complete: bool) -> None:
+        """Another ledger on this node of a cluster, that of no primary any more, was taken in, or has gone on."""
+        self._log.info("ledger.adopted", ledger=number, complete=complete)
+
+    def entries_kept(self, count: int, reason: str) -> None:
+        """Entries of keys that are on another node could not be handed over to it: it is tried again."""
+        self._log.warning("entries.kept", count=count, reason=reason)
+
     def dead_letters_seen(self, count: int) -> None:
         """So many messages are kept that the broker will never take."""
         if self._number in self._leases:  # else another bridge tells of them: acks may come after the lease is gone
@@ -205,6 +216,13 @@ class ShardTelemetry:
         """Somebody else has written, or damaged, an entry of the outbox: it is a dead letter now, one of `dead`."""
         self.dead_letters_seen(dead)
         self._log.error("entry.rejected", entry=entry, error=error)
+
+    def gone(self) -> None:
+        """The shard is no more: slots of a cluster have moved."""
+        self._without_lease()
+        for condition in (SUBSCRIPTION, CANARY, OUTBOX):
+            self._health.met(self._named(condition))
+        self._metrics.forget_shard(self._shard)
 
     def _without_lease(self) -> None:
         """What there is in the shard is for another bridge to tell: who adds up theirs and ours counts it once."""

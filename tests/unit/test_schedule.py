@@ -76,7 +76,7 @@ def test_what_a_touch_could_not_resolve_is_not_touched_again_in_a_spin() -> None
     assert due is not None
     assert due < 0
 
-    made.hold_back()
+    made.hold_back(RETRY)
 
     assert made.due_in() == pytest.approx(RETRY)
     clock.now += RETRY

@@ -190,9 +190,34 @@ def test_a_redis_url_that_cannot_work_is_refused_without_showing_it(url: str) ->
     assert S3CRET not in problem
 
 
-def test_cluster_is_recognised_and_not_supported_yet() -> None:
-    (problem,) = problems_of(redis_url="redis+cluster://h1:1,h2:2")
-    assert "this version does not support Cluster yet" in problem
+@pytest.mark.parametrize(
+    ("url", "requirement"),
+    [
+        (f"redis+cluster://:{S3CRET}@/", "must name nodes of the cluster"),
+        (f"redis+cluster://:{S3CRET}@h1:1,,h2:2", "must name nodes of the cluster"),
+        (f"redis+cluster://:{S3CRET}@h1:0", "must name nodes of the cluster"),
+        (f"redis+cluster://:{S3CRET}@h1:1/1", "has no place for a db"),
+        (f"redis+cluster://:{S3CRET}@h1:1/0/0", "has no place for a db"),
+        (f"redis+cluster://h1:1?password={S3CRET}", "must be a URL such as redis+cluster://"),
+    ],
+)
+def test_a_cluster_url_that_cannot_work_is_refused_with_what_it_lacks(url: str, requirement: str) -> None:
+    (problem,) = problems_of(redis_url=url)
+    assert requirement in problem
+    assert S3CRET not in problem
+
+
+def test_a_cluster_url_says_which_nodes_to_ask_and_the_login() -> None:
+    address = loaded(redis_url="rediss+cluster://u%40:p%2F@h1,[::1]:2,h1:6379/0").redis_address()
+    assert address.nodes == (("h1", 6379), ("::1", 2))
+    assert (address.db, address.tls, address.sentinels) == (0, True, ())
+    assert (address.username, address.password) == ("u@", "p/")
+    assert not loaded(redis_url="redis+cluster://h1:1").redis_address().tls
+
+
+def test_a_cluster_has_a_shard_for_each_primary_and_no_other_number_of_them() -> None:
+    (problem,) = problems_of(redis_url="redis+cluster://h1:1", shards="2")
+    assert problem.startswith("BRIDGE_SHARDS: must be 1 with a cluster")
 
 
 @pytest.mark.parametrize(

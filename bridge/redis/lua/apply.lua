@@ -1,6 +1,6 @@
 -- Handle one batch of hints: the one place where the ledger is changed and expirations are claimed.
 --
--- KEYS  deadlines, lease, outbox, mark
+-- KEYS  deadlines, lease, outbox, mark, moved
 -- ARGV  fence, sequence number, gap start in ms (0: no gap is open), notifications handled so far, these included,
 --       operations in stream order, as one msgpack array (a third of the cost of an argument each):
 --       x key                   `expired` notified
@@ -9,6 +9,8 @@
 --       r key score seen due    resolve what a touch saw; stands where its mark stood (not sent if the key is ahead)
 --       f key                   forget: BRIDGE_KEYS does not match it any more
 --       p key                   appeared, or its TTL changed; deduplicated, at the end of the batch; also what a scan found
+--       m key score heard       another node's ledger had this entry; heard: '1' if this epoch was told of the key's end, or
+--                               of its arrival
 --       g node opened_ms seen_ms cause missed audit         the gap is closed: put its record into the outbox
 -- Reply {now in µs, lowest score or '', ledger size, outbox depth, claimed by notification, claimed by sweep,
 --        recovered and ambiguous in the open gap so far, 1 if the ledger was emptied (Redis then notifies its `del`),
@@ -31,12 +33,18 @@ local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local gap_start = tonumber(ARGV[3])
 local scores = {} -- of each key's entry, as changed so far; false: it has none
-local changed, ahead, claims = {}, {}, {}
+local changed, ahead, claims, sent_on, placed = {}, {}, {}, {}, {}
 local by_notification, by_sweep, recovered, ambiguous = 0, 0, 0, 0
 local gap, seen_ms, audit
 
 -- How many words an operation has, with its own name; the key is the second.
-local words = {x = 2, X = 2, d = 2, f = 2, p = 2, r = 5, g = 7}
+local words = {x = 2, X = 2, d = 2, f = 2, p = 2, m = 4, r = 5, g = 7}
+
+local function read(key) -- its deadline; nil: its slot is on another node of the cluster, or on its way to one
+  local deadline = redis.pcall('PEXPIRETIME', key)
+  if type(deadline) == 'number' then return deadline end
+  if not string.find(deadline.err, 'non local key', 1, true) then error(deadline) end
+end
 
 local function read_entries() -- all at once: a call for each would take longer than all else together
   local keys, i = {}, 1
@@ -111,7 +119,7 @@ function operations.r(key, was, seen, due)
   if score ~= tonumber(was) or ahead[key] then return end
   due = due == '1'
   if due and score >= now then return end -- the clock went back
-  local deadline = call('PEXPIRETIME', key)
+  local deadline = read(key)
   if seen == 'gone' then
     if due then
       by_sweep = by_sweep + 1
@@ -120,15 +128,21 @@ function operations.r(key, was, seen, due)
     elseif gap_start > 0 then
       ambiguous = ambiguous + 1 -- deleted in the gap, or its deadline came nearer and passed
     end
-    follow(key, deadline)
-  elseif deadline ~= -2 then
+    follow(key, deadline or -2)
+  elseif seen == 'moved' then
+    if not deadline then -- whoever has the key now shall have its entry
+      sent_on[#sent_on + 1], sent_on[#sent_on + 2] = score, key
+      write(key, false)
+    end
+  elseif deadline and deadline ~= -2 then
     if score < gap_start and deadline ~= score then ambiguous = ambiguous + 1 end
     follow(key, deadline)
   end -- seen alive and gone now: its hint stands behind the mark, and decides
 end
 
 function operations.p(key)
-  local deadline = call('PEXPIRETIME', key)
+  local deadline = read(key)
+  if not deadline then return end
   if deadline > 0 then
     local score = scores[key]
     -- A due entry is changed only by a claim or a resolve.
@@ -136,6 +150,22 @@ function operations.p(key)
   elseif deadline == -1 then
     local score = scores[key]
     if score and score >= now then write(key, false) end
+  end
+end
+
+function operations.m(key, was, heard)
+  was = tonumber(was)
+  if tonumber(call('ZSCORE', KEYS[5], key) or '') ~= was then return end -- it was placed before
+  local deadline = read(key)
+  if not deadline then return end -- it is sent on
+  placed[#placed + 1] = key
+  if deadline ~= -2 then
+    if was < gap_start and deadline ~= was then ambiguous = ambiguous + 1 end
+    operations.p(key)
+  elseif was >= now then
+    if gap_start > 0 then ambiguous = ambiguous + 1 end -- deleted, or its deadline came nearer and passed
+  elseif heard == '0' and not scores[key] then
+    write(key, was) -- the one deadline that is past when it is written: it is touched, and resolved, like any other
   end
 end
 
@@ -184,6 +214,8 @@ for key in pairs(changed) do
   end
 end
 if #record > 0 then call('ZADD', deadlines, unpack(record)) end
+if #sent_on > 0 then call('ZADD', KEYS[5], unpack(sent_on)) end
+if #placed > 0 then call('ZREM', KEYS[5], unpack(placed)) end
 local removed = #forget > 0 and call('ZREM', deadlines, unpack(forget)) or 0
 for key in pairs(ahead) do known[#known + 1] = key end
 if #known > 0 then
