@@ -137,7 +137,7 @@ class Moves:
                 await self._topology.hand_over(number, entries)
             except (NotConnected, Refused) as error:
                 unreached.add(number)
-                self._telemetry.entries_kept(len(entries), str(error))
+                self._telemetry.entries_stranded(len(entries), str(error))
             else:
                 done += (key for key, _ in entries)
         if done:

@@ -185,9 +185,9 @@ class ShardTelemetry:
         """Another ledger on this node of a cluster, that of no primary any more, was taken in, or has gone on."""
         self._log.info("ledger.adopted", ledger=number, complete=complete)
 
-    def entries_kept(self, count: int, reason: str) -> None:
+    def entries_stranded(self, count: int, reason: str) -> None:
         """Entries of keys that are on another node could not be handed over to it: it is tried again."""
-        self._log.warning("entries.kept", count=count, reason=reason)
+        self._log.warning("entries.stranded", count=count, reason=reason)
 
     def dead_letters_seen(self, count: int) -> None:
         """So many messages are kept that the broker will never take."""
