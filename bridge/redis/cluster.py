@@ -65,8 +65,8 @@ class Cluster:
         await self._find()
         if self._stopping.is_set():
             return
-        work = {"topology": self._topology.watch(), "members": self._members.run(), "primaries": self._follow()}
-        await run_together(work, until="primaries")
+        work = run_together({"members": self._members.run(), "primaries": self._follow()})
+        await run_together({"topology": self._topology.watch(), "work": work}, until="work")
 
     def stop(self) -> None:
         """Handle what was received, and let `run` return."""
@@ -77,6 +77,7 @@ class Cluster:
 
     async def close(self) -> None:
         """Release the leases, so that standbys take over at once, and give the connections back."""
+        await self.outbox.close()
         await asyncio.gather(*(source.close() for source in self._sources.values()))
         with suppress(OSError):
             await self._topology.close()

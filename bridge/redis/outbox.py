@@ -42,8 +42,10 @@ class Outbox:
         self._telemetry = telemetry
         self._was_full = False
         self._cursor = START
-        self._ours = False
-        self._news = False
+        self.ours = False
+        """Whether an epoch of this bridge holds the lease, or did until its server was lost."""
+        self.news = False
+        """Whether there may be more to read."""
         self._wake = wake
         self.depth = 0
         """Expirations waiting, as last heard."""
@@ -53,22 +55,22 @@ class Outbox:
     def open(self) -> None:
         """A new epoch holds the lease: read from the beginning."""
         self._cursor = START
-        self._ours = True
+        self.ours = True
         self._was_full = False  # what was said of it then holds no more
         self.added()
 
     def move(self, ledger: Ledger) -> None:
         """Another server is the primary: its outbox is the one to read, once an epoch holds the lease there."""
         self._ledger = ledger
-        self._ours = False
+        self.ours = False
 
     def hand_over(self) -> None:
         """Another bridge holds the lease: it delivers now."""
-        self._ours = False
+        self.ours = False
 
     def added(self) -> None:
         """There is more to read."""
-        self._news = True
+        self.news = True
         self._wake()
 
     def full(self) -> bool:
@@ -89,18 +91,18 @@ class Outbox:
 
         Without `asked`, looks only where there is news. Raises NotConnected.
         """
-        while self._news or asked:
-            self._news = False
+        while self.news or asked:
+            self.news = False
             ledger, cursor = self._ledger, self._cursor
             try:
-                found = await ledger.entries(cursor, limit) if self._ours else []
+                found = await ledger.entries(cursor, limit) if self.ours else []
                 entries = await self._readable(ledger, found)
             except BaseException:
-                self._news = True
+                self.news = True
                 raise
             if not found:
                 break
-            self._news = True  # there may be more
+            self.news = True  # there may be more
             if self._may_go_on(ledger, cursor):
                 self._cursor = found[-1][0]
                 if entries:
@@ -109,7 +111,7 @@ class Outbox:
 
     def _may_go_on(self, ledger: Ledger, cursor: bytes) -> bool:
         """Whether what was read behind `cursor` is what comes next: no epoch has begun, or ended, meanwhile."""
-        return self._ours and cursor == self._cursor and ledger is self._ledger
+        return self.ours and cursor == self._cursor and ledger is self._ledger
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """See `Source.settle`."""

@@ -1,18 +1,24 @@
 """The outboxes of all shards as delivery sees them: the Source of `bridge/contracts.py`.
 
-Guarantees what `outbox.py` does of each; and that none of them waits for another: they are asked in turn.
+Guarantees what `outbox.py` does of each; and that none of them waits for another, whose server may be frozen: all are
+asked side by side, and what a server does not take is kept for a while and tried again.
 """
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Sequence
+from itertools import islice
 
 from bridge.contracts import Entry, Settlement
+from bridge.errors import NotConnected, Refused
 from bridge.redis.outbox import Outbox
-from bridge.tasks import happens
+from bridge.tasks import end, happens
 
 POLL_INTERVAL = 1.0
 """Seconds after which the outboxes are looked at unasked, should a wake-up ever be missing."""
+SETTLE_ENTRIES = 500
+"""Entries settled in one step."""
+OWED_ENTRIES = 1_000
+"""Settlements kept of one shard. More are not taken, so that delivery stops in time."""
 
 
 class Outboxes:
@@ -20,6 +26,10 @@ class Outboxes:
 
     def __init__(self) -> None:
         self._outboxes: list[Outbox] = []
+        self._asked: dict[Outbox, asyncio.Task[Sequence[Entry]]] = {}
+        """Those whose answers nobody has taken yet, the oldest questions first."""
+        self._owed: dict[Outbox, dict[bytes, Settlement]] = {}
+        """By the id of the entry: what could not be settled."""
         self._draining = False
         self._wake = asyncio.Event()
 
@@ -30,6 +40,13 @@ class Outboxes:
     def remove(self, outbox: Outbox) -> None:
         """It is of a shard that is no more."""
         self._outboxes.remove(outbox)
+        self._owed.pop(outbox, None)
+        if task := self._asked.pop(outbox, None):
+            task.cancel()
+
+    async def close(self) -> None:
+        """Nobody reads any more."""
+        await end(self._asked.values())
 
     def wake(self) -> None:
         """There may be more to read."""
@@ -51,20 +68,74 @@ class Outboxes:
         while True:
             self._wake.clear()
             asked = asked or self._draining
-            for outbox in list(self._outboxes):
-                self._outboxes.remove(outbox)  # to the end of the row, whatever comes of it
-                self._outboxes.append(outbox)
-                if entries := await outbox.next(limit, asked=asked):
+            if len(self._outboxes) == 1 and not self._asked:  # no task, which costs more than all else here
+                if entries := await self._next(self._outboxes[0], limit, asked=asked):
                     return entries
-            if self._draining and asked:
+            else:
+                self._ask(limit, asked=asked)
+            while self._asked and not self._wake.is_set():
+                await self._answered()
+                if entries := self._taken():
+                    return entries
+            if self._asked or self._wake.is_set():
+                asked = False
+            elif self._draining and asked:
                 return ()
-            asked = not await happens(self._wake, POLL_INTERVAL)
+            else:
+                asked = not await happens(self._wake, POLL_INTERVAL)
+
+    def _ask(self, limit: int, *, asked: bool) -> None:
+        """All that have news; with `asked`, the others, too."""
+        for outbox in self._outboxes:
+            if outbox not in self._asked and (asked or outbox.news):
+                self._asked[outbox] = asyncio.create_task(self._next(outbox, limit, asked=asked))
+
+    async def _next(self, outbox: Outbox, limit: int, *, asked: bool) -> Sequence[Entry]:
+        if outbox.ours and self._owed.get(outbox):
+            await self._pay(outbox)  # else it would be read, and published, once more
+        return await outbox.next(limit, asked=asked)
+
+    async def _answered(self) -> None:
+        """Return when one of those that were asked has answered, or there is more to ask for."""
+        woken = asyncio.create_task(self._wake.wait())
+        try:
+            waited = [woken, *self._asked.values()]
+            await asyncio.wait(waited, timeout=POLL_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await end([woken])
+
+    def _taken(self) -> Sequence[Entry]:
+        """One answer with any entries; raises what one of them has raised."""
+        for outbox, task in list(self._asked.items()):
+            if task.done():
+                del self._asked[outbox]
+                if entries := task.result():
+                    return entries
+        return ()
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """See `Source.settle`."""
-        by_shard = defaultdict[int, list[Settlement]](list)
+        """See `Source.settle`. What one server of several does not take is tried again with the next, or later."""
+        by_shard = {outbox.shard: outbox for outbox in self._outboxes}
+        to_pay = dict[Outbox, None]()
         for settlement in settlements:
-            by_shard[settlement.entry.shard].append(settlement)
-        for outbox in list(self._outboxes):
-            if found := by_shard.get(outbox.shard):
-                await outbox.settle(found)
+            if outbox := by_shard.get(settlement.entry.shard):  # else it has moved: whoever has it now reads it again
+                self._owed.setdefault(outbox, {})[settlement.entry.id] = settlement
+                to_pay[outbox] = None
+        for result in await asyncio.gather(*map(self._pay, to_pay), return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _pay(self, outbox: Outbox) -> None:
+        """Settle what is owed. Raises NotConnected or Refused where too much is, or there is no other outbox."""
+        owed = self._owed.get(outbox, {})
+        try:
+            while some := list(islice(owed.values(), SETTLE_ENTRIES)):
+                await outbox.settle(some)
+                for settlement in some:
+                    owed.pop(settlement.entry.id, None)
+        except (NotConnected, Refused):
+            alone = len(self._outboxes) == 1
+            if outbox.ours and (alone or len(owed) > OWED_ENTRIES):
+                raise
+            if len(owed) > OWED_ENTRIES:  # whoever has the lease reads them again
+                owed.clear()

@@ -61,4 +61,5 @@ class Shards:
 
     async def close(self) -> None:
         """Release the leases, so that standbys take over at once, and give the connections back."""
+        await self.outbox.close()
         await asyncio.gather(*(source.close() for source in self._sources))

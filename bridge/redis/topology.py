@@ -78,6 +78,8 @@ class Topology:
         self._seeds: Sequence[Address] = settings.redis_address().nodes
         self._clients: dict[Address, Redis] = {}
         self._views: tuple[View, ...] = ()
+        self._moving: dict[str, frozenset[int]] = {}
+        """By node, what it last said of slots that are on their way from or to it."""
         self._owners: dict[int, Node] = {}
         self._number_of: dict[str, int] = {}
         self._changed = asyncio.Event()
@@ -177,7 +179,12 @@ class Topology:
         return tuple(claims(reply.decode(), address, tls=self.endpoint.tls))
 
     def _learn(self, views: Sequence[View]) -> None:
-        nodes, moving = merged(views)
+        nodes = merged(views)
+        all_claims = [claim for view in views for claim in view]
+        there = {claim.id for claim in all_claims if claim.slots or claim.own}  # not one that was replaced
+        self._moving = {id_: moving for id_, moving in self._moving.items() if id_ in there}
+        self._moving |= {claim.id: claim.moving for claim in all_claims if claim.own}
+        moving = frozenset[int]().union(*self._moving.values())
         self._owners = {slot: node for node in nodes for slot in node.slots}
         stable = {node.id: node.slots - moving for node in nodes}
         by_id = {node.id: node for node in nodes}
@@ -187,8 +194,8 @@ class Topology:
         self._changed = asyncio.Event()
 
 
-def merged(views: Sequence[View]) -> tuple[Sequence[Node], frozenset[int]]:
-    """The primaries that have slots, and the slots that are on their way, by what several nodes say."""
+def merged(views: Sequence[View]) -> Sequence[Node]:
+    """The primaries that have slots, by what several nodes say."""
     all_claims = {claim for view in views for claim in view}
     owners: dict[int, Claim] = {}
     for claim in sorted(all_claims, key=lambda claim: (claim.epoch, claim.own, claim.id)):
@@ -199,8 +206,7 @@ def merged(views: Sequence[View]) -> tuple[Sequence[Node], frozenset[int]]:
     for slot, claim in owners.items():
         slots_of.setdefault(claim.id, set()).add(slot)
         addresses[claim.id] = claim.address
-    nodes = [Node(id_, addresses[id_], frozenset(slots)) for id_, slots in sorted(slots_of.items())]
-    return nodes, frozenset(slot for claim in all_claims for slot in claim.moving)
+    return [Node(id_, addresses[id_], frozenset(slots)) for id_, slots in sorted(slots_of.items())]
 
 
 _ADDRESS = re.compile(r"(?P<host>.*):(?P<port>\d+)(?:@\d*)?(?:,(?P<name>[^,=]*))?(?:,.*)?")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import cast
 
@@ -16,7 +17,7 @@ from bridge.expiration import Expiration, Identity, Via
 from bridge.redis.ledger import Ledger
 from bridge.redis.members import Members
 from bridge.redis.outbox import Outbox
-from bridge.redis.outboxes import Outboxes
+from bridge.redis.outboxes import OWED_ENTRIES, Outboxes
 from bridge.redis.patterns import matcher
 from tests.servers import wait_until
 
@@ -124,14 +125,24 @@ class FakeOutbox:
         self.entries = list(entries)
         self.settled: list[Settlement] = []
         self.broken = False
+        self.frozen = False
+        self.ours = True
+
+    @property
+    def news(self) -> bool:
+        return bool(self.entries)
 
     async def next(self, limit: int, *, asked: bool = False) -> Sequence[Entry]:
+        if self.frozen:
+            await asyncio.Event().wait()
         if self.broken:
             raise NotConnected("gone")
         found, self.entries = self.entries[:limit], self.entries[limit:]
         return found
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
+        if self.broken:
+            raise NotConnected("gone")
         self.settled += settlements
 
 
@@ -170,4 +181,56 @@ async def test_an_outbox_that_cannot_be_read_does_not_stop_the_others() -> None:
         await all_.read(1)
     assert [one.shard for one in await all_.read(1)] == [1]
     first.broken = False
+    with suppress(NotConnected):  # it was asked before
+        await all_.read(1)
     assert [one.shard for one in await all_.read(1)] == [0]
+
+
+async def test_an_outbox_whose_server_does_not_answer_holds_up_no_other() -> None:
+    first, second = FakeOutbox(0, entry(0, 0)), FakeOutbox(1, entry(1, 0), entry(1, 1))
+    first.frozen = True
+    all_ = outboxes(first, second)
+    for number in range(2):
+        assert [(one.shard, one.id) for one in await all_.read(1)] == [(1, b"7-%d" % number)]
+    await all_.close()
+
+
+async def test_what_one_server_of_several_does_not_take_is_settled_before_it_is_read_again() -> None:
+    first, second = FakeOutbox(0), FakeOutbox(1)
+    all_ = outboxes(first, second)
+    first.broken = True
+    await all_.settle([Settlement(entry(0, 0)), Settlement(entry(1, 0))])
+    assert [len(first.settled), len(second.settled)] == [0, 1]
+    first.broken = False
+    first.entries = [entry(0, 1)]
+    assert [one.id for one in await all_.read(1)] == [b"7-1"]
+    assert [one.entry.id for one in first.settled] == [b"7-0"]
+
+
+async def test_a_server_that_takes_nothing_for_long_stops_delivery_and_loses_no_settlement() -> None:
+    first, second = FakeOutbox(0), FakeOutbox(1)
+    all_ = outboxes(first, second)
+    first.broken = True
+    settlements = [Settlement(entry(0, number)) for number in range(OWED_ENTRIES + 1)]
+    await all_.settle(settlements[:-1])
+    for _ in range(2):
+        with pytest.raises(NotConnected):
+            await all_.settle(settlements[-1:])
+    first.broken = False
+    await all_.settle(settlements[-1:])
+    assert [one.entry.id for one in first.settled] == [one.entry.id for one in settlements]
+
+
+async def test_a_shard_that_is_no_more_is_asked_and_settled_no_more() -> None:
+    first, second = FakeOutbox(0, entry(0, 0)), FakeOutbox(1)
+    all_ = outboxes(first, second)
+    (read,) = await all_.read(1)
+    first.frozen, first.entries = True, [entry(0, 1)]
+    reading = asyncio.create_task(all_.read(1))
+    await asyncio.sleep(0)
+    all_.remove(cast("Outbox", first))
+    await all_.settle([Settlement(read)])
+    assert first.settled == []
+    second.entries = [entry(1, 0)]
+    all_.wake()
+    assert [one.shard for one in await reading] == [1]

@@ -81,16 +81,8 @@ def test_of_two_that_claim_a_slot_the_newer_configuration_has_it_in_any_order() 
     cut_off = (claim("old", 1, range(HALF), own=True), claim("other", 2, range(HALF, SLOTS)))
     majority = (claim("new", 7, range(HALF)), claim("other", 2, range(HALF, SLOTS), own=True))
     for views in ((cut_off, majority), (majority, cut_off)):
-        nodes, _ = merged(views)
+        nodes = merged(views)
         assert {node.id: min(node.slots) for node in nodes} == {"new": 0, "other": HALF}
-
-
-def test_slots_are_on_their_way_if_one_of_both_ends_says_so() -> None:
-    source = (claim("a", 1, range(HALF), own=True, moving=frozenset({3})), claim("b", 2))
-    target = (claim("a", 1, range(HALF)), claim("b", 2, own=True, moving=frozenset({3, 4})))
-    nodes, moving = merged((source, target))
-    assert moving == {3, 4}
-    assert [node.id for node in nodes] == ["a"]
 
 
 def test_a_primary_has_the_ledger_of_the_smallest_number_that_lies_on_it() -> None:
