@@ -3,7 +3,15 @@
 import pytest
 
 from bridge.redis.channels import channels, missing_flags
-from bridge.redis.hints import BATCH_BYTES, BATCH_KEYS, LOOK_LIMIT, Hints, MarkLostError, OwnKeyLostError
+from bridge.redis.hints import (
+    BATCH_BYTES,
+    BATCH_KEYS,
+    HEARD_KEYS,
+    LOOK_LIMIT,
+    Hints,
+    MarkLostError,
+    OwnKeyLostError,
+)
 from bridge.redis.ledger import Applied, State, Touched
 from bridge.redis.names import Names
 from bridge.redis.patterns import matcher
@@ -201,3 +209,69 @@ def test_the_backlog_in_bytes_is_what_was_received_and_not_taken() -> None:
 )
 def test_missing_notification_flags_are_found(flags: str, missing: str) -> None:
     assert missing_flags(flags) == missing
+
+
+# A cluster
+
+
+def clustered() -> Hints:
+    return Hints(NAMES, channels(0), None, away=lambda key: key.startswith(b"away"))
+
+
+def placed(one: Hints, *keys: bytes) -> dict[bytes, bytes]:
+    """Of entries that came from other nodes, by key, whether the epoch was told of the key."""
+    one.moved.extend((key, 5) for key in keys)
+    operations = iter(one.batch())
+    fives = [(operation, *(next(operations) for _ in range(3))) for operation in operations if operation == b"m"]
+    assert all(deadline == b"5" for _, _, deadline, _ in fives)
+    return {key: told for _, key, _, told in fives}
+
+
+def test_of_a_key_that_came_from_another_node_redis_hears_whether_it_was_notified() -> None:
+    one = clustered()
+    notified(one, ("expired", b"a"), ("del", b"b"), ("restore", b"c"), ("expire", b"d"))
+    one.batch()
+    assert placed(one, b"a", b"b", b"c", b"d", b"e") == {b"a": b"1", b"b": b"1", b"c": b"1", b"d": b"0", b"e": b"0"}
+
+
+def test_what_the_same_batch_tells_of_such_a_key_counts_and_goes_before() -> None:
+    one = clustered()
+    notified(one, ("expired", b"a"), ("restore", b"b"))
+    one.moved.extend([(b"a", 5), (b"b", 6)])
+    assert one.batch() == [b"x", b"a", b"p", b"b", b"m", b"a", b"5", b"1", b"m", b"b", b"6", b"1"]
+
+
+def test_only_the_last_keys_are_remembered() -> None:
+    one = clustered()
+    notified(one, *[("del", b"%d" % number) for number in range(HEARD_KEYS + 1)])
+    while one.stream:
+        one.batch()
+    assert placed(one, b"0", b"1") == {b"0": b"0", b"1": b"1"}
+
+
+def test_a_key_that_a_touch_found_moved_is_resolved_once_another_node_has_it() -> None:
+    one = clustered()
+    states = {b"away": b"moved", b"away-gone": b"gone", b"here": b"moved", b"here-gone": b"gone"}
+    one.touched(MARK, touched(*((key, b"1", state, b"1") for key, state in states.items())), 10)
+    notified(one, ("del", MARK))
+
+    # What is on its way is said to be elsewhere before it is, and to be here too early.
+    operations = one.batch()
+    assert operations == [b"r", b"away", b"1", b"moved", b"1", b"r", b"here-gone", b"1", b"gone", b"1"]
+    finished = one.finished_round()
+    assert finished is not None
+    assert finished.stuck == 2
+    assert placed(one, b"here-gone") == {b"here-gone": b"1"}
+
+
+def test_another_ledger_that_appears_is_a_stray_and_what_is_no_ledger_is_none() -> None:
+    one = clustered()
+    own, other = NAMES.lease, NAMES.of(7).outbox
+    notified(one, ("restore", own), ("restore", other), ("restore", NAMES.members), ("restore", NAMES.of(8).canary))
+    one.batch()
+    assert one.strays == {7}
+
+    alone = hints()
+    notified(alone, ("restore", other))
+    alone.batch()
+    assert alone.strays == set()
