@@ -184,7 +184,7 @@ class Scene(ABC):
         Whether it records by itself is tried without `known`.
         """
         keys, now = list(keys), now_ms()
-        deadline = int(await self.redis.eval(_SET, 1, LEDGER, str(ttl_ms), str(int(known)), *keys))
+        deadline = await self._write(keys, ttl_ms, known=known)
         for key in keys:
             before = self._current.get(key, "")
             if self.expected.get(before, (key, 0))[1] > now:
@@ -192,6 +192,10 @@ class Scene(ABC):
             self._current[key] = id_ = id_of_deadline(key.encode(), deadline)
             self.expected[id_] = key, deadline
         return keys
+
+    async def _write(self, keys: Sequence[str], ttl_ms: int, *, known: bool) -> int:
+        """Set them, in the ledger, too, if `known`; their deadline."""
+        return int(await self.redis.eval(_SET, 1, LEDGER, str(ttl_ms), str(int(known)), *keys))
 
     def unexpect(self, keys: Iterable[str]) -> dict[str, tuple[str, int]]:
         """Expect nothing of these keys any more. Returns what was expected of them."""
@@ -229,6 +233,10 @@ class Scene(ABC):
         """
         await self.redis.hset(LEASE, "until", "0")
 
+    async def waiting(self) -> int:
+        """How many entries are in the outbox."""
+        return int(await self.redis.xlen(OUTBOX))
+
     async def claimed(self, count: int) -> None:
         """Return when so many expirations wait in the outbox."""
 
@@ -248,7 +256,7 @@ class Scene(ABC):
 
         async def is_all_there() -> bool:
             nonlocal stored
-            if await self.redis.xlen(OUTBOX):
+            if await self.waiting():
                 return False
             found = await self.stored()
             stored = stored if found is None else found

@@ -9,7 +9,8 @@
 It knows where a frame begins and ends (a RESP value; a NATS protocol line with its payload; else whatever one read
 returned), and lets through, holds or drops whole frames, each direction of each connection by itself:
 
-* `cut()` resets connections. `refuse()` stops listening, `accept()` listens again, on the same port.
+* `cut()` resets connections. `refuse()` stops listening, `accept()` listens again, on the same port. Who comes from an
+  address that is `barred` is reset at once.
 * `stall()` holds all that flows one way: of all connections, or of those chosen (`is_subscriber`, for instance).
 * `break_on()` waits for a certain frame, then does something to it, or to its reply.
 * `delay` is the time in seconds that every read takes, each way.
@@ -165,6 +166,8 @@ class Proxy:
         """The open ones, oldest first."""
         self.breakpoints: list[Breakpoint] = []
         """Those that no frame has matched yet."""
+        self.barred: set[str] = set()
+        """The addresses of clients that may not connect any more."""
         self._stalls: list[Stall] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -237,12 +240,16 @@ class Proxy:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        source = writer.get_extra_info("peername")[0]
+        if source in self.barred:
+            _reset(writer)
+            return
         try:
             server = await asyncio.open_connection("127.0.0.1", self.target)
         except (OSError, asyncio.CancelledError):  # the server is down, or the proxy is being closed
             _reset(writer)
             return
-        connection = Connection(self, task, (reader, writer), server)
+        connection = Connection(self, task, source, (reader, writer), server)
         self.connections.append(connection)
         try:
             with contextlib.suppress(asyncio.CancelledError):  # cut, or the proxy is closed; asyncio would log it
@@ -257,7 +264,9 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class Connection:
     """One connection through the proxy."""
 
-    def __init__(self, proxy: Proxy, task: asyncio.Task[None], client: Stream, server: Stream) -> None:
+    def __init__(self, proxy: Proxy, task: asyncio.Task[None], source: str, client: Stream, server: Stream) -> None:
+        self.source = source
+        """The client's address."""
         self.subscriber = False
         """Whether the client has sent a SUBSCRIBE (known only with Protocol.RESP)."""
         self.broken: list[Breakpoint] = []
