@@ -268,6 +268,16 @@ class Hand:
         while self.hints.found:
             await self.send(self.batch())
 
+    async def scan(self, match: bytes = b"*") -> int:
+        """Go through the keyspace, together with what was heard; how many keys were found. Hear nothing."""
+        self.hints.scan(match)
+        found = 0
+        while self.hints.part is not None:
+            applied = await self.send(self.batch())
+            assert applied is not None
+            found += applied.found
+        return found
+
     def part(self, count: int) -> Batch:
         """The first `count` hints that were heard, as the next script to be sent: as if a batch had ended there."""
         stream = self.hints.stream

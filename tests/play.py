@@ -174,9 +174,14 @@ class Play:
         await self.hand.touch(mode)
         await self.look()
 
-    async def scan(self) -> None:
-        self.hand.hints.found.extend(KEYS)
-        await self.handle(0)
+    async def scan(self, count: int = 0, *, listed: bool = False) -> None:
+        """By the script itself, which handles so many hints, too; or a list of keys."""
+        if listed:
+            self.hand.hints.found.extend(KEYS)
+        else:
+            self.hand.hints.scan(b"*")
+        await self.handle(count)
+        assert self.hand.hints.part is None, "so few keys are one part"
         self._scanned = True
         for key in KEYS:
             self.books.scanned(key, self._entries)
@@ -334,7 +339,7 @@ def _told(operations: Sequence[bytes]) -> Iterator[bytes]:
     while at < len(operations):
         if operations[at] in {b"x", b"X"}:
             yield operations[at + 1]
-        at += 5 if operations[at] == b"r" else 2
+        at += 5 if operations[at] in {b"r", b"s"} else 2
 
 
 def expirations(entries: Sequence[Entry]) -> int:

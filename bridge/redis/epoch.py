@@ -143,7 +143,10 @@ class Epoch:
     async def _idle(self) -> None:
         """Return when there is something to do, or may be."""
         self._wake.clear()
-        if self._hints.waiting or self._subscription.ended is not None:
+        if self._subscription.ended is not None:
+            self._hints.scan_no_more()
+            return
+        if self._hints.waiting:
             return
         if self._moves is not None and self._moves.stray() is not None:
             return
@@ -204,6 +207,7 @@ class Epoch:
                 Ending.LEASE_LOST, "lease lost: the ledger says that a batch was applied before it was sent"
             )
         self._hints.applied(mark, applied)
+        self._scan.applied(applied)
         self._learn(applied.state)
         if applied.by_notification or applied.by_sweep:
             self._outbox.added()

@@ -90,6 +90,9 @@ class Hints:
         """Keys that came from other nodes, and what their entries there said."""
         self.strays: set[int] = set()
         """Numbers of other ledgers that have appeared on this node of a cluster."""
+        self.part: bytes | None = None
+        """Where a scan that the batches do themselves goes on; None: there is none."""
+        self._match = b"*"
         self.round: Round | None = None
         """The touch that is not resolved yet. At most one at a time."""
         self.heard = heard
@@ -120,6 +123,8 @@ class Hints:
     @property
     def waiting(self) -> bool:
         """Whether there is anything to make a batch of."""
+        if self.part is not None:
+            return True
         return bool(self.stream or self.found or self.moved or self._resolving or self._former)
 
     @property
@@ -143,6 +148,17 @@ class Hints:
             for key in applied.ahead:
                 self._ahead[key] = self._ahead.get(key, 0) + 1
         self._own_deletions += applied.emptied
+        if applied.next_part:
+            self.part = None if applied.next_part == b"0" else applied.next_part
+
+    def scan(self, match: bytes) -> None:
+        """Let the following batches go through the keyspace, a part each."""
+        self.part, self._match = b"0", match
+
+    def scan_no_more(self) -> None:
+        """The stream has come to its end: what is not recorded by now, the next epoch's scan finds."""
+        self.part = None
+        self.found.clear()
 
     def finished_round(self) -> Round | None:
         """The round, once all of it is resolved and applied; None until then. To be asked after each batch."""
@@ -191,6 +207,7 @@ class Hints:
         for key in appeared:
             operations += (b"p", key)
         self._place(operations, BATCH_KEYS - len(operations) // 2, BATCH_BYTES - size)
+        operations += self._next_part(count, size)
         return operations
 
     def _find(self, appeared: dict[bytes, None], room: int, room_bytes: int) -> None:
@@ -208,6 +225,12 @@ class Hints:
             operations += (b"m", key, b"%d" % deadline, b"%d" % (key in self._told))
             room -= 1
             room_bytes -= len(key)
+
+    def _next_part(self, count: int, size: int) -> Sequence[bytes]:
+        """What a batch of so many keys and bytes is to scan."""
+        if self.part is None or count >= FOUND_KEYS or size >= BATCH_BYTES:
+            return ()
+        return b"s", self.part, b"%d" % (FOUND_KEYS - count), self._match, self._own_prefix
 
     def _ended(self, key: bytes, kind: Kind, operations: list[bytes]) -> None:
         """The key expired, or is gone otherwise."""

@@ -96,6 +96,10 @@ class Applied:
     """Of the open gap so far."""
     emptied: bool
     ahead: Sequence[bytes]
+    next_part: bytes = b""
+    """Where the scan goes on; `0` when it is through, empty where nothing was scanned."""
+    found: int = 0
+    """How many keys were scanned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +202,9 @@ class Ledger:
         )
         if reply == b"DONE":
             return None
-        now_us, lowest, size, depth, by_notification, by_sweep, recovered, ambiguous, emptied, ahead = reply
-        return Applied(
-            _state(now_us, lowest, size, depth), by_notification, by_sweep, recovered, ambiguous, bool(emptied), ahead
-        )
+        now_us, lowest, size, depth, by_notification, by_sweep, recovered, ambiguous, emptied, *scanned = reply
+        state = _state(now_us, lowest, size, depth)
+        return Applied(state, by_notification, by_sweep, recovered, ambiguous, bool(emptied), *scanned)
 
     async def settle(self, arguments: Sequence[Argument]) -> tuple[int, int]:
         """Remove entries from the outbox, store their dead letters; the depth of the outbox and of the dead letters."""
@@ -221,7 +224,7 @@ class Ledger:
             seconds, microseconds = await self._client.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
 
-    async def scan(self, cursor: int, match: bytes | None, count: int) -> tuple[int, list[bytes]]:
+    async def scan(self, cursor: int, match: bytes, count: int) -> tuple[int, list[bytes]]:
         """The next part of a SCAN of the keyspace."""
         async with conversation(self._endpoint):
             following, keys = await self._client.scan(cursor, match=match, count=count)

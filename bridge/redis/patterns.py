@@ -20,9 +20,10 @@ def matcher(patterns: Sequence[str], shard: int = 0, shards: int = 1) -> Callabl
     return lambda key: crc32(key) % shards == shard and matched(key)
 
 
-def scan_match(patterns: Sequence[str]) -> bytes | None:
-    """The MATCH of a SCAN that does not miss any matched key; None where SCAN has to return all."""
-    return patterns[0].encode() if len(patterns) == 1 and patterns[0] != "*" else None
+def scan_match(patterns: Sequence[str], shards: int = 1) -> tuple[bytes, bool]:
+    """The MATCH of a SCAN that does not miss any matched key, and whether all that it finds is matched."""
+    single = patterns[0] if len(patterns) == 1 else "*"
+    return single.encode(), shards == 1 and (len(patterns) == 1 or "*" in patterns)
 
 
 def _regex(glob: bytes) -> bytes:

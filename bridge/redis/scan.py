@@ -1,17 +1,18 @@
 """The reconcile scan: finds keys that carry a deadline of which the ledger does not know.
 
-It only collects keys. They are read and recorded by the epoch's own batches, in one atomic script like every other
-hint, so a scan can never overwrite what a later notification said. One scan at the start of each epoch, then every
-`BRIDGE_SCAN_INTERVAL` seconds.
+It records none itself. Keys are read and recorded by the epoch's own batches, in one atomic script like every other
+hint, so a scan can never overwrite what a later notification said. Where Redis can tell which keys are ours, these
+scripts go through the keyspace themselves, and keys need not travel; else they are listed here, and picked out. One
+scan at the start of each epoch, then every `BRIDGE_SCAN_INTERVAL` seconds.
 """
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Callable
 
 from bridge.clock import Clock
-from bridge.redis.ledger import Ledger
+from bridge.redis.hints import Hints
+from bridge.redis.ledger import Applied, Ledger
 from bridge.tasks import happens
 from bridge.telemetry.shard import ShardTelemetry
 
@@ -20,14 +21,14 @@ SCAN_COUNT = 500
 
 
 class Scan:
-    """The scans of one epoch. Keys go into `found`; who takes them from there calls `took`."""
+    """The scans of one epoch. Whoever makes batches of `hints` calls `took` and `applied`."""
 
     def __init__(  # noqa: PLR0913 - what it reads, what it leaves out, whom it wakes
         self,
         ledger: Ledger,
-        found: deque[bytes],
+        hints: Hints,
         *,
-        match: bytes | None,
+        match: bytes,
         matches: Callable[[bytes], object] | None,
         own_prefix: bytes,
         interval: float,
@@ -35,10 +36,11 @@ class Scan:
         clock: Clock,
         telemetry: ShardTelemetry,
     ) -> None:
+        """`match` is Redis's; `matches` picks from what that finds, if it finds too much."""
         self.complete = False
         """Whether the keyspace was gone through at least once."""
         self._ledger = ledger
-        self._found = found
+        self._hints = hints
         self._match = match
         self._matches = matches
         self._own_prefix = own_prefix
@@ -46,6 +48,8 @@ class Scan:
         self._wake = wake
         self._room = asyncio.Event()
         self._again = asyncio.Event()
+        self._through = asyncio.Event()
+        self._keys = 0
         self._clock = clock
         self._telemetry = telemetry
 
@@ -53,12 +57,12 @@ class Scan:
         """Scan at once, then at every interval (0: never), and when asked to."""
         while True:
             self._again.clear()
-            started = self._clock.monotonic()
+            started, self._keys = self._clock.monotonic(), 0
             self._telemetry.scan_started()
-            keys = await self._once()
+            await (self._by_batches() if self._matches is None else self._by_list(self._matches))
             self.complete = True
             self._wake.set()
-            self._telemetry.scan_completed(keys, self._clock.monotonic() - started)
+            self._telemetry.scan_completed(self._keys, self._clock.monotonic() - started)
             await happens(self._again, self._interval or math.inf)
 
     def again(self) -> None:
@@ -66,26 +70,41 @@ class Scan:
         self._again.set()
 
     def took(self) -> None:
-        """Keys may have been taken out of `found`."""
-        if len(self._found) < SCAN_COUNT:
+        """Keys may have been taken out of `hints.found`."""
+        if len(self._hints.found) < SCAN_COUNT:
             self._room.set()
 
-    async def _once(self) -> int:
-        cursor, count = 0, 0
-        own, matches = self._own_prefix, self._matches
+    def applied(self, applied: Applied) -> None:
+        """A batch was applied, which may have scanned a part."""
+        if applied.next_part:
+            self._progressed(applied.found, int(applied.next_part))
+            if self._hints.part is None:
+                self._through.set()
+
+    async def _by_batches(self) -> None:
+        self._through.clear()
+        self._hints.scan(self._match)
+        self._wake.set()
+        await self._through.wait()
+
+    async def _by_list(self, matches: Callable[[bytes], object]) -> None:
+        cursor, own, found = 0, self._own_prefix, self._hints.found
         while True:
             cursor, keys = await self._ledger.scan(cursor, self._match, SCAN_COUNT)
-            users = [key for key in keys if not key.startswith(own) and (matches is None or matches(key))]
+            users = [key for key in keys if not key.startswith(own) and matches(key)]
             if users:
-                count += len(users)
-                self._found.extend(users)
+                found.extend(users)
                 self._wake.set()
-                if len(self._found) >= SCAN_COUNT:  # the next part is read while this one is handled
+                if len(found) >= SCAN_COUNT:  # the next part is read while this one is handled
                     self._room.clear()
                     await self._room.wait()
-            self._telemetry.scan_progressed(len(users), _share(cursor))
+            self._progressed(len(users), cursor)
             if not cursor:
-                return count
+                return
+
+    def _progressed(self, keys: int, cursor: int) -> None:
+        self._keys += keys
+        self._telemetry.scan_progressed(keys, _share(cursor))
 
 
 def _share(cursor: int) -> float:

@@ -187,11 +187,12 @@ class RedisSource:
         self._began = self._clock.monotonic()
         try:
             gap = await self._open_gap(lease)
+            match, exact = scan_match(settings.keys, settings.shards)
             scan = Scan(
                 self._ledger,
-                hints.found,
-                match=scan_match(settings.keys),
-                matches=matches,
+                hints,
+                match=match,
+                matches=None if exact else matches,
                 own_prefix=names.own_prefix,
                 interval=settings.scan_interval,
                 wake=wake,

@@ -11,11 +11,13 @@ from redis.asyncio import Redis
 
 from bridge.clock import SystemClock
 from bridge.redis.channels import channels
+from bridge.redis.hints import FOUND_KEYS
 from bridge.redis.subscription import Hint, Subscription
 from tests.harness import (
     NAMES,
     NOTIFY,
     Inside,
+    batch_with,
     claim_of,
     deadlines,
     entry,
@@ -33,6 +35,8 @@ from tests.proxy import TO_CLIENT, TO_SERVER, Action, Proxy, command, is_subscri
 from tests.servers import RedisServer, wait_until
 
 LONG_MS = 60_000
+LISTED = ["?*", "*?"]
+"""Patterns of all keys, as no script can scan for."""
 
 pytestmark = [pytest.mark.usefixtures("soon"), pytest.mark.both_kinds]
 
@@ -122,7 +126,7 @@ async def test_what_a_scan_returned_is_read_again_when_it_is_recorded(proxy: Pro
     for key in (b"deleted", b"persisted", b"alive"):
         await put(user, key, LONG_MS)
     scan = proxy.break_on(TO_SERVER, command(b"SCAN"), Action.HOLD_REPLY)
-    async with Inside(proxy.port) as bridge:
+    async with Inside(proxy.port, keys=LISTED) as bridge:
         await scan.reached()
         await user.delete(b"deleted")
         await user.persist(b"persisted")
@@ -136,7 +140,7 @@ async def test_what_a_scan_returned_is_read_again_when_it_is_recorded(proxy: Pro
 async def test_what_is_flushed_while_a_scan_is_under_way_is_never_told(proxy: Proxy, user: Redis) -> None:
     await put(user, b"flushed", LONG_MS)
     scan = proxy.break_on(TO_SERVER, command(b"SCAN"), Action.HOLD_REPLY)
-    async with Inside(proxy.port) as bridge:
+    async with Inside(proxy.port, keys=LISTED) as bridge:
         await scan.reached()
         await known(user, b"due", 1)
         await user.flushall()
@@ -146,6 +150,24 @@ async def test_what_is_flushed_while_a_scan_is_under_way_is_never_told(proxy: Pr
         assert await user.zcard(NAMES.deadlines) == 0
         assert bridge.published == []
         assert "lease" in bridge.telemetry.causes[-1]
+
+
+@pytest.mark.parametrize("patterns", [["*"], LISTED], ids=["scanned", "listed"])
+async def test_a_bridge_that_is_stopped_does_not_go_through_the_rest_of_the_keyspace(
+    patterns: list[str], proxy: Proxy, user: Redis
+) -> None:
+    count = 10 * FOUND_KEYS
+    await user.eval(f"for i = 1, {count} do redis.call('SET', i, '', 'PX', {LONG_MS}) end", 0)
+    first = proxy.break_on(
+        TO_SERVER, batch_with(lambda operations: operations[:1] in ([b"s"], [b"p"])), Action.HOLD_REPLY
+    )
+    async with Inside(proxy.port, keys=patterns) as bridge:
+        await first.reached()
+        stopped = asyncio.create_task(bridge.stop(), name="stop")
+        await asyncio.sleep(0)
+        first.release()
+        await stopped
+        assert 0 < await user.zcard(NAMES.deadlines) < count
 
 
 # Redis does not expire, or says nothing of it.

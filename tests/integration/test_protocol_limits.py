@@ -213,7 +213,7 @@ async def test_what_is_ambiguous_is_counted_though_the_gap_is_not_closed_in_the_
     await expired(user, b"back")
     later = await put(user, b"back", LONG_MS)
     scan = proxy.break_on(TO_SERVER, command(b"SCAN"), Action.HOLD_REPLY)  # the gap cannot be closed
-    async with Inside(proxy.port) as bridge:
+    async with Inside(proxy.port, keys=["back", "sentinel:*"]) as bridge:
         await scan.reached()
 
         async def is_resolved() -> bool:

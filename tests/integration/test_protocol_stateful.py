@@ -119,9 +119,9 @@ class Machine(RuleBasedStateMachine):
         self._do(self.play.touch(mode))
 
     @when(Play.connected)
-    @rule()
-    def scan(self) -> None:
-        self._do(self.play.scan())
+    @rule(count=few, listed=st.booleans())
+    def scan(self, count: int = 0, *, listed: bool = False) -> None:
+        self._do(self.play.scan(count, listed=listed))
 
     @when(Play.connected)
     @rule(close=st.booleans())

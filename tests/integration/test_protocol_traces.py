@@ -6,7 +6,7 @@ two ids. Redis expires only what is read here, so the order of steps is the test
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -20,6 +20,7 @@ from tests.servers import RedisServer, wait_until
 pytestmark = pytest.mark.both_kinds
 
 LONG_MS = 60_000
+Record = Callable[..., Awaitable[object]]
 
 
 @pytest.fixture
@@ -35,6 +36,12 @@ async def hand(server: RedisServer, user: Redis) -> AsyncIterator[Hand]:
     """An epoch played by hand."""
     async with Hand(server) as hand:
         yield hand
+
+
+@pytest.fixture(params=["listed", "scanned"])
+def record(request: pytest.FixtureRequest, hand: Hand) -> Record:
+    """Record these keys, which are all that there are: as found by a SCAN before, or by the script itself."""
+    return hand.record if request.param == "listed" else lambda *_: hand.scan()
 
 
 # A hint is a claim, whatever the entry says.
@@ -82,12 +89,12 @@ async def test_an_expiration_by_command_counts_exactly_where_redis_calls_it_one(
 # A due entry is changed only by a claim or a resolve.
 
 
-async def test_a_scan_does_not_hide_an_expiration_whose_hint_is_lost(hand: Hand, user: Redis) -> None:
+async def test_a_scan_does_not_hide_an_expiration_whose_hint_is_lost(record: Record, hand: Hand, user: Redis) -> None:
     for key in (b"back", b"gone"):
         await known(user, key, 1)
     await expired(user, b"back", b"gone")
     later = await put(user, b"back", LONG_MS)
-    await hand.record(b"back", b"gone")
+    await record(b"back", b"gone")
     await hand.begin()
     await hand.sweep()
     assert [(claim.key, claim.via) for claim in await hand.claimed()] == [(b"gone", Via.SWEEP)]
@@ -95,11 +102,13 @@ async def test_a_scan_does_not_hide_an_expiration_whose_hint_is_lost(hand: Hand,
     assert await entry(user, b"back") == later
 
 
-async def test_a_key_that_expired_and_came_back_is_claimed_once_by_its_hint(hand: Hand, user: Redis) -> None:
+async def test_a_key_that_expired_and_came_back_is_claimed_once_by_its_hint(
+    record: Record, hand: Hand, user: Redis
+) -> None:
     deadline = await known(user, b"k", 1)
     await expired(user, b"k")
     later = await put(user, b"k", LONG_MS)
-    await hand.record(b"k")
+    await record(b"k")
     await hand.sweep()
     assert [claim.deadline_ms for claim in await hand.claimed()] == [deadline]
     assert await entry(user, b"k") == later
@@ -111,7 +120,7 @@ async def test_a_key_that_expired_and_came_back_is_claimed_once_by_its_hint(hand
 async def test_a_key_that_is_deleted_before_its_record_is_never_announced(hand: Hand, user: Redis) -> None:
     for key in (b"deleted", b"alive"):
         await put(user, key, LONG_MS)
-    _, found = await hand.ledger.scan(0, None, 100)
+    _, found = await hand.ledger.scan(0, b"*", 100)
     await user.delete(b"deleted")
     await hand.record(*(key for key in found if not key.startswith(NAMES.own_prefix)))
     assert await user.zrange(NAMES.deadlines, 0, -1) == [b"alive"]
@@ -130,7 +139,7 @@ async def test_a_key_that_is_deleted_after_its_record_is_never_announced(hand: H
 
 
 @pytest.mark.parametrize("flushed", ["before the record", "after the record", "after the touch"])
-async def test_flushed_keys_are_never_announced(flushed: str, hand: Hand, user: Redis) -> None:
+async def test_flushed_keys_are_never_announced(flushed: str, record: Record, hand: Hand, user: Redis) -> None:
     deadline = await put(user, b"k", 1) if flushed == "before the record" else await known(user, b"k", 1)
     await passed(user, deadline)
     if flushed == "after the touch":
@@ -138,7 +147,7 @@ async def test_flushed_keys_are_never_announced(flushed: str, hand: Hand, user: 
         await hand.hear()
     await user.flushdb()
     with pytest.raises(Fenced):
-        await hand.record(b"k")
+        await record(b"k")
     with pytest.raises(Fenced):
         await hand.touch()
     await hand.begin()
@@ -226,29 +235,82 @@ async def test_no_key_is_taken_for_expired_while_redis_may_not_expire_it(hand: H
     assert [claim.id for claim in await hand.claimed()] == [hand.id_of(b"k", deadline)]
 
 
+# A script that scans does what it does for each key that it finds.
+
+
+async def test_a_scan_records_users_keys_that_have_a_deadline_and_forgets_those_that_have_none(
+    hand: Hand, user: Redis
+) -> None:
+    deadlines = {
+        key: await put(user, key, LONG_MS) for key in (b"share:new", b"share:\x00\xff", b"{expiry-bridge", b"a")
+    }
+    await known(user, b"share:persisted", LONG_MS, ("PERSIST", "share:persisted"))
+    await known(user, b"share:replaced", LONG_MS, ("SET", "share:replaced", ""))
+    await user.set(NAMES.key(b"own"), b"", px=LONG_MS)
+    await user.set(b"share:without", b"")
+
+    assert await hand.scan(b"share:*") == 5
+    assert set(await user.zrange(NAMES.deadlines, 0, -1)) == {b"share:new", b"share:\x00\xff"}
+    assert await hand.scan() == 7
+    assert {key: await entry(user, key) for key in deadlines} == deadlines
+    assert await user.zcard(NAMES.deadlines) == len(deadlines)
+
+
+async def test_what_a_script_handles_before_it_scans_is_not_undone_by_what_it_finds(hand: Hand, user: Redis) -> None:
+    first = await known(user, b"back", 1)
+    await expired(user, b"back")
+    await put(user, b"back", 1)
+    await expired(user, b"back")
+    await passed(user, await known(user, b"kept", 1, ("PEXPIRE", "kept", LONG_MS)))
+    await hand.touch()
+    back = await put(user, b"back", LONG_MS)
+    await hand.hear()
+
+    assert await hand.scan() == 2
+    assert [claim.deadline_ms for claim in await hand.claimed(b"back")] == [first, None]
+    assert await entry(user, b"back") == back
+    assert await entry(user, b"kept") == await user.execute_command("PEXPIRETIME", b"kept")  # type: ignore[no-untyped-call]
+    await hand.handle()
+    assert len(await hand.claimed()) == 2
+
+
+async def test_a_scan_that_finds_more_than_it_was_asked_for_records_and_forgets_it_all(hand: Hand, user: Redis) -> None:
+    count = 9_000  # more words than Lua takes for one command
+    for command, size in (("'SET', i, '', 'PX', 60000", count), ("'PERSIST', i", 0)):
+        await user.eval(f"for i = 1, {count} do redis.call({command}) end", 0)
+        scan = [b"s", b"0", b"%d" % (10 * count), b"*", NAMES.own_prefix]
+        applied = await hand.send(replace(hand.batch(), operations=scan))
+        assert applied is not None
+        assert (applied.found, applied.next_part, applied.state.size) == (count, b"0", size)
+
+
 # Ahead: what a script read is newer than the hints still on their way.
 
 
 @pytest.mark.parametrize("deadline", ["another", "the same"])
-async def test_an_older_deletion_does_not_undo_a_later_record(deadline: str, hand: Hand, user: Redis) -> None:
+async def test_an_older_deletion_does_not_undo_a_later_record(
+    deadline: str, record: Record, hand: Hand, user: Redis
+) -> None:
     first = await put(user, b"k", LONG_MS)
     await hand.handle()
     await user.delete(b"k")
     second = first if deadline == "the same" else first + 1
     await user.set(b"k", b"", pxat=second)
-    await hand.record(b"k")
+    await record(b"k")
     await hand.hear()
     await hand.step()  # the deletion
     assert await entry(user, b"k") == second  # else a crash now would lose its expiration
 
 
-async def test_an_older_expiration_is_claimed_and_does_not_undo_a_later_record(hand: Hand, user: Redis) -> None:
+async def test_an_older_expiration_is_claimed_and_does_not_undo_a_later_record(
+    record: Record, hand: Hand, user: Redis
+) -> None:
     await put(user, b"k", LONG_MS)
     await hand.handle()
     await user.pexpire(b"k", 1)
     await expired(user, b"k")
     later = await put(user, b"k", LONG_MS)
-    await hand.record(b"k")
+    await record(b"k")
     await hand.hear()
     await hand.step()  # the nearer deadline
     await hand.step()  # its expiration, of a former life for all that is known

@@ -8,7 +8,7 @@ Faults: the epoch is cut off. Of what was sent by then, some was received; it is
 as late as it may be: that is also how a batch in doubt behaves, and a script of a dead process that Redis had not read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 from tests.model import scripts, server
@@ -79,12 +79,14 @@ class Ledger:
         for count in range(1, min(len(state.stream), self.bounds.batch) + 1):
             said = " ".join(_said(hint) for hint in state.stream[:count])
             yield f"apply [{said}]", True, partial(_apply, count=count)
+            if state.scanning or state.scans:
+                yield f"apply [{said}], and scan", state.scanning, partial(_apply, count=count, scan=True)
             if state.faults and self.bounds.lost_reply:
                 yield f"apply [{said}]; its reply is lost", False, partial(_apply_unanswered, count=count)
         if state.scanning:
             yield "scan", True, _scan
         elif state.scans:
-            yield "scan", False, _scan_again
+            yield "scan", False, _scan
         if state.round is not None and state.round.marked:
             yield "resolve", True, _resolve
 
@@ -150,10 +152,10 @@ def _subscribe(world: World) -> None:
         raise Violation("gaps cover: something was missed before the gap that is announced")
 
 
-def _apply(world: World, count: int) -> None:
+def _apply(world: World, count: int, *, scan: bool = False) -> None:
     batch = world.stream[:count]
     del world.stream[:count]
-    scripts.apply(world, batch)
+    scripts.apply(world, batch, _begun(world) if scan else ())
 
 
 def _apply_unanswered(world: World, count: int) -> None:
@@ -167,13 +169,14 @@ def _apply_unanswered(world: World, count: int) -> None:
 
 
 def _scan(world: World) -> None:
+    scripts.observe(world, _begun(world))
+
+
+def _begun(world: World) -> Iterable[int]:
+    """A scan is done, of one part: which keys it finds."""
+    world.scans -= not world.scanning
     world.scanning = False
-    scripts.observe(world, range(len(world.keys)))
-
-
-def _scan_again(world: World) -> None:
-    world.scans -= 1
-    _scan(world)
+    return range(len(world.keys))
 
 
 def _resolve(world: World) -> None:

@@ -34,8 +34,8 @@ from tests.model.world import (
 _RANKS = {"x": 0, "d": 1, "p": 2, "ahead": 3, "touch": 4}
 
 
-def apply(world: World, batch: Sequence[Hint]) -> None:
-    """One batch of hints: in stream order, what appeared at the end, and once."""
+def apply(world: World, batch: Sequence[Hint], scanned: Iterable[int] = ()) -> None:
+    """One batch of hints: in stream order, what appeared at the end, and once; then what it scans (`s`)."""
     if not world.rules.stream_order:
         batch = sorted(batch, key=lambda hint: _RANKS[hint.kind])
     appeared: dict[int, None] = {}
@@ -54,7 +54,7 @@ def apply(world: World, batch: Sequence[Hint]) -> None:
                 resolve(world)
             else:
                 world.round = world.round._replace(marked=True)
-    observe(world, appeared)
+    observe(world, [*appeared, *scanned])
 
 
 def observe(world: World, keys: Iterable[int]) -> None:

@@ -1,11 +1,14 @@
 """From hints to operations, without a server: each rule of the ledger protocol that is decided on this side."""
 
+from dataclasses import replace
+
 import pytest
 
 from bridge.redis.channels import channels, missing_flags
 from bridge.redis.hints import (
     BATCH_BYTES,
     BATCH_KEYS,
+    FOUND_KEYS,
     HEARD_KEYS,
     LOOK_LIMIT,
     Hints,
@@ -192,6 +195,35 @@ def test_what_a_scan_found_is_handled_like_an_appearance_when_there_is_room() ->
     notified(one, ("expired", b"a"))
 
     assert one.batch() == [b"x", b"a", b"p", b"a", b"p", b"b"]
+    assert not one.waiting
+
+
+def test_the_next_part_of_a_scan_is_the_last_operation_of_a_batch_that_is_not_full() -> None:
+    one = hints()
+    one.scan(b"share:*")
+    notified(one, ("expire", b"a"))
+    scan = [b"s", b"0", b"%d" % (FOUND_KEYS - 1), b"share:*", NAMES.own_prefix]
+    assert one.batch() == [b"p", b"a", *scan]
+    assert one.waiting
+
+    one.applied(MARK, replace(applied(), next_part=b"160"))
+    notified(one, *(("expired", b"%d" % n) for n in range(FOUND_KEYS)))
+    assert b"s" not in one.batch()
+    assert one.batch()[:2] == [b"s", b"160"]
+
+    one.applied(MARK, replace(applied(), next_part=b"0"))
+    assert one.batch() == []
+    assert not one.waiting
+
+
+def test_nothing_more_is_scanned_once_the_stream_has_ended() -> None:
+    one = hints()
+    one.scan(b"*")
+    one.found.append(b"a")
+    notified(one, ("expired", b"b"))
+    one.scan_no_more()
+
+    assert one.batch() == [b"x", b"b"]
     assert not one.waiting
 
 

@@ -51,9 +51,11 @@ def test_a_star_among_the_patterns_matches_everything() -> None:
 
 
 def test_redis_itself_filters_a_scan_only_where_one_pattern_says_all() -> None:
-    assert scan_match(["share:*"]) == b"share:*"
-    assert scan_match(["*"]) is None
-    assert scan_match(["a*", "b*"]) is None
+    assert scan_match(["share:*"]) == (b"share:*", True)
+    assert scan_match(["*"]) == scan_match(["share:*", "*"]) == (b"*", True)
+    assert scan_match(["a*", "b*"]) == (b"*", False)
+    assert scan_match(["share:*"], shards=2) == (b"share:*", False)
+    assert scan_match(["*"], shards=2) == (b"*", False)
 
 
 def test_matching_agrees_with_a_real_server() -> None:

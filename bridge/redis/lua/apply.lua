@@ -11,10 +11,12 @@
 --       p key                   appeared, or its TTL changed; deduplicated, at the end of the batch; also what a scan found
 --       m key score heard       another node's ledger had this entry; heard: '1' if this epoch was told of the key's end, or
 --                               of its arrival
+--       s cursor count match own    scan the next part of the keyspace, as `p` for each key of it but those that begin
+--                               with `own`; the last of all operations, at most one
 --       g node opened_ms seen_ms cause missed audit         the gap is closed: put its record into the outbox
 -- Reply {now in µs, lowest score or '', ledger size, outbox depth, claimed by notification, claimed by sweep,
 --        recovered and ambiguous in the open gap so far, 1 if the ledger was emptied (Redis then notifies its `del`),
---        keys that are ahead}
+--        keys that are ahead, cursor of the next part or '' (nothing was scanned), how many keys were found}
 --       or 'DONE': this sequence number was applied before, and its reply was lost
 -- Error FENCED, LEASELOST
 --
@@ -36,26 +38,36 @@ local scores = {} -- of each key's entry, as changed so far; false: it has none
 local changed, ahead, claims, sent_on, placed = {}, {}, {}, {}, {}
 local by_notification, by_sweep, recovered, ambiguous = 0, 0, 0, 0
 local gap, seen_ms, audit
+local next_part, found = '', 0
+
+local SLICE = 1000 -- keys in one command: Lua unpacks 8000 words at most, and SCAN may find more keys than it was asked for
 
 -- How many words an operation has, with its own name; the key is the second.
-local words = {x = 2, X = 2, d = 2, f = 2, p = 2, m = 4, r = 5, g = 7}
+local words = {x = 2, X = 2, d = 2, f = 2, p = 2, m = 4, r = 5, s = 5, g = 7}
 
-local function read(key) -- its deadline; nil: its slot is on another node of the cluster, or on its way to one
+local function deadline_of(key) -- its deadline; nil: its slot is on another node of the cluster, or on its way to one
   local deadline = redis.pcall('PEXPIRETIME', key)
   if type(deadline) == 'number' then return deadline end
   if not string.find(deadline.err, 'non local key', 1, true) then error(deadline) end
 end
 
-local function read_entries() -- all at once: a call for each would take longer than all else together
+local function read_entries(keys) -- so many at once: a call for each would take longer than all else together
+  for first = 1, #keys, SLICE do
+    local read = call('ZMSCORE', deadlines, unpack(keys, first, math.min(first + SLICE - 1, #keys)))
+    for n = 1, #read do
+      local key = keys[first + n - 1]
+      if scores[key] == nil then scores[key] = tonumber(read[n]) or false end
+    end
+  end
+end
+
+local function read_entries_of_operations()
   local keys, i = {}, 1
   while i <= #ops do
-    if ops[i] ~= 'g' then keys[#keys + 1] = ops[i + 1] end
+    if ops[i] ~= 'g' and ops[i] ~= 's' then keys[#keys + 1] = ops[i + 1] end
     i = i + words[ops[i]]
   end
-  if #keys == 0 then return end
-  for n, score in ipairs(call('ZMSCORE', deadlines, unpack(keys))) do
-    scores[keys[n]] = tonumber(score) or false
-  end
+  read_entries(keys)
 end
 
 local function write(key, score)
@@ -119,7 +131,7 @@ function operations.r(key, was, seen, due)
   if score ~= tonumber(was) or ahead[key] then return end
   due = due == '1'
   if due and score >= now then return end -- the clock went back
-  local deadline = read(key)
+  local deadline = deadline_of(key)
   if seen == 'gone' then
     if due then
       by_sweep = by_sweep + 1
@@ -141,7 +153,7 @@ function operations.r(key, was, seen, due)
 end
 
 function operations.p(key)
-  local deadline = read(key)
+  local deadline = deadline_of(key)
   if not deadline then return end
   if deadline > 0 then
     local score = scores[key]
@@ -156,7 +168,7 @@ end
 function operations.m(key, was, heard)
   was = tonumber(was)
   if tonumber(call('ZSCORE', KEYS[5], key) or '') ~= was then return end -- it was placed before
-  local deadline = read(key)
+  local deadline = deadline_of(key)
   if not deadline then return end -- it is sent on
   placed[#placed + 1] = key
   if deadline ~= -2 then
@@ -169,7 +181,17 @@ function operations.m(key, was, heard)
   end
 end
 
-read_entries()
+function operations.s(cursor, count, match, own)
+  local page, keys = call('SCAN', cursor, 'COUNT', count, 'MATCH', match), {}
+  for _, key in ipairs(page[2]) do
+    if string.find(key, own, 1, true) ~= 1 then keys[#keys + 1] = key end
+  end
+  read_entries(keys)
+  for _, key in ipairs(keys) do operations.p(key) end
+  next_part, found = page[1], #keys
+end
+
+read_entries_of_operations()
 local i = 1
 while i <= #ops do
   local op = ops[i]
@@ -213,10 +235,15 @@ for key in pairs(changed) do
     forget[#forget + 1] = key
   end
 end
-if #record > 0 then call('ZADD', deadlines, unpack(record)) end
+for first = 1, #record, 2 * SLICE do
+  call('ZADD', deadlines, unpack(record, first, math.min(first + 2 * SLICE - 1, #record)))
+end
 if #sent_on > 0 then call('ZADD', KEYS[5], unpack(sent_on)) end
 if #placed > 0 then call('ZREM', KEYS[5], unpack(placed)) end
-local removed = #forget > 0 and call('ZREM', deadlines, unpack(forget)) or 0
+local removed = 0
+for first = 1, #forget, SLICE do
+  removed = removed + call('ZREM', deadlines, unpack(forget, first, math.min(first + SLICE - 1, #forget)))
+end
 for key in pairs(ahead) do known[#known + 1] = key end
 if #known > 0 then
   call('SET', KEYS[4], '')
@@ -227,5 +254,5 @@ local lowest = call('ZRANGE', deadlines, 0, 0, 'WITHSCORES')
 return {
   time[1] * 1000000 + time[2], lowest[2] or '', size, depth, by_notification, by_sweep,
   all_recovered, all_ambiguous,
-  (removed > 0 and size == 0) and 1 or 0, known,
+  (removed > 0 and size == 0) and 1 or 0, known, next_part, found,
 }
