@@ -41,11 +41,12 @@ class Primary:
     """See the module. With a finder, `client` is of no use before `locate`."""
 
     def __init__(self, settings: Settings, finder: Finder | None = None, connections: int = 8) -> None:
-        """`finder`: None where the settings name the server itself. `connections`: how many the client may open."""
+        """`finder`: the sentinels of the settings, if none is given. `connections`: how many the client may open."""
         self._connections = connections
         self.endpoint = Endpoint.of(settings)
         self.client: Redis = self.endpoint.client(connections)
-        self._finder = finder
+        self._finder = finder or sentinels_of(settings)
+        """None: the settings name the server itself."""
         self._former: Redis | None = None
 
     async def locate(self) -> bool:

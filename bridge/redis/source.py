@@ -27,7 +27,7 @@ from bridge.redis.moves import Moves
 from bridge.redis.names import Names
 from bridge.redis.outbox import Outbox
 from bridge.redis.patterns import matcher, scan_match
-from bridge.redis.primary import Primary, sentinels_of
+from bridge.redis.primary import Primary
 from bridge.redis.requirements import add_flags, databases, flags_missing, inspect, notification_flags, require
 from bridge.redis.scan import Scan
 from bridge.redis.schedule import Schedule
@@ -75,7 +75,7 @@ class RedisSource:
         self._instance = instance
         self._clock = clock
         self.telemetry = telemetry
-        self._primary = Primary(settings, sentinels_of(settings) if topology is None else Place(topology, shard))
+        self._primary = Primary(settings, None if topology is None else Place(topology, shard))
         self._client = self._primary.client
         self._names = Names(settings.namespace, endpoint.db, shard)
         self._others = self._names.others(settings.shards) if topology is None else ()
