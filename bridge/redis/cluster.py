@@ -41,7 +41,7 @@ class Cluster:
         self._members = Members(self._ledger, instance, 0, clock, shared=True)
         self._sources: dict[int, RedisSource] = {}
         self._running: dict[int, asyncio.Task[None]] = {}
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[int, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
         self._first: tuple[Node, Ledger] | None = None
         telemetry.cluster_sought()
@@ -100,19 +100,20 @@ class Cluster:
         stopped = asyncio.create_task(self._stopping.wait(), name="stopping")
         try:
             while not self._stopping.is_set():
+                news = self._topology.news
                 self._compare()
-                changed = asyncio.create_task(self._topology.changed(), name="topology-changed")
+                changed = asyncio.create_task(news.wait(), name="topology-changed")
                 try:
-                    waited = {changed, stopped, *self._running.values(), *self._retiring}
+                    waited = {changed, stopped, *self._running.values(), *self._retiring.values()}
                     done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     await end([changed])
                 for task in done - {changed}:
                     task.result()
-                self._retiring -= done
-            await asyncio.gather(*self._running.values(), *self._retiring)
+                self._retiring = {number: task for number, task in self._retiring.items() if not task.done()}
+            await asyncio.gather(*self._running.values(), *self._retiring.values())
         finally:
-            await end([stopped, *self._running.values(), *self._retiring])
+            await end([stopped, *self._running.values(), *self._retiring.values()])
 
     def _compare(self) -> None:
         """Begin with ledgers that are new, and leave those that are no primary's any more."""
@@ -120,7 +121,7 @@ class Cluster:
         if primaries.keys() != self._sources.keys():
             self._telemetry.cluster_located([f"{number}: {node}" for number, node in sorted(primaries.items())])
         self._members.shards = len(primaries)
-        for number in primaries.keys() - self._sources.keys():
+        for number in primaries.keys() - self._sources.keys() - self._retiring.keys():
             source = RedisSource(
                 self._settings,
                 self._instance,
@@ -138,7 +139,7 @@ class Cluster:
             task = asyncio.create_task(
                 self._retire(number, self._sources.pop(number), self._running.pop(number)), name=f"retire-{number}"
             )
-            self._retiring.add(task)
+            self._retiring[number] = task
 
     async def _retire(self, number: int, source: RedisSource, running: asyncio.Task[None]) -> None:
         source.stop("the ledger is no primary's any more: slots have moved", Ending.SLOTS_MOVED)

@@ -167,14 +167,14 @@ class Moves:
         """Keys that came with a slot need not have been notified; those that went neither."""
         slots = self._slots()
         while True:
-            await self._topology.changed()
-            now = self._slots()
+            news, now = self._topology.news, self._slots()
             if now - slots:
                 self._scan.again()
             if slots - now:
                 self._gap.walk_again()
                 self._wake.set()
             slots = now
+            await news.wait()
             await self._clock.sleep(PAUSE)
 
     def _slots(self) -> frozenset[int]:

@@ -82,7 +82,8 @@ class Topology:
         """By node, what it last said of slots that are on their way from or to it."""
         self._owners: dict[int, Node] = {}
         self._number_of: dict[str, int] = {}
-        self._changed = asyncio.Event()
+        self.news = asyncio.Event()
+        """Set at the next change. Each change has its own: take it before you look at what there is."""
         self._doubted = asyncio.Event()
         self.seen_ms: dict[str, int] = {}
         """By node, up to when its notifications were handled: the next ledger of it may be one of another number."""
@@ -119,10 +120,6 @@ class Topology:
             raise NotConnected(f"no primary of the cluster has ledger {number} now")
         async with conversation(self.at(node.address), ASK_TIMEOUT):
             await self.client(node.address).zadd(self.names.of(number).moved, dict(entries), nx=True)
-
-    async def changed(self) -> None:
-        """Return at the next change."""
-        await self._changed.wait()
 
     async def watch(self) -> None:
         """Look at the cluster again and again. That nobody answers ends nothing."""
@@ -190,8 +187,8 @@ class Topology:
         by_id = {node.id: node for node in nodes}
         self.primaries = {number: by_id[id_] for number, id_ in self._numbering.of(stable).items()}
         self._number_of = {node.id: number for number, node in self.primaries.items()}
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self.news.set()
+        self.news = asyncio.Event()
 
 
 def merged(views: Sequence[View]) -> Sequence[Node]:
