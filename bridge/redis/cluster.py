@@ -43,6 +43,7 @@ class Cluster:
         self._running: dict[int, asyncio.Task[None]] = {}
         self._retiring: dict[int, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
+        self._begun = False
         self._first: tuple[Node, Ledger] | None = None
         telemetry.cluster_sought()
 
@@ -131,10 +132,12 @@ class Cluster:
                 shard=number,
                 wake=self.outbox.wake,
                 topology=self._topology,
+                cause="slots have moved: the ledger is new here" if self._begun else "start",
             )
             self._sources[number] = source
             self.outbox.add(source.outbox)
             self._running[number] = asyncio.create_task(source.run(), name=f"ledger-{number}")
+        self._begun = True
         for number in self._sources.keys() - primaries.keys():
             task = asyncio.create_task(
                 self._retire(number, self._sources.pop(number), self._running.pop(number)), name=f"retire-{number}"

@@ -61,10 +61,12 @@ class RedisSource:
         shard: int = 0,
         wake: Callable[[], None] = lambda: None,
         topology: Topology | None = None,
+        cause: str = "start",
     ) -> None:
         """`members`: the bridges that share the shards. `wake` is called when there may be more in the outbox.
 
-        With the `topology` of a cluster, the shard is the ledger of that number, of one of its primaries.
+        With the `topology` of a cluster, the shard is the ledger of that number, of one of its primaries. `cause`: of
+        the first gap.
         """
         endpoint = Endpoint.of(settings)
         self._settings = settings
@@ -94,7 +96,7 @@ class RedisSource:
         self._heard = 0
         """Notifications of expirations handled: kept here, because Redis may not know of the last ones."""
         self._trust = Trust()
-        self._cause = "start"
+        self._cause = cause
         self._served = False
         self._began = 0.0
         self._in_epoch = False
