@@ -20,6 +20,7 @@ from tests.kafka_access import secure_server
 from tests.kafka_server import KafkaServer
 from tests.kafka_server import version as kafka_version
 from tests.servers import ROOT, NatsServer, RedisServer, ValkeyServer, require, version
+from tests.warm import ORIGINAL
 
 PR_SET_CHILD_SUBREAPER = 36
 TCP_LISTEN = "0A"
@@ -193,6 +194,7 @@ def nothing_is_left_behind() -> Iterator[None]:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     before = {*_living_children(), *_listening_sockets()}
     yield
+    ORIGINAL.close()
     deadline = time.monotonic() + GRACE_SECONDS  # who is being killed may need a moment
     while (left := _left_behind(before)) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -27,6 +27,8 @@ from bridge.commands.embedded import (
     Unavailable,
     free_port,
 )
+from bridge.commands.embedded.process import Child
+from tests import warm
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".cache" / "tools" / "bin"
@@ -107,6 +109,9 @@ class Bridge(Process):
     (`kill()`) leaves no coverage data; one that ends by itself or by SIGTERM does.
     """
 
+    fresh = False
+    """Whether it is a Python of its own, from its first instruction on; else a copy of one, see `tests/warm.py`."""
+
     def __init__(self, settings: Mapping[str, str], *arguments: str) -> None:
         """`settings` are the BRIDGE_* variables; `arguments` default to `run`."""
         super().__init__("bridge")
@@ -122,6 +127,11 @@ class Bridge(Process):
         """See `Process`. PYTHONPATH, because the working directory is the bridge's own."""
         passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         return {**passed_on, "PYTHONPATH": str(ROOT), **self.settings}
+
+    def _spawn(self) -> Child:
+        if self.fresh or sys.platform != "linux" or self.arguments[0] not in warm.COMMANDS:
+            return super()._spawn()
+        return warm.ORIGINAL.copy(self.arguments, self.environment(), self.directory)
 
     async def get(self, path: str) -> tuple[int, str]:
         """Status and body of a GET on its HTTP port. Raises OSError (TimeoutError is one) if it does not answer."""
@@ -173,6 +183,12 @@ class Bridge(Process):
             with contextlib.suppress(TimeoutError):
                 await self.stop(STOP_SECONDS)  # whoever cares for a good end calls `stop()` in the test
         self.close()
+
+
+class FreshBridge(Bridge):
+    """One that has begun as it does for users."""
+
+    fresh = True
 
 
 class HasProgram(Protocol):

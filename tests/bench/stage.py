@@ -16,7 +16,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from redis.asyncio import Redis
 
 from bridge.redis.names import Names
-from tests.servers import Bridge, NatsServer, RedisServer, wait_until
+from tests.servers import FreshBridge, NatsServer, RedisServer, wait_until
 
 NAMES = Names("expiry-bridge", 0)
 STREAM = "EXPIRY"
@@ -46,7 +46,7 @@ class TooLate(Exception):
     """The keys were due before all of them were recorded."""
 
 
-class BareBridge(Bridge):
+class BareBridge(FreshBridge):
     """A bridge as users run it."""
 
     def environment(self) -> Mapping[str, str]:

@@ -19,7 +19,7 @@ from tests.conformance.rigs import JetStreamRig, messages
 from tests.docs import renewed
 from tests.kafka_server import KafkaServer
 from tests.proxy import TO_SERVER, Action, Protocol, Proxy
-from tests.servers import ROOT, Bridge, NatsServer, RedisServer, wait_until
+from tests.servers import ROOT, FreshBridge, NatsServer, RedisServer, wait_until
 
 README = (ROOT / "README.md").read_text()
 GROUP = "revoke-shares"
@@ -87,7 +87,7 @@ async def test_the_consumer_example_receives_an_expiration(
     redis_server: RedisServer, nats_server: NatsServer, tmp_path: Path
 ) -> None:
     settings = {"BRIDGE_REDIS_URL": redis_server.url, "BRIDGE_NATS_URL": nats_server.url}
-    async with Bridge(settings) as bridge:
+    async with FreshBridge(settings) as bridge:
         await bridge.ready()
         with Redis(port=redis_server.port) as client:
             client.set("share:7f3a", "", px=20)

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from tests.conformance.nats_jwt import Operator, nkey
 from tests.deployment import events
-from tests.servers import Bridge, NatsServer, RedisServer, require, wait_until
+from tests.servers import Bridge, FreshBridge, NatsServer, RedisServer, require, wait_until
 
 pytestmark = pytest.mark.unmeasured
 
@@ -93,7 +93,7 @@ async def seen_of(login: Login, directory: Path, certificates: Path) -> dict[str
             **{name: value.format(**places) for name, value in login.settings.items()},
         }
         settings = {f"BRIDGE_{name.upper()}": value for name, value in chosen.items()}
-        async with Bridge(settings) as bridge, Redis(port=redis.port) as owner:
+        async with FreshBridge(settings) as bridge, Redis(port=redis.port) as owner:
             await bridge.ready()
             await owner.set(PERSON, "", ex=600)
             await owner.set(f"{PERSON}:gone", "", px=1)

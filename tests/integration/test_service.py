@@ -31,7 +31,7 @@ from tests.integration.test_journey import (
     world,
 )
 from tests.proxy import Protocol, Proxy
-from tests.servers import Bridge, NatsServer, RedisServer, require, wait_until
+from tests.servers import Bridge, FreshBridge, NatsServer, RedisServer, require, wait_until
 
 
 async def depth(redis: Redis) -> int:
@@ -237,7 +237,7 @@ async def test_the_endpoints_tell_how_the_bridge_is(redis_kind: type[RedisServer
 
 async def test_port_0_means_no_endpoints(redis_kind: type[RedisServer], nats_server: NatsServer) -> None:
     with redis_kind() as redis_server:
-        async with Bridge(settings_for(redis_server, nats_server, http_port="0")) as bridge:
+        async with FreshBridge(settings_for(redis_server, nats_server, http_port="0")) as bridge:
             await wait_until(lambda: all(event in bridge.log() for event in ("gap.closed", "sink.connected")))
             async with client(redis_server) as redis, arrivals(nats_server, START) as arrived:
                 await set_for(redis, b"unseen:1", 100)

@@ -9,7 +9,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 DIRECTORY_PREFIX = f"expiry-bridge-{os.getpid()}-"
 """Of every temporary directory: it names its owner, so that left-overs can be told from those of others."""
@@ -29,12 +29,30 @@ os.execv(command[0], command)
 """
 
 
+class Child(Protocol):
+    """What of `subprocess.Popen` a process needs."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """See there."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """See there."""
+
+    def send_signal(self, number: int, /) -> None:
+        """See there."""
+
+    def kill(self) -> None:
+        """See there."""
+
+
 class Process(ABC):
     """A child process with its own directory. Dies with the *thread* that started it: start it from a lasting one."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._directory: Path | None = None
 
     @property
@@ -56,9 +74,12 @@ class Process(ABC):
         """Start it; return at once."""
         if self.running:
             raise RuntimeError(f"{self.name} is running already")
+        self._child = self._spawn()
+
+    def _spawn(self) -> Child:
         guard = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
         with (self.directory / "stdout").open("ab") as stdout, (self.directory / "stderr").open("ab") as stderr:
-            self._child = subprocess.Popen(
+            return subprocess.Popen(
                 [*guard, *self.command()],
                 cwd=self.directory,
                 env=self.environment(),
@@ -140,7 +161,7 @@ class Process(ABC):
         file = self._directory and self._directory / name  # not `directory`: reading must not make one
         return file.read_text(errors="replace") if file and file.exists() else ""
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _started(self) -> Child:
         if self._child is None:
             raise RuntimeError(f"{self.name} was not started")
         return self._child
