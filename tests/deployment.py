@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 
 from bridge.commands.embedded import Server
 from tests.conformance.kafka_rig import KafkaRig
-from tests.integration.test_journey import LEASE, LEDGER, OUTBOX, id_of_deadline
+from tests.integration.test_journey import LEASE, LEDGER, OUTBOX, SET_TOGETHER, id_of_deadline
 from tests.kafka_server import KafkaServer
 from tests.proxy import Protocol, Proxy
 from tests.servers import Bridge, NatsServer, RedisServer, ValkeyServer, require, wait_until
@@ -38,16 +38,6 @@ PATIENCE = 60.0
 """Seconds until a test gives up; no measure of anything."""
 SOON_MS = 300
 """How long keys live."""
-
-_SET = """
-local time = redis.call('TIME')
-local deadline = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[1])
-for i = 3, #ARGV do
-  redis.call('SET', ARGV[i], 'some value', 'PXAT', deadline)
-  if ARGV[2] == '1' then redis.call('ZADD', KEYS[1], deadline, ARGV[i]) end
-end
-return deadline
-"""
 
 
 @dataclass(frozen=True)
@@ -195,7 +185,7 @@ class Scene(ABC):
 
     async def _write(self, keys: Sequence[str], ttl_ms: int, *, known: bool) -> int:
         """Set them, in the ledger, too, if `known`; their deadline."""
-        return int(await self.redis.eval(_SET, 1, LEDGER, str(ttl_ms), str(int(known)), *keys))
+        return int(await self.redis.eval(SET_TOGETHER, 1, LEDGER, str(ttl_ms), str(int(known)), *keys))
 
     def unexpect(self, keys: Iterable[str]) -> dict[str, tuple[str, int]]:
         """Expect nothing of these keys any more. Returns what was expected of them."""

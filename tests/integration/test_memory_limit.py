@@ -5,6 +5,7 @@ import contextlib
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
+from tests.integration.test_journey import LEASE, LEDGER
 from tests.servers import Bridge, RedisServer, wait_until
 
 FULL = {"maxmemory": "4mb", "maxmemory-policy": "noeviction"}
@@ -24,14 +25,18 @@ def fill(client: "Redis") -> None:
 
 
 async def test_a_full_redis_is_bridged_from_the_start_to_the_end(redis_kind: type[RedisServer]) -> None:
+    keys = [f"share:{number}" for number in range(200)]
     with redis_kind(FULL) as server, Redis(port=server.port) as client:
-        for number in range(200):
-            client.set(f"share:{number}", "", px=2_000)
+        for key in keys:
+            client.set(key, "", ex=600)
         fill(client)
 
         async with Bridge({"BRIDGE_REDIS_URL": server.url, "BRIDGE_SINK": "stdout"}) as bridge:
             await bridge.ready()
-            await wait_until(lambda: bridge.output().count('"subject":"share:') == 200, bridge.log, timeout=20)
+            await wait_until(lambda: client.zcard(LEDGER) == len(keys), "the ledger")
+            for key in keys:
+                client.pexpire(key, 100)
+            await wait_until(lambda: bridge.output().count('"subject":"share:') == len(keys), bridge.log, timeout=20)
             assert await bridge.stop() == 0
 
-        assert client.hget("{expiry-bridge:0:0}:lease", "holder") == b""
+        assert client.hget(LEASE, "holder") == b""
