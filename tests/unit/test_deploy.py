@@ -21,6 +21,7 @@ from bridge.commands.embedded import free_port
 from bridge.redis.names import Names
 from bridge.service import CLOSE_TIMEOUT
 from bridge.settings import Settings, variable
+from bridge.settings.redis_url import DEFAULT_SENTINEL_PORT
 from bridge.telemetry.events import Telemetry
 from bridge.telemetry.http import serve_http
 from tests.servers import ROOT
@@ -217,6 +218,7 @@ def test_the_network_policy_lets_the_bridge_reach_its_servers() -> None:
     ports = {port["port"] for rule in manifest("networkpolicy")["spec"]["egress"] for port in rule["ports"]}
 
     wanted = {int(port) for name in environment if "URL" in name for port in re.findall(r":(\d+)", environment[name])}
+    wanted.add(DEFAULT_SENTINEL_PORT)  # which a URL may name instead
     assert ports == wanted | {53}
     assert {*parsed(CHART / "values.yaml")["networkPolicy"]["egressPorts"]} == wanted
 
