@@ -79,7 +79,9 @@ class Metrics:
             "When the last expiration of the bridge's own key was heard of, Unix time.",
         )
         self.canary_lag = self._by_shard(Gauge, "canary_lag_seconds", "From that key's deadline until it was heard of.")
-        self.lease_held = self._by_shard(Gauge, "lease_held", "1 while this bridge holds the lease.")
+        self.lease_held = self._by_shard(
+            Gauge, "lease_held", "1 while this bridge holds the lease, and Redis has answered within five seconds."
+        )
         self.broker_up = self._gauge("broker_up", "1 while the sink is connected.")
         self.broker_lost = self._counter("broker_connections_lost", "Losses of the connection to the broker.")
         # The scan.

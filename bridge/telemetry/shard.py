@@ -14,6 +14,8 @@ LEASE = "lease"
 SUBSCRIPTION = "subscription"
 CANARY = "canary"
 OUTBOX = "outbox"
+LEASE_SECONDS = 5.0
+"""How long a lease is valid without a sign of life: as in `bridge/redis/ledger.py`."""
 
 
 class ShardTelemetry:
@@ -31,6 +33,8 @@ class ShardTelemetry:
         self._clock = clock
         self._canary_awaited: float | None = None
         """Since when the next canary is awaited; None while none is, because another bridge holds the lease."""
+        self._lease_seen: float | None = None
+        """When the ledger last answered to the epoch of the lease; None while there is none."""
         if of == 1:
             health.unmet(SUBSCRIPTION, "starting")
         elif not leases:
@@ -46,7 +50,6 @@ class ShardTelemetry:
         self._missed = metrics.missed.labels(shard=shard)
         self._canary_lag = metrics.canary_lag.labels(shard=shard)
         self._canary_heard = metrics.canary_heard.labels(shard=shard)
-        self._lease_held = metrics.lease_held.labels(shard=shard)
         self._ledger_size = metrics.ledger_size.labels(shard=shard)
         self._outbox_depth = metrics.outbox_depth.labels(shard=shard)
         self._dead_letters = metrics.dead_letters.labels(shard=shard)
@@ -54,6 +57,7 @@ class ShardTelemetry:
         self._scan_progress = metrics.scan_progress.labels(shard=shard)
         self._scan_seconds = metrics.scan_seconds.labels(shard=shard)
         metrics.canary_age.labels(shard=shard).set_function(self._canary_age)
+        metrics.lease_held.labels(shard=shard).set_function(self._lease_held)
 
     def node_named(self, node: str) -> None:
         """A node whose notifications the bridge is going to hear."""
@@ -97,7 +101,7 @@ class ShardTelemetry:
 
     def lease_acquired(self, fence: int, *, first: bool) -> None:
         """This bridge may change the ledger now."""
-        self._lease_held.set(1)
+        self._lease_seen = self._clock.monotonic()
         self._leases.add(self._number)
         if self._of > 1:
             self._health.met(LEASE)
@@ -148,6 +152,7 @@ class ShardTelemetry:
         self._metrics.subscription_up.labels(node=node, shard=self._shard).set(0)
         self._metrics.epochs_ended.labels(reason=ending).inc()
         self._health.unmet(self._named(SUBSCRIPTION), reason)
+        self._lease_seen = None
         if ending is Ending.LEASE_LOST:
             self._without_lease()
         log = self._log.info if ending in {Ending.SHUTDOWN, Ending.HANDED_OVER} else self._log.warning
@@ -177,7 +182,9 @@ class ShardTelemetry:
             self._by_sweep.inc(by_sweep)
 
     def ledger_seen(self, size: int, depth: int) -> None:
-        """A script said how much there is."""
+        """A script of the epoch said how much there is: the lease is still ours."""
+        if self._lease_seen is not None:
+            self._lease_seen = self._clock.monotonic()
         self._ledger_size.set(size)
         self._outbox_depth.set(depth)
 
@@ -226,13 +233,17 @@ class ShardTelemetry:
 
     def _without_lease(self) -> None:
         """What there is in the shard is for another bridge to tell: who adds up theirs and ours counts it once."""
-        self._lease_held.set(0)
+        self._lease_seen = None
         self._leases.discard(self._number)
         self._canary_awaited = None
         for gauge in (self._ledger_size, self._outbox_depth, self._dead_letters, self._gap_open):
             gauge.set(0)
         if self._of > 1:
             self._scan_progress.set(1)  # of the shards that are held, the least is how far the bridge is
+
+    def _lease_held(self) -> float:
+        """It runs out by itself where Redis is not reached."""
+        return float(self._lease_seen is not None and self._clock.monotonic() - self._lease_seen < LEASE_SECONDS)
 
     def _standing_by(self) -> None:
         if self._of == 1:

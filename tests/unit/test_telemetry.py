@@ -12,6 +12,7 @@ import pytest
 
 from bridge import __version__
 from bridge.errors import Refused
+from bridge.redis.ledger import LEASE_MS
 from bridge.settings import Settings
 from bridge.telemetry import logs
 from bridge.telemetry.endings import Ending
@@ -19,7 +20,7 @@ from bridge.telemetry.events import Telemetry
 from bridge.telemetry.health import Health
 from bridge.telemetry.http import serve_http
 from bridge.telemetry.reference import logged
-from bridge.telemetry.shard import ShardTelemetry
+from bridge.telemetry.shard import LEASE_SECONDS, ShardTelemetry
 
 
 def free_port() -> int:
@@ -143,6 +144,28 @@ def test_the_canary_ages_between_scrapes_while_the_lease_is_held() -> None:
     shard.lease_awaited("another")
     clock.now += 9
     assert value(telemetry, age) == 0
+
+
+def test_the_lease_is_held_no_longer_than_redis_is_heard_of() -> None:
+    assert LEASE_SECONDS * 1000 == LEASE_MS
+    clock = HandClock()
+    telemetry, name = Telemetry(clock), "bridge_lease_held"
+    shard = telemetry.shard()
+    assert value(telemetry, name) == 0
+    shard.lease_acquired(1, first=True)
+    clock.now += 4
+    assert value(telemetry, name) == 1
+    shard.ledger_seen(3, 2)
+    clock.now += 4
+    assert value(telemetry, name) == 1
+    clock.now += 1
+    assert value(telemetry, name) == 0  # it has run out by itself, though nothing has ended yet
+    shard.ledger_seen(3, 2)
+    assert value(telemetry, name) == 1
+    shard.epoch_ended("node:1", Ending.CONNECTION_LOST, "closed")
+    assert value(telemetry, name) == 0
+    shard.lease_acquired(2, first=False)
+    assert value(telemetry, name) == 1
 
 
 def held(telemetry: Telemetry, number: int = 0, of: int = 1) -> ShardTelemetry:
