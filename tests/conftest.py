@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from zlib import crc32
 
@@ -26,6 +26,15 @@ PR_SET_CHILD_SUBREAPER = 36
 TCP_LISTEN = "0A"
 GRACE_SECONDS = 3.0
 KINDS = (RedisServer, ValkeyServer)
+UNMEASURED = ("chaos", "cluster", "unmeasured")
+"""Marks of tests that run without coverage, they and their bridges: it costs a third more, and where much is done in
+the test's own process, three times as much. Others see the same lines.
+"""
+
+
+def unmeasured(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(mark) for mark in UNMEASURED)
+
 
 # Else it would be in the working directory, which is another one for each test (see `isolated`).
 configuration.set_hypothesis_home_dir(str(ROOT / ".cache" / "hypothesis"))
@@ -60,6 +69,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = kept
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Trace nothing of what is not measured."""
+    tracer = sys.gettrace() if unmeasured(item) else None
+    if tracer is None:
+        return (yield)
+    sys.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(tracer)
 
 
 @pytest.fixture(params=[pytest.param(RedisServer, id="redis7"), pytest.param(ValkeyServer, id="valkey9")])
@@ -165,14 +187,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-UNMEASURED = ("chaos", "cluster", "unmeasured")
-"""Marks of tests whose bridges run without coverage: it costs a third more, and others see the same lines."""
-
-
 @pytest.fixture(autouse=True)
 def isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Keep the user's own settings out (no BRIDGE_* variable, no `.env`), and a test's logs to itself."""
-    if any(request.node.get_closest_marker(mark) for mark in UNMEASURED):
+    if unmeasured(request.node):
         monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
     for name in [name for name in os.environ if name.upper().startswith("BRIDGE_")]:
         monkeypatch.delenv(name)

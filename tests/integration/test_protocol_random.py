@@ -35,7 +35,7 @@ from tests.harness import (
 from tests.proxy import TO_CLIENT, TO_SERVER, Action, Protocol, Proxy, command, is_subscriber
 from tests.servers import Bridge, RedisServer, wait_until
 
-pytestmark = pytest.mark.both_kinds
+pytestmark = [pytest.mark.both_kinds, pytest.mark.unmeasured]
 
 SECONDS = float(os.environ.get("EXPIRY_TEST_SECONDS", "0"))
 HOT = [b"hot:%d" % number for number in range(50)]

@@ -19,7 +19,7 @@ from tests.harness import LAZY, lazily, user_of
 from tests.play import KEYS, LONG_MS, SHORT_MS, Play
 from tests.servers import RedisServer
 
-pytestmark = pytest.mark.both_kinds
+pytestmark = [pytest.mark.both_kinds, pytest.mark.unmeasured]
 
 EXAMPLES = int(os.environ.get("EXPIRY_TEST_EXAMPLES", "100"))
 STEPS = int(os.environ.get("EXPIRY_TEST_STEPS", "40"))

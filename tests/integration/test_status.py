@@ -15,6 +15,7 @@ from bridge.cli import main
 from bridge.commands.embedded import free_port
 from bridge.redis.names import Names
 from bridge.telemetry import logs
+from tests.integration.test_journey import SET_TOGETHER
 from tests.servers import Bridge, NatsServer, RedisServer, wait_until
 
 NAMES = Names("expiry-bridge", 0)
@@ -202,8 +203,7 @@ def test_a_bridge_that_answers_is_shown_with_its_rates_lags_and_gaps(
             monkeypatch.setenv("BRIDGE_NATS_URL", nats_server.url)
             await bridge.ready()
             with Redis(port=redis_server.port) as user:
-                for number in range(3):
-                    user.set(f"{KEY}:{number}", "", px=20)
+                user.eval(SET_TOGETHER, 1, NAMES.deadlines, 50, 1, *(f"{KEY}:{number}" for number in range(3)))
 
             async def is_published() -> bool:
                 return "bridge_lag_seconds_count 3.0" in (await bridge.get("/metrics"))[1]
