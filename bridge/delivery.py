@@ -8,9 +8,7 @@ outbox is, also while nothing can be settled; a slow or dead broker holds up not
 
 import asyncio
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NoReturn
 
 from bridge.backoff import Backoff
 from bridge.clock import Clock
@@ -18,6 +16,7 @@ from bridge.cloudevents import Encoder
 from bridge.contracts import DeadLetter, Entry, Message, Settlement, Sink, Source
 from bridge.errors import NotConnected, Refused, Rejected, Retryable
 from bridge.expiration import Event, Expiration
+from bridge.link import Link
 from bridge.tasks import end, run_together
 from bridge.telemetry.events import Telemetry
 
@@ -31,8 +30,6 @@ more are sent while more than that are acked and not settled."""
 READ_ENTRIES = 50
 """Outbox entries in one read. An entry holds up to 500 events, and up to 1 MiB of keys."""
 SETTLE_ENTRIES = 500
-WATCH_INTERVAL = 1.0
-"""Seconds between questions whether the sink is still connected."""
 
 
 @dataclass(slots=True)
@@ -90,7 +87,7 @@ class Delivery:
         self._unsettled = 0
         self._unsettled_bytes = 0
         self._settle = asyncio.Event()
-        self._link = _Link(sink, clock, telemetry)
+        self._link = Link(sink, clock, telemetry)
         self._publishers: set[asyncio.Task[None]] = set()
         self._read_all = False
         telemetry.outbox_watched(self._oldest_age)
@@ -271,72 +268,3 @@ class Delivery:
         event = oldest.entry.events[0]
         claimed_ms = event.observed_ms if isinstance(event, Expiration) else event.closed_ms
         return max(self._redis_ms() - claimed_ms, 0) / 1000
-
-
-class _Link:
-    """Keeps the sink open: whoever finds it lost says so, one task opens it again, all others wait."""
-
-    def __init__(self, sink: Sink, clock: Clock, telemetry: Telemetry) -> None:
-        self._sink = sink
-        self._clock = clock
-        self._telemetry = telemetry
-        self._session = 0
-        self._up = asyncio.Event()
-        self._down = asyncio.Event()
-        self._failures = asyncio.Queue[BaseException]()
-
-    async def keep(self) -> NoReturn:
-        """Open the sink, and open it again whenever it is lost."""
-        while True:
-            await self._open()
-            while not self._down.is_set():
-                await self._watch()
-
-    async def failed(self) -> NoReturn:
-        """Raise what `fail` is called with: at once, also while the sink is being opened again."""
-        raise await self._failures.get()
-
-    async def up(self) -> int:
-        """The number of the session, once the sink is open."""
-        await self._up.wait()
-        return self._session
-
-    def lost(self, session: int, reason: str) -> None:
-        """The sink failed in `session`."""
-        if session == self._session and self._up.is_set():
-            self._up.clear()
-            self._down.set()
-            self._telemetry.sink_lost(reason)
-
-    def fail(self, error: BaseException) -> None:
-        """A batch ended in what cannot be tried again."""
-        self._failures.put_nowait(error)
-
-    async def _watch(self) -> None:
-        """Wait for somebody to find it lost; ask now and then, since while nothing is published nobody does."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(WATCH_INTERVAL):
-                await self._down.wait()
-        if not self._sink.connected:
-            self.lost(self._session, "the connection to the broker was lost")
-
-    async def _open(self) -> None:
-        backoff = Backoff()
-        while True:
-            try:
-                await self._sink.open()
-            except NotConnected as error:
-                delay = backoff.next()
-                self._telemetry.sink_unreached(str(error), delay)
-            except Refused as error:
-                if not self._session:
-                    raise
-                delay = backoff.next()
-                self._telemetry.sink_refused(str(error), delay)
-            else:
-                break
-            await self._clock.sleep(delay)
-        self._session += 1
-        self._down.clear()
-        self._up.set()
-        self._telemetry.sink_connected()

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bridge import delivery
+from bridge import delivery, link
 from bridge.cloudevents import Encoder
 from bridge.contracts import Entry, Message, Settlement
 from bridge.delivery import Delivery
@@ -233,7 +233,7 @@ async def test_a_sink_that_cannot_be_reached_is_tried_again_and_readiness_says_s
 async def test_a_sink_that_loses_its_broker_while_nothing_is_published_is_opened_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(delivery, "WATCH_INTERVAL", 0.01)
+    monkeypatch.setattr(link, "WATCH_INTERVAL", 0.01)
     rig = Rig()
 
     async with running(rig):
