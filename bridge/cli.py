@@ -1,59 +1,16 @@
 """The command line: flags to settings, errors to exit statuses.
 
 Exit status: 0 done or drained, 1 failed, 2 bad configuration or usage (one line per error), 130 interrupted.
-
-A secret is never a flag, because every user of the machine can read the flags of a process; and what an unknown flag
-was given is never printed, because it may be one.
 """
 
 import argparse
-import difflib
 import os
-import re
 import sys
-from collections.abc import Container, Sequence
-from typing import Final, NoReturn
+from collections.abc import Sequence
 
-from bridge import __version__
 from bridge.errors import BridgeError, ConfigurationError
-from bridge.settings import SECRETS, Settings, SinkKind, default, description, load, reference, variable
-
-_NEVER_FLAGS: Final = frozenset(name for name in SECRETS if not name.endswith("_url"))
-"""A URL can do without its password, and mostly does: it is a flag."""
-_COMMANDS: Final = {
-    "run": "bridge expirations until told to stop",
-    "check": "examine what Redis and the broker must provide, and say how to mend what is missing",
-    "status": "show the ledger, the outbox, the lease and the dead letters; rates and lag if the bridge answers",
-    "dead": "list, show, retry or drop the messages that the broker would not take",
-    "verify": "set short-lived keys, read the broker, and say what was delivered, missed, doubled or false",
-    "demo": "tell the whole story with embedded servers, in about 20 seconds",
-    "settings": "print the reference table of all settings",
-}
-_DEMO_SINKS: Final = (SinkKind.JETSTREAM.value, SinkKind.KAFKA.value)
-_WITH_SETTINGS: Final = ("run", "check", "status", "verify")
-_DEAD: Final = {
-    "list": "print the oldest dead letters, without their keys",
-    "show": "print one, with its key and the event that the broker refused",
-    "retry": "send dead letters again, under the same ids; what the broker acks is removed",
-    "drop": "remove dead letters for good",
-}
-_LISTED: Final = 50
-_PLAN: Final = {
-    "keys": (1000, "how many keys to set; the setting BRIDGE_KEYS, patterns, is no flag here: set the variable"),
-    "rate": (200, "how many of them in a second"),
-    "ttl_min_ms": (1000, "how long each lives, at least: 500ms, 2s, 1.5s, 5m"),
-    "ttl_max_ms": (5000, "how long each lives, at most"),
-    "patience_ms": (30_000, "how long to wait, past the last deadline, while nothing comes"),
-}
-"""What `verify` shall do, by the names of its arguments: the default, and the meaning."""
-_PLANNED: Final = "planned_"
-"""What tells those from settings."""
-_GROUPS: Final = {"redis": "Redis", "nats": "NATS", "kafka": "Kafka", "http": "HTTP and logs", "log": "HTTP and logs"}
-_EPILOGUE: Final = (
-    "Each flag is a variable, too, in the environment or in a file .env (--redis-url is BRIDGE_REDIS_URL); the flag"
-    " wins. Secrets are never flags, since every user of the machine can see those: set BRIDGE_REDIS_PASSWORD and its"
-    " like, or name a file (--redis-password-file). The same goes for a URL that holds a password."
-)
+from bridge.flags import DEMO_SINKS, parse, planned
+from bridge.settings import Settings, SinkKind, load, reference
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(argv: Sequence[str] | None) -> int:
     try:
-        options = _parse(argv)
+        options = parse(argv)
     except SystemExit as stop:  # argparse's way to end after --help, --version and errors of usage
         return stop.code if isinstance(stop.code, int) else 2
     if options.command == "settings":
@@ -89,7 +46,7 @@ def _dispatch(argv: Sequence[str] | None) -> int:
     if options.command == "demo":
         from bridge.commands.demo import demo  # noqa: PLC0415 - see above
 
-        return demo(sink=SinkKind(getattr(options, "sink", _DEMO_SINKS[0])))
+        return demo(sink=SinkKind(getattr(options, "sink", DEMO_SINKS[0])))
     settings = load({name: value for name, value in vars(options).items() if name in Settings.model_fields})
     return _with_settings(settings, options)
 
@@ -109,10 +66,7 @@ def _with_settings(settings: Settings, options: argparse.Namespace) -> int:
         case "verify":
             from bridge.commands.verify import verify  # noqa: PLC0415 - likewise
 
-            planned: dict[str, int] = {
-                name: getattr(options, _PLANNED + name, preset) for name, (preset, _) in _PLAN.items()
-            }
-            return verify(settings, as_json=options.json, **planned)
+            return verify(settings, as_json=options.json, **planned(options))
         case _:
             from bridge.commands.run import run  # noqa: PLC0415 - likewise
 
@@ -135,187 +89,3 @@ def _dead(settings: Settings, options: argparse.Namespace) -> int:
 
 def _complain(text: str) -> None:
     sys.stderr.write(" ".join(text.split()) + "\n")
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _parser()
-    options, unknown = parser.parse_known_args(argv)
-    if unknown:
-        # Only what is certainly a flag's name is repeated: the rest may be a secret.
-        name = unknown[0].partition("=")[0]
-        if re.fullmatch("--[a-z-]+", name) is None:
-            parser.error("an argument too many")
-        flags = [_flag(field) for field in Settings.model_fields if field not in _NEVER_FLAGS]
-        nearest = difflib.get_close_matches(name, flags, n=1)
-        parser.error(f"unknown flag {name}" + (f"; the nearest known is {nearest[0]}" if nearest else ""))
-    return options
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="expiry-bridge",
-        description="Redis key expirations as durable messages in NATS JetStream or Kafka.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, purpose in _COMMANDS.items():
-        configurable = name in _WITH_SETTINGS
-        command = commands.add_parser(
-            name,
-            help=purpose,
-            description=purpose[0].upper() + purpose[1:] + ".",
-            usage="%(prog)s [flags]" if configurable or name == "demo" else None if name == "dead" else "%(prog)s",
-            epilog=_EPILOGUE if configurable else None,
-            allow_abbrev=False,
-        )
-        if name in {"check", "verify"}:
-            command.add_argument("--json", action="store_true", help="print JSON, for programs")
-        if name == "check":
-            command.add_argument(
-                "--publish", action="store_true", help="publish a message, too, of the type redis.expiry.check"
-            )
-        if name == "status":
-            form = command.add_mutually_exclusive_group()
-            form.add_argument("--json", action="store_true", help="print JSON, for programs")
-            form.add_argument("--watch", action="store_true", help="look again every second, until Ctrl-C")
-            command.add_argument(
-                "--show-keys", action="store_true", help="show the keys, too, of the next and the last"
-            )
-        if name == "verify":
-            _add_plan(command)
-        if configurable:
-            _add_flags(command, without=_PLAN if name == "verify" else ())
-        if name == "demo":
-            command.add_argument(
-                "--sink",
-                action=_Once,
-                choices=_DEMO_SINKS,
-                default=argparse.SUPPRESS,
-                help=f"where expirations go (default: {_DEMO_SINKS[0]}); kafka needs java and a Kafka at hand",
-            )
-        if name == "dead":
-            _add_actions(command)
-    return parser
-
-
-def _add_actions(command: argparse.ArgumentParser) -> None:
-    """Those of `dead`."""
-    actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
-    usage = {"list": "", "show": " ID", "retry": " ID... | --all", "drop": " ID..."}
-    for name, purpose in _DEAD.items():
-        action = actions.add_parser(
-            name,
-            help=purpose,
-            description=purpose[0].upper() + purpose[1:] + ".",
-            usage=f"%(prog)s{usage[name]} [flags]",
-            epilog=_EPILOGUE,
-            allow_abbrev=False,
-        )
-        if name in {"list", "show"}:
-            action.add_argument("--json", action="store_true", help="print JSON, for programs")
-        match name:
-            case "list":
-                action.add_argument(
-                    "--limit", type=_positive, default=_LISTED, metavar="N", help=f"how many (default: {_LISTED})"
-                )
-                action.add_argument("--show-keys", action="store_true", help="print the keys, too")
-            case "show":
-                action.add_argument("id", metavar="ID", help="from `dead list`")
-            case "retry":
-                which = action.add_mutually_exclusive_group(required=True)
-                which.add_argument("ids", nargs="*", default=[], metavar="ID", help="from `dead list`")
-                which.add_argument("--all", action="store_true", help="all that there are now")
-            case _:
-                action.add_argument("ids", nargs="+", metavar="ID", help="from `dead list`")
-        _add_flags(action)
-
-
-def _add_plan(command: argparse.ArgumentParser) -> None:
-    """Those of `verify`."""
-    for name, (preset, meaning) in _PLAN.items():
-        time = name.endswith("_ms")
-        command.add_argument(
-            _flag(name.removesuffix("_ms")),
-            action=_Once,
-            dest=f"{_PLANNED}{name}",
-            default=argparse.SUPPRESS,
-            type=_milliseconds if time else _positive,
-            metavar="TIME" if time else "N",
-            help=f"{meaning} (default: {f'{preset // 1000}s' if time else preset})",
-        )
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError("must be a whole number, at least 1")
-    return int(text)
-
-
-def _milliseconds(text: str) -> int:
-    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m)?", text)
-    if found is None:
-        raise argparse.ArgumentTypeError("must be a time, as in 500ms, 2s, 1.5s or 5m")
-    return round(float(found[1]) * {"ms": 1, "m": 60_000}.get(found[2], 1000))
-
-
-def _add_flags(command: argparse.ArgumentParser, without: Container[str] = ()) -> None:
-    groups = {title: command.add_argument_group(title) for title in ("general", *dict.fromkeys(_GROUPS.values()))}
-    for name, field in Settings.model_fields.items():
-        if name in without:
-            continue
-        if name in _NEVER_FLAGS:
-            command.add_argument(
-                _flag(name), action=_Secret, dest=name, default=argparse.SUPPRESS, nargs="?", help=argparse.SUPPRESS
-            )
-            continue
-        shown = "" if default(name) == "unset" else f" (default: {default(name)})"
-        groups[_GROUPS.get(name.partition("_")[0], "general")].add_argument(
-            _flag(name),
-            action=_Once,
-            dest=name,
-            default=argparse.SUPPRESS,
-            metavar="true|false" if field.annotation is bool else name.rpartition("_")[2].upper(),
-            help=f"{description(name)}{shown}".replace("`", "").replace("%", "%%"),
-        )
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-class _Parser(argparse.ArgumentParser):
-    """Does not repeat a misplaced word: `--redis-password s3cret run` would make a "command" of the secret."""
-
-    def error(self, message: str) -> NoReturn:
-        super().error(re.sub(r"(?s)invalid choice: .*\(choose", "unknown (choose", message))
-
-
-class _Once(argparse.Action):
-    """Given twice, a flag is an error: of `--keys 'a:*' --keys 'b:*'` the first would be lost silently."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,
-    ) -> None:
-        if hasattr(namespace, self.dest):
-            parser.error(f"{option_string} is given twice")
-        setattr(namespace, self.dest, values)
-
-
-class _Secret(argparse.Action):
-    """A flag that exists only to say what to do instead."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,  # noqa: ARG002 - argparse's signature
-        values: object,  # noqa: ARG002 - argparse's signature
-        option_string: str | None = None,
-    ) -> None:
-        parser.error(
-            f"{option_string}: a secret is never a flag; set {variable(self.dest)} or use {option_string}-file"
-        )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from bridge import cli
+from bridge import flags
 from tests.servers import PASSED_ON, ROOT, TOOLS, Bridge, NatsServer, RedisServer, require
 from tests.unit.deployed import DEPLOY
 
@@ -49,7 +49,7 @@ def test_commands_in_the_text_are_commands_that_there_are(page: Path) -> None:
 
     for words in inline(page, "expiry-bridge"):
         if words != ["dead", "drop"]:  # of whose ids the text goes on to speak
-            assert cli._parse(words).command == words[0]
+            assert flags.parse(words).command == words[0]
     for words in inline(page, "make"):
         assert words[0] in targets
 
