@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.commands.check_kafka import TOPIC_CHECKS, Topic, judge
+from bridge.commands.check_kafka_topic import TOPIC_CHECKS, Topic, judge
 from bridge.commands.kafka_tools import Tools
 from bridge.settings import Settings
 from bridge.sinks.kafka.cluster import Found, Partition
