@@ -4,6 +4,7 @@ from nats.js.api import DiscardPolicy
 
 from tests.integration.ground import Ground
 from tests.integration.planted.scenes import NATS_PERMISSIONS, PUBLISH, Fault, Scene, Scenes
+from tests.integration.planted.streams import FULL, OF_OTHERS, SMALL
 
 scene = Scenes()
 
@@ -17,19 +18,8 @@ def a_user_whose_rights_nobody_tells(ground: Ground) -> Scene:
 
 
 @scene(
-    Fault(
-        "NATS/subjects",
-        "fail",
-        "EXPIRY binds orders.>, none of expired.0.*",
-        "nats stream edit EXPIRY --subjects='orders.>,expired.0.*';"
-        " or change BRIDGE_NATS_SUBJECT or BRIDGE_NATS_STREAM",
-    ),
-    Fault(
-        "NATS/message size",
-        "warn",
-        "up to 100 bytes",
-        "nats stream edit EXPIRY --max-msg-size=4096 (or more; -1 for no limit)",
-    ),
+    OF_OTHERS,
+    SMALL,
     Fault(
         "NATS/test publish",
         "fail",
@@ -45,12 +35,7 @@ def a_stream_that_the_message_does_not_find(ground: Ground) -> Scene:
 
 
 @scene(
-    Fault(
-        "NATS/message size",
-        "warn",
-        "up to 100 bytes",
-        "nats stream edit EXPIRY --max-msg-size=4096 (or more; -1 for no limit)",
-    ),
+    SMALL,
     Fault(
         "NATS/test publish",
         "fail",
@@ -66,12 +51,7 @@ def a_stream_that_the_message_does_not_fit_into(ground: Ground) -> Scene:
 
 
 @scene(
-    Fault(
-        "NATS/limits",
-        "fail",
-        "the stream is full, and refuses what is new (discard=new)",
-        "nats stream edit EXPIRY --max-msgs=-1",
-    ),
+    FULL,
     Fault(
         "NATS/test publish",
         "fail",
@@ -88,13 +68,7 @@ def a_stream_that_has_no_room_for_the_message(ground: Ground) -> Scene:
 
 
 @scene(
-    Fault(
-        "NATS/subjects",
-        "fail",
-        "EXPIRY binds orders.>, none of expired.0.*",
-        "nats stream edit EXPIRY --subjects='orders.>,expired.0.*';"
-        " or change BRIDGE_NATS_SUBJECT or BRIDGE_NATS_STREAM",
-    ),
+    OF_OTHERS,
     Fault(
         "NATS/test publish",
         "fail",

@@ -11,6 +11,25 @@ from tests.integration.planted.scenes import Fault, Scene, Scenes, changed
 from tests.servers import wait_until
 
 ADD = "nats stream add EXPIRY --subjects='expired.0.*' --storage=file --dupe-window=10m"
+OF_OTHERS = Fault(
+    "NATS/subjects",
+    "fail",
+    "EXPIRY binds orders.>, none of expired.0.*",
+    "nats stream edit EXPIRY --subjects='orders.>,expired.0.*'; or change BRIDGE_NATS_SUBJECT or BRIDGE_NATS_STREAM",
+)
+FULL = Fault(
+    "NATS/limits",
+    "fail",
+    "the stream is full, and refuses what is new (discard=new)",
+    "nats stream edit EXPIRY --max-msgs=-1",
+)
+SMALL = Fault(
+    "NATS/message size",
+    "warn",
+    "up to 100 bytes",
+    "nats stream edit EXPIRY --max-msg-size=4096 (or more; -1 for no limit)",
+)
+
 scene = Scenes()
 
 
@@ -93,13 +112,7 @@ def a_stream_in_memory(ground: Ground) -> Scene:
         "EXPIRY acks nothing (no_ack): nobody could know what is stored",
         "nats stream edit EXPIRY --ack",
     ),
-    Fault(
-        "NATS/subjects",
-        "fail",
-        "EXPIRY binds orders.>, none of expired.0.*",
-        "nats stream edit EXPIRY --subjects='orders.>,expired.0.*';"
-        " or change BRIDGE_NATS_SUBJECT or BRIDGE_NATS_STREAM",
-    ),
+    OF_OTHERS,
     Fault(
         "NATS/limits",
         "warn",
@@ -114,14 +127,7 @@ def a_stream_for_something_else(ground: Ground) -> Scene:
     return Scene(account.settings, account.apply)
 
 
-@scene(
-    Fault(
-        "NATS/limits",
-        "fail",
-        "the stream is full, and refuses what is new (discard=new)",
-        "nats stream edit EXPIRY --max-msgs=-1",
-    )
-)
+@scene(FULL)
 def a_stream_that_is_full(ground: Ground) -> Scene:
     """Of one message."""
     account = ground.account()
