@@ -8,10 +8,12 @@ keep its promise.
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from rich.text import Text
 
 from bridge.commands import trial
+from bridge.commands.check_cluster import check_cluster
 from bridge.commands.check_kafka import check_kafka
 from bridge.commands.check_nats import check_nats
 from bridge.commands.check_redis import check_redis
@@ -37,7 +39,8 @@ def check(settings: Settings, *, as_json: bool, publish: bool) -> int:
 
 
 async def _examine(settings: Settings, *, publish: bool) -> list[Row]:
-    broker, redis = await asyncio.gather(_check_sink(settings, publish=publish), check_redis(settings))
+    check_source = check_cluster if settings.redis_address().nodes else check_redis
+    broker, redis = await asyncio.gather(_check_sink(settings, publish=publish), check_source(settings))
     return redis + broker
 
 
@@ -53,7 +56,7 @@ async def _check_sink(settings: Settings, *, publish: bool) -> list[Row]:
             return [Row("stdout", "sink", passed("needs nothing"))]
 
 
-def _as_json(row: Row) -> dict[str, str | None]:
+def _as_json(row: Row) -> dict[str, Any]:
     finding = row.finding
     return {
         "area": row.area,
@@ -61,6 +64,7 @@ def _as_json(row: Row) -> dict[str, str | None]:
         "level": finding.level.value,
         "found": finding.found,
         "mend": finding.mend or None,
+        **({"nodes": list(row.nodes)} if row.nodes else {}),
     }
 
 
@@ -75,7 +79,8 @@ def _show(rows: Sequence[Row], counts: Counter[Level]) -> None:
             style = _STYLES[finding.level]
             screen.rows([[Text(finding.level.value, style), row.check.ljust(width), finding.found]], indent=2)
             if finding.mend:
-                screen.whole(Text.assemble(("→ ", style), finding.mend), indent=width + 10)
+                where = row.where and f"on {row.where}: "
+                screen.whole(Text.assemble(("→ ", style), where, finding.mend), indent=width + 10)
         screen.say()
     screen.say(_verdict(counts))
 

@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from bridge.commands.check_sentinel import check_cut_off, check_sentinels
 from bridge.commands.findings import Finding, Row, failed_with, failure, passed, warning
-from bridge.errors import NotConnected, Refused
+from bridge.errors import BridgeError, NotConnected, Refused
 from bridge.redis.channels import NEEDED_FLAGS, missing_flags
+from bridge.redis.connection import cluster_url
 from bridge.redis.inspection import Inspector
 from bridge.redis.permissions import acl_rule, denied, may_set_flags
 from bridge.redis.requirements import FLAGS
@@ -37,7 +38,7 @@ async def check_redis(settings: Settings) -> list[Row]:
         rows = [Row(AREA, "connection", await _connection(inspector))]
         if rows[0].finding.level == "pass":
             for name, check in CHECKS.items():
-                if (finding := await _safely(check, inspector)) is not None:
+                if (finding := await safely(check, inspector)) is not None:
                     rows.append(Row(AREA, name, finding))
     finally:
         await inspector.close()
@@ -50,15 +51,18 @@ async def _connection(redis: Inspector) -> Finding:
         mend = "look at the sentinels and at what they monitor (SENTINEL MASTERS), or correct BRIDGE_REDIS_URL"
     try:
         await redis.connect()
-    except Refused as error:
-        found, denial, _ = str(error).partition(": widen the ACL")
-        return failure(found, acl_rule(redis)) if denial else failed_with(error, mend)
-    except NotConnected as error:
-        return failed_with(error, mend)
+    except (NotConnected, Refused) as error:
+        return unusable(error, redis.settings, mend)
     return passed(f"{redis.endpoint}, db {redis.endpoint.db}, as user {redis.user}")
 
 
-async def _safely(check: Check, redis: Inspector) -> Finding | None:
+def unusable(error: BridgeError, settings: Settings, mend: str) -> Finding:
+    """A server that does not serve us: for lack of a right, or for what `mend` mends."""
+    found, denial, _ = str(error).partition(": widen the ACL")
+    return failure(found, acl_rule(settings)) if denial else failed_with(error, mend)
+
+
+async def safely(check: Check, redis: Inspector) -> Finding | None:
     """One check must not hide the others."""
     try:
         return await check(redis)
@@ -85,23 +89,18 @@ async def _role(redis: Inspector) -> Finding:
     server, info = await redis.server(), await redis.info("replication")
     if server is None or info is None:
         return _unreadable("INFO", "BRIDGE_REDIS_URL must name a primary")
+    if server.clustered and redis.topology is None:
+        return failure(
+            "a node of a cluster: it has only some of the keys, and may not have the bridge's own",
+            f"set BRIDGE_REDIS_URL to {cluster_url(redis.endpoint)}",
+        )
     if server.primary:
-        return await _whole(redis)
+        return passed("primary")
     primary = f"{info.get('master_host')}:{info.get('master_port')}"
     return failure(
         "a replica: only a primary expires keys by itself, and takes writes",
         f"point BRIDGE_REDIS_URL at the primary: this replica follows {primary}",
     )
-
-
-async def _whole(redis: Inspector) -> Finding:
-    cluster = await redis.info("cluster")
-    if cluster and cluster.get("cluster_enabled"):
-        return failure(
-            "a node of a cluster: it has only some of the keys, and may not have the bridge's own",
-            "point BRIDGE_REDIS_URL at a Redis that is no cluster (cluster-enabled no)",
-        )
-    return passed("primary")
 
 
 async def _notifications(redis: Inspector) -> Finding:
@@ -129,7 +128,9 @@ async def _permissions(redis: Inspector) -> Finding:
         return passed(f"user {redis.user} may do all that the bridge needs")
     more = len(lacking) - NAMES_SHOWN
     names = ", ".join(lacking[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-    return failure(f"user {redis.user} may not run, or not on the bridge's keys and channels: {names}", acl_rule(redis))
+    return failure(
+        f"user {redis.user} may not run, or not on the bridge's keys and channels: {names}", acl_rule(redis.settings)
+    )
 
 
 async def _eviction(redis: Inspector) -> Finding:
@@ -226,7 +227,7 @@ async def _canary(redis: Inspector) -> Finding | None:
     try:
         lag = await redis.canary()
     except (NotConnected, Refused) as error:
-        return None if (await _role(redis)).level == "fail" else _not_set(str(error))
+        return None if (await _role(redis)).level == "fail" else _not_set(redis, str(error))
     if lag is not None:
         return passed(
             f"a key of the bridge's own expired, and its notification came {lag * 1000:.0f} ms after its deadline"
@@ -237,13 +238,15 @@ async def _canary(redis: Inspector) -> Finding | None:
     )
 
 
-def _not_set(error: str) -> Finding | None:
+def _not_set(redis: Inspector, error: str) -> Finding | None:
     """The canary could not even be tried."""
     if any(words in error for words in TOLD_ELSEWHERE):
         return None
     mend = "look into its log"
     if "NOREPLICAS" in error:
         mend = "start the replicas that min-replicas-to-write asks for; or CONFIG SET min-replicas-to-write 0"
+    if "The cluster is down" in error:
+        mend = f"look for what it lacks: redis-cli --cluster check {redis.endpoint}"
     return failure(f"a key of the bridge's own cannot be set: {error}", mend)
 
 

@@ -1,5 +1,7 @@
 """What a check finds: a level, what was seen, and, unless all is well, how to mend it."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -43,9 +45,9 @@ def failure(found: str, mend: str) -> Finding:
 
 
 def failed_with(error: Exception, mend: str) -> Finding:
-    """A server that cannot be used. Where `error` says itself what to check, that is the mend, else `mend`."""
-    found, separator, advice = str(error).partition(": check ")
-    return failure(found, f"check {advice}" if separator else mend)
+    """A server that cannot be used. Where `error` says itself what to check or set, that is the mend, else `mend`."""
+    found, *advice = re.split(": (check|set) ", str(error), maxsplit=1)
+    return failure(found, " ".join(advice) or mend)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +58,7 @@ class Row:
     """The server, for people: `Redis`, `NATS`, `Kafka`."""
     check: str
     finding: Finding
+    nodes: Sequence[str] = ()
+    """In a cluster, the primaries of which it was found, where it is a matter of theirs."""
+    where: str = ""
+    """Where to mend it, for people, if that is not the only server there is."""

@@ -75,6 +75,11 @@ class Endpoint:
             return f"Sentinel's {self.settings.redis_address().service}" if self.finder == SENTINEL else self.finder
         return self.path or f"{self.host}:{self.port}"
 
+    @property
+    def user(self) -> str:
+        """The ACL user that we log in as."""
+        return self.credentials()[0] or "default"
+
     def credentials(self) -> tuple[str | None, str | None]:
         """User and password, read now: a mounted secret may have been rotated since the last connect."""
         url = self.settings.redis_address()
@@ -171,9 +176,17 @@ def _elsewhere(endpoint: Endpoint, error: client.ResponseError) -> BridgeError:
     """A node of a cluster does not serve this key now."""
     if endpoint.finder == CLUSTER:
         return NotConnected(f"{endpoint.title} does not serve the bridge's keys now: {error}")
-    return Refused(
-        f"{endpoint.title} is a node of a cluster ({error}): set BRIDGE_REDIS_URL to redis+cluster://{endpoint}"
-    )
+    return of_cluster(endpoint, f" ({error})")
+
+
+def of_cluster(endpoint: Endpoint, why: str = "") -> Refused:
+    """The settings name it as a server of its own, and it is a part of a cluster."""
+    return Refused(f"{endpoint.title} is a node of a cluster{why}: set BRIDGE_REDIS_URL to {cluster_url(endpoint)}")
+
+
+def cluster_url(endpoint: Endpoint) -> str:
+    """What the settings must say instead of naming one of its nodes."""
+    return f"redis{'s' * endpoint.tls}+cluster://{'host:port' if endpoint.path else endpoint}"
 
 
 def refused_login(endpoint: Endpoint, answer: str) -> Refused:
@@ -199,6 +212,8 @@ def refusal(endpoint: Endpoint, answer: str) -> BridgeError:
         return Fenced(answer.partition(" ")[2])
     if answer.startswith(_PASSING):
         return NotConnected(f"{endpoint.title}: {answer}")
+    if "not allowed in cluster mode" in answer:
+        return of_cluster(endpoint, f" ({answer})")
     if "READONLY" in answer or "read only replica" in answer:
         return no_primary(endpoint)
     # Redis 7.0 says "no permissions", Valkey "No permissions".

@@ -1,5 +1,7 @@
 """What people want to know of a Redis server and of the bridge's own keys there. For the commands, not for the service.
 
+One server: that of the settings, or one primary of a cluster (`nodes.py` has all of them).
+
 Guarantees: nothing is changed, but for a key of the bridge's own in `canary`; no user key is returned, but by
 `expirations`. Where the server will not tell something (a narrow ACL, a managed service without CONFIG), the answer is
 None. What is read together is not one atomic moment.
@@ -27,6 +29,7 @@ from bridge.redis.names import Names
 from bridge.redis.primary import Primary, sentinels_of
 from bridge.redis.requirements import Server, inspect, notification_flags, shards_of
 from bridge.redis.subscription import Hint, subscribe
+from bridge.redis.topology import Place, Topology
 from bridge.settings import Settings
 
 CANARY_MS = 100
@@ -64,6 +67,8 @@ class State:
     outbox_oldest_ms: int | None
     """When the oldest entry of the outbox was claimed."""
     dead_letters: int
+    moved: int
+    """Entries that came with keys from other nodes of a cluster, or are to follow some there."""
     leases: Sequence[LeaseState | None]
     """Of each shard. None: no bridge has run here, or its lease was lost."""
 
@@ -84,17 +89,20 @@ class Expirations:
 
 
 class Inspector:
-    """Looks at the Redis of `settings`. Every method but `close` raises NotConnected or Refused."""
+    """Looks at one server. Every method but `close` raises NotConnected or Refused."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, topology: Topology | None = None, number: int = 0) -> None:
+        """The one of `settings`; with the `topology` of a cluster, the primary that has the ledger of that number."""
         self.settings = settings
-        self.sentinels = sentinels_of(settings)
-        self._primary = Primary(settings, self.sentinels, connections=2)
-        self.names = Names(settings.namespace, self.endpoint.db)
+        self.topology = topology
+        self.sentinels = None if topology else sentinels_of(settings)
+        finder = Place(topology, number) if topology else self.sentinels
+        self._primary = Primary(settings, finder, connections=2)
+        self.names = Names(settings.namespace, self.endpoint.db, number)
 
     @property
     def endpoint(self) -> Endpoint:
-        """The server; with Sentinel, the one that `locate` has found."""
+        """The server; with Sentinel, or in a cluster, the one that `locate` has found."""
         return self._primary.endpoint
 
     @property
@@ -105,14 +113,14 @@ class Inspector:
     @property
     def user(self) -> str:
         """The ACL user that we log in as."""
-        return self.endpoint.credentials()[0] or "default"
+        return self.endpoint.user
 
     async def close(self) -> None:
         """Give the connections back."""
         await self._primary.close()
 
     async def locate(self) -> None:
-        """With Sentinel: find the primary, which may have moved. To be called first; again at any time."""
+        """With Sentinel, or in a cluster, find the primary: it may move. To be called first; again at any time."""
         await self._primary.locate()
 
     async def connect(self) -> None:
@@ -150,6 +158,12 @@ class Inspector:
                 return cast("Mapping[str, object]", await self.client.info(section))
         except Refused:
             return None
+
+    async def cluster_nodes(self) -> str:
+        """What it says of all nodes of its cluster."""
+        async with conversation(self.endpoint):
+            reply = await self.client.execute_command("CLUSTER", "NODES")  # type: ignore[no-untyped-call]
+        return cast("bytes", reply).decode()
 
     async def directive(self, name: str) -> str | None:
         """The value of a directive of the configuration; None also where the server has no such directive."""
@@ -197,7 +211,9 @@ class Inspector:
             session.end("it was only a try")
 
     async def shards(self) -> Sequence[Names]:
-        """The names of the bridge's own keys, shard by shard."""
+        """The names of the bridge's own keys, shard by shard. A primary of a cluster has one ledger."""
+        if self.topology is not None:
+            return [self.names]
         count = await shards_of(self.client, self.endpoint, self.names)
         return [self.names.of(shard) for shard in range(count)]
 
@@ -221,10 +237,11 @@ class Inspector:
             pipeline.xlen(names.outbox)
             pipeline.xrange(names.outbox, count=1)
             pipeline.xlen(names.dead)
+            pipeline.zcard(names.moved)
             pipeline.hmget(names.lease, "holder", "until", "fence", "seen_ms", "depth")
         async with conversation(self.endpoint):
             clock, *replies = await pipeline.execute()
-        sizes, lowest, entries, oldest, dead, fields = (replies[kind::6] for kind in range(6))
+        sizes, lowest, entries, oldest, dead, moved, fields = (replies[kind::7] for kind in range(7))
         leases = cast("list[list[bytes | None]]", fields)
         depths = [int(lease[4]) for lease in leases if lease[4] is not None]
         claimed = [_claimed_ms(first[0][1]) for first in oldest if first]
@@ -236,6 +253,7 @@ class Inspector:
             outbox_expirations=sum(depths) if depths else None,
             outbox_oldest_ms=min((ms for ms in claimed if ms is not None), default=None),
             dead_letters=sum(dead),
+            moved=sum(moved),
             leases=[_lease(lease) for lease in leases],
         )
 

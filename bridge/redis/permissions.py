@@ -14,10 +14,12 @@ from redis.exceptions import NoPermissionError, ResponseError
 from bridge.clock import SystemClock
 from bridge.errors import Refused
 from bridge.redis.channels import channels
-from bridge.redis.connection import CLIENT_NAME, conversation
+from bridge.redis.connection import CLIENT_NAME, CLUSTER, Endpoint, conversation
 from bridge.redis.inspection import Inspector
+from bridge.redis.names import Names
 from bridge.redis.requirements import FLAGS
 from bridge.redis.subscription import subscribe
+from bridge.settings import Settings
 
 READ = "pexpiretime"
 """The one command that the bridge sends for users' keys."""
@@ -25,13 +27,12 @@ READ = "pexpiretime"
 Word = bytes | str | int
 
 
-def needs(inspector: Inspector) -> dict[str, Sequence[Word]]:
+def needs(names: Names, *, clustered: bool = False) -> dict[str, Sequence[Word]]:
     """What the bridge, its scripts, `status` and `dead` send: commands as ACL rules name them, with harmless arguments.
 
     Keys are those that the bridge would use. Not among them: SUBSCRIBE, which is more than one command to try, and
     CONFIG, since there are ways around it.
     """
-    names, db = inspector.names, inspector.endpoint.db
     deadlines, lease, outbox, dead, mark = names.deadlines, names.lease, names.outbox, names.dead, names.mark(0, 0)
     shas: Sequence[Word] = ("0" * 40, 5, deadlines, lease, outbox, dead, mark)  # no such script
     commands: dict[str, Sequence[Word]] = {
@@ -46,7 +47,6 @@ def needs(inspector: Inspector) -> dict[str, Sequence[Word]]:
         "del": (mark,),  # there is none
         "set": (mark, "", "no-option"),
         "hdel": (lease, "no-field"),
-        "get": (names.shards,),
         "hgetall": (names.members,),
         "hget": (lease, "fence"),
         "hmget": (lease, "fence"),
@@ -65,19 +65,22 @@ def needs(inspector: Inspector) -> dict[str, Sequence[Word]]:
         "xrevrange": (outbox, "0-1", "0-1"),  # for the commands `status` and `dead` only
         "xinfo|stream": (outbox,),
     }
-    return commands | ({"select": (db,)} if db else {})
+    if clustered:
+        return commands | {"cluster|nodes": (), "asking": (), "zscore": (names.moved, "no-key")}
+    return commands | {"get": (names.shards,)} | ({"select": (names.db,)} if names.db else {})
 
 
-def acl_rule(inspector: Inspector) -> str:
+def acl_rule(settings: Settings) -> str:
     """The least that the user needs, as an ACL SETUSER for redis-cli's prompt.
 
     In parentheses, as a selector: so it adds to whatever the user has. A bare pattern behind a `~*` would be an error.
     """
-    settings, db = inspector.settings, inspector.endpoint.db
-    commands = [*needs(inspector), READ, "subscribe", "config|get"]
+    endpoint = Endpoint.of(settings)
+    db, names = endpoint.db, Names(settings.namespace, endpoint.db)
+    commands = [*needs(names, clustered=endpoint.finder == CLUSTER), READ, "subscribe", "config|get"]
     if settings.redis_notifications == "configure":
         commands.append("config|set")
-    own = re.sub(r"([\\*?\[\]])", r"\\\1", inspector.names.own_prefix.decode())
+    own = re.sub(r"([\\*?\[\]])", r"\\\1", names.own_prefix.decode())
     patterns = [
         f"~{own}*",
         *(f"%R~{pattern}" for pattern in settings.keys),
@@ -87,7 +90,7 @@ def acl_rule(inspector: Inspector) -> str:
     # A rule cannot hold a space; `?` matches it.
     rules = [*(pattern.replace(" ", "?") for pattern in patterns), *(f"+{command}" for command in sorted(commands))]
     quoted = ('"' + re.sub(r'(["\\])', r"\\\1", rule) + '"' if re.search(r"[\\'\"]", rule) else rule for rule in rules)
-    return f"ACL SETUSER {inspector.user} ({' '.join(quoted)})"
+    return f"ACL SETUSER {endpoint.user} ({' '.join(quoted)})"
 
 
 async def denied(inspector: Inspector) -> list[str]:
@@ -107,8 +110,9 @@ async def may_set_flags(inspector: Inspector) -> bool:
 
 def _commands(inspector: Inspector) -> dict[str, list[Word]]:
     """`needs`, and the reading of users' keys, as complete commands, by what to call them."""
+    clustered = inspector.topology is not None
     commands: dict[str, list[Word]] = {
-        rule: [*rule.split("|"), *arguments] for rule, arguments in needs(inspector).items()
+        rule: [*rule.split("|"), *arguments] for rule, arguments in needs(inspector.names, clustered=clustered).items()
     }
     for pattern in inspector.settings.keys:
         # A pattern nearly always matches itself, and so will whatever pattern of the ACL's allows for its keys.

@@ -12,7 +12,7 @@ from redis.exceptions import AuthenticationError, ResponseError
 
 from bridge.errors import Refused
 from bridge.redis.channels import NEEDED_FLAGS, missing_flags
-from bridge.redis.connection import Endpoint, conversation, no_primary
+from bridge.redis.connection import CLUSTER, Endpoint, conversation, no_primary, of_cluster
 from bridge.redis.names import Names
 
 MIN_REDIS = (7, 0)
@@ -30,6 +30,8 @@ class Server:
     version: str
     role: str
     run_id: str
+    clustered: bool = False
+    """Whether it is a node of a cluster."""
 
     @property
     def supported(self) -> bool:
@@ -56,6 +58,7 @@ async def inspect(client: Redis, endpoint: Endpoint) -> Server:
         version=str(valkey or info.get("redis_version", "0")),
         role=str(info.get("role", "unknown")),
         run_id=str(info.get("run_id", "")),
+        clustered="cluster" in {info.get("redis_mode"), info.get("server_mode")},  # the latter is Valkey's word
     )
 
 
@@ -66,6 +69,8 @@ def require(server: Server, endpoint: Endpoint) -> None:
             f"Redis at {endpoint} is {server.product} {server.version}: the bridge needs Redis"
             f" {_text(MIN_REDIS)} or Valkey {_text(MIN_VALKEY)}, or newer (it reads deadlines with PEXPIRETIME)"
         )
+    if server.clustered and endpoint.finder != CLUSTER:
+        raise of_cluster(endpoint)
     if not server.primary:
         raise no_primary(endpoint, f" (role {server.role})")
 

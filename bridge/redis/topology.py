@@ -167,8 +167,9 @@ class Topology:
                 reply = await self.client(address).execute_command("CLUSTER", "NODES")  # type: ignore[no-untyped-call]
         except Refused as error:
             if "cluster support disabled" in str(error):
+                node = self.at(address)
                 return Refused(
-                    f"Redis at {self.at(address)} is not a node of a cluster: set BRIDGE_REDIS_URL to redis://…"
+                    f"{node.title} is no node of a cluster: set BRIDGE_REDIS_URL to redis{'s' * node.tls}://{node}"
                 )
             return error
         except NotConnected as error:

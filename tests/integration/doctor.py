@@ -38,7 +38,8 @@ def examine(status: int, *flags: str, **settings: str) -> Rows:
     assert answer["ok"] is (status == 0)
     for row in answer["checks"]:
         assert (row["mend"] is None) == (row["level"] == "pass"), row
-    return {f"{row['area']}/{row['check']}": row for row in answer["checks"]}
+    # Of several rows of one check, as of a cluster whose nodes differ, the first: it is the worst.
+    return {f"{row['area']}/{row['check']}": row for row in reversed(answer["checks"])}
 
 
 async def examine_kafka(rig: KafkaRig, status: int, redis_url: str, *flags: str, **settings: Any) -> Rows:  # noqa: ANN401 - of any field's type

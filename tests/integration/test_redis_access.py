@@ -21,7 +21,6 @@ from bridge.commands.embedded import free_port
 from bridge.errors import BridgeError, NotConnected, Refused
 from bridge.redis import greeting
 from bridge.redis.connection import CLIENT_NAME, Endpoint, conversation
-from bridge.redis.inspection import Inspector
 from bridge.redis.permissions import acl_rule
 from bridge.redis.subscription import subscribe
 from bridge.settings import Settings
@@ -258,7 +257,7 @@ async def test_a_bridge_of_few_rights_goes_on_while_its_password_and_all_certifi
     }
     with server:
         async with user_of(server) as user:
-            least = acl_rule(Inspector(Settings(redis_url=SecretStr(server.url), redis_notifications="verify")))
+            least = acl_rule(Settings(redis_url=SecretStr(server.url), redis_notifications="verify"))
             rules = least.partition("(")[2].removesuffix(")").split()
             await user.execute_command("ACL", "SETUSER", "ann", "reset", "on", f">{SECRET}", *rules)  # type: ignore[no-untyped-call]
             async with Witness(user) as witness, Bridge(settings) as bridge:

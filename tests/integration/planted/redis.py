@@ -6,9 +6,9 @@ from redis import Redis
 
 from bridge.commands.embedded import free_port
 from tests.integration.doctor import SECRET
-from tests.integration.ground import Ground
-from tests.integration.mends import redis_cli
-from tests.integration.planted.scenes import Fault, Scene, Scenes, by_hand
+from tests.integration.ground import Ground, Settings
+from tests.integration.mends import Apply, redis_cli
+from tests.integration.planted.scenes import Fault, Scene, Scenes
 from tests.servers import wait_until
 
 IN_ITS_FILE = ", and the same in its configuration file"
@@ -161,13 +161,37 @@ def redis_that_is_a_replica(ground: Ground) -> Scene:
         "Redis/role",
         "fail",
         "a node of a cluster: it has only some of the keys, and may not have the bridge's own",
-        "point BRIDGE_REDIS_URL at a Redis that is no cluster (cluster-enabled no)",
-        by_hand=True,
+        "set BRIDGE_REDIS_URL to redis+cluster://127.0.0.1:<port>",
     )
 )
 def redis_that_is_a_node_of_a_cluster(ground: Ground) -> Scene:
-    """Of only one."""
-    return Scene({"redis_url": ground.redis({"cluster-enabled": "yes"}).url, "sink": "stdout"}, by_hand)
+    """Of only one, so that it has no replica either."""
+    server = ground.redis({"cluster-enabled": "yes"})
+    with Redis(port=server.port) as admin:
+        admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        asyncio.run(wait_until(lambda: admin.cluster("INFO")["cluster_state"] == "ok"))
+    settings = {"redis_url": server.url, "sink": "stdout"}
+    return Scene(settings, to_that_url(settings), {"port": server.port}, {"Redis/cluster": "warn"})
+
+
+@scene(
+    Fault(
+        "Redis/connection",
+        "fail",
+        "Redis at 127.0.0.1:<port> is no node of a cluster",
+        "set BRIDGE_REDIS_URL to redis://127.0.0.1:<port>",
+    )
+)
+def redis_that_is_no_cluster(ground: Ground) -> Scene:
+    """Though the settings say so."""
+    server = ground.redis()
+    settings = {"redis_url": f"redis+cluster://127.0.0.1:{server.port}", "sink": "stdout"}
+    return Scene(settings, to_that_url(settings), {"port": server.port})
+
+
+def to_that_url(settings: Settings) -> Apply:
+    """The last word of the mend is the URL to use."""
+    return lambda mend: settings.update(redis_url=mend.split()[-1])
 
 
 @scene(
