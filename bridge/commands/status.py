@@ -5,7 +5,7 @@ Reads only. Shows no user key, unless it is asked to.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from rich.text import Text
@@ -18,7 +18,8 @@ from bridge.commands.status_lines import SHARES, Look, lines
 from bridge.errors import ConfigurationError, NotConnected, Refused
 from bridge.expiration import Expiration
 from bridge.redis.connection import Endpoint
-from bridge.redis.inspection import Inspector, LeaseState, State
+from bridge.redis.inspection import LeaseState, State
+from bridge.redis.nodes import Nodes, Seen, mixed, total
 from bridge.settings import Settings
 from bridge.tasks import end
 from bridge.telemetry import logs
@@ -56,23 +57,23 @@ def status(settings: Settings, *, as_json: bool, watch: bool, show_keys: bool) -
 
 
 async def _once(settings: Settings) -> Look:
-    inspector, published = Inspector(settings), tail(settings, Endpoint.of(settings).db)
+    nodes, published = Nodes(settings), tail(settings, Endpoint.of(settings).db)
     try:
-        return await _look(inspector, published)
+        return await _look(nodes, published)
     finally:
-        await inspector.close()
+        await nodes.close()
         if published is not None:
             await published.close()
 
 
 async def _watch(settings: Settings, screen: Screen, *, show_keys: bool) -> NoReturn:
-    inspector, published = Inspector(settings), tail(settings, Endpoint.of(settings).db)
+    nodes, published = Nodes(settings), tail(settings, Endpoint.of(settings).db)
     told: deque[Figures] = deque(maxlen=WINDOW)
     try:
         with screen.watching() as show:
             while True:
                 try:
-                    look = await _look(inspector, published)
+                    look = await _look(nodes, published)
                 except (NotConnected, Refused) as error:
                     show(Text(str(error), "bold red"), ())
                 else:
@@ -81,7 +82,7 @@ async def _watch(settings: Settings, screen: Screen, *, show_keys: bool) -> NoRe
                     show(headline, lines(look, earlier, show_keys=show_keys))
                 await asyncio.sleep(INTERVAL)
     finally:
-        await inspector.close()
+        await nodes.close()
         if published is not None:
             await published.close()
 
@@ -97,13 +98,13 @@ def _remember(told: deque[Figures], found: Figures | str) -> Figures | None:
     return earlier
 
 
-async def _look(inspector: Inspector, published: Tail | None) -> Look:
-    asked = asyncio.create_task(_figures(inspector.settings), name="figures")
+async def _look(nodes: Nodes, published: Tail | None) -> Look:
+    asked = asyncio.create_task(_figures(nodes.settings), name="figures")
     read = asyncio.create_task(_last(published), name="published")
     try:
-        await inspector.locate()
-        server, state, some = await inspector.server(), await inspector.state(), await inspector.expirations(SHOWN)
-        return Look(str(inspector.endpoint), server, state, some, await read, await asked)
+        seen, silent = await nodes.look(SHOWN)
+        state, some = total([one.state for one in seen]), mixed([one.expirations for one in seen], SHOWN)
+        return Look(seen, None if nodes.topology is None else silent, state, some, await read, await asked)
     finally:
         await end([asked, read])
 
@@ -130,23 +131,56 @@ async def _figures(settings: Settings) -> Figures | str:
 
 
 def _headline(settings: Settings, look: Look) -> str:
-    server, db = look.server, settings.redis_address().db
+    server, db = look.nodes[0].server, settings.redis_address().db
     product = f"{server.product} {server.version}" if server else "Redis (version cannot be read)"
+    if look.silent is not None:
+        count = len(look.nodes) + len(look.silent)
+        return f"{product}, a cluster of {count} primar{'ies' if count > 1 else 'y'}, namespace {settings.namespace}"
     role = "" if server is None or server.primary else " (a replica)"
-    return f"{product} at {look.endpoint}{role}, db {db}, namespace {settings.namespace}"
+    return f"{product} at {look.nodes[0].endpoint}{role}, db {db}, namespace {settings.namespace}"
 
 
 def _as_json(settings: Settings, look: Look, *, show_keys: bool) -> dict[str, Any]:
-    state, server, told = look.state, look.server, look.figures
+    told = look.figures
     return {
         "redis": {
-            "endpoint": look.endpoint,
+            **_redis(look.nodes[0]),
+            "endpoint": ",".join(seen.endpoint for seen in look.nodes),
             "db": settings.redis_address().db,
-            "product": server and server.product,
-            "version": server and server.version,
-            "role": server and server.role,
         },
+        **({} if look.silent is None else {"cluster": _cluster(look.nodes, look.silent)}),
         "namespace": settings.namespace,
+        **_state(look.state),
+        "leases": [_lease(look.state, lease) for lease in look.state.leases],
+        "next_to_expire": [
+            {"deadline_ms": deadline_ms, **(key_as_json(key) if show_keys else {})}
+            for key, deadline_ms in look.expirations.ahead
+        ],
+        "claimed_last": [_event(event, show_keys=show_keys) for event in look.expirations.waiting],
+        "broker": _broker(look.published, show_keys=show_keys),
+        "bridge": {"reachable": False, "reason": told} if isinstance(told, str) else _bridge(told),
+    }
+
+
+def _redis(seen: Seen) -> dict[str, Any]:
+    server = seen.server
+    return {
+        "endpoint": seen.endpoint,
+        "product": server and server.product,
+        "version": server and server.version,
+        "role": server and server.role,
+    }
+
+
+def _cluster(nodes: Sequence[Seen], silent: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "primaries": [_redis(seen) | {"number": seen.number} | _state(seen.state) for seen in nodes],
+        "unreadable": [{"endpoint": name, "reason": reason} for name, reason in silent.items()],
+    }
+
+
+def _state(state: State) -> dict[str, Any]:
+    return {
         "now_ms": state.now_ms,
         "ledger": {"keys": state.ledger_size, "next_deadline_ms": state.next_deadline_ms},
         "outbox": {
@@ -155,15 +189,8 @@ def _as_json(settings: Settings, look: Look, *, show_keys: bool) -> dict[str, An
             "oldest_ms": state.outbox_oldest_ms,
         },
         "lease": _lease(state, state.lease),
-        "leases": [_lease(state, lease) for lease in state.leases],
         "dead_letters": state.dead_letters,
-        "next_to_expire": [
-            {"deadline_ms": deadline_ms, **(key_as_json(key) if show_keys else {})}
-            for key, deadline_ms in look.expirations.ahead
-        ],
-        "claimed_last": [_event(event, show_keys=show_keys) for event in look.expirations.waiting],
-        "broker": _broker(look.published, show_keys=show_keys),
-        "bridge": {"reachable": False, "reason": told} if isinstance(told, str) else _bridge(told),
+        "moved": state.moved,
     }
 
 

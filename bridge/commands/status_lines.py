@@ -1,6 +1,6 @@
 """How `expiry-bridge status` looks to people: one label and one line for each thing there is to know."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,7 +13,7 @@ from bridge.commands.screen import Cell, duration, key_for_people
 from bridge.expiration import Expiration
 from bridge.redis.canary import INTERVAL
 from bridge.redis.inspection import Expirations, LeaseState, State
-from bridge.redis.requirements import Server
+from bridge.redis.nodes import Seen
 
 LATE_SECONDS = 10.0
 """What waits for longer catches the eye."""
@@ -25,10 +25,12 @@ SHARES = (0.5, 0.9, 0.99)
 class Look:
     """All that was found out at one moment."""
 
-    endpoint: str
-    """Of Redis."""
-    server: Server | None
+    nodes: Sequence[Seen]
+    """The server; of a cluster, the primaries that tell."""
+    silent: Mapping[str, str] | None
+    """Why others do not. None where there is no cluster."""
     state: State
+    """Of all of them together."""
     expirations: Expirations
     published: Sequence[Arrival] | str
     """The last of them that the broker stores, newest first; or why they cannot be read."""
@@ -38,23 +40,46 @@ class Look:
 
 def lines(look: Look, earlier: Figures | None = None, *, show_keys: bool) -> list[tuple[Cell, Cell]]:
     """Labels and their texts. Rates and lags are since `earlier`, else since the bridge's start."""
-    found = [*_of_redis(look.state), *_of_bridge(look.figures, earlier), *_of_expirations(look, show_keys=show_keys)]
+    found = [*_of_redis(look), *_of_bridge(look.figures, earlier), *_of_expirations(look, show_keys=show_keys)]
     return [(Text(label, "cyan"), value) for label, value in found]
 
 
-def _of_redis(state: State) -> Iterator[tuple[str, Cell]]:
+def _of_redis(look: Look) -> Iterator[tuple[str, Cell]]:
+    state = look.state
     handled = [lease.seen_ms for lease in state.leases if lease is not None and lease.seen_ms is not None]
     seen = min(handled) if len(handled) == len(state.leases) else None
     yield "deadline ledger", _ledger(state)
     yield "outbox", _outbox(state)
-    for shard, lease in enumerate(state.leases):
-        yield "lease" if len(state.leases) == 1 else f"lease of shard {shard}", _holder(lease, state.now_ms)
+    if look.silent is None:
+        for shard, lease in enumerate(state.leases):
+            yield "lease" if len(state.leases) == 1 else f"lease of shard {shard}", _holder(lease, state.now_ms)
+    else:
+        yield from _of_cluster(look.nodes, look.silent)
     yield "handled up to", _moment(seen, state.now_ms) if seen else "nothing yet"
     yield "dead letters", Text(str(state.dead_letters), "bold red" if state.dead_letters else "")
 
 
+def _of_cluster(nodes: Sequence[Seen], silent: Mapping[str, str]) -> Iterator[tuple[str, Cell]]:
+    for node in nodes:
+        state = node.state
+        counts = [
+            _keys(state),
+            f"{state.outbox_entries if state.outbox_expirations is None else state.outbox_expirations:,} in the outbox",
+        ]
+        counts += [f"{state.moved:,} on their way with their keys"] if state.moved else []
+        counts += [f"{state.dead_letters:,} dead"] if state.dead_letters else []
+        holder = _holder(state.lease, state.now_ms)
+        yield f"ledger {node.number} on {node.endpoint}", Text.assemble(holder, f"; {', '.join(counts)}")
+    for name, reason in silent.items():
+        yield f"{name}", Text(f"left out, it does not tell: {reason}", "bold red")
+
+
+def _keys(state: State) -> str:
+    return f"{state.ledger_size:,} key{'s' * (state.ledger_size != 1)}"
+
+
 def _ledger(state: State) -> Text:
-    text = f"{state.ledger_size:,} key{'s' * (state.ledger_size != 1)}"
+    text = _keys(state)
     if state.next_deadline_ms is None:
         return Text(text)
     ahead = (state.next_deadline_ms - state.now_ms) / 1000
@@ -76,7 +101,7 @@ def _late(text: str, seconds: float) -> Text:
     return Text(text, "yellow" if seconds > LATE_SECONDS else "")
 
 
-def _holder(lease: LeaseState | None, now_ms: int) -> Cell:
+def _holder(lease: LeaseState | None, now_ms: int) -> Text:
     if lease is None:
         return Text("none: no bridge has run here, or the lease was lost", "yellow")
     fence = f"fence {lease.fence}"
