@@ -8,14 +8,11 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from redis.asyncio import Redis
-
 from bridge.contracts import DeadLetter, Entry, Settlement
-from bridge.redis.connection import Endpoint, conversation
+from bridge.redis.connection import conversation
+from bridge.redis.inspection import Inspector
 from bridge.redis.letters import letter_of
-from bridge.redis.names import Names
-from bridge.redis.primary import Primary
-from bridge.redis.requirements import shards_of
+from bridge.redis.nodes import Nodes
 from bridge.settings import Settings
 
 Place = tuple[int, bytes]
@@ -28,7 +25,7 @@ class Kept:
     """A dead letter as it is kept."""
 
     place: "Place"
-    """The shard in whose stream it is, and the id of its entry there: its time, and a number."""
+    """In which of the streams it is, counted from 0, and the id of its entry there: its time, and a number."""
     letter: DeadLetter | None
     """None: it cannot be read, somebody else wrote it."""
 
@@ -44,36 +41,31 @@ class Kept:
 
 
 class DeadLetters:
-    """Those of one database. Every method but `close` raises NotConnected or Refused."""
+    """Those of one database, or of a whole cluster. Every method but `close` raises NotConnected or Refused."""
 
     def __init__(self, settings: Settings) -> None:
-        self._primary = Primary(settings, connections=2)
-        self._namespace = settings.namespace
-        self._streams: list[bytes] = []
-
-    @property
-    def _endpoint(self) -> Endpoint:
-        return self._primary.endpoint
-
-    @property
-    def _client(self) -> Redis:
-        return self._primary.client
+        self._nodes = Nodes(settings)
+        self._streams: list[tuple[Inspector, bytes]] = []
+        """Of each shard, or primary; and where it is."""
 
     async def close(self) -> None:
         """Give the connections back."""
-        await self._primary.close()
+        await self._nodes.close()
 
     async def locate(self) -> None:
-        """Find the primary, and the shards. To be called first."""
-        await self._primary.locate()
-        names = Names(self._namespace, self._endpoint.db)
-        shards = await shards_of(self._client, self._endpoint, names)
-        self._streams = [names.of(shard).dead for shard in range(shards)]
+        """Find them. To be called first."""
+        self._streams = []
+        for inspector in (await self._nodes.find()).values():
+            await inspector.locate()
+            self._streams += [(inspector, names.dead) for names in await inspector.shards()]
 
     async def count(self) -> int:
         """How many there are."""
-        async with conversation(self._endpoint):
-            return sum([int(await self._client.xlen(stream)) for stream in self._streams])
+        count = 0
+        for inspector, stream in self._streams:
+            async with conversation(inspector.endpoint):
+                count += int(await inspector.client.xlen(stream))
+        return count
 
     async def page(self, after: Place | None, limit: int = PAGE) -> list[Kept]:
         """The next ones behind `after`: one shard's after the other's, the oldest of each first."""
@@ -81,8 +73,9 @@ class DeadLetters:
         found: list[Kept] = []
         for shard in range(first, len(self._streams)):
             least = b"(" + behind if behind and shard == first else b"-"
-            async with conversation(self._endpoint):
-                reply = await self._client.xrange(self._streams[shard], min=least, count=min(limit, PAGE) - len(found))
+            inspector, stream = self._streams[shard]
+            async with conversation(inspector.endpoint):
+                reply = await inspector.client.xrange(stream, min=least, count=min(limit, PAGE) - len(found))
             entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", reply)
             found += [Kept((shard, entry_id), letter_of(fields)) for entry_id, fields in entries]
             if len(found) >= min(limit, PAGE):
@@ -100,9 +93,9 @@ class DeadLetters:
     async def last(self) -> dict[int, bytes]:
         """The entry id of the newest one of each shard that has any."""
         newest = dict[int, bytes]()
-        for shard, stream in enumerate(self._streams):
-            async with conversation(self._endpoint):
-                reply = await self._client.xrevrange(stream, count=1)
+        for shard, (inspector, stream) in enumerate(self._streams):
+            async with conversation(inspector.endpoint):
+                reply = await inspector.client.xrevrange(stream, count=1)
             if reply:
                 newest[shard] = cast("list[tuple[bytes, object]]", reply)[0][0]
         return newest
@@ -120,11 +113,11 @@ class DeadLetters:
     async def remove(self, places: Sequence[Place]) -> int:
         """Remove these; how many of them were still there."""
         removed = 0
-        for shard, stream in enumerate(self._streams):
+        for shard, (inspector, stream) in enumerate(self._streams):
             mine = [entry_id for of, entry_id in places if of == shard]
             for start in range(0, len(mine), PAGE):
-                async with conversation(self._endpoint):
-                    removed += int(await self._client.xdel(stream, *mine[start : start + PAGE]))
+                async with conversation(inspector.endpoint):
+                    removed += int(await inspector.client.xdel(stream, *mine[start : start + PAGE]))
         return removed
 
 

@@ -1,18 +1,22 @@
 """Short-lived keys that prove a deployment: set, deleted and put off by whoever verifies it. Not for the service.
 
 Guarantees: each key gets a deadline in the same command that sets it, so whoever dies when, none stays for ever; no
-other key is touched. The time is Redis's: this machine's clock may be wrong by any amount.
+other key is touched. In a cluster each is sent to the node that has it, also while its slot is on its way. The time is
+Redis's: this machine's clock may be wrong by any amount.
 """
 
 import time
-from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from redis.exceptions import NoPermissionError
+from redis.exceptions import AskError, NoPermissionError, ResponseError
 
 from bridge.errors import Refused
-from bridge.redis.connection import conversation
-from bridge.redis.primary import Primary
+from bridge.redis.connection import Endpoint, conversation
+from bridge.redis.inspection import Inspector
+from bridge.redis.nodes import Nodes
+from bridge.redis.topology import Topology
 from bridge.settings import Settings
 
 DRIFT = 100e-6
@@ -20,34 +24,52 @@ DRIFT = 100e-6
 KEYS_PER_COMMAND = 500
 
 Word = bytes | str | int
+Command = tuple[str, bytes, *tuple[Word, ...]]
 
 
-class Probes:
-    """The keys with one prefix in one database. Every method but `close` raises NotConnected or Refused."""
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Of the clock of one server."""
 
-    def __init__(self, settings: Settings, prefix: str) -> None:
-        self._primary = Primary(settings, connections=2)
-        self._prefix = prefix
-        self._lost = True
-        """Whether the last command failed, and the primary is to be looked for."""
-        self._ahead_ms = 0.0
-        """Redis's clock less this process's monotonic one."""
-        self._error_ms = float("inf")
-        self._read_at = 0.0
-
-    async def close(self) -> None:
-        """Give the connections back."""
-        await self._primary.close()
-
-    @property
-    def now_ms(self) -> float:
-        """Redis's clock, as `look` and `plant` have learned it: Unix milliseconds."""
-        return time.monotonic() * 1000 + self._ahead_ms
+    ahead_ms: float
+    """It is ahead of this process's monotonic one by that."""
+    half_trip_ms: float
+    read_at: float
 
     @property
     def error_ms(self) -> float:
-        """By how much `now_ms` may be wrong: half of a round trip, and the drift since then."""
-        return self._error_ms + (time.monotonic() - self._read_at) * DRIFT * 1000
+        """By how much it may be wrong by now: half of a round trip, and the drift since then."""
+        return self.half_trip_ms + (time.monotonic() - self.read_at) * DRIFT * 1000
+
+
+class Probes:
+    """The keys with one prefix in one database, or cluster. Every method but `close` raises NotConnected or Refused."""
+
+    def __init__(self, settings: Settings, prefix: str) -> None:
+        self._nodes = Nodes(settings)
+        self._prefix = prefix
+        self._lost = True
+        """Whether the last command failed, and the primaries are to be looked for."""
+        self._clocks: dict[Inspector, Reading] = {}
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._nodes.close()
+
+    @property
+    def now_ms(self) -> float:
+        """Redis's clock, as `look` and `plant` have learned it: Unix milliseconds. Of several, the middle."""
+        ahead = [clock.ahead_ms for clock in self._clocks.values()] or [0.0]
+        return time.monotonic() * 1000 + (min(ahead) + max(ahead)) / 2
+
+    @property
+    def error_ms(self) -> float:
+        """By how much `now_ms` may be wrong, on any server."""
+        clocks = self._clocks.values()
+        if not clocks:
+            return float("inf")
+        ahead = [clock.ahead_ms for clock in clocks]
+        return max(clock.error_ms for clock in clocks) + (max(ahead) - min(ahead)) / 2
 
     async def look(self) -> None:
         """Read Redis's clock."""
@@ -70,34 +92,72 @@ class Probes:
             there += [reply == 1 for reply in await self._run(commands)]
         return there
 
-    async def _run(self, commands: Iterable[Sequence[Word]]) -> list[int]:
+    async def _run(self, commands: Sequence[Command]) -> list[object]:
         """The replies; and in passing, what Redis's clock says."""
         if self._lost:
-            await self._primary.locate()
-        pipeline = self._primary.client.pipeline(transaction=False)
+            for inspector in (await self._nodes.find()).values():
+                await inspector.locate()
+        self._lost = True
+        parts = defaultdict[Inspector, list[int]](list, {} if commands else {one: [] for one in self._nodes.known})
+        for index, (_, key, *_) in enumerate(commands):
+            parts[self._nodes.of(key)].append(index)
+        replies = dict[int, object]()
+        for inspector, part in parts.items():
+            answers = await self._send(inspector, [commands[index] for index in part])
+            replies |= zip(part, answers, strict=True)
+        redirected = {index: reply for index, reply in replies.items() if isinstance(reply, AskError)}
+        if self._nodes.topology is not None:
+            replies |= await self._follow(self._nodes.topology, commands, redirected)
+        self._lost = bool(redirected)
+        return [replies[index] for index in range(len(commands))]
+
+    async def _send(self, inspector: Inspector, commands: Iterable[Command]) -> list[object]:
+        """The replies of one server; in a cluster, that a key is on another one is a reply."""
+        pipeline = inspector.client.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
         pipeline.time()
-        asked, self._lost = time.monotonic(), True
-        async with conversation(self._primary.endpoint):
-            *replies, (seconds, microseconds) = await self._permitted(pipeline.execute())
-        self._lost = False
-        answered = time.monotonic()
-        error_ms = (answered - asked) * 500
-        if error_ms <= self.error_ms:
-            self._ahead_ms = int(seconds) * 1000 + int(microseconds) / 1000 - (asked + answered) * 500
-            self._error_ms, self._read_at = error_ms, answered
+        asked = time.monotonic()
+        async with conversation(inspector.endpoint):
+            replies = await pipeline.execute(raise_on_error=False)
+            answered = time.monotonic()
+            for reply in replies:
+                self._require(inspector.endpoint, reply, redirected=self._nodes.topology is not None)
+        seconds, microseconds = replies.pop()
+        half_trip_ms, known = (answered - asked) * 500, self._clocks.get(inspector)
+        if known is None or half_trip_ms <= known.error_ms:
+            ahead_ms = int(seconds) * 1000 + int(microseconds) / 1000 - (asked + answered) * 500
+            self._clocks[inspector] = Reading(ahead_ms, half_trip_ms, answered)
         return replies
 
-    async def _permitted(self, replies: Awaitable[list[Any]]) -> list[Any]:
-        """Raises Refused: the bridge's own user need not have the right to write such keys."""
-        try:
-            return await replies
-        except NoPermissionError as error:
-            endpoint = self._primary.endpoint
-            user = endpoint.credentials()[0] or "default"
+    async def _follow(
+        self, topology: Topology, commands: Sequence[Command], redirected: Mapping[int, AskError]
+    ) -> dict[int, object]:
+        """The replies of the nodes that these were sent on to."""
+        replies = dict[int, object]()
+        elsewhere = defaultdict[tuple[str, int], list[int]](list)
+        for index, error in redirected.items():
+            elsewhere[error.host, error.port].append(index)
+        for address, part in elsewhere.items():
+            endpoint, pipeline = topology.at(address), topology.client(address).pipeline(transaction=False)
+            for index in part:
+                pipeline.execute_command("ASKING")
+                pipeline.execute_command(*commands[index])
+            async with conversation(endpoint):
+                answers = (await pipeline.execute(raise_on_error=False))[1::2]
+                for reply in answers:
+                    self._require(endpoint, reply)
+            replies |= zip(part, answers, strict=True)
+        return replies
+
+    def _require(self, endpoint: Endpoint, reply: object, *, redirected: bool = False) -> None:
+        """Raise what is no reply. Raises Refused: the bridge's own user need not have the right to write such keys."""
+        if isinstance(reply, NoPermissionError):
+            more = "" if self._nodes.topology is None else " +asking +cluster|nodes"
             raise Refused(
-                f"{endpoint.title} does not permit user {user} to set the keys of a verification ({error}):"
-                f" ACL SETUSER {user} (~{self._prefix}* +set +del +pexpireat +time), or use another user"
+                f"{endpoint.title} does not permit user {endpoint.user} to set the keys of a verification ({reply}):"
+                f" ACL SETUSER {endpoint.user} (~{self._prefix}* +set +del +pexpireat +time{more}), or use another user"
                 " (BRIDGE_REDIS_USERNAME)"
-            ) from error
+            ) from reply
+        if isinstance(reply, ResponseError) and not (redirected and isinstance(reply, AskError)):
+            raise reply
