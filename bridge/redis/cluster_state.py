@@ -28,7 +28,9 @@ class ClusterState:
 
 def state_of(texts: Mapping[Address, str]) -> ClusterState:
     """`texts`: the answers to CLUSTER NODES, by who gave them."""
-    nodes, moving = merged([tuple(claims(text, address)) for address, text in texts.items()])
+    views = [tuple(claims(text, address)) for address, text in texts.items()]
+    nodes = merged(views)
+    moving = {slot for view in views for claim in view for slot in claim.moving}
     failing, followed = set[str](), set[str]()
     for line in (line.split(" ") for text in texts.values() for line in text.splitlines()):
         id_, flags, primary = line[0], set(line[2].split(",")), line[3]
