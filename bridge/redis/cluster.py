@@ -38,7 +38,7 @@ class Cluster:
         self._telemetry = telemetry
         self._topology = Topology(settings, clock)
         self.db = self._topology.endpoint.db
-        self._members = Members(self._ledger, instance, 0, clock, shared=True)
+        self._members = Members(self._ledger, instance, 0, clock, clustered=True)
         self._sources: dict[int, RedisSource] = {}
         self._running: dict[int, asyncio.Task[None]] = {}
         self._retiring: dict[int, asyncio.Task[None]] = {}
@@ -132,6 +132,7 @@ class Cluster:
                 shard=number,
                 wake=self.outbox.wake,
                 topology=self._topology,
+                fatal=self._refused,
                 cause="slots have moved: the ledger is new here" if self._begun else "start",
             )
             self._sources[number] = source
@@ -145,14 +146,19 @@ class Cluster:
             self._retiring[number] = task
 
     async def _retire(self, number: int, source: RedisSource, running: asyncio.Task[None]) -> None:
+        source.outbox.hand_over()
         source.stop("the ledger is no primary's any more: slots have moved", Ending.SLOTS_MOVED)
         self._members.lost(number)
-        done, _ = await asyncio.wait([running], timeout=RETIRE_SECONDS)
-        await end([running])  # if it still waits for an answer, what it holds is found where the ledger is
-        for task in done:
-            task.result()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(RETIRE_SECONDS):
-                await source.close()
-        self.outbox.remove(source.outbox)
-        source.telemetry.gone()
+        try:
+            done, _ = await asyncio.wait([running], timeout=RETIRE_SECONDS)
+            for task in done:
+                task.result()
+        finally:
+            await end([running])  # if it still waits for an answer, what it holds is found where the ledger is
+            await source.close()
+            self.outbox.remove(source.outbox)
+            source.telemetry.gone()
+
+    def _refused(self) -> bool:
+        """Whether there is no primary that has not refused us: one of several must not end all that others give."""
+        return all(source.refused for source in self._sources.values())

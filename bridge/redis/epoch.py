@@ -146,23 +146,30 @@ class Epoch:
         if self._subscription.ended is not None:
             self._hints.scan_no_more()
             return
+        if self._hints.round is not None and not self._hints.stream:
+            self._check_mark()  # a scan alone proves nothing
         if self._hints.waiting:
             return
         if self._moves is not None and self._moves.stray() is not None:
             return
         delay = self._touch_in()
         if self._hints.round is not None:
-            delay = self._touched_at + MARK_DEADLINE - self._clock.monotonic()
-            if delay <= 0:
-                raise EpochEnded(
-                    Ending.MUTE,
-                    f"notifications are mute: a mark did not come back within {MARK_DEADLINE:g} s"
-                    f" (notify-keyspace-events needs {NEEDED_FLAGS})",
-                )
+            delay = self._check_mark()
         if delay > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._wake.wait()
+
+    def _check_mark(self) -> float:
+        """Seconds until the mark that is awaited has to be back. Raises EpochEnded where that is over."""
+        left = self._touched_at + MARK_DEADLINE - self._clock.monotonic()
+        if left <= 0:
+            raise EpochEnded(
+                Ending.MUTE,
+                f"notifications are mute: a mark did not come back within {MARK_DEADLINE:g} s"
+                f" (notify-keyspace-events needs {NEEDED_FLAGS})",
+            )
+        return left
 
     def _check_subscription(self) -> None:
         """End with the subscription, but only when all that it received is handled."""
@@ -190,7 +197,7 @@ class Epoch:
             and self._scan.complete
             and not self._hints.found
             and not self._hints.moved
-            and (self._moves is None or self._moves.stray() is None)
+            and (self._moves is None or self._moves.settled)
             and (lowest is None or lowest >= self.gap.start_ms)
         )
 
@@ -224,6 +231,7 @@ class Epoch:
         self._closing = self._gap_closable()
         now = self._clock.monotonic()
         count = self._audit is not None and (self._closing or self._audit.due(now))
+        walk = self.gap.walk
         order, void = self._canary.order(), self._canary.void
         mark = self._next_mark()
         touched = await self._ledger.touch(
@@ -250,7 +258,7 @@ class Epoch:
         self._telemetry.dead_letters_seen(touched.dead)
         self._hints.touched(mark, touched, limit)
         if self._walking:
-            self.gap.walked(touched.cursor)
+            self.gap.walked(walk, touched.cursor)
         if self._moves is not None:
             self._moves.waiting(touched.moved)
 
@@ -266,9 +274,12 @@ class Epoch:
     async def _finish(self, finished: Round) -> None:
         """The mark of a touch is back, and all before it is handled."""
         lowest = self._schedule.lowest_ms
-        self._skip = 0 if finished.complete or not finished.stuck else self._skip + finished.stuck
-        if finished.complete and lowest is not None and lowest < finished.redis_ms:
-            self._schedule.hold_back(STUCK_RETRY if finished.stuck else RETRY)
+        if not self._walking:
+            self._skip = 0 if finished.complete or not finished.stuck else self._skip + finished.stuck
+        if finished.stuck:
+            self._schedule.hold_back(STUCK_RETRY)
+        elif finished.complete and lowest is not None and lowest < finished.redis_ms:
+            self._schedule.hold_back(RETRY)
         if not self._canary.marked():
             raise EpochEnded(
                 Ending.MUTE,

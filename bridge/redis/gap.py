@@ -24,6 +24,8 @@ class Gap:
     """
     cursor: bytes | None = WALK_START
     """Where the walk of the ledger goes on; None when it is through."""
+    walk: int = 0
+    """How many walks were begun before this one."""
     recovered: int = 0
     """Expirations with a deadline within the gap, claimed though their notification was missed."""
     ambiguous: int = 0
@@ -41,12 +43,14 @@ class Gap:
         if self.open:
             self.recovered, self.ambiguous = batch.recovered, batch.ambiguous
 
-    def walked(self, cursor: bytes) -> None:
-        """A part of the ledger was walked, up to `cursor`."""
-        self.cursor = None if cursor == WALK_START else cursor
+    def walked(self, walk: int, cursor: bytes) -> None:
+        """A part of the ledger was walked, up to `cursor`, if that walk is still the one."""
+        if walk == self.walk:
+            self.cursor = None if cursor == WALK_START else cursor
 
     def walk_again(self) -> None:
         """Go through the whole ledger once more: slots of a cluster have gone to other nodes, and keys with them."""
+        self.walk += 1
         self.cursor = WALK_START
 
     def close(self) -> None:

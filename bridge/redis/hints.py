@@ -10,7 +10,7 @@ Pure: no I/O, no clock. The rules are those of the ledger protocol:
   their way, may not undo what was read later than they were sent.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +18,7 @@ from bridge.redis.canary import Canary
 from bridge.redis.channels import Kind
 from bridge.redis.ledger import Applied, Touched
 from bridge.redis.names import Names
+from bridge.redis.told import Told
 
 BATCH_KEYS = 500
 """Operations in one script: a bound on how long it keeps Redis busy (about 2 ms), far below what Lua can unpack."""
@@ -25,8 +26,6 @@ FOUND_KEYS = 250
 """Keys that a scan found in one script: nobody waits for them, but others wait for Redis meanwhile."""
 BATCH_BYTES = 1024 * 1024
 """Bytes of keys in one script, give or take one key."""
-HEARD_KEYS = 50_000
-"""In a cluster: the last keys that were notified to be gone, or to have arrived, or were claimed."""
 LOOK_LIMIT = 5_000
 """Hints looked at for one batch before the event loop turns: most may be of others' keys, or of keys in it already."""
 
@@ -76,11 +75,11 @@ class Hints:
         matches: Callable[[bytes], object] | None,
         canary: Canary | None = None,
         heard: int = 0,
-        away: Callable[[bytes], bool] | None = None,
+        told: Told | None = None,
     ) -> None:
         """`heard`: notifications of expirations that former epochs have handled.
 
-        `away`, in a cluster: whether another node has a key, for all that is known.
+        `told`, in a cluster: what becomes of keys that come from other nodes.
         """
         self.stream: deque[tuple[bytes, bytes]] = deque()
         """Channel and key of every hint that is not handled yet."""
@@ -116,9 +115,7 @@ class Hints:
         """Those of which it is proved: expirations of a former life of the key."""
         self._own_deletions = 0
         self._names = names
-        self._away = away
-        self._told = OrderedDict[bytes, None]()
-        """In a cluster: see HEARD_KEYS. The oldest ones first."""
+        self._told = told
 
     @property
     def waiting(self) -> bool:
@@ -192,8 +189,8 @@ class Hints:
                 if matches is not None and not matches(key):
                     continue
                 if kind is Kind.APPEARED:
-                    if self._away is not None and channel.endswith(b":restore"):
-                        self._remember(key)
+                    if self._told is not None and channel.endswith(b":restore"):
+                        self._told.remember(key)
                     if key in appeared:
                         continue
                     appeared[key] = None
@@ -220,9 +217,9 @@ class Hints:
 
     def _place(self, operations: list[bytes], room: int, room_bytes: int) -> None:
         """Entries that came from other nodes, behind all that is known of their keys."""
-        while self.moved and room > 0 and room_bytes > 0:
+        while self._told is not None and self.moved and room > 0 and room_bytes > 0:
             key, deadline = self.moved.popleft()
-            operations += (b"m", key, b"%d" % deadline, b"%d" % (key in self._told))
+            operations += (b"m", key, b"%d" % deadline, self._told.of(key, deadline))
             room -= 1
             room_bytes -= len(key)
 
@@ -234,8 +231,8 @@ class Hints:
 
     def _ended(self, key: bytes, kind: Kind, operations: list[bytes]) -> None:
         """The key expired, or is gone otherwise."""
-        if self._away is not None:
-            self._remember(key)
+        if self._told is not None:
+            self._told.ended(key, kind)
         if key in self._ahead:
             # The entry knows of a later life of the key. An expiration is still one; a deletion is nothing any more.
             # But is it of a former life? The next mark says so, by coming back: had this key's mark been before the
@@ -258,29 +255,22 @@ class Hints:
         if self._matches is not None and not self._matches(key):
             operations += (b"f", key)
         elif key not in self._ahead:
-            if self._away is not None and not self._here(key, seen):
+            if self._told is not None and not self._resolvable(self._told, key, seen):
                 return key
             operations += (b"r", key, score, seen, due)
         return key
 
-    def _here(self, key: bytes, seen: bytes) -> bool:
+    def _resolvable(self, told: Told, key: bytes, seen: bytes) -> bool:
         """Whether what a touch saw of a key, in a cluster, can be resolved now."""
-        away = self._away is not None and self._away(key)
         # A key that is on its way from here is said to have moved when it is past its deadline, too; one on its way to
         # here, to be gone. Once the slot is where it belongs, everybody says so.
-        if seen != _ALIVE and away != (seen == _MOVED):
+        if seen != _ALIVE and told.away(key) != (seen == _MOVED):
             if self.round is not None:
                 self.round.stuck += 1
             return False
         if seen == _GONE:
-            self._remember(key)
+            told.remember(key)
         return True
-
-    def _remember(self, key: bytes) -> None:
-        self._told[key] = None
-        self._told.move_to_end(key)
-        if len(self._told) > HEARD_KEYS:
-            self._told.popitem(last=False)
 
     def _own(self, key: bytes, kind: Kind) -> None:
         """One of the bridge's own keys: a mark, the canary, or what the bridge lives on; or a key elsewhere."""
@@ -296,7 +286,7 @@ class Hints:
 
     def _stray(self, key: bytes) -> None:
         """One of the bridge's own keys has appeared: with a slot that came here, if it is of another ledger."""
-        if self._away is not None:
+        if self._told is not None:
             number = self._names.shard_of(key)
             if number is not None and number != self._names.shard:
                 self.strays.add(number)

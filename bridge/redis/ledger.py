@@ -198,7 +198,7 @@ class Ledger:
         reply = await self._call(
             "apply.lua",
             [names.deadlines, names.lease, names.outbox, batch.mark, names.moved],
-            [batch.fence, batch.seq, batch.gap_start_ms, batch.heard, _packed(batch.operations)],
+            [batch.fence, batch.seq, batch.gap_start_ms, batch.heard, _packed(batch.operations), int(self._clustered)],
         )
         if reply == b"DONE":
             return None

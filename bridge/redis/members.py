@@ -33,22 +33,24 @@ class Members:
     """The bridges of one ledger, as one of them sees it."""
 
     def __init__(
-        self, ledger: Callable[[], Ledger], instance: str, shards: int, clock: Clock, *, shared: bool = False
+        self, ledger: Callable[[], Ledger], instance: str, shards: int, clock: Clock, *, clustered: bool = False
     ) -> None:
         """`ledger`: the one of any shard, on the server that is the primary now; it may raise NotConnected.
 
-        `shared`: also a single shard is, because there may be more of them later.
+        `clustered`: they are those of a cluster, of which there may be more or fewer later, on several servers.
         """
         self._clock = clock
         self._ledger = ledger
         self._instance = instance
         self.shards = shards
         """How many there are now."""
-        self.shared = shared or shards > 1
+        self.shared = clustered or shards > 1
+        """Whether bridges share them; of a single one, whoever comes first has the lease."""
+        self._clustered = clustered
         self._leaving = asyncio.Event()
         self._answered = clock.monotonic()
         self.share = 0 if self.shared else shards
-        """How many shards this bridge may hold. Of a single one, whoever comes first has the lease."""
+        """How many shards this bridge may hold."""
         self._held: set[int] = set()
         """The shards that it holds, or is about to ask for."""
         self._heard_of = False
@@ -88,8 +90,10 @@ class Members:
                 self._answered = self._clock.monotonic()
                 if not away:
                     self.share = self.shards // count + (place < self.shards % count)
+                elif not count:
+                    self.share = self.shards  # nobody else is there
             except (NotConnected, Fenced):  # the shards tell what is wrong with Redis
-                if self._clock.monotonic() - self._answered > ALONE_SECONDS:
+                if self._clustered and self._clock.monotonic() - self._answered > ALONE_SECONDS:
                     self.share = self.shards
             except Refused:
                 if not self._heard_of and not leaving:

@@ -12,8 +12,10 @@ for a moment, and then be claimed twice, with the same id.
 """
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from bridge.clock import Clock
 from bridge.errors import NotConnected, Refused
@@ -21,8 +23,9 @@ from bridge.redis.gap import Gap
 from bridge.redis.hints import Hints
 from bridge.redis.ledger import Ledger
 from bridge.redis.scan import Scan
+from bridge.redis.told import Told
 from bridge.redis.topology import Topology
-from bridge.tasks import run_together
+from bridge.tasks import happens, run_together
 from bridge.telemetry.shard import ShardTelemetry
 
 PAGE = 500
@@ -44,26 +47,35 @@ class Moves:
         topology: Topology,
         ledger: Ledger,
         hints: Hints,
+        told: Told,
         *,
         number: int,
         matches: Callable[[bytes], object] | None,
         gap: Gap,
         scan: Scan,
+        interval: float,
+        redis_ms: Callable[[], float],
         wake: asyncio.Event,
         clock: Clock,
         telemetry: ShardTelemetry,
     ) -> None:
-        """`number`: of the ledger."""
+        """`number`: of the ledger. `interval`: seconds between looks for strays; 0 = only when slots have come."""
         self._topology = topology
         self._ledger = ledger
         self._hints = hints
+        self._told = told
         self._number = number
         self._matches = matches
         self._gap = gap
         self._scan = scan
+        self._interval = interval
+        self._redis_ms = redis_ms
         self._wake = wake
         self._clock = clock
         self._telemetry = telemetry
+        self._seek = asyncio.Event()
+        self._sought = False
+        """Whether all strays are known that were here when the epoch began."""
         self._some = asyncio.Event()
         self._placed = asyncio.Event()
         self._not_before: dict[int, float] = {}
@@ -79,6 +91,11 @@ class Moves:
         """The number of a ledger of which a part is to be adopted."""
         now = self._clock.monotonic()
         return next((number for number in self._hints.strays if self._not_before.get(number, now) <= now), None)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is known that is to be adopted."""
+        return self._sought and not self._hints.strays
 
     def adopted(self, number: int, left: int | str) -> None:
         """A part of it was; so much is left, or it is held by another bridge, or not here (any more)."""
@@ -106,7 +123,8 @@ class Moves:
         while True:
             await self._some.wait()
             self._some.clear()
-            await self._go_through()
+            with suppress(NotConnected):  # the cluster is down, say; what is not placed stays where it is
+                await self._go_through()
             await self._clock.sleep(PAUSE)
 
     async def _go_through(self) -> None:
@@ -151,7 +169,17 @@ class Moves:
     # What there is to move.
 
     async def _find_strays(self) -> None:
-        """Those that are here since before the epoch. That one comes here later is notified."""
+        """At the start, when slots have come (with Valkey's atomic migration nobody is told of the keys in them), and
+        now and then: somebody may have sent entries to a ledger that was just adopted.
+        """  # noqa: D205 - one sentence
+        while True:
+            self._seek.clear()
+            await self._look_for_strays()
+            self._sought = True
+            self._wake.set()
+            await happens(self._seek, self._interval or math.inf)
+
+    async def _look_for_strays(self) -> None:
         cursor, names = 0, self._topology.names
         while True:
             cursor, keys = await self._ledger.scan(cursor, names.own_pattern, LOOK_COUNT)
@@ -169,8 +197,11 @@ class Moves:
         while True:
             news, now = self._topology.news, self._slots()
             if now - slots:
+                self._told.came(now - slots, int(self._redis_ms()))
                 self._scan.again()
+                self._seek.set()
             if slots - now:
+                self._told.went(slots - now)
                 self._gap.walk_again()
                 self._wake.set()
             slots = now

@@ -15,6 +15,10 @@ from bridge.tasks import end, happens
 
 POLL_INTERVAL = 1.0
 """Seconds after which the outboxes are looked at unasked, should a wake-up ever be missing."""
+RETRY_INTERVAL = 0.5
+"""Seconds before one of several is asked again that could not be read."""
+PATIENCE = 0.2
+"""Seconds that settling waits for one server of several."""
 SETTLE_ENTRIES = 500
 """Entries settled in one step."""
 OWED_ENTRIES = 1_000
@@ -28,6 +32,9 @@ class Outboxes:
         self._outboxes: list[Outbox] = []
         self._asked: dict[Outbox, asyncio.Task[Sequence[Entry]]] = {}
         """Those whose answers nobody has taken yet, the oldest questions first."""
+        self._unread: set[Outbox] = set()
+        """Those that could not be read when they were asked."""
+        self._paying: dict[Outbox, asyncio.Task[None]] = {}
         self._owed: dict[Outbox, dict[bytes, Settlement]] = {}
         """By the id of the entry: what could not be settled."""
         self._draining = False
@@ -41,12 +48,14 @@ class Outboxes:
         """It is of a shard that is no more."""
         self._outboxes.remove(outbox)
         self._owed.pop(outbox, None)
-        if task := self._asked.pop(outbox, None):
-            task.cancel()
+        self._unread.discard(outbox)
+        for tasks in (self._asked, self._paying):
+            if task := tasks.pop(outbox, None):
+                task.cancel()
 
     async def close(self) -> None:
         """Nobody reads any more."""
-        await end(self._asked.values())
+        await end([*self._asked.values(), *self._paying.values()])
 
     def wake(self) -> None:
         """There may be more to read."""
@@ -79,7 +88,7 @@ class Outboxes:
                     return entries
             if self._asked or self._wake.is_set():
                 asked = False
-            elif self._draining and asked:
+            elif self._draining and asked and not self._unread:
                 return ()
             else:
                 asked = not await happens(self._wake, POLL_INTERVAL)
@@ -88,7 +97,18 @@ class Outboxes:
         """All that have news; with `asked`, the others, too."""
         for outbox in self._outboxes:
             if outbox not in self._asked and (asked or outbox.news):
-                self._asked[outbox] = asyncio.create_task(self._next(outbox, limit, asked=asked))
+                self._asked[outbox] = asyncio.create_task(self._next_of_several(outbox, limit, asked=asked))
+
+    async def _next_of_several(self, outbox: Outbox, limit: int, *, asked: bool) -> Sequence[Entry]:
+        """Nothing, after a while, where its server does not answer: the shard tells what is wrong with that."""
+        try:
+            entries = await self._next(outbox, limit, asked=asked)
+        except (NotConnected, Refused):
+            self._unread.add(outbox)
+            await asyncio.sleep(RETRY_INTERVAL)
+            return ()
+        self._unread.discard(outbox)
+        return entries
 
     async def _next(self, outbox: Outbox, limit: int, *, asked: bool) -> Sequence[Entry]:
         if outbox.ours and self._owed.get(outbox):
@@ -105,7 +125,7 @@ class Outboxes:
             await end([woken])
 
     def _taken(self) -> Sequence[Entry]:
-        """One answer with any entries; raises what one of them has raised."""
+        """One answer with any entries."""
         for outbox, task in list(self._asked.items()):
             if task.done():
                 del self._asked[outbox]
@@ -121,9 +141,22 @@ class Outboxes:
             if outbox := by_shard.get(settlement.entry.shard):  # else it has moved: whoever has it now reads it again
                 self._owed.setdefault(outbox, {})[settlement.entry.id] = settlement
                 to_pay[outbox] = None
-        for result in await asyncio.gather(*map(self._pay, to_pay), return_exceptions=True):
-            if isinstance(result, BaseException):
-                raise result
+        if len(self._outboxes) == 1:
+            for outbox in to_pay:
+                await self._pay(outbox)
+        elif to_pay:
+            await self._pay_several(list(to_pay))
+
+    async def _pay_several(self, outboxes: Sequence[Outbox]) -> None:
+        """Wait for none of them for long, but where too much is owed, or the process is about to end."""
+        for outbox in outboxes:
+            if outbox not in self._paying or self._paying[outbox].done():
+                self._paying[outbox] = asyncio.create_task(self._pay(outbox))
+        tasks = {self._paying[outbox] for outbox in outboxes}
+        much = any(len(self._owed.get(outbox, ())) > OWED_ENTRIES for outbox in outboxes)
+        done, _ = await asyncio.wait(tasks, timeout=None if much or self._draining else PATIENCE)
+        for task in done:
+            task.result()
 
     async def _pay(self, outbox: Outbox) -> None:
         """Settle what is owed. Raises NotConnected or Refused where too much is, or there is no other outbox."""

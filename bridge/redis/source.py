@@ -33,6 +33,7 @@ from bridge.redis.scan import Scan
 from bridge.redis.schedule import Schedule
 from bridge.redis.subscription import Subscription, subscribe
 from bridge.redis.tenure import Tenure
+from bridge.redis.told import Told
 from bridge.redis.topology import Place, Topology
 from bridge.settings import Settings
 from bridge.tasks import happens, run_together
@@ -41,6 +42,8 @@ from bridge.telemetry.shard import ShardTelemetry
 
 RESEND_PAUSE = 1.0
 """Seconds, at most, between attempts to have a batch in doubt answered."""
+RELEASE_SECONDS = 2.0
+"""For giving up the lease, when all else is over."""
 FLAGS_CHECK = 5.0
 """Seconds between looks at notify-keyspace-events, which somebody may have changed."""
 FAILOVER_PAUSE = 1.0
@@ -62,11 +65,12 @@ class RedisSource:
         wake: Callable[[], None] = lambda: None,
         topology: Topology | None = None,
         cause: str = "start",
+        fatal: Callable[[], bool] = lambda: True,
     ) -> None:
         """`members`: the bridges that share the shards. `wake` is called when there may be more in the outbox.
 
         With the `topology` of a cluster, the shard is the ledger of that number, of one of its primaries. `cause`: of
-        the first gap.
+        the first gap. `fatal`: whether it is to raise what it is refused with, before it was ever served.
         """
         endpoint = Endpoint.of(settings)
         self._settings = settings
@@ -88,6 +92,8 @@ class RedisSource:
         self.outbox = Outbox(self._ledger, identity, limit, telemetry, wake, shard=shard)
         self._backoff = Backoff(most=FAILOVER_PAUSE) if endpoint.finder else Backoff()
         self._stopping = asyncio.Event()
+        self._moved = False
+        """Whether it stops because the ledger is that of no primary any more."""
         self._tenure = Tenure(
             shard, instance, members, self.outbox, stopping=self._stopping, clock=clock, telemetry=telemetry
         )
@@ -97,6 +103,9 @@ class RedisSource:
         """Notifications of expirations handled: kept here, because Redis may not know of the last ones."""
         self._trust = Trust()
         self._cause = cause
+        self._fatal = fatal
+        self.refused = False
+        """Whether Redis has ever refused us."""
         self._served = False
         self._began = 0.0
         self._in_epoch = False
@@ -141,7 +150,8 @@ class RedisSource:
             except NotConnected as error:
                 await self._failed(Ending.CONNECTION_LOST, error)
             except Refused as error:
-                if not self._served and not self._tenure.stood_by:
+                self.refused = True
+                if not self._served and not self._tenure.stood_by and self._fatal():
                     raise
                 self.outbox.hand_over()  # whoever can work here delivers, and we may not settle
                 await self._failed(Ending.REFUSED, error)
@@ -150,14 +160,20 @@ class RedisSource:
     def stop(self, reason: str = "shutting down", ending: Ending = Ending.SHUTDOWN) -> None:
         """Handle what was received, and let `run` return."""
         self._stopping.set()
+        self._moved = ending is Ending.SLOTS_MOVED
         if self._subscription is not None:
             self._subscription.end(reason, ending)
 
     async def close(self) -> None:
         """Release the lease, so that a standby takes over at once, and give the connections back."""
-        await self._tenure.release(self._ledger, self._heard)
-        with suppress(OSError):
-            await self._primary.close()
+        try:
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await self._tenure.release(self._ledger, self._heard)
+        except TimeoutError:
+            pass  # it runs out
+        finally:
+            with suppress(OSError):
+                await self._primary.close()
 
     # One epoch.
 
@@ -180,8 +196,8 @@ class RedisSource:
         canary = Canary(names.canary, self._clock, frozenset(other.canary for other in self._others))
         self._heard = max(lease.heard, self._heard) if lease.former == self._instance else lease.heard
         topology = self._topology
-        away = None if topology is None else partial(topology.away, self._shard)
-        hints = Hints(names, here | others, matches, canary, self._heard, away)
+        told = None if topology is None else Told(partial(topology.away, self._shard))
+        hints = Hints(names, here | others, matches, canary, self._heard, told)
         subscription = await subscribe(
             self._endpoint, list(here), hints.stream, wake.set, self._clock, elsewhere=list(others)
         )
@@ -202,15 +218,19 @@ class RedisSource:
                 telemetry=self.telemetry,
             )
             moves = None
-            if topology is not None:
+            if topology is not None and told is not None:
+                told.since_ms = gap.start_ms
                 moves = Moves(
                     topology,
                     self._ledger,
                     hints,
+                    told,
                     number=self._shard,
                     matches=matches,
                     gap=gap,
                     scan=scan,
+                    interval=settings.scan_interval,
+                    redis_ms=self.redis_ms,
                     wake=wake,
                     clock=self._clock,
                     telemetry=self.telemetry,
@@ -319,6 +339,9 @@ class RedisSource:
             except NotConnected as error:
                 if not self._stopping.is_set():
                     raise  # the primary may be another server by now
+                if self._moved:  # the script finds its keys elsewhere, and whoever has them goes on
+                    self._in_doubt = None
+                    return
                 delay = backoff.next()
                 self.telemetry.redis_unreached(str(error), delay)
                 await self._clock.sleep(delay)  # until the time to drain is over

@@ -29,7 +29,8 @@ DOUBT_PAUSE = 0.1
 """Seconds between them, at least, when somebody doubts what the last one said."""
 ASK_TIMEOUT = 1.0
 """Seconds that a node may take to answer, the connection included."""
-CONNECTIONS = 2
+CONNECTIONS = 8
+"""To one node: polls, signs of life, and what several ledgers hand over."""
 
 Address = tuple[str, int]
 
@@ -77,7 +78,8 @@ class Topology:
         self._clock = clock
         self._seeds: Sequence[Address] = settings.redis_address().nodes
         self._clients: dict[Address, Redis] = {}
-        self._views: tuple[View, ...] = ()
+        self._views: dict[Address, View] = {}
+        """What each node said last. One that does not answer now was right about what is not newer elsewhere."""
         self._moving: dict[str, frozenset[int]] = {}
         """By node, what it last said of slots that are on their way from or to it."""
         self._owners: dict[int, Node] = {}
@@ -138,23 +140,28 @@ class Topology:
 
     async def refresh(self) -> None:
         """Look at the cluster. Raises NotConnected or Refused where no node answers; then all is as it was."""
-        views = await self._ask()
-        if views != self._views:
-            self._views = views
-            self._learn(views)
+        answers = await self._ask()
+        views = self._views | answers
+        if views != self._views and self._learn(views):
+            named = {node.address for node in self.primaries.values()} | {*self._seeds}
+            self._views = {address: view for address, view in views.items() if address in named}
+            for address in self._clients.keys() - named:
+                if client := self._clients.pop(address, None):
+                    await client.aclose()
 
     async def close(self) -> None:
         """Give the connections back."""
         for client in self._clients.values():
             await client.aclose()
 
-    async def _ask(self) -> tuple[View, ...]:
+    async def _ask(self) -> dict[Address, View]:
         known = {node.address: None for node in self.primaries.values()}
         errors: list[BridgeError] = []
         for addresses in (known, {address: None for address in self._seeds if address not in known}):
             replies = await asyncio.gather(*(self._ask_one(address) for address in addresses))
             errors += (reply for reply in replies if isinstance(reply, BridgeError))
-            if views := tuple(reply for reply in replies if not isinstance(reply, BridgeError)):
+            answers = zip(addresses, replies, strict=True)
+            if views := {address: reply for address, reply in answers if not isinstance(reply, BridgeError)}:
                 return views
         for error in errors:
             if isinstance(error, Refused):
@@ -176,12 +183,15 @@ class Topology:
             return error
         return tuple(claims(reply.decode(), address, tls=self.endpoint.tls))
 
-    def _learn(self, views: Sequence[View]) -> None:
-        nodes = merged(views)
-        all_claims = [claim for view in views for claim in view]
-        there = {claim.id for claim in all_claims if claim.slots or claim.own}  # not one that was replaced
-        self._moving = {id_: moving for id_, moving in self._moving.items() if id_ in there}
+    def _learn(self, views: Mapping[Address, View]) -> bool:
+        """False where nobody knows of any slot: of a node that was reset, nothing is learned."""
+        nodes = merged([*views.values()])
+        if not nodes:
+            return False
+        all_claims = [claim for view in views.values() for claim in view]
+        there = {node.id for node in nodes}  # who has a slot says whether it is on its way
         self._moving |= {claim.id: claim.moving for claim in all_claims if claim.own}
+        self._moving = {id_: moving for id_, moving in self._moving.items() if id_ in there}
         moving = frozenset[int]().union(*self._moving.values())
         self._owners = {slot: node for node in nodes for slot in node.slots}
         stable = {node.id: node.slots - moving for node in nodes}
@@ -190,6 +200,7 @@ class Topology:
         self._number_of = {node.id: number for number, node in self.primaries.items()}
         self.news.set()
         self.news = asyncio.Event()
+        return True
 
 
 def merged(views: Sequence[View]) -> Sequence[Node]:

@@ -9,7 +9,6 @@ from bridge.redis.hints import (
     BATCH_BYTES,
     BATCH_KEYS,
     FOUND_KEYS,
-    HEARD_KEYS,
     LOOK_LIMIT,
     Hints,
     MarkLostError,
@@ -18,6 +17,8 @@ from bridge.redis.hints import (
 from bridge.redis.ledger import Applied, State, Touched
 from bridge.redis.names import Names
 from bridge.redis.patterns import matcher
+from bridge.redis.slots import slot_of
+from bridge.redis.told import LOOK, SETTLED, TOLD_KEYS, UNTOLD, Told
 
 NAMES = Names("expiry-bridge", 0)
 MARK = NAMES.mark(7, 1)
@@ -246,43 +247,78 @@ def test_missing_notification_flags_are_found(flags: str, missing: str) -> None:
 # A cluster
 
 
-def clustered() -> Hints:
-    return Hints(NAMES, channels(0), None, away=lambda key: key.startswith(b"away"))
+SINCE_MS = 100
+"""When the epoch began to listen."""
 
 
-def placed(one: Hints, *keys: bytes) -> dict[bytes, bytes]:
-    """Of entries that came from other nodes, by key, whether the epoch was told of the key."""
-    one.moved.extend((key, 5) for key in keys)
+def clustered() -> tuple[Hints, Told]:
+    told = Told(lambda key: key.startswith(b"away"))
+    told.since_ms = SINCE_MS
+    return Hints(NAMES, channels(0), None, told=told), told
+
+
+def placed(one: Hints, *keys: bytes, deadline_ms: int = 5) -> dict[bytes, bytes]:
+    """Of entries that came from other nodes, by key, what Redis is told of their end."""
+    one.moved.extend((key, deadline_ms) for key in keys)
     operations = iter(one.batch())
-    fives = [(operation, *(next(operations) for _ in range(3))) for operation in operations if operation == b"m"]
-    assert all(deadline == b"5" for _, _, deadline, _ in fives)
-    return {key: told for _, key, _, told in fives}
+    fours = [(operation, *(next(operations) for _ in range(3))) for operation in operations if operation == b"m"]
+    return {key: word for _, key, _, word in fours}
 
 
 def test_of_a_key_that_came_from_another_node_redis_hears_whether_it_was_notified() -> None:
-    one = clustered()
+    one, _ = clustered()
     notified(one, ("expired", b"a"), ("del", b"b"), ("restore", b"c"), ("expire", b"d"))
     one.batch()
-    assert placed(one, b"a", b"b", b"c", b"d", b"e") == {b"a": b"1", b"b": b"1", b"c": b"1", b"d": b"0", b"e": b"0"}
+    found = placed(one, b"a", b"b", b"c", b"d", b"e")
+    assert found == {b"a": SETTLED, b"b": SETTLED, b"c": SETTLED, b"d": UNTOLD, b"e": UNTOLD}
+
+
+def test_a_deletion_in_a_slot_that_is_elsewhere_is_the_other_nodes() -> None:
+    one, _ = clustered()
+    notified(one, ("del", b"away-deleted"), ("expired", b"away-expired"), ("restore", b"away-restored"))
+    one.batch()
+    found = placed(one, b"away-deleted", b"away-expired", b"away-restored")
+    assert found == {b"away-deleted": UNTOLD, b"away-expired": SETTLED, b"away-restored": SETTLED}
+
+
+def test_what_had_to_be_notified_is_looked_at_twice() -> None:
+    one, told = clustered()
+    assert placed(one, b"a", b"b", deadline_ms=SINCE_MS) == {b"a": LOOK, b"b": LOOK}
+    notified(one, ("expired", b"a"))
+    one.batch()
+    assert placed(one, b"a", b"b", deadline_ms=SINCE_MS) == {b"a": SETTLED, b"b": SETTLED}
+    assert placed(one, b"c", deadline_ms=SINCE_MS - 1) == {b"c": UNTOLD}
+
+    told.came({slot_of(b"d")}, 2 * SINCE_MS)  # so nobody listened to its slot before
+    assert placed(one, b"d", deadline_ms=SINCE_MS) == {b"d": UNTOLD}
+    assert placed(one, b"d", deadline_ms=2 * SINCE_MS) == {b"d": LOOK}
+
+
+def test_what_was_told_of_a_key_is_forgotten_with_its_slot() -> None:
+    one, told = clustered()
+    notified(one, ("del", b"a"), ("del", b"b"))
+    one.batch()
+    told.went({slot_of(b"a")})
+    assert placed(one, b"a", b"b") == {b"a": UNTOLD, b"b": SETTLED}
 
 
 def test_what_the_same_batch_tells_of_such_a_key_counts_and_goes_before() -> None:
-    one = clustered()
+    one, _ = clustered()
     notified(one, ("expired", b"a"), ("restore", b"b"))
     one.moved.extend([(b"a", 5), (b"b", 6)])
     assert one.batch() == [b"x", b"a", b"p", b"b", b"m", b"a", b"5", b"1", b"m", b"b", b"6", b"1"]
 
 
 def test_only_the_last_keys_are_remembered() -> None:
-    one = clustered()
-    notified(one, *[("del", b"%d" % number) for number in range(HEARD_KEYS + 1)])
+    one, _ = clustered()
+    notified(one, *[("del", b"%d" % number) for number in range(TOLD_KEYS + 1)])
     while one.stream:
         one.batch()
-    assert placed(one, b"0", b"1") == {b"0": b"0", b"1": b"1"}
+    assert placed(one, b"0", b"1") == {b"0": UNTOLD, b"1": SETTLED}
 
 
 def test_a_key_that_a_touch_found_moved_is_resolved_once_another_node_has_it() -> None:
-    one = clustered()
+    one, _ = clustered()
     states = {b"away": b"moved", b"away-gone": b"gone", b"here": b"moved", b"here-gone": b"gone"}
     one.touched(MARK, touched(*((key, b"1", state, b"1") for key, state in states.items())), 10)
     notified(one, ("del", MARK))
@@ -293,11 +329,11 @@ def test_a_key_that_a_touch_found_moved_is_resolved_once_another_node_has_it() -
     finished = one.finished_round()
     assert finished is not None
     assert finished.stuck == 2
-    assert placed(one, b"here-gone") == {b"here-gone": b"1"}
+    assert placed(one, b"here-gone") == {b"here-gone": SETTLED}
 
 
 def test_another_ledger_that_appears_is_a_stray_and_what_is_no_ledger_is_none() -> None:
-    one = clustered()
+    one, _ = clustered()
     own, other = NAMES.lease, NAMES.of(7).outbox
     notified(one, ("restore", own), ("restore", other), ("restore", NAMES.members), ("restore", NAMES.of(8).canary))
     one.batch()

@@ -19,22 +19,25 @@ local deadlines, moved, outbox, dead = ARGV[4] .. 'deadlines', ARGV[4] .. 'moved
 local last = ARGV[5] - 1
 local MOST_FIELDS = 1000 -- of a foreign entry; Lua hands some thousands of words to a command at most
 
--- Reads first: in a slot that is on its way, what is not here any more is an error.
-local found = {}
+local function here(...) -- nil: in a slot that is on its way, what is not here (any more) is an error
+  local reply = redis.pcall(...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if not string.find(reply.err, 'non local key', 1, true) then error(reply) end
+end
+
+local found, any = {}, false
 for i, command in ipairs({
   {'HMGET', ARGV[4] .. 'lease', 'holder', 'until'},
   {'ZRANGE', deadlines, 0, last, 'WITHSCORES'},
   {'ZRANGE', moved, 0, last, 'WITHSCORES'},
   {'XRANGE', outbox, '-', '+', 'COUNT', 1},
   {'XRANGE', dead, '-', '+', 'COUNT', 10},
-  {'EXISTS', ARGV[4] .. 'canary'},
 }) do
-  found[i] = redis.pcall(unpack(command))
-  if type(found[i]) == 'table' and found[i].err then
-    if string.find(found[i].err, 'non local key', 1, true) then return {'elsewhere'} end
-    error(found[i])
-  end
+  local reply = here(unpack(command))
+  any = any or reply ~= nil
+  found[i] = reply or {}
 end
+if not any then return {'elsewhere'} end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local held_until = tonumber(found[1][2])
@@ -42,7 +45,8 @@ if found[1][1] and found[1][1] ~= '' and held_until and now < held_until and hel
   return {'held'}
 end
 
-redis.call('DEL', ARGV[4] .. 'lease', ARGV[4] .. 'canary') -- whoever worked on it can do so no more
+here('DEL', ARGV[4] .. 'lease') -- whoever worked on it can do so no more
+here('DEL', ARGV[4] .. 'canary')
 for i, name in ipairs({deadlines, moved}) do
   local entries, pairs_of, keys = found[i + 1], {}, {}
   for n = 1, #entries, 2 do
@@ -75,6 +79,9 @@ for _, entry in ipairs(found[5]) do
   redis.call('XDEL', dead, entry[1])
 end
 redis.call('HSET', KEYS[1], 'seq', ARGV[2])
-local left = redis.call('ZCARD', deadlines) + redis.call('ZCARD', moved) + redis.call('XLEN', outbox) + redis.call('XLEN', dead)
-if left == 0 then redis.call('DEL', deadlines, moved, outbox, dead) end
+local left = (here('ZCARD', deadlines) or 0) + (here('ZCARD', moved) or 0) + (here('XLEN', outbox) or 0) + (here('XLEN', dead) or 0)
+if left == 0 then -- streams stay when they are empty
+  here('DEL', outbox)
+  here('DEL', dead)
+end
 return {left}

@@ -2,15 +2,16 @@
 --
 -- KEYS  deadlines, lease, outbox, mark, moved
 -- ARGV  fence, sequence number, gap start in ms (0: no gap is open), notifications handled so far, these included,
---       operations in stream order, as one msgpack array (a third of the cost of an argument each):
+--       operations in stream order, as one msgpack array (a third of the cost of an argument each),
+--       '1': a node of a cluster
 --       x key                   `expired` notified
 --       X key                   `expired` notified, while the key is ahead
 --       d key                   deleted, evicted, renamed or moved away (not sent if the key is ahead)
 --       r key score seen due    resolve what a touch saw; stands where its mark stood (not sent if the key is ahead)
 --       f key                   forget: BRIDGE_KEYS does not match it any more
 --       p key                   appeared, or its TTL changed; deduplicated, at the end of the batch; also what a scan found
---       m key score heard       another node's ledger had this entry; heard: '1' if this epoch was told of the key's end, or
---                               of its arrival
+--       m key score told        another node's ledger had this entry. If the key is gone: '0' nobody was told of its end,
+--                               '1' nothing is left to announce, '2' it is to be looked at once more (told.py)
 --       s cursor count match own    scan the next part of the keyspace, as `p` for each key of it but those that begin
 --                               with `own`; the last of all operations, at most one
 --       g node opened_ms seen_ms cause missed audit         the gap is closed: put its record into the outbox
@@ -33,7 +34,7 @@ if (tonumber(lease[2]) or 0) >= tonumber(ARGV[2]) then return 'DONE' end
 local call, deadlines, ops = redis.call, KEYS[1], cmsgpack.unpack(ARGV[5])
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local gap_start = tonumber(ARGV[3])
+local gap_start, clustered = tonumber(ARGV[3]), ARGV[6] == '1'
 local scores = {} -- of each key's entry, as changed so far; false: it has none
 local changed, ahead, claims, sent_on, placed = {}, {}, {}, {}, {}
 local by_notification, by_sweep, recovered, ambiguous = 0, 0, 0, 0
@@ -117,7 +118,11 @@ end
 function operations.d(key)
   if ahead[key] then return end
   local score = scores[key]
-  if score and score < gap_start then ambiguous = ambiguous + 1 end
+  if score and clustered and not deadline_of(key) then -- it may have gone to another node, where nobody listens yet
+    sent_on[#sent_on + 1], sent_on[#sent_on + 2] = score, key
+  elseif score and score < gap_start then
+    ambiguous = ambiguous + 1
+  end
   write(key, false)
 end
 
@@ -165,18 +170,19 @@ function operations.p(key)
   end
 end
 
-function operations.m(key, was, heard)
+function operations.m(key, was, told)
   was = tonumber(was)
   if tonumber(call('ZSCORE', KEYS[5], key) or '') ~= was then return end -- it was placed before
   local deadline = deadline_of(key)
   if not deadline then return end -- it is sent on
+  if deadline == -2 and told == '2' then return end
   placed[#placed + 1] = key
   if deadline ~= -2 then
-    if was < gap_start and deadline ~= was then ambiguous = ambiguous + 1 end
+    if was < now and deadline ~= was then ambiguous = ambiguous + 1 end
     operations.p(key)
   elseif was >= now then
     if gap_start > 0 then ambiguous = ambiguous + 1 end -- deleted, or its deadline came nearer and passed
-  elseif heard == '0' and not scores[key] then
+  elseif told == '0' and not scores[key] then
     write(key, was) -- the one deadline that is past when it is written: it is touched, and resolved, like any other
   end
 end
@@ -221,7 +227,7 @@ local depth = call('HINCRBY', KEYS[2], 'depth', #claims / 3)
 call('HSET', KEYS[2], 'seq', ARGV[2], 'heard', ARGV[4])
 if gap then
   call('HSET', KEYS[2], 'recovered', '0', 'ambiguous', '0', 'seen_ms', seen_ms, 'audit', audit)
-elseif gap_start > 0 then
+elseif gap_start > 0 or ambiguous > 0 then
   call('HSET', KEYS[2], 'recovered', all_recovered, 'ambiguous', all_ambiguous)
 end
 
