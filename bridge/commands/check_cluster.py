@@ -18,6 +18,7 @@ from bridge.redis.slots import SLOTS
 from bridge.settings import Settings
 
 MEND = "start its nodes, or let BRIDGE_REDIS_URL name some that are there"
+MEND_ONE = "start it, or let a replica take over; then check again"
 _LEVELS = [Level.FAIL, Level.WARN, Level.PASS]
 _DURATION = re.compile(r"\b(\d+) ms\b")
 
@@ -37,7 +38,7 @@ async def _examine(nodes: Nodes) -> list[Row]:
     primaries = await nodes.find()
     _, errors = await ask(primaries, Inspector.connect)
     reached = {name: inspector for name, inspector in primaries.items() if name not in errors}
-    unreached = {name: unusable(error, nodes.settings, MEND) for name, error in errors.items()}
+    unreached = {name: unusable(error, nodes.settings, MEND_ONE) for name, error in errors.items()}
     rows = by_node("connection", unreached, len(primaries))
     if not reached:
         return rows or [
@@ -71,7 +72,7 @@ def judged(state: ClusterState) -> Finding:
     if state.failing:
         return failure(
             f"other nodes cannot reach {_named(state.failing)}",
-            "start it, or wait until a replica has taken over, and run the check again",
+            MEND_ONE,
         )
     if state.moving:
         return warning(
@@ -96,7 +97,7 @@ def by_node(check: str, findings: Mapping[str, Finding | None], primaries: int) 
     for group in sorted(groups.values(), key=lambda group: _LEVELS.index(next(iter(group.values())).level)):
         finding = max(group.values(), key=lambda finding: [int(ms) for ms in _DURATION.findall(finding.found)])
         everywhere, names = len(group) == primaries, _named(group)
-        if not everywhere:
+        if not everywhere and names not in finding.found:
             finding = Finding(finding.level, f"{names}: {finding.found}", finding.mend)
         rows.append(Row(AREA, check, finding, tuple(group), "every node" if everywhere else names))
     return rows

@@ -227,7 +227,7 @@ async def _canary(redis: Inspector) -> Finding | None:
     try:
         lag = await redis.canary()
     except (NotConnected, Refused) as error:
-        return None if (await _role(redis)).level == "fail" else _not_set(redis, str(error))
+        return None if (await _role(redis)).level == "fail" else _not_set(str(error))
     if lag is not None:
         return passed(
             f"a key of the bridge's own expired, and its notification came {lag * 1000:.0f} ms after its deadline"
@@ -238,15 +238,18 @@ async def _canary(redis: Inspector) -> Finding | None:
     )
 
 
-def _not_set(redis: Inspector, error: str) -> Finding | None:
+def _not_set(error: str) -> Finding | None:
     """The canary could not even be tried."""
     if any(words in error for words in TOLD_ELSEWHERE):
         return None
+    if "The cluster is down" in error:
+        return failure(
+            "a key of the bridge's own cannot be set: the cluster is down",
+            "see what it lacks: redis-cli --cluster check HOST:PORT",
+        )
     mend = "look into its log"
     if "NOREPLICAS" in error:
         mend = "start the replicas that min-replicas-to-write asks for; or CONFIG SET min-replicas-to-write 0"
-    if "The cluster is down" in error:
-        mend = f"look for what it lacks: redis-cli --cluster check {redis.endpoint}"
     return failure(f"a key of the bridge's own cannot be set: {error}", mend)
 
 

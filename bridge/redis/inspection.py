@@ -15,9 +15,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter, itemgetter
-from typing import cast
+from typing import Any, cast
 
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.exceptions import ResponseError
 
 from bridge.clock import SystemClock
 from bridge.errors import Refused
@@ -239,8 +241,7 @@ class Inspector:
             pipeline.xlen(names.dead)
             pipeline.zcard(names.moved)
             pipeline.hmget(names.lease, "holder", "until", "fence", "seen_ms", "depth")
-        async with conversation(self.endpoint):
-            clock, *replies = await pipeline.execute()
+        clock, *replies = await self._answers(pipeline)
         sizes, lowest, entries, oldest, dead, moved, fields = (replies[kind::7] for kind in range(7))
         leases = cast("list[list[bytes | None]]", fields)
         depths = [int(lease[4]) for lease in leases if lease[4] is not None]
@@ -264,8 +265,7 @@ class Inspector:
         for names in shards:
             pipeline.zrange(names.deadlines, 0, limit - 1, withscores=True)
             pipeline.xrevrange(names.outbox, count=limit)
-        async with conversation(self.endpoint):
-            replies = await pipeline.execute()
+        replies = await self._answers(pipeline)
         ahead = sorted([(key, int(deadline)) for page in replies[::2] for key, deadline in page], key=itemgetter(1))
         waiting: list[Expiration] = []
         for names, entries in zip(shards, replies[1::2], strict=True):
@@ -276,6 +276,15 @@ class Inspector:
         if len(shards) > 1:
             waiting.sort(key=attrgetter("observed_ms"), reverse=True)
         return Expirations(ahead[:limit], waiting[:limit])
+
+    async def _answers(self, pipeline: Pipeline) -> list[Any]:
+        """All of them. An error is raised as Redis says it: the library would put the whole command before it."""
+        async with conversation(self.endpoint):
+            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+            for answer in answers:
+                if isinstance(answer, ResponseError):
+                    raise answer
+        return answers
 
 
 def _claimed_ms(fields: Mapping[bytes, bytes]) -> int | None:
