@@ -167,11 +167,44 @@ def redis_that_is_a_replica(ground: Ground) -> Scene:
 def redis_that_is_a_node_of_a_cluster(ground: Ground) -> Scene:
     """Of only one, so that it has no replica either."""
     server = ground.redis({"cluster-enabled": "yes"})
-    with Redis(port=server.port) as admin:
-        admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        asyncio.run(wait_until(lambda: admin.cluster("INFO")["cluster_state"] == "ok"))
+    served(server.port)
     settings = {"redis_url": server.url, "sink": "stdout"}
     return Scene(settings, to_that_url(settings), {"port": server.port}, {"Redis/cluster": "warn"})
+
+
+@scene(
+    Fault(
+        "Redis/cluster",
+        "fail",
+        "383 of 16384 slots are served by no primary: mostly a cluster takes no writes then",
+        "redis-cli --cluster fix 127.0.0.1:<port>",
+    ),
+    Fault(
+        "Redis/canary",
+        "fail",
+        "a key of the bridge's own cannot be set: the cluster is down",
+        "see what it lacks: redis-cli --cluster check HOST:PORT",
+    ),
+)
+def redis_cluster_that_lacks_slots(ground: Ground) -> Scene:
+    """Which the only node could serve."""
+    server = ground.redis({"cluster-enabled": "yes"})
+    with Redis(port=server.port) as admin:
+        admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_000)
+
+    def apply(mend: str) -> None:
+        if "fix" in mend:  # as the tool does it
+            served(server.port, 16_001)
+
+    settings = {"redis_url": f"redis+cluster://127.0.0.1:{server.port}", "sink": "stdout"}
+    return Scene(settings, apply, {"port": server.port}, {"Redis/cluster": "warn"})
+
+
+def served(port: int, first: int = 0) -> None:
+    """Have a cluster's only node serve these slots, and so all that there are."""
+    with Redis(port=port) as admin:
+        admin.execute_command("CLUSTER", "ADDSLOTSRANGE", first, 16_383)
+        asyncio.run(wait_until(lambda: admin.cluster("INFO")["cluster_state"] == "ok"))
 
 
 @scene(
