@@ -154,10 +154,14 @@ def test_slots_that_are_on_their_way_are_warned_of(ground: Ground) -> None:
     assert "; 1 of them are on their way" in rows["Redis/cluster"]["found"]
 
 
-def test_a_right_that_a_user_lacks_on_one_primary_is_told_with_the_rule_that_is_enough_there(ground: Ground) -> None:
+@pytest.mark.parametrize("may_ask", ["+acl", "-acl"])
+def test_a_right_that_a_user_lacks_on_one_primary_is_told_with_the_rule_that_is_enough_there(
+    ground: Ground, may_ask: str
+) -> None:
     (first, *others) = ground.primaries
-    login = ground.users(others, "~*", "&*", "+@all")
-    ground.ask(first, "ACL", "SETUSER", "limited", "on", f">{SECRET}", "~*", "&*", "+@all", "-zadd", "-asking")
+    rules = ["~*", "&*", "+@all", may_ask]
+    login = ground.users(others, *rules)
+    ground.ask(first, "ACL", "SETUSER", "limited", "on", f">{SECRET}", *rules, "-zadd", "-asking")
 
     rows = ground.examine(1, **login)
 
