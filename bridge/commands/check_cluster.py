@@ -70,19 +70,16 @@ def judged(state: ClusterState) -> Finding:
             f"redis-cli --cluster fix {one}",
         )
     if state.failing:
-        return failure(
-            f"other nodes cannot reach {_named(state.failing)}",
-            MEND_ONE,
-        )
+        return failure(f"other nodes cannot reach {_named(state.failing)}", MEND_ONE)
     if state.moving:
         return warning(
-            f"{found}; {state.moving} of them are on their way to another one",
+            f"{found}; on their way to another one: {state.moving}",
             f"let that come to its end; if it was broken off, redis-cli --cluster fix {one}",
         )
     if state.alone:
         return warning(
-            f"{found}; {_named(state.alone)} has no replica: if it is lost, so are its keys and its ledger",
-            f"add one: redis-cli --cluster add-node HOST:PORT {state.alone[0]} --cluster-slave",
+            f"{found}; without a replica, so that keys and ledger can be lost: {_named(state.alone)}",
+            f"add one to each: redis-cli --cluster add-node HOST:PORT {state.alone[0]} --cluster-slave",
         )
     return passed(f"{found}, each has a replica")
 

@@ -67,9 +67,10 @@ class Nodes:
     def of(self, key: bytes) -> Inspector:
         """The one that has the key, as far as is known."""
         number = 0 if self.topology is None else self.topology.number_of(key)
-        if number is None:
-            raise NotConnected("no primary of the cluster has the slot of a key")
-        return self._inspectors[number]
+        inspector = None if number is None else self._inspectors.get(number)
+        if inspector is None:
+            raise NotConnected("which primary of the cluster has the slot of a key is not known now")
+        return inspector
 
     async def look(self, limit: int) -> tuple[Sequence[Seen], Mapping[str, str]]:
         """The bridge's keys on each, with `limit` expirations of each kind; and why others do not tell, by their names.

@@ -151,7 +151,7 @@ def test_slots_that_are_on_their_way_are_warned_of(ground: Ground) -> None:
         for node in (first, second):
             ground.ask(node, "CLUSTER", "SETSLOT", 7, "STABLE")
     assert levels(rows) == {"Redis/cluster": "warn"}
-    assert "; 1 of them are on their way" in rows["Redis/cluster"]["found"]
+    assert "; on their way to another one: 1" in rows["Redis/cluster"]["found"]
 
 
 @pytest.mark.parametrize("may_ask", ["+acl", "-acl"])
