@@ -90,14 +90,14 @@ async def test_what_a_bridge_tells_is_read_and_compared_with_what_it_told_before
 async def test_a_shard_that_another_bridge_has_changes_no_figure() -> None:
     telemetry = Telemetry()
     async with bridge_told(telemetry) as settings:
-        for number in (0, 1):
-            shard = telemetry.shard(number, 2)
+        shards = [telemetry.shard(number, 2) for number in (0, 1)]
+        for number, shard in enumerate(shards):
             shard.lease_acquired(1, first=True)
             shard.gap_opened("start", 0, 1)
             shard.scan_started()
             shard.scan_progressed(10, 0.25 + number / 4)
         both = await ask(settings)
-        telemetry.shard(0, 2).lease_left()
+        shards[0].lease_left()
         one = await ask(settings)
 
     told = (figures.LEASE_HELD, figures.GAP_OPEN, figures.SCAN_PROGRESS)
