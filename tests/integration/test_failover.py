@@ -135,13 +135,14 @@ async def test_a_primary_that_may_not_write_without_its_replica_is_waited_for(pa
 
 
 async def test_a_standby_follows_the_primary_and_takes_no_lease_on_the_former_one(pair: Pair) -> None:
-    async with Inside(0, "holder", redis_url=URL) as holder, Inside(0, "standby", redis_url=URL) as standby:
-        await holder.reconciled()
-        await wait_until(lambda: "standing by" in standby.unready.get("subscription", ""))
-        await holder.kill()
-        await pair.promote()
-        pair.named.port = pair.replica.port
-        await pair.second.hset(NAMES.lease, "until", "0")  # there, nobody has to wait for its end
-        await standby.reconciled()
-        assert await pair.second.hget(NAMES.lease, "holder") == b"standby"
-        assert await pair.first.hget(NAMES.lease, "holder") == b"holder"
+    async with Inside(0, "holder", redis_url=URL) as holder:
+        await holder.reconciled()  # else either might take the lease
+        async with Inside(0, "standby", redis_url=URL) as standby:
+            await wait_until(lambda: "standing by" in standby.unready.get("subscription", ""))
+            await holder.kill()
+            await pair.promote()
+            pair.named.port = pair.replica.port
+            await pair.second.hset(NAMES.lease, "until", "0")  # there, nobody has to wait for its end
+            await standby.reconciled()
+            assert await pair.second.hget(NAMES.lease, "holder") == b"standby"
+            assert await pair.first.hget(NAMES.lease, "holder") == b"holder"
