@@ -88,18 +88,18 @@ class Epoch:
         self._node = node
         self._ledger = ledger
         self._names = names
-        self._subscription = subscription
+        self.subscription = subscription
         self._hints = hints
         self._canary = canary
         self._audit = audit
-        self._scan = scan
+        self.scan = scan
         self._outbox = outbox
         self._wake = wake
         self._clock = clock
         self._telemetry = telemetry
         self._healthy = healthy
         self._schedule = schedule
-        self._moves = moves
+        self.moves = moves
         self._skip = 0
         """Due entries that cannot be resolved now, in front of all others."""
         self._seq = 0
@@ -119,13 +119,13 @@ class Epoch:
                 if batch := self._hints.batch():
                     await self._apply(batch)
                 self.heard = self._hints.handled
-                self._subscription.took(self._hints.bytes_taken)
-                self._scan.took()
+                self.subscription.took(self._hints.bytes_taken)
+                self.scan.took()
                 self._hear_canary()
                 if finished := self._hints.finished_round():
                     await self._finish(finished)
-                if self._moves is not None:
-                    await self._take_in(self._moves)
+                if self.moves is not None:
+                    await self._take_in(self.moves)
                 if self._hints.round is None and self._touch_in() <= 0:
                     await self._touch()
                 elif not batch:
@@ -143,14 +143,14 @@ class Epoch:
     async def _idle(self) -> None:
         """Return when there is something to do, or may be."""
         self._wake.clear()
-        if self._subscription.ended is not None:
+        if self.subscription.ended is not None:
             self._hints.scan_no_more()
             return
         if self._hints.round is not None and not self._hints.stream:
             self._check_mark()  # a scan alone proves nothing
         if self._hints.waiting:
             return
-        if self._moves is not None and self._moves.stray() is not None:
+        if self.moves is not None and self.moves.stray() is not None:
             return
         delay = self._touch_in()
         if self._hints.round is not None:
@@ -173,8 +173,8 @@ class Epoch:
 
     def _check_subscription(self) -> None:
         """End with the subscription, but only when all that it received is handled."""
-        if self._subscription.ended is not None and not self._hints.waiting:
-            raise EpochEnded(self._subscription.ending, self._subscription.ended)
+        if self.subscription.ended is not None and not self._hints.waiting:
+            raise EpochEnded(self.subscription.ending, self.subscription.ended)
 
     def _touch_in(self) -> float:
         """Seconds until the next touch."""
@@ -194,10 +194,10 @@ class Epoch:
         return (
             self.gap.open
             and self.gap.cursor is None
-            and self._scan.complete
+            and self.scan.complete
             and not self._hints.found
             and not self._hints.moved
-            and (self._moves is None or self._moves.settled)
+            and (self.moves is None or self.moves.settled)
             and (lowest is None or lowest >= self.gap.start_ms)
         )
 
@@ -214,7 +214,7 @@ class Epoch:
                 Ending.LEASE_LOST, "lease lost: the ledger says that a batch was applied before it was sent"
             )
         self._hints.applied(mark, applied)
-        self._scan.applied(applied)
+        self.scan.applied(applied)
         self._learn(applied.state)
         if applied.by_notification or applied.by_sweep:
             self._outbox.added()
@@ -259,8 +259,8 @@ class Epoch:
         self._hints.touched(mark, touched, limit)
         if self._walking:
             self.gap.walked(walk, touched.cursor)
-        if self._moves is not None:
-            self._moves.waiting(touched.moved)
+        if self.moves is not None:
+            self.moves.waiting(touched.moved)
 
     async def _take_in(self, moves: Moves) -> None:
         """What came with slots that moved here."""

@@ -8,32 +8,27 @@ begins, after a back-off that is reset only once the gap is closed: a connection
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from dataclasses import replace
 
 from bridge.backoff import Backoff
 from bridge.clock import Clock
 from bridge.errors import BridgeError, NotConnected, Refused
 from bridge.expiration import Identity
-from bridge.redis.audit import Audit, Reading, Trust
-from bridge.redis.canary import Canary
-from bridge.redis.channels import channels, elsewhere, missing_flags
+from bridge.redis import notifications
+from bridge.redis.assembly import Assembly
+from bridge.redis.audit import Trust
 from bridge.redis.connection import Endpoint, Fenced
 from bridge.redis.epoch import Epoch, EpochEnded, Missed
 from bridge.redis.gap import Gap
-from bridge.redis.hints import Hints
 from bridge.redis.ledger import Batch, Lease, Ledger
 from bridge.redis.members import Members
-from bridge.redis.moves import Moves
 from bridge.redis.names import Names
 from bridge.redis.outbox import Outbox
-from bridge.redis.patterns import matcher, scan_match
 from bridge.redis.primary import Primary
-from bridge.redis.requirements import add_flags, databases, flags_missing, inspect, notification_flags, require
-from bridge.redis.scan import Scan
+from bridge.redis.requirements import inspect, require
 from bridge.redis.schedule import Schedule
-from bridge.redis.subscription import Subscription, subscribe
+from bridge.redis.subscription import Subscription
 from bridge.redis.tenure import Tenure
-from bridge.redis.told import Told
 from bridge.redis.topology import Place, Topology
 from bridge.settings import Settings
 from bridge.tasks import happens, run_together
@@ -44,8 +39,6 @@ RESEND_PAUSE = 1.0
 """Seconds, at most, between attempts to have a batch in doubt answered."""
 RELEASE_SECONDS = 2.0
 """For giving up the lease, when all else is over."""
-FLAGS_CHECK = 5.0
-"""Seconds between looks at notify-keyspace-events, which somebody may have changed."""
 FAILOVER_PAUSE = 1.0
 """Seconds, at most, between attempts to begin an epoch where another server may be named at any moment."""
 
@@ -84,7 +77,7 @@ class RedisSource:
         self._primary = Primary(settings, None if topology is None else Place(topology, shard))
         self._client = self._primary.client
         self._names = Names(settings.namespace, endpoint.db, shard)
-        self._others = self._names.others(settings.shards) if topology is None else ()
+        self._others = tuple(self._names.others(settings.shards)) if topology is None else ()
         """The other shards on the same server."""
         self._ledger = Ledger(self._client, endpoint, self._names, self._others)
         limit = -(-settings.outbox_limit // settings.shards)
@@ -112,6 +105,9 @@ class RedisSource:
         self._leased = False
         """Whether an epoch is about to begin, with the lease."""
         self._schedule = Schedule(clock)
+        self._assembly = Assembly(
+            settings, self._names, self._others, topology, self.outbox, self._schedule, clock, telemetry, self._healthy
+        )
         if endpoint.known:
             telemetry.node_named(str(endpoint))
 
@@ -180,7 +176,9 @@ class RedisSource:
     async def _epoch(self) -> None:
         self._leased = False
         await self._locate()
-        await self._inspect()
+        require(await inspect(self._client, self._endpoint), self._endpoint)
+        configure = self._settings.redis_notifications == "configure"
+        await notifications.switch_on(self._client, self._endpoint, self.telemetry, configure=configure)
         await self._agree()
         await self._resend()
         self._schedule.set_clock(await self._ledger.now_ms())  # delivery begins with the lease, and tells lags
@@ -188,94 +186,39 @@ class RedisSource:
         if lease is None:
             return
         self._leased = True
-        wake = asyncio.Event()
-        settings, names = self._settings, self._names
-        matches = matcher(settings.keys, self._shard, settings.shards)
-        count = await databases(self._client, self._endpoint)
-        here, others = channels(self._endpoint.db), elsewhere(self._endpoint.db, count or 0)
-        canary = Canary(names.canary, self._clock, frozenset(other.canary for other in self._others))
         self._heard = max(lease.heard, self._heard) if lease.former == self._instance else lease.heard
-        topology = self._topology
-        told = None if topology is None else Told(partial(topology.away, self._shard))
-        hints = Hints(names, here | others, matches, canary, self._heard, told)
-        subscription = await subscribe(
-            self._endpoint, list(here), hints.stream, wake.set, self._clock, elsewhere=list(others)
-        )
-        self._subscription = subscription
+        ears = await self._assembly.listen(self._client, self._endpoint, self._heard)
+        self._subscription = ears.subscription
         self._began = self._clock.monotonic()
         try:
+            if self._trust.lost:
+                ears = replace(ears, complete=False)
             gap = await self._open_gap(lease)
-            match, exact = scan_match(settings.keys, settings.shards)
-            scan = Scan(
-                self._ledger,
-                hints,
-                match=match,
-                matches=None if exact else matches,
-                own_prefix=names.own_prefix,
-                interval=settings.scan_interval,
-                wake=wake,
-                clock=self._clock,
-                telemetry=self.telemetry,
-            )
-            moves = None
-            if topology is not None and told is not None:
-                told.since_ms = gap.start_ms
-                moves = Moves(
-                    topology,
-                    self._ledger,
-                    hints,
-                    told,
-                    number=self._shard,
-                    matches=matches,
-                    gap=gap,
-                    scan=scan,
-                    interval=settings.scan_interval,
-                    redis_ms=self.redis_ms,
-                    wake=wake,
-                    clock=self._clock,
-                    telemetry=self.telemetry,
-                )
-            audited = count is not None and subscription.complete and not self._trust.lost
-            epoch = Epoch(
-                lease.fence,
-                gap,
-                node=str(self._endpoint),
-                ledger=self._ledger,
-                names=names,
-                subscription=subscription,
-                hints=hints,
-                canary=canary,
-                audit=Audit(Reading.parse(lease.audit)) if audited else None,
-                scan=scan,
-                schedule=self._schedule,
-                outbox=self.outbox,
-                wake=wake,
-                clock=self._clock,
-                telemetry=self.telemetry,
-                healthy=self._healthy,
-                moves=moves,
-            )
-            if self._stopping.is_set():
-                return
-            try:
-                await run_together(
-                    {
-                        "epoch": epoch.run(),
-                        "subscription-watch": subscription.watch(),
-                        "scan": scan.run(),
-                        "flags-watch": self._watch_flags(),
-                        "primary-watch": self._watch_primary(),
-                        "share-watch": self._tenure.watch_share(subscription),
-                        **({"moves": moves.run()} if moves else {}),
-                    }
-                )
-            finally:
-                self._in_doubt, self._heard = epoch.in_doubt, epoch.heard
-                if topology is not None and epoch.seen_ms is not None:
-                    topology.seen_ms[str(self._endpoint)] = epoch.seen_ms
+            await self._work(self._assembly.epoch(ears, self._ledger, self._endpoint, lease, gap))
         finally:
             self._subscription = None
-            subscription.end("the epoch is over")
+            ears.subscription.end("the epoch is over")
+
+    async def _work(self, epoch: Epoch) -> None:
+        """Until the epoch ends, with the reason."""
+        if self._stopping.is_set():
+            return
+        work = {
+            "epoch": epoch.run(),
+            "subscription-watch": epoch.subscription.watch(),
+            "scan": epoch.scan.run(),
+            "flags-watch": notifications.watch(self._client, self._endpoint, self._clock),
+            "primary-watch": self._watch_primary(),
+            "share-watch": self._tenure.watch_share(epoch.subscription),
+        }
+        if epoch.moves is not None:
+            work["moves"] = epoch.moves.run()
+        try:
+            await run_together(work)
+        finally:
+            self._in_doubt, self._heard = epoch.in_doubt, epoch.heard
+            if self._topology is not None and epoch.seen_ms is not None:
+                self._topology.seen_ms[str(self._endpoint)] = epoch.seen_ms
 
     async def _locate(self) -> None:
         """Work on the server that is the primary now."""
@@ -292,17 +235,6 @@ class RedisSource:
         self._tenure.elsewhere()
         self.telemetry.primary_located(str(self._endpoint), str(former) if former.known else None)
 
-    async def _inspect(self) -> None:
-        """Raise unless this server can be worked with and notifies what is needed."""
-        require(await inspect(self._client, self._endpoint), self._endpoint)
-        flags = await notification_flags(self._client, self._endpoint)
-        if flags is None:
-            self.telemetry.flags_unreadable()
-        elif missing_flags(flags):
-            if self._settings.redis_notifications == "verify":
-                raise flags_missing(self._endpoint, flags, "BRIDGE_REDIS_NOTIFICATIONS=verify")
-            self.telemetry.flags_configured(flags, await add_flags(self._client, self._endpoint, flags))
-
     async def _agree(self) -> None:
         """Raise unless all bridges count the same shards: a key belongs to one of so many."""
         if self._topology is not None:
@@ -314,16 +246,6 @@ class RedisSource:
                 f" {self._settings.shards}: set BRIDGE_SHARDS to {shards} (how to change the number:"
                 " deploy/operations.md)"
             )
-
-    async def _watch_flags(self) -> None:
-        """End the epoch when somebody takes away a notification flag."""
-        while True:
-            await self._clock.sleep(FLAGS_CHECK)
-            flags = await notification_flags(self._client, self._endpoint)
-            if flags is not None and (missing := missing_flags(flags)):
-                raise EpochEnded(
-                    Ending.FLAGS_CHANGED, f"notify-keyspace-events was changed to '{flags}', without {missing}"
-                )
 
     async def _watch_primary(self) -> None:
         """End the epoch when this server is the primary no more: it would say of what expires that it was deleted."""

@@ -215,7 +215,7 @@ async def test_without_the_flag_for_deletions_nothing_is_told_and_it_is_not_read
 async def test_a_flag_that_is_taken_away_is_set_again_behind_a_gap(
     proxy: Proxy, user: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.redis.source.FLAGS_CHECK", 0.05)
+    monkeypatch.setattr("bridge.redis.notifications.FLAGS_CHECK", 0.05)
     async with Inside(proxy.port) as bridge:
         await bridge.reconciled()
         await user.config_set("notify-keyspace-events", "Eg")

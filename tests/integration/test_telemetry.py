@@ -57,7 +57,7 @@ async def test_an_epoch_that_ends_is_counted_by_the_kind_of_reason(
     server: RedisServer, user: Redis, monkeypatch: pytest.MonkeyPatch, ending: Ending
 ) -> None:
     monkeypatch.setattr("bridge.redis.epoch.MARK_DEADLINE", 0.5)
-    monkeypatch.setattr("bridge.redis.source.FLAGS_CHECK", 0.05 if ending is Ending.FLAGS_CHANGED else 60)
+    monkeypatch.setattr("bridge.redis.notifications.FLAGS_CHECK", 0.05 if ending is Ending.FLAGS_CHANGED else 60)
     node = f"127.0.0.1:{server.port}"
     bridge = Inside(server.port)
     assert value(bridge, "subscription_up", node=node) == 0
