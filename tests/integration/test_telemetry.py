@@ -156,7 +156,7 @@ async def test_the_lag_of_what_a_dead_bridge_left_is_known_before_the_first_touc
 
 
 async def test_a_scan_tells_how_far_it_is(server: RedisServer, user: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.redis.scan.SCAN_COUNT", 10)
+    monkeypatch.setattr("bridge.redis.hints.FOUND_KEYS", 10)
     keys = [b"lasting:%d" % number for number in range(300)]
     await user.mset(dict.fromkeys(keys, b""))
     await put(user, b"timed", LONG_MS)
