@@ -156,7 +156,8 @@ class Outboxes:
         much = any(len(self._owed.get(outbox, ())) > OWED_ENTRIES for outbox in outboxes)
         done, _ = await asyncio.wait(tasks, timeout=None if much or self._draining else PATIENCE)
         for task in done:
-            task.result()
+            if not task.cancelled():  # the shard has gone meanwhile
+                task.result()
 
     async def _pay(self, outbox: Outbox) -> None:
         """Settle what is owed. Raises NotConnected or Refused where too much is, or there is no other outbox."""

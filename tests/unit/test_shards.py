@@ -140,6 +140,8 @@ class FakeOutbox:
         return found
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
+        if self.frozen:
+            await asyncio.Event().wait()
         if self.broken:
             raise NotConnected("gone")
         self.settled += settlements
@@ -233,3 +235,13 @@ async def test_a_shard_that_is_no_more_is_asked_and_settled_no_more() -> None:
     second.entries = [entry(1, 0)]
     all_.wake()
     assert [one.shard for one in await reading] == [1]
+
+
+async def test_settling_goes_on_though_a_shard_goes_meanwhile() -> None:
+    first, second = FakeOutbox(0), FakeOutbox(1)
+    all_ = outboxes(first, second)
+    first.frozen = True
+    settling = asyncio.create_task(all_.settle([Settlement(entry(0, 0)), Settlement(entry(1, 0))]))
+    await wait_until(lambda: second.settled, "the other shard")
+    all_.remove(cast("Outbox", first))
+    await settling
