@@ -1,10 +1,16 @@
 """A deployment on a Redis Cluster: what was set to expire, wherever it is by now, and what was stored of it."""
 
-from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 
-from tests.deployment import PATIENCE, Deployment, Stored, now_ms
+from redis.exceptions import ConnectionError as Unreached
+from redis.exceptions import ResponseError
+
+from tests.cluster_nodes import slot_of
+from tests.deployment import PATIENCE, PREFIX, Deployment, Stored, now_ms
 from tests.redis_cluster import RedisCluster
 from tests.servers import Bridge, NatsServer, RedisServer, require, wait_until
 
@@ -13,10 +19,15 @@ DRIFT_MS = 1000
 
 _SET = """
 for i = 2, #ARGV do
-  redis.call('ZADD', KEYS[1], ARGV[1], ARGV[i])
+  if KEYS[1] then redis.call('ZADD', KEYS[1], ARGV[1], ARGV[i]) end
   redis.call('SET', ARGV[i], 'some value', 'PXAT', ARGV[1])
 end
 """
+
+
+def keys_of(slots: range, start: int = 0) -> Iterator[str]:
+    """Names of keys in those slots, without end."""
+    return (key for key in (f"{PREFIX}{number}" for number in count(start)) if slot_of(key) in slots)
 
 
 class ClusterDeployment(Deployment):
@@ -58,14 +69,20 @@ class ClusterDeployment(Deployment):
     async def _write(self, keys: Sequence[str], ttl_ms: int, *, known: bool) -> int:
         """See `Scene`. What is to be `known` has to be of slots that stay where they are."""
         deadline = now_ms() + ttl_ms
-        if not known:
+        for node, some in (await self._by_owner(keys)).items():
+            if known:
+                ledger = f"{{expiry-bridge:0:{await self.cluster.number(node)}}}:deadlines"
+                await self.cluster.ask(node, "EVAL", _SET, 1, ledger, deadline, *some)
+            else:
+                await self._set(node, some, deadline)
+        return deadline
+
+    async def _set(self, node: RedisServer, keys: Sequence[str], deadline: int) -> None:
+        try:
+            await self.cluster.ask(node, "EVAL", _SET, 0, deadline, *keys)
+        except (ResponseError, Unreached):  # a slot is on its way, or has gone; or the node has
             for key in keys:
                 await self.cluster.client.set(key, "some value", pxat=deadline)
-            return deadline
-        for node, some in (await self._by_owner(keys)).items():
-            ledger = f"{{expiry-bridge:0:{await self.cluster.number(node)}}}:deadlines"
-            await self.cluster.ask(node, "EVAL", _SET, 1, ledger, deadline, *some)
-        return deadline
 
     async def _by_owner(self, keys: Sequence[str]) -> Mapping[RedisServer, list[str]]:
         nodes = defaultdict[RedisServer, list[str]](list)
@@ -100,6 +117,33 @@ class ClusterDeployment(Deployment):
         """The bridge's keys on a node, by the last part of their names."""
         return list(await self.cluster.ask(node, "KEYS", f"{{expiry-bridge:0:*}}:{what}"))
 
+    async def replicated(self) -> None:
+        """Return when the replicas have all that their primaries had done before the call."""
+        cluster = self.cluster
+        for node in await cluster.primaries():
+            offset = (await cluster.replication(node))["master_repl_offset"]
+            for replica in await cluster.replicas(node):
+
+                async def has_it(replica: RedisServer = replica, offset: int = offset) -> bool:
+                    return bool((await cluster.replication(replica)).get("slave_repl_offset", 0) >= offset)
+
+                await wait_until(has_it, "the replicas", PATIENCE)
+
+    async def tidied(self) -> None:
+        """Return when no primary has keys of the bridge but those of its own ledger, and nothing waits to be placed."""
+        found = dict[RedisServer, list[str]]()
+
+        async def is_tidied() -> bool:
+            found.clear()
+            for node in await self.cluster.primaries():
+                number = await self.cluster.number(node)
+                own = re.compile(rf"\{{expiry-bridge:0:(?:{number}\}}:(?!moved|mark)|0\}}:members$)")
+                if strange := [key for key in await self.own(node, "*") if not own.match(key)]:
+                    found[node] = strange
+            return not found
+
+        await wait_until(is_tidied, lambda: f"{found}\n{self.bridges[-1].log()}", PATIENCE)
+
     async def expire_lease(self) -> None:
         """See `Scene`: all of them."""
         for node in await self.cluster.primaries():
@@ -117,22 +161,37 @@ class ClusterDeployment(Deployment):
 
     # What the consumers see.
 
+    async def delivered(self, timeout: float = PATIENCE) -> list[Stored]:
+        """See `Scene`. No key is in two messages, whatever their ids: none is to be set twice here."""
+        stored = await super().delivered(timeout)
+        times = Counter(message.key for message in stored)
+        assert set(times.values()) <= {1}, [message for message in stored if times[message.key] > 1]
+        return stored
+
     async def stored(self) -> list[Stored] | None:
-        """See `Scene`. What MIGRATE has carried is expected at the deadline that it was given then."""
+        """See `Scene`. What MIGRATE has carried is expected at the deadline that it was given then, or at none: it may
+        expire before that is read.
+        """  # noqa: D205 - one sentence
         stored = await super().stored()
         ids = {message.id for message in stored or ()}
+        of_key = defaultdict[str, list[Stored]](list)
+        for message in stored or ():
+            of_key[message.key].append(message)
         for books in (self.expected, self.excused):
             for id_, (key, deadline) in [(id_, what) for id_, what in books.items() if id_ not in ids]:
-                later = [message for message in stored or () if self._is(message, key, deadline)]
+                later = [message for message in of_key[key] if self._is(message, deadline)]
                 if later:
                     del books[id_]
                     books[later[0].id] = key, later[0].deadline_ms or deadline
         return stored
 
-    def _is(self, message: Stored, key: str, deadline: int) -> bool:
-        """Whether a message, that nobody expects, is of that expiration."""
-        known = self.expected.keys() | self.excused.keys()
-        return message.key == key and message.id not in known and self._fits(key, deadline, message.deadline_ms or 0)
+    def _is(self, message: Stored, deadline: int) -> bool:
+        """Whether a message of that key, unless somebody expects it, is of that expiration."""
+        if message.id in self.expected or message.id in self.excused:
+            return False
+        if message.deadline_ms is None:
+            return self.cluster.has_moved(message.key) and message.observed_ms > deadline
+        return self._fits(message.key, deadline, message.deadline_ms)
 
     def _fits(self, key: str, deadline: int, found: int) -> bool:
         """Whether it is that deadline, or what MIGRATE may have made of it."""

@@ -198,10 +198,18 @@ class Nodes:
         assert view is not None, "it does not answer"
         return next(number for number in count() if view[node].keeps(slot_of(f"{{expiry-bridge:0:{number}}}")))
 
+    async def ledger_slot(self, node: RedisServer) -> int:
+        """The slot of the names of its ledger's keys."""
+        return slot_of(f"{{expiry-bridge:0:{await self.number(node)}}}")
+
     async def replicas(self, primary: RedisServer) -> list[RedisServer]:
         """Of a primary, which may be dead."""
         seen = await self._seen()
         return [node for node, member in seen.items() if member.primary == self._ids[primary]]
+
+    async def replication(self, node: RedisServer) -> dict[str, Any]:
+        """What a node says of its replication."""
+        return dict(await self._clients[node].info("replication"))
 
     async def settled(self) -> None:
         """Return when all nodes that answer, and are not cut off, agree; they serve, and replicas are in step."""
@@ -218,7 +226,7 @@ class Nodes:
                 why = state = await self._clients[node].cluster("INFO")
                 if state["cluster_state"] != "ok":
                     return False
-                why = replication = await self._clients[node].info("replication")
+                why = replication = await self.replication(node)
                 if replication.get("master_link_status", "up") != "up":
                     return False
             return True

@@ -200,6 +200,13 @@ class Scene(ABC):
         """What is expected of these keys need not be stored, but may, once."""
         self.excused |= self.unexpect(keys)
 
+    def expect(self, keys: Iterable[str]) -> None:
+        """Expect what was excused."""
+        again = set(keys)
+        for id_, what in list(self.excused.items()):
+            if what[0] in again:
+                self.expected[id_] = self.excused.pop(id_)
+
     async def recorded(self) -> None:
         """Return when the ledger holds the deadlines of all keys that are not past yet. Some must be left."""
 

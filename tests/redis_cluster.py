@@ -12,16 +12,16 @@ Nobody but this module tells the nodes what they are: no other tool is needed.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.cluster import RedisCluster as Client
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
-from tests.cluster_nodes import ANSWER_SECONDS, Nodes
+from tests.cluster_nodes import ANSWER_SECONDS, Nodes, slot_of
 from tests.deployment import PATIENCE
 from tests.servers import RedisServer, require, wait_until
 
@@ -41,6 +41,8 @@ class RedisCluster(Nodes):
         """For what the user's services do. It follows the slots, and tries again through a failover."""
         self.carried: set[str] = set()
         """The keys that MIGRATE has carried: it counts deadlines anew, so they may be some milliseconds later."""
+        self.migrated: set[int] = set()
+        """The slots that went the atomic way: it notifies of no arrival, so deadlines may be unknown there."""
 
     @classmethod
     @asynccontextmanager
@@ -72,6 +74,10 @@ class RedisCluster(Nodes):
             stack.push_async_callback(cluster.client.aclose)
             yield cluster
 
+    def has_moved(self, key: str) -> bool:
+        """Whether the key was on another node before, for all that is known."""
+        return key in self.carried or slot_of(key) in self.migrated
+
     # Slots that move.
 
     async def open_slot(self, slot: int, to: RedisServer) -> None:
@@ -97,6 +103,14 @@ class RedisCluster(Nodes):
         for node in [to, *(node for node in await self.primaries() if node is not to)]:
             await self.ask(node, "CLUSTER", "SETSLOT", slot, "NODE", self._ids[to])
 
+    async def take_back(self, slot: int, to: RedisServer, source: RedisServer) -> None:
+        """Let an open slot stay where it was, with the keys that were carried."""
+        await self.ask(source, "CLUSTER", "SETSLOT", slot, "STABLE")
+        while keys := await self.ask(to, "CLUSTER", "GETKEYSINSLOT", slot, BATCH):
+            self.carried.update(keys)
+            await self.ask(to, "MIGRATE", "127.0.0.1", source.port, "", 0, 30_000, "KEYS", *keys)
+        await self.ask(to, "CLUSTER", "SETSLOT", slot, "STABLE")
+
     async def move_slot(self, slot: int, to: RedisServer) -> None:
         """All three, as `redis-cli --cluster reshard` does it."""
         await self.open_slot(slot, to)
@@ -104,14 +118,16 @@ class RedisCluster(Nodes):
         await self.close_slot(slot, to)
 
     async def move_slots(self, slots: Iterable[int], to: RedisServer) -> None:
-        """One after the other. Those that are there already stay."""
-        there = set(await self.slots(to))
-        for slot in [slot for slot in slots if slot not in there]:
-            await self.move_slot(slot, to)
+        """One after the other, whatever happens meanwhile. Those that are there already stay."""
+        for slot in slots:
+            while await self.owner_of_slot(slot) is not to:
+                with suppress(RedisError):  # a node is down, and so all of the cluster for a moment
+                    await self.move_slot(slot, to)
 
     async def begin_migration(self, slots: range, to: RedisServer) -> RedisServer:
         """The atomic way of Valkey 9. Returns the node that they leave."""
         source = await self.owner_of_slot(slots[0])
+        self.migrated.update(slots)
         await self.ask(source, "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slots[0], slots[-1], "NODE", self._ids[to])
         return source
 
