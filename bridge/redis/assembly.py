@@ -58,8 +58,8 @@ class Assembly:
     schedule: Schedule
     clock: Clock
     telemetry: ShardTelemetry
-    healthy: Callable[[], None]
-    """Called when the whole way has worked."""
+    healthy: Callable[[int], None]
+    """Called when the whole way has worked, with when it did, on Redis's clock."""
 
     def _matches(self) -> Callable[[bytes], object] | None:
         return matcher(self.settings.keys, self.names.shard, self.settings.shards)

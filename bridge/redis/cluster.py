@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from bridge.backoff import Backoff
 from bridge.clock import Clock
-from bridge.errors import NotConnected
+from bridge.errors import NotConnected, Refused
 from bridge.redis.ledger import Ledger
 from bridge.redis.members import Members
 from bridge.redis.outboxes import Outboxes
@@ -21,6 +21,8 @@ from bridge.tasks import end, happens, run_together
 from bridge.telemetry.endings import Ending
 from bridge.telemetry.events import Telemetry
 
+SEEN_INTERVAL = 1.0
+"""Seconds between news of what was handled."""
 RETIRE_SECONDS = 5.0
 """How long a source may take to handle what it has received, when its ledger is that of no primary any more."""
 SEVERAL = 2
@@ -66,7 +68,7 @@ class Cluster:
         await self._find()
         if self._stopping.is_set():
             return
-        work = run_together({"members": self._members.run(), "primaries": self._follow()})
+        work = run_together({"members": self._members.run(), "primaries": self._follow(), "seen": self._share_seen()})
         await run_together({"topology": self._topology.watch(), "work": work}, until="work")
 
     def stop(self) -> None:
@@ -94,7 +96,18 @@ class Cluster:
                 self._telemetry.cluster_unreached(str(error), delay)
                 await happens(self._stopping, delay)
             else:
+                await self._exchange()
                 return
+
+    async def _share_seen(self) -> None:
+        """Tell the other bridges what was handled, and hear them, until stopped."""
+        while not self._stopping.is_set():
+            await happens(self._stopping, SEEN_INTERVAL)
+            await self._exchange()
+
+    async def _exchange(self) -> None:
+        with suppress(NotConnected, Refused):  # the shards tell what is wrong
+            self._topology.seen.learn(*await self._ledger().seen(self._topology.seen.tell()))
 
     async def _follow(self) -> None:
         """Have a source for each ledger, until stopped and all have ended."""

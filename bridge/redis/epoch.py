@@ -75,7 +75,7 @@ class Epoch:
         wake: asyncio.Event,
         clock: Clock,
         telemetry: ShardTelemetry,
-        healthy: Callable[[], None],
+        healthy: Callable[[int], None],
         moves: Moves | None = None,
     ) -> None:
         """`moves`: in a cluster."""
@@ -291,7 +291,7 @@ class Epoch:
             await self._close_gap(finished)
         if not self.gap.open:
             self.seen_ms = finished.redis_ms
-            self._healthy()
+            self._healthy(finished.redis_ms)
         self._telemetry.mark_returned(self._node)
 
     def _hear_canary(self) -> None:

@@ -149,6 +149,12 @@ class Ledger:
         place, count = await self._call("members.lua", [self._names.members], [instance, life_ms])
         return place, count
 
+    async def seen(self, told: Sequence[tuple[str, str]]) -> tuple[int, dict[str, str]]:
+        """Tell the other bridges of a cluster what was handled. Redis's clock, and what all have told."""
+        now_ms, flat = await self._call("seen.lua", [self._names.seen], [word for pair in told for word in pair])
+        words = iter(word.decode(errors="replace") for word in flat)
+        return now_ms, dict(zip(words, words, strict=True))
+
     async def release(self, fence: int, heard: int) -> None:
         """Let a standby take over at once, who is told how many notifications were handled."""
         await self._call("release.lua", [self._names.lease], [fence, heard])

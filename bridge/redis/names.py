@@ -76,6 +76,11 @@ class Names:
         return self.first.key(b"members")
 
     @property
+    def seen(self) -> bytes:
+        """Hash, in a cluster: up to when the notifications of each primary were handled. One for all shards."""
+        return self.first.key(b"seen")
+
+    @property
     def canary(self) -> bytes:
         """A key that lives for a moment, to see whether its expiration is notified."""
         return self.key(b"canary")

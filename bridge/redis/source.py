@@ -217,8 +217,6 @@ class RedisSource:
             await run_together(work)
         finally:
             self._in_doubt, self._heard = epoch.in_doubt, epoch.heard
-            if self._topology is not None and epoch.seen_ms is not None:
-                self._topology.seen_ms[str(self._endpoint)] = epoch.seen_ms
 
     async def _locate(self) -> None:
         """Work on the server that is the primary now."""
@@ -278,8 +276,8 @@ class RedisSource:
         if lease.former is None and self._served:
             cause = f"{cause}; the lease was gone (flushed, deleted or evicted)"
         seen_ms = lease.seen_ms
-        if seen_ms is None and self._topology is not None:
-            seen_ms = self._topology.seen_ms.get(str(self._endpoint))
+        if self._topology is not None:
+            seen_ms = self._topology.seen.since(str(self._endpoint), self._shard, seen_ms)
         opened_ms = start_ms if seen_ms is None else seen_ms
         self._in_epoch = True
         self.telemetry.gap_opened(cause, opened_ms, start_ms)
@@ -295,8 +293,10 @@ class RedisSource:
             await self._tenure.release(self._ledger, self._heard)
         await self._pause(self._backoff.next(), str(error), refused=refused)
 
-    def _healthy(self) -> None:
-        """A mark came back, and the gap is closed: the whole way works, the scan included."""
+    def _healthy(self, seen_ms: int) -> None:
+        """A mark came back, and the gap is closed: the whole way works, the scan included. `seen_ms`: see `Epoch`."""
+        if self._topology is not None:
+            self._topology.seen.handled(str(self._endpoint), self._shard, seen_ms)
         self._served = True
         self._backoff.reset()
 

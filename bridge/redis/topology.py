@@ -19,6 +19,7 @@ from bridge.clock import Clock
 from bridge.errors import BridgeError, NotConnected, Refused
 from bridge.redis.connection import Endpoint, conversation
 from bridge.redis.names import Names
+from bridge.redis.seen import Seen
 from bridge.redis.slots import SLOTS, Numbering, slot_of
 from bridge.settings import Settings
 from bridge.tasks import happens
@@ -87,8 +88,8 @@ class Topology:
         self.news = asyncio.Event()
         """Set at the next change. Each change has its own: take it before you look at what there is."""
         self._doubted = asyncio.Event()
-        self.seen_ms: dict[str, int] = {}
-        """By node, up to when its notifications were handled: the next ledger of it may be one of another number."""
+        self.seen = Seen()
+        """Up to when the notifications of each were handled."""
 
     def at(self, address: Address) -> Endpoint:
         """A node of the cluster."""
@@ -140,6 +141,7 @@ class Topology:
 
     async def refresh(self) -> None:
         """Look at the cluster. Raises NotConnected or Refused where no node answers; then all is as it was."""
+        asked_ms = self.seen.now_ms
         answers = await self._ask()
         views = self._views | answers
         if views != self._views and self._learn(views):
@@ -148,6 +150,7 @@ class Topology:
             for address in self._clients.keys() - named:
                 if client := self._clients.pop(address, None):
                     await client.aclose()
+        self.seen.looked({str(node) for node in self.primaries.values()}, asked_ms)
 
     async def close(self) -> None:
         """Give the connections back."""

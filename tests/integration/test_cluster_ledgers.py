@@ -2,6 +2,7 @@
 
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -9,11 +10,59 @@ from bridge.redis.connection import Endpoint
 from bridge.redis.ledger import Lease, Ledger
 from bridge.redis.names import Names
 from bridge.settings import Settings
+from tests.cluster_deployment import ClusterDeployment
 from tests.cluster_nodes import slot_of
+from tests.deployment import PATIENCE, now_ms
 from tests.redis_cluster import RedisCluster
-from tests.servers import RedisServer
+from tests.servers import Bridge, RedisServer, wait_until
 
 pytestmark = pytest.mark.cluster
+
+
+async def held_by(deployment: ClusterDeployment, bridge: Bridge) -> RedisServer | None:
+    """A primary whose ledger a bridge holds, when another one holds the rest."""
+    holders = dict[RedisServer, str]()
+    for node in await deployment.cluster.primaries():
+        lease = f"{{expiry-bridge:0:{await deployment.cluster.number(node)}}}:lease"
+        holders[node] = await deployment.cluster.ask(node, "HGET", lease, "holder") or ""
+    own = [node for node, holder in holders.items() if f"-{bridge.pid}-" in holder]
+    return own[0] if own and len(own) < len(holders) and all(holders.values()) else None
+
+
+async def test_the_gap_of_a_primary_with_another_ledger_begins_where_the_former_one_was_left_by_another_bridge(
+    redis_kind: type[RedisServer],
+) -> None:
+    async with ClusterDeployment.with_cluster(redis_kind, replicas=0) as deployment:
+        cluster, frozen = deployment.cluster, await deployment.ready_bridge()
+        other = await deployment.start_bridge()
+        node: RedisServer | None = None
+
+        async def is_shared() -> bool:
+            nonlocal node
+            node = await held_by(deployment, frozen)
+            return node is not None
+
+        await wait_until(is_shared, frozen.log, PATIENCE)
+        assert node is not None
+        await other.ready(PATIENCE)
+        frozen.pause()
+        moment = now_ms()  # from now on nobody hears what expires there
+        slot = slot_of(f"{{expiry-bridge:0:{await cluster.number(node)}}}")
+        (to, *_) = (primary for primary in await cluster.primaries() if primary is not node)
+        await cluster.move_slot(slot, to)
+        gap: dict[str, Any] = {}
+
+        async def is_told() -> bool:
+            nonlocal gap
+            at_node = [gap for gap in await deployment.gaps() if gap["node"] == f"127.0.0.1:{node.port}"]
+            gap = at_node[-1] if at_node else {}
+            return bool(gap) and gap["closed_ms"] > moment
+
+        try:
+            await wait_until(is_told, other.log, PATIENCE)
+        finally:
+            frozen.resume()
+        assert gap["opened_ms"] <= moment, f"it begins {gap['opened_ms'] - moment} ms too late"
 
 
 async def test_a_ledger_is_adopted_whichever_of_its_keys_have_come(redis_kind: type[RedisServer]) -> None:
