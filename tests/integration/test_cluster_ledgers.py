@@ -70,7 +70,7 @@ async def test_a_ledger_is_adopted_whichever_of_its_keys_have_come(redis_kind: t
         first, second, _ = await cluster.primaries()
         own, stray = [Names("expiry-bridge", 0, await cluster.number(node)) for node in (first, second)]
         await cluster.ask(second, "ZADD", stray.deadlines.decode(), 1, "share:1")
-        await cluster.ask(second, "HSET", stray.lease.decode(), "until", 0)
+        await cluster.ask(second, "HSET", stray.lease.decode(), "until", 0, "recovered", 3, "ambiguous", 2)
         slot = slot_of(stray.lease)
         await cluster.open_slot(slot, first)
         await cluster.move_keys(slot, first, 1)
@@ -85,3 +85,5 @@ async def test_a_ledger_is_adopted_whichever_of_its_keys_have_come(redis_kind: t
             await cluster.move_keys(slot, first)
             assert await ledger.adopt(lease.fence, 2, stray.shard) == 0
             assert await ledger.moved(0, 10) == [(b"share:1", 1)]
+            counts = await cluster.ask(first, "HMGET", own.lease.decode(), "recovered", "ambiguous")
+            assert counts == ["3", "2"], "of a gap that was open there"

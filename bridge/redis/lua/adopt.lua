@@ -27,7 +27,7 @@ end
 
 local found, any = {}, false
 for i, command in ipairs({
-  {'HMGET', ARGV[4] .. 'lease', 'holder', 'until'},
+  {'HMGET', ARGV[4] .. 'lease', 'holder', 'until', 'recovered', 'ambiguous'},
   {'ZRANGE', deadlines, 0, last, 'WITHSCORES'},
   {'ZRANGE', moved, 0, last, 'WITHSCORES'},
   {'XRANGE', outbox, '-', '+', 'COUNT', 1},
@@ -47,6 +47,9 @@ end
 
 here('DEL', ARGV[4] .. 'lease') -- whoever worked on it can do so no more
 here('DEL', ARGV[4] .. 'canary')
+for i, name in ipairs({'recovered', 'ambiguous'}) do -- of a gap that was open there: they go into the next record here
+  redis.call('HINCRBY', KEYS[1], name, tonumber(found[1][i + 2]) or 0)
+end
 for i, name in ipairs({deadlines, moved}) do
   local entries, pairs_of, keys = found[i + 1], {}, {}
   for n = 1, #entries, 2 do
