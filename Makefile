@@ -22,8 +22,8 @@ demo: $(DEMO) ## Show the whole story in about 20 seconds, with servers of its o
 test: check ## Check, then run all tests and measure their coverage
 	@.ci/test $(WORKERS)
 
-chaos: $(DEV) ## Strike all that a deployment has, for CHAOS_SECONDS; CHAOS_SEED repeats a run
-	@$(BIN)/python -m pytest tests/chaos/test_chaos.py
+chaos: $(DEV) ## Strike all that a deployment has, for CHAOS_SECONDS; on CHAOS_TOPOLOGY; CHAOS_SEED repeats a run
+	@CHAOS_TOPOLOGY=$${CHAOS_TOPOLOGY:-all} $(BIN)/python -m pytest tests/chaos/test_chaos.py
 
 bench: $(DEV) ## Measure, with servers of its own, and say which bars are reached: some minutes, on an idle machine
 	@$(BIN)/python -m tests.bench

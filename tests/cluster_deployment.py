@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 
 from tests.cluster_nodes import slot_of
 from tests.deployment import PATIENCE, PREFIX, Deployment, Stored, now_ms
+from tests.proxy import Protocol, Proxy
 from tests.redis_cluster import RedisCluster
 from tests.servers import Bridge, NatsServer, RedisServer, require, wait_until
 
@@ -31,7 +32,7 @@ def keys_of(slots: range, start: int = 0) -> Iterator[str]:
 
 
 class ClusterDeployment(Deployment):
-    """With a NATS server, no proxies, and bridges on all of the cluster."""
+    """With a NATS server behind a proxy, and bridges on all of the cluster, without one."""
 
     cluster: RedisCluster
 
@@ -54,12 +55,13 @@ class ClusterDeployment(Deployment):
             nats_server = stack.enter_context(NatsServer())
             deployment = cls(stack, cluster.nodes[0], nats_server, None, settings)
             deployment.cluster = cluster
+            deployment.nats_link = await stack.enter_async_context(Proxy(nats_server.port, Protocol.NATS))
             yield deployment
             deployment._end()
 
-    async def start_bridge(self, *, direct: bool = True) -> Bridge:
+    async def start_bridge(self, *, direct: bool = False) -> Bridge:
         """See `Scene`."""
-        addresses = {"BRIDGE_REDIS_URL": self.cluster.url, **self._to_broker(direct=True)}
+        addresses = {"BRIDGE_REDIS_URL": self.cluster.url, **self._to_broker(direct=direct)}
         bridge = Bridge({**addresses, **self.settings})
         self.bridges.append(await self._stack.enter_async_context(bridge))
         return bridge

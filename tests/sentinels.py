@@ -12,6 +12,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from tests.deployment import PATIENCE, Deployment, now_ms
 from tests.integration.test_journey import run
+from tests.proxy import Protocol, Proxy
 from tests.servers import Bridge, NatsServer, RedisServer, require, start, wait_until
 
 SERVICE = "mymaster"
@@ -163,7 +164,7 @@ async def role(node: RedisServer) -> str | None:
 
 
 class SentinelDeployment(Deployment):
-    """With a NATS server, no proxies, and bridges that ask sentinels for Redis."""
+    """With a NATS server behind a proxy, and bridges that ask sentinels for Redis, without one."""
 
     group: Group
 
@@ -180,12 +181,13 @@ class SentinelDeployment(Deployment):
             deployment = cls(stack, group.nodes[0], nats_server, None, settings)
             deployment.group = group
             deployment.redis = await stack.enter_async_context(Redis(port=group.nodes[0].port, decode_responses=True))
+            deployment.nats_link = await stack.enter_async_context(Proxy(nats_server.port, Protocol.NATS))
             yield deployment
             deployment._end()
 
-    async def start_bridge(self, *, direct: bool = True) -> Bridge:
+    async def start_bridge(self, *, direct: bool = False) -> Bridge:
         """See `Scene`."""
-        addresses = {"BRIDGE_REDIS_URL": self.group.url, **self._to_broker(direct=True)}
+        addresses = {"BRIDGE_REDIS_URL": self.group.url, **self._to_broker(direct=direct)}
         bridge = Bridge({**addresses, **self.settings})
         self.bridges.append(await self._stack.enter_async_context(bridge))
         return bridge

@@ -9,10 +9,14 @@ Pure: no I/O, no clock. All moments are in ms on Redis's clock.
 """
 
 from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 LEEWAY_MS = 5
 """Between two readings of Redis's clock that are of one moment."""
+DRIFT_MS = 1_000
+"""How much later a deadline may be once a key was carried to another node, which counts it anew."""
 MISSING, PERSISTENT = -2, -1
 """What PEXPIRETIME says of a key that is not there, and of one without a deadline."""
 
@@ -61,11 +65,14 @@ class History:
 class Book:
     """What the writer knows."""
 
-    def __init__(self) -> None:
+    def __init__(self, moved: Callable[[str], bool] = lambda _: False) -> None:
+        """`moved`: whether a key was carried to another node, or may have been."""
+        self.moved = moved
         self.histories: dict[str, History] = defaultdict(History)
         self.surprises: list[str] = []
         """What Redis said of a key and the book cannot explain: somebody else has changed it."""
         self._unrecorded: dict[str, Life] = {}
+        self._unsettled = False
 
     def saw(self, key: str, now_ms: int, before: int, score: str, after: int) -> Life | None:
         """A script of the writer's ran on the key: its deadline before and after it, and the ledger's before it.
@@ -75,13 +82,14 @@ class Book:
         history = self.histories[key]
         life = history.current
         if life is not None:
-            life.recorded |= score == str(life.deadline_ms)
+            self.knows(life, score)
         if before == MISSING and life is not None:
             self._expect(life.deadline_ms <= now_ms + LEEWAY_MS, key, now_ms, before)
             life.found_gone_ms = now_ms
         else:
             known = PERSISTENT if history.persistent else MISSING if life is None else life.deadline_ms
-            self._expect(before == known, key, now_ms, before)
+            drift = DRIFT_MS if known > 0 and self.moved(key) else 0
+            self._expect(known <= before <= known + drift, key, now_ms, before)
             if life is not None and after != before:
                 life.ended_ms = now_ms
         if history.persistent and after != PERSISTENT and history.lives:
@@ -105,6 +113,24 @@ class Book:
         """A script may have run on the key, or not. Nothing is known of the key any more."""
         self.histories[key].doubtful += 1
         self._unrecorded.pop(key, None)
+
+    def knows(self, life: Life, score: str) -> None:
+        """The ledger has that deadline for the key."""
+        life.recorded |= not self._unsettled and score == str(life.deadline_ms)
+
+    @contextmanager
+    def unsettled(self, since_ms: int) -> Iterator[None]:
+        """Meanwhile a ledger goes to another node: what it knows need not be known after it.
+
+        Nor what it knew before, of lives that were not over at `since_ms`.
+        """
+        for key, history in self.histories.items():
+            if (life := history.current) is not None and life.deadline_ms > since_ms and not history.doubtful:
+                life.recorded = False
+                self._unrecorded[key] = life
+        self._unsettled = True
+        yield
+        self._unsettled = False
 
     def unrecorded(self) -> list[Life]:
         """The current lives that the ledger was not seen to know of."""

@@ -7,9 +7,11 @@ is struck can be mended, and when the driver is done, all is.
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-from tests.chaos.faults import FAULTS, Fault, Target, bridge_name
+from tests.chaos.faults import Fault, Target, bridge_name
+from tests.chaos.topology import Topology
 from tests.deployment import Scene, now_ms
 from tests.servers import Bridge
 
@@ -23,8 +25,9 @@ WATCH_SECONDS = 0.25
 class Driver:
     """Strikes a deployment with its bridges."""
 
-    def __init__(self, scene: Scene, chance: random.Random) -> None:
-        self.target = Target(scene, chance)
+    def __init__(self, topology: Topology[Scene], faults: Sequence[Fault], chance: random.Random) -> None:
+        self.target = Target(topology, chance)
+        self._faults = faults
         self.struck: Counter[str] = Counter()
         """How often each fault was."""
         self.most_kib = 0
@@ -59,7 +62,7 @@ class Driver:
             await asyncio.sleep(min(chance.uniform(0, CALM), max(end - loop.time(), 0)))
             if loop.time() >= end:
                 return
-            free = [fault for fault in FAULTS if self._held.isdisjoint(fault.victims)]
+            free = [fault for fault in self._faults if self._held.isdisjoint(fault.victims)]
             if not free:
                 continue
             fault = chance.choices(free, [fault.weight for fault in free])[0]

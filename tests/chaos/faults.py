@@ -1,4 +1,4 @@
-"""What can be done to a deployment, and how it is mended: `FAULTS`."""
+"""What can be done to a deployment, and how it is mended. What is done to primaries with replicas: `failovers.py`."""
 
 import random
 from collections.abc import AsyncIterator, Callable
@@ -8,7 +8,10 @@ from functools import partial
 from http import HTTPStatus
 from signal import SIGTERM
 
+from redis.asyncio import Redis
+
 from bridge.commands.embedded import Server
+from tests.chaos.topology import Topology
 from tests.deployment import PATIENCE, Scene
 from tests.integration.test_gaps import FLAGS, NEEDED, Where, everybody, is_commander, overflow
 from tests.proxy import Direction, Proxy, is_subscriber
@@ -27,10 +30,19 @@ What a shorter time does is tried in test_muted_moment.py.
 class Target:
     """Who is struck."""
 
-    scene: Scene
+    topology: Topology[Scene]
     chance: random.Random
     ends: list[str] = field(default_factory=list)
     """Ends of bridges that nobody had asked for, and those that were no good."""
+
+    @property
+    def scene(self) -> Scene:
+        """With its bridges and its broker."""
+        return self.topology.scene
+
+    async def redis(self) -> Redis:
+        """A client of a primary."""
+        return self.topology.client(self.chance.choice(await self.topology.primaries()))
 
 
 Work = Callable[["Target"], AbstractAsyncContextManager[None]]
@@ -186,24 +198,26 @@ async def overflowed(target: Target) -> AsyncIterator[None]:
 @asynccontextmanager
 async def muted(target: Target) -> AsyncIterator[None]:
     """Empty notify-keyspace-events; a bridge may set it again before we do."""
-    await target.scene.redis.config_set(FLAGS, "")
+    redis = await target.redis()
+    await redis.config_set(FLAGS, "")
     yield
-    await target.scene.redis.config_set(FLAGS, NEEDED)
+    await redis.config_set(FLAGS, NEEDED)
 
 
 @asynccontextmanager
 async def dropped(kind: str, target: Target) -> AsyncIterator[None]:
     """CLIENT KILL, of the bridges' own connections."""
-    for client in await target.scene.redis.client_list(_type=kind):
+    redis = await target.redis()
+    for client in await redis.client_list(_type=kind):
         if client["name"] == "expiry-bridge":
-            await target.scene.redis.client_kill_filter(_id=client["id"])
+            await redis.client_kill_filter(_id=client["id"])
     yield
 
 
 @asynccontextmanager
 async def scripts_flushed(target: Target) -> AsyncIterator[None]:
     """SCRIPT FLUSH."""
-    await target.scene.redis.script_flush()
+    await (await target.redis()).script_flush()
     yield
 
 
@@ -215,20 +229,19 @@ async def writes_paused(target: Target) -> AsyncIterator[None]:
     await target.scene.redis.client_unpause()
 
 
-def _faults() -> list[Fault]:
-    redis, its_link, broker_, its_link_ = map(frozenset, (["redis"], ["redis link"], ["broker"], ["broker link"]))
-    bridges = frozenset(map(bridge_name, range(2)))
+REDIS, REDIS_LINK, BROKER, BROKER_LINK = (frozenset([who]) for who in ("redis", "redis link", "broker", "broker link"))
+BRIDGES = frozenset(map(bridge_name, range(2)))
+
+
+def on_all() -> list[Fault]:
+    """What can be done whatever Redis is like."""
     found = [
-        Fault("redis killed", redis, partial(killed, redis_server), seconds=(0, 2)),
-        Fault("redis frozen", redis, partial(frozen, redis_server)),
-        Fault("output buffer overflowed", redis | its_link, overflowed, seconds=(0, 1)),
-        Fault("notifications switched off", redis | its_link | bridges, muted, seconds=MUTED),
-        Fault("subscriber dropped by redis", redis, partial(dropped, "pubsub"), seconds=(0, 0)),
-        Fault("commands dropped by redis", redis, partial(dropped, "normal"), seconds=(0, 0)),
-        Fault("scripts flushed", redis, scripts_flushed, seconds=(0, 0)),
-        Fault("writes paused", redis, writes_paused),
-        Fault("broker killed", broker_, partial(killed, broker), seconds=(0, 3), weight=3),
-        Fault("broker frozen", broker_, partial(frozen, broker)),
+        Fault("notifications switched off", REDIS | REDIS_LINK | BRIDGES, muted, seconds=MUTED),
+        Fault("subscriber dropped by redis", REDIS, partial(dropped, "pubsub"), seconds=(0, 0)),
+        Fault("commands dropped by redis", REDIS, partial(dropped, "normal"), seconds=(0, 0)),
+        Fault("scripts flushed", REDIS, scripts_flushed, seconds=(0, 0)),
+        Fault("broker killed", BROKER, partial(killed, broker), seconds=(0, 3), weight=3),
+        Fault("broker frozen", BROKER, partial(frozen, broker)),
     ]
     bridge_faults: dict[str, Callable[[int, Target], AbstractAsyncContextManager[None]]] = {
         "killed": bridge_killed,
@@ -238,21 +251,33 @@ def _faults() -> list[Fault]:
     for number in range(2):
         for name, work in bridge_faults.items():
             found.append(Fault(f"bridge {name}", frozenset([bridge_name(number)]), partial(work, number)))
-    link_faults: dict[str, Callable[[Link, Where, Target], AbstractAsyncContextManager[None]]] = {
-        "cut": cut,
-        "refused": refused,
-        "delayed": delayed,
-        "stalled on the way there": partial(stalled, Direction.TO_SERVER),
-        "stalled on the way back": partial(stalled, Direction.TO_CLIENT),
-    }
-    for name, on_link in link_faults.items():
-        found.append(Fault(f"link to the broker {name}", its_link_, partial(on_link, broker_link, everybody), weight=2))
-        found.append(Fault(f"link to redis {name}", its_link, partial(on_link, redis_link, everybody), weight=2))
-        if on_link not in {refused, delayed}:
-            for who, where in {"commands": is_commander, "subscription": is_subscriber}.items():
-                work_ = partial(on_link, redis_link, where)
-                found.append(Fault(f"link to redis {name}, of the {who}", its_link, work_, weight=2))
+    for name, on_link in _LINK_FAULTS.items():
+        found.append(Fault(f"link to the broker {name}", BROKER_LINK, partial(on_link, broker_link, everybody), 2))
     return found
 
 
-FAULTS = _faults()
+_LINK_FAULTS: dict[str, Callable[[Link, Where, Target], AbstractAsyncContextManager[None]]] = {
+    "cut": cut,
+    "refused": refused,
+    "delayed": delayed,
+    "stalled on the way there": partial(stalled, Direction.TO_SERVER),
+    "stalled on the way back": partial(stalled, Direction.TO_CLIENT),
+}
+
+
+def on_one_redis() -> list[Fault]:
+    """What can be done where there is one Redis, behind a proxy, that keeps its data."""
+    found = [
+        *on_all(),
+        Fault("redis killed", REDIS, partial(killed, redis_server), seconds=(0, 2)),
+        Fault("redis frozen", REDIS, partial(frozen, redis_server)),
+        Fault("output buffer overflowed", REDIS | REDIS_LINK, overflowed, seconds=(0, 1)),
+        Fault("writes paused", REDIS, writes_paused),
+    ]
+    for name, on_link in _LINK_FAULTS.items():
+        found.append(Fault(f"link to redis {name}", REDIS_LINK, partial(on_link, redis_link, everybody), 2))
+        if on_link not in {refused, delayed}:
+            for who, where in {"commands": is_commander, "subscription": is_subscriber}.items():
+                work = partial(on_link, redis_link, where)
+                found.append(Fault(f"link to redis {name}, of the {who}", REDIS_LINK, work, 2))
+    return found

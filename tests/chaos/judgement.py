@@ -10,21 +10,23 @@ Every expiration has to be announced, and nothing else, except for what the prot
 * One that the writer ended is not announced, unless it was ended in a gap and swept in it: nobody could tell.
 * Each loss lies in a gap, and the records count it: of recorded lives as `ambiguous`; of all, together with what was
   found by a sweep, as `missed`, where that is known.
+
+Where there are several ledgers, each place is judged by its own gaps. What has moved from one to another is judged by
+all of them, its deadline may be somewhat later, and it counts as not recorded: it was on its way to another ledger.
+While a primary becomes another one, an *upheaval*, one expiration may be announced twice, if one of the two claims had
+no deadline, and was lost; and a former primary may go on for a moment with what was changed on its successor.
 """
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any
+from itertools import accumulate, pairwise
 
-from tests.chaos.book import LEEWAY_MS, Book, History, Life
+from tests.chaos.book import DRIFT_MS, LEEWAY_MS, Book, History, Life
+from tests.chaos.ground import Ground, Record, Upheaval
 from tests.deployment import Stored
 from tests.integration.test_journey import id_of_deadline
-
-Record = Mapping[str, Any]
-"""The data of a gap record."""
 
 DUPLICATE_WINDOW_MS = 120_000
 """Of JetStream: a copy within it is not stored."""
@@ -39,6 +41,8 @@ COUNTED = (
     "announced",
     "announced by another deadline, or none",
     "ended in a gap, and announced",
+    "announced once more in an upheaval",
+    "moved lives",
     "copies",
     "lost in gaps",
     "lost in gaps without missed",
@@ -58,33 +62,48 @@ class Verdict:
     counts: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(COUNTED, 0)))
 
 
-def judge(book: Book, stored: Sequence[Stored], gaps: Sequence[Record], *, may_copy: bool) -> Verdict:
+def judge(
+    book: Book, stored: Sequence[Stored], gaps: Sequence[Record], *, may_copy: bool, ground: Ground | None = None
+) -> Verdict:
     """Hold what was stored, in the broker's order, and the gap records against the book."""
-    judge_ = _Judge(sorted(gaps, key=lambda gap: (gap["opened_ms"], gap["closed_ms"])))
-    first = judge_.ids(stored, may_copy=may_copy)
+    ground = ground or Ground()
+    verdict = Verdict()
+    anywhere = _Judge(verdict, gaps, ground.upheavals)
     messages: dict[str, list[Stored]] = defaultdict(list)
-    for message in first:
+    for message in anywhere.ids(stored, may_copy=may_copy):
         messages[message.key].append(message)
     for key in messages.keys() - book.histories.keys():
-        judge_.violation("a key that nobody ever set", messages[key])
+        anywhere.violation("a key that nobody ever set", messages[key])
+    where = [(gap, ground.places(gap)) for gap in gaps]
+    judges: dict[str | None, _Judge] = {None: anywhere}
     for key, history in book.histories.items():
-        judge_.key(history, messages[key])
-    judge_.balance()
-    judge_.verdict.violations += book.surprises
-    judge_.verdict.counts["gaps"] = len(gaps)
+        place = ground.place(key)
+        if place not in judges:
+            here = [gap for gap, places in where if place in places]
+            upheavals = [upheaval for upheaval in ground.upheavals if not upheaval.places or place in upheaval.places]
+            judges[place] = _Judge(verdict, here, upheavals)
+        judges[place].key(history, messages[key], moved=place is None)
+    for place, judge_ in judges.items():
+        if place is not None:  # a record counts what was missed where it was, wherever that went
+            judge_.balance()
+    verdict.violations += book.surprises
+    verdict.counts["gaps"] = len(gaps)
     for name in ("missed", "recovered", "ambiguous"):
-        judge_.verdict.counts[name] = sum(gap[name] or 0 for gap in gaps)
-    judge_.verdict.counts["gaps without missed"] = sum(gap["missed"] is None for gap in gaps)
-    return judge_.verdict
+        verdict.counts[name] = sum(gap[name] or 0 for gap in gaps)
+    verdict.counts["gaps without missed"] = sum(gap["missed"] is None for gap in gaps)
+    return verdict
 
 
 class _Judge:
-    def __init__(self, gaps: Sequence[Record]) -> None:
-        self.verdict = Verdict()
-        self._gaps = gaps
-        # Both ascend: a gap opens where the one before it was about to close.
+    """Of one place, or of what was in several."""
+
+    def __init__(self, verdict: Verdict, gaps: Sequence[Record], upheavals: Sequence[Upheaval]) -> None:
+        self.verdict = verdict
+        self._gaps = gaps = sorted(gaps, key=lambda gap: (gap["opened_ms"], gap["closed_ms"]))
+        self._upheavals = upheavals
+        # Both ascend. A gap opens where the one before it was about to close, but those of several places overlap.
         self._opened = [gap["opened_ms"] for gap in gaps]
-        self._closed = [gap["closed_ms"] for gap in gaps]
+        self._closed = list(accumulate((gap["closed_ms"] for gap in gaps), max))
         self._lost: list[tuple[range, Life]] = []
         self._swept: list[range] = []
 
@@ -124,46 +143,61 @@ class _Judge:
 
     # One key.
 
-    def key(self, history: History, messages: Sequence[Stored]) -> None:
+    def key(self, history: History, messages: Sequence[Stored], *, moved: bool) -> None:
         """What was announced of it."""
         counts = self.verdict.counts
+        if moved:
+            counts["moved lives"] += len(history.lives)
+            for life in history.lives:
+                life.recorded = False
         counts["lives"] += len(history.lives)
         counts["announced"] += len(messages)
-        self._order(messages)
+        if not moved:  # else it is two bridges that tell of it, and one may be late
+            self._order(messages)
         if history.doubtful:
             counts["doubtful lives"] += len(history.lives)
-            if len(messages) > len(history.lives) + history.doubtful:
+            twice = sum(self._in_upheaval(message.observed_ms) for message in messages)
+            if len(messages) > len(history.lives) + history.doubtful + twice:
                 self.violation("announced too often", history, *messages)
             return
-        missing, unmatched = self._match(history, messages)
+        missing, unmatched = self._match(history, messages, DRIFT_MS if moved else 0)
         for life in self._stand_for(history, unmatched, missing):
             what = "lost, though it was recorded" if life.recorded else "lost outside of all gaps"
             self.violation(what, life, history, *messages, *self._near(life.deadline_ms))
 
-    def _match(self, history: History, messages: Sequence[Stored]) -> tuple[list[Life], list[Stored]]:
-        """The expirations that were not announced with their deadline, and the messages that announce no such one."""
+    def _match(
+        self, history: History, messages: Sequence[Stored], drift_ms: int
+    ) -> tuple[list[Life], dict[Stored, Life | None]]:
+        """The expirations that were not announced with their deadline, and the messages that announce no such one, with
+        the lives that their deadlines are of.
+        """  # noqa: D205 - one sentence
         counts = self.verdict.counts
-        by_deadline = {message.deadline_ms: message for message in messages if message.deadline_ms is not None}
+        announced: dict[Life, Stored] = {}
+        unmatched: dict[Stored, Life | None] = {}
+        for message in sorted(messages, key=lambda message: message.observed_ms):
+            life = _life_of(message, history, drift_ms)
+            if life is None and message.deadline_ms is not None:
+                self.violation("a deadline that the key never had", message, history)
+            if life is None or life.found_gone_ms is None or life in announced:
+                unmatched[message] = life
+            else:
+                announced[life] = message
         missing: list[Life] = []
-        unmatched = dict.fromkeys(sorted(messages, key=lambda message: message.observed_ms))
         for life in history.lives:
             if life.found_gone_ms is None:
                 continue
             counts["expirations"] += 1
             counts["expirations that were recorded"] += life.recorded
             counts["expirations in gaps"] += bool(self._between(life.deadline_ms, life.found_gone_ms))
-            message = by_deadline.get(life.deadline_ms)
-            if message is None:
+            if life not in announced:
                 missing.append(life)
-                continue
-            del unmatched[message]
-            if message.via == "sweep":
-                self._swept.append(self._between(life.deadline_ms, message.observed_ms))
-        for deadline_ms in by_deadline.keys() - {life.deadline_ms for life in history.lives}:
-            self.violation("a deadline that the key never had", by_deadline[deadline_ms], history)
-        return missing, list(unmatched)
+            elif announced[life].via == "sweep":
+                self._swept.append(self._between(life.deadline_ms, announced[life].observed_ms))
+        return missing, unmatched
 
-    def _stand_for(self, history: History, unmatched: Sequence[Stored], missing: Sequence[Life]) -> list[Life]:
+    def _stand_for(
+        self, history: History, unmatched: Mapping[Stored, Life | None], missing: Sequence[Life]
+    ) -> list[Life]:
         """Find for each expiration that is missing a message that may stand for it: first for those that have to have
         one, then for the latest. Notes what was lost in gaps; returns what was lost and cannot have been.
         """  # noqa: D205 - one sentence
@@ -179,7 +213,7 @@ class _Judge:
                 messages.remove(message)
                 meant[message] = life
         self.verdict.counts["announced by another deadline, or none"] += len(meant)
-        self._explain(history, messages)
+        self._explain(history, {message: unmatched[message] for message in messages})
         for life in lost:
             if where := self._where_lost(life):
                 # A message may stand for this one instead: then it is the other one that was lost.
@@ -188,15 +222,19 @@ class _Judge:
         self.verdict.counts["lost in gaps"] += sum(bool(self._where_lost(life)) for life in lost)
         return [life for life in lost if not self._where_lost(life)]
 
-    def _explain(self, history: History, messages: Sequence[Stored]) -> None:
+    def _explain(self, history: History, messages: Mapping[Stored, Life | None]) -> None:
         """What stands for no expiration: a life that the writer ended in a gap may have been taken for expired."""
-        ended = {life.deadline_ms: life for life in history.lives if life.ended_ms is not None}
-        for message in messages:
-            life = ended.get(message.deadline_ms or 0)
-            if life is not None and message.via == "sweep" and self._ended_in_gap(life):
+        for message, life in messages.items():
+            ended = life is not None and life.ended_ms is not None
+            if life is not None and ended and message.via == "sweep" and self._ended_in_gap(life):
                 self.verdict.counts["ended in a gap, and announced"] += 1
+            elif (ended or message.deadline_ms is None) and self._in_upheaval(message.observed_ms):
+                self.verdict.counts["announced once more in an upheaval"] += 1
             else:
                 self.violation("announced, and did not expire", message, history, *self._near(message.observed_ms))
+
+    def _in_upheaval(self, moment_ms: int) -> bool:
+        return any(upheaval.begun_ms <= moment_ms <= upheaval.ended_ms for upheaval in self._upheavals)
 
     # Gaps.
 
@@ -253,6 +291,14 @@ class _Judge:
 def _hull(spans: Sequence[range]) -> range:
     """All gaps from the first to the last of these."""
     return range(min(span[0] for span in spans), max(span[-1] for span in spans) + 1)
+
+
+def _life_of(message: Stored, history: History, drift_ms: int) -> Life | None:
+    """Which life the deadline of a message is of: exactly, or else the latest from which it may have drifted."""
+    if message.deadline_ms is None:
+        return None
+    fitting = [life for life in history.lives if 0 <= message.deadline_ms - life.deadline_ms <= drift_ms]
+    return max(fitting, key=lambda life: (life.deadline_ms, life.found_gone_ms is not None), default=None)
 
 
 def _may_mean(message: Stored, life: Life) -> bool:

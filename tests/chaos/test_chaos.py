@@ -4,7 +4,8 @@ What is announced has to be what the book says (`judgement.py`), no bridge may e
 no reason, and none may take more memory than it is allowed.
 
 Short by default. CHAOS_SECONDS makes each test go on for so long; CHAOS_SEED repeats the choices of a run, though not
-their timing, which is the servers' own. `make chaos` runs nothing but these.
+their timing, which is the servers' own; CHAOS_TOPOLOGY chooses what it goes on (`cases.py`). `make chaos` runs nothing
+but these, on everything.
 """
 
 import asyncio
@@ -12,25 +13,25 @@ import json
 import os
 import random
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from bridge.tasks import end
+from tests.chaos.cases import CASES, SEED, chosen
 from tests.chaos.driver import CALM, Driver
+from tests.chaos.ground import Ground
 from tests.chaos.judgement import Verdict, judge
+from tests.chaos.topology import Topology
 from tests.chaos.writer import Writer
-from tests.deployment import DURABLE, KINDS, PATIENCE, Deployment, KafkaDeployment, Scene, now_ms
-from tests.integration.test_journey import LEASE, LEDGER, OUTBOX
+from tests.deployment import PATIENCE, Scene, now_ms
+from tests.kafka_server import KafkaServer
 from tests.servers import wait_until
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "20"))
-SEED = os.environ.get("CHAOS_SEED") or str(random.randrange(1_000_000))
 MOST_MIB = 160
 """That a bridge may ever have resident."""
-SETTINGS = {"BRIDGE_OUTBOX_LIMIT": "300"}
-"""Soon reached while the broker is away."""
 EXPECTED_ERRORS = {"outbox.filled", "audit.distrusted"}
 """The latter where the notifications were switched off again and again."""
 LAST_MS = 300
@@ -38,38 +39,30 @@ LAST_MS = 300
 ALL_SEEN_MS = 3_000
 """Within which a bridge notices that notifications were missed: the canary's time, and more than the audit's."""
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180 + 2 * SECONDS)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240 + 2 * SECONDS)]
 
 
-BROKERS = ("jetstream", "kafka")
-KINDS_IN_TURN = dict(zip(BROKERS, random.Random(SEED).sample(KINDS, len(BROKERS)), strict=True))
-"""A run with both brokers has both kinds of Redis, too; which goes with which is the seed's choice."""
-
-
-@pytest.fixture(params=BROKERS)
-def deployment(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Scene]:
-    """Not started yet."""
-    kind = KINDS_IN_TURN[request.param]
-    if request.param == "kafka":
-        return KafkaDeployment.of(kind, request.getfixturevalue("kafka_server"), redis=DURABLE, settings=SETTINGS)
-    return Deployment.of(kind, redis=DURABLE, settings=SETTINGS)
-
-
+@pytest.mark.parametrize("case", chosen())
 async def test_whatever_strikes_every_expiration_in_the_book_is_announced_or_counted_and_nothing_else_is(
-    deployment: AbstractAsyncContextManager[Scene], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    case: str, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with deployment as scene:
-        head = f"{scene.redis_server.name} and {scene.broker.name}, CHAOS_SEED={SEED} CHAOS_SECONDS={SECONDS:g}"
+    def kafka() -> KafkaServer:
+        server: KafkaServer = request.getfixturevalue("kafka_server")
+        return server
+
+    async with CASES[case](kafka) as (topology, faults):
+        servers = f"{topology.scene.redis_server.name} and {topology.scene.broker.name}"
+        head = f"CHAOS_TOPOLOGY={case} CHAOS_SEED={SEED} CHAOS_SECONDS={SECONDS:g}, on {servers}"
         with capsys.disabled():
             print(f"\n{head}", flush=True)  # noqa: T201 - to be seen, also where the run never ends
-        driver = Driver(scene, random.Random(f"driver {scene.broker.name} {SEED}"))
+        driver = Driver(topology, faults, random.Random(f"driver {case} {SEED}"))
         try:
-            verdict = await strike(scene, driver)
+            verdict = await strike(topology, driver, random.Random(f"writer {case} {SEED}"))
         except Exception as error:
             error.add_note(f"{head}; see {tmp_path}")
             raise
         finally:
-            keep(scene, driver, tmp_path)
+            keep(topology.scene, driver, tmp_path)
     with capsys.disabled():
         print(table(driver, verdict))  # noqa: T201 - likewise
     violations = verdict.violations
@@ -79,20 +72,22 @@ async def test_whatever_strikes_every_expiration_in_the_book_is_announced_or_cou
     assert verdict.counts["expirations that were recorded"] > 5 * SECONDS, "too few to tell anything"
 
 
-async def strike(scene: Scene, driver: Driver) -> Verdict:
+async def strike(topology: Topology[Scene], driver: Driver, chance: random.Random) -> Verdict:
     """Write and strike, mend all, wait until it is quiet, and judge."""
-    async with Writer(scene.redis_server, random.Random(f"writer {scene.broker.name} {SEED}")) as writer:
-        await scene.ready_bridge()
-        await scene.start_bridge()
-        async with watched(driver):
-            async with asyncio.TaskGroup() as both:
-                both.create_task(driver.run(SECONDS), name="driver")
-                both.create_task(writer.run(SECONDS), name="writer")
-            await quiet(scene, writer)
-        for bridge in scene.bridges:
-            assert await bridge.stop(PATIENCE) == 0, bridge.log()
-        await writer.finish()
-    verdict = judge(writer.book, await scene.stored() or [], await scene.gaps(), may_copy=scene.may_copy)
+    scene, writer = topology.scene, Writer(topology, chance)
+    await scene.ready_bridge()
+    await scene.start_bridge()
+    async with watched(driver):
+        async with asyncio.TaskGroup() as both:
+            both.create_task(driver.run(SECONDS), name="driver")
+            both.create_task(writer.run(SECONDS), name="writer")
+        await quiet(topology, writer)
+    for bridge in scene.bridges:
+        assert await bridge.stop(PATIENCE) == 0, bridge.log()
+    await writer.finish()
+    ground = Ground(topology.place, topology.places, topology.upheavals)
+    stored, gaps = await scene.stored() or [], await scene.gaps()
+    verdict = judge(topology.book, stored, gaps, may_copy=scene.may_copy, ground=ground)
     verdict.violations += [*driver.target.ends, *errors(scene)]
     if driver.most_kib > MOST_MIB * 1024:
         verdict.violations.append(f"a bridge had {driver.most_kib} KiB resident")
@@ -110,29 +105,28 @@ async def watched(driver: Driver) -> AsyncIterator[None]:
         await end([task])
 
 
-async def quiet(scene: Scene, writer: Writer) -> None:
+async def quiet(topology: Topology[Scene], writer: Writer) -> None:
     """Return when every deadline is past, and what there is to say is said: all gaps are closed, and published.
 
     All is mended. Whatever a bridge has not noticed yet, it notices in this time: then it begins anew, and so do we.
     """
+
+    async def fences() -> dict[str, str]:
+        return {name: ledger.fence for name, ledger in (await topology.state()).items()}
+
     while True:
-        mended_ms, fence = now_ms(), await scene.redis.hget(LEASE, "fence")
+        mended_ms, before = now_ms(), await fences()
         await writer.set(LAST_MS)
         await writer.past()
 
-        async def is_quiet(mended_ms: int = mended_ms, fence: object = fence) -> bool:
-            lease = await scene.redis.hgetall(LEASE)
-            if lease["fence"] != fence:
+        async def is_quiet(mended_ms: int = mended_ms, before: object = before) -> bool:
+            ledgers = await topology.state()
+            if {name: ledger.fence for name, ledger in ledgers.items()} != before:
                 return True
-            return (
-                int(lease.get("seen_ms") or 0) > mended_ms + ALL_SEEN_MS
-                and lease["depth"] == "0"
-                and await scene.redis.xlen(OUTBOX) == 0
-                and await scene.redis.zcount(LEDGER, "-inf", now_ms() - 1_000) == 0
-            )
+            return all(ledger.seen_ms > mended_ms + ALL_SEEN_MS and not ledger.waiting for ledger in ledgers.values())
 
-        await wait_until(is_quiet, lambda: "\n".join(bridge.log() for bridge in scene.bridges), 2 * PATIENCE)
-        if await scene.redis.hget(LEASE, "fence") == fence:
+        await wait_until(is_quiet, topology.logs, 2 * PATIENCE)
+        if await fences() == before:
             return
 
 

@@ -6,18 +6,11 @@ import random
 from collections.abc import Sequence
 from heapq import heappop, heappush
 from itertools import count
-from typing import Self
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as LostError
-from redis.exceptions import TimeoutError as SilentError
-
-from tests.chaos.book import Book, Life
-from tests.deployment import PREFIX, now_ms
-from tests.integration.test_journey import LEDGER
-from tests.servers import POLL_SECONDS, RedisServer, wait_until
+from tests.chaos.keyspace import Keyspace, Untold
+from tests.chaos.topology import Topology
+from tests.deployment import PATIENCE, PREFIX, Scene, now_ms
+from tests.servers import wait_until
 
 Commands = Sequence[Sequence[str]]
 
@@ -39,8 +32,10 @@ HOT_SCRIPTS = 30
 """…each, before another one takes its place: the fewer, the better can be told what a message is about."""
 FRESH = 0.4
 """The share of scripts that set a key which nobody touches again."""
-SILENCE = 30.0
-"""Seconds until the writer gives up a command: more than Redis ever stands still."""
+HOT_GROUPS = 8
+"""Those of a group share a slot, where there are slots: only then can one be renamed to another."""
+NEIGHBOURS = 50
+"""So many of all other keys do, one after the other: then a slot that moves has some of them."""
 
 KEY, OTHER, DEADLINE = "@key", "@other", "@deadline"
 _SET: Commands = (("SET", KEY, "some value", "PXAT", DEADLINE),)
@@ -65,33 +60,40 @@ _OFTEN: dict[str, tuple[int, Commands]] = {
 _SCRIPT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local words = {['@key'] = KEYS[2], ['@other'] = KEYS[3], ['@deadline'] = string.format('%.0f', now + ARGV[1])}
+local words = {['@key'] = KEYS[1], ['@other'] = KEYS[2], ['@deadline'] = string.format('%.0f', now + ARGV[1])}
+local function deadline_of(key) -- what is not there is an error in a slot that is on its way
+  local deadline = redis.pcall('PEXPIRETIME', key)
+  return type(deadline) == 'number' and deadline or -2
+end
 local reply = {now}
-for i = 2, #KEYS do
-  reply[#reply + 1] = redis.call('PEXPIRETIME', KEYS[i])
-  reply[#reply + 1] = redis.call('ZSCORE', KEYS[1], KEYS[i]) or ''
+for i, key in ipairs(KEYS) do
+  local score = ''
+  for n = 3, #ARGV do
+    local found = redis.pcall('ZSCORE', ARGV[n], key) -- in a cluster, most are elsewhere
+    if type(found) == 'string' then score = found end
+  end
+  reply[#reply + 1] = deadline_of(key)
+  reply[#reply + 1] = score
 end
 for _, command in ipairs(cjson.decode(ARGV[2])) do
   for i, word in ipairs(command) do command[i] = words[word] or word end
   redis.pcall(unpack(command)) -- RENAME complains if there is nothing to rename
 end
-for i = 2, #KEYS do reply[#reply + 1] = redis.call('PEXPIRETIME', KEYS[i]) end
+for _, key in ipairs(KEYS) do reply[#reply + 1] = deadline_of(key) end
 return reply
 """
 
 
 class Writer:
-    """Straight to Redis, past the proxy. The book is complete after `run`, `past` and `finish`."""
+    """Straight to Redis, past the proxies. The book is complete after `run`, `past` and `finish`."""
 
-    def __init__(self, server: RedisServer, chance: random.Random) -> None:
-        self.book = Book()
+    def __init__(self, topology: Topology[Scene], chance: random.Random) -> None:
+        self.book = topology.book
+        self._topology = topology
+        self._keyspace = Keyspace(topology)
         self._chance = chance
-        # No command may be sent twice: the book would not know.
-        self._redis = Redis(
-            port=server.port, decode_responses=True, retry=Retry(NoBackoff(), 0), socket_timeout=SILENCE
-        )
-        self._names = (f"{PREFIX}{number}" for number in count())
-        self._hot = [(next(self._names), chance.randrange(HOT_SCRIPTS)) for _ in range(HOT)]
+        self._numbers = count()
+        self._hot = [(self._name(place % HOT_GROUPS), chance.randrange(HOT_SCRIPTS)) for place in range(HOT)]
         self._looks: list[tuple[int, str]] = []
         self._longest_ms = LIVES_MS[-1][1]
 
@@ -103,7 +105,7 @@ class Writer:
             self._longest_ms = max(min(LIVES_MS[-1][1], left_ms), LIVES_MS[0][1])
             if self._chance.random() < CROWD_SHARE:
                 ttl_ms = self._lifetime()
-                await self._burst([(ttl_ms, next(self._names), None, _SET) for _ in range(CROWD)])
+                await self._burst([(ttl_ms, self._name(), None, _SET) for _ in range(CROWD)])
             else:
                 await self._burst([self._next() for _ in range(self._chance.randint(1, BURST))])
             await self._look(now_ms())
@@ -114,7 +116,7 @@ class Writer:
 
     async def set(self, ttl_ms: int) -> None:
         """Set one more key, that nobody touches again."""
-        await self._burst([(ttl_ms, next(self._names), None, _SET)])
+        await self._burst([(ttl_ms, self._name(), None, _SET)])
 
     async def past(self) -> None:
         """Return when no key has a deadline any more, without touching one. The ledger was looked at until then."""
@@ -124,28 +126,28 @@ class Writer:
             lives = [history.current for history in self.book.histories.values() if not history.doubtful]
             return all(life is None or life.deadline_ms < now_ms() for life in lives)
 
-        await wait_until(all_are, "the last deadline", SILENCE)
+        await wait_until(all_are, "the last deadline", PATIENCE)
 
     async def finish(self) -> None:
         """Look at all keys whose end is not known yet."""
-        names = [name for name, history in self.book.histories.items() if history.current and not history.doubtful]
-        for start in range(0, len(names), BURST):
-            await self._burst([(0, name, None, ()) for name in names[start : start + BURST]])
+        while names := [name for name, known in self.book.histories.items() if known.current and not known.doubtful]:
+            for start in range(0, len(names), BURST):
+                await self._burst([(0, name, None, ()) for name in names[start : start + BURST]])
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._redis.aclose()
+    def _name(self, group: int | None = None) -> str:
+        """A new key; of a group of hot ones, or of none."""
+        number = next(self._numbers)
+        tag = f"{number // NEIGHBOURS}" if group is None else f"hot {group}"
+        return f"{PREFIX}{{{tag}}}{number}"
 
     def _next(self) -> tuple[int, str, str | None, Commands]:
         """Time to live, key, perhaps another one, and what is done to them."""
         chance, ttl_ms = self._chance, self._lifetime()
         if chance.random() < FRESH:
-            return ttl_ms, next(self._names), None, _SET
+            return ttl_ms, self._name(), None, _SET
         weights, kinds = zip(*_OFTEN.values(), strict=True)
         commands: Commands = chance.choices(kinds, weights)[0]
-        place, place_of_other = chance.sample(range(HOT), 2)
+        place, place_of_other = chance.sample(range(chance.randrange(HOT_GROUPS), HOT, HOT_GROUPS), 2)
         has_other = any(OTHER in command for command in commands)
         return ttl_ms, self._take(place), self._take(place_of_other) if has_other else None, commands
 
@@ -156,26 +158,30 @@ class Writer:
     def _take(self, place: int) -> str:
         name, used = self._hot[place]
         gone = used >= HOT_SCRIPTS or self.book.histories[name].doubtful
-        self._hot[place] = (next(self._names), 0) if gone else (name, used + 1)
+        self._hot[place] = (self._name(place % HOT_GROUPS), 0) if gone else (name, used + 1)
         return name if not gone else self._hot[place][0]
 
     async def _burst(self, scripts: Sequence[tuple[int, str, str | None, Commands]]) -> None:
         """Run the scripts, and write down what they saw."""
         keys = [[key] if other is None else [key, other] for _, key, other, _ in scripts]
-        pipeline = self._redis.pipeline(transaction=False)
-        for names, (ttl_ms, _, _, commands) in zip(keys, scripts, strict=True):
-            pipeline.eval(_SCRIPT, 1 + len(names), LEDGER, *names, str(ttl_ms), json.dumps(commands))
-        try:
-            replies = await pipeline.execute()
-        except (LostError, SilentError):  # some may have run, perhaps all
-            for name in {name for names in keys for name in names}:
-                self.book.unsure(name)
-            await self._wait()
-            return
-        for names, (now, *reply) in zip(keys, replies, strict=True):
+        ledgers = self._topology.ledgers
+        async with self._topology.still:
+            replies = await self._keyspace.run(
+                [
+                    (_SCRIPT, names, (str(ttl_ms), json.dumps(commands), *ledgers))
+                    for names, (ttl_ms, _, _, commands) in zip(keys, scripts, strict=True)
+                ]
+            )
+        for names, reply in zip(keys, replies, strict=True):
+            if reply is Untold.LOST:
+                for name in names:
+                    self.book.unsure(name)
+            if isinstance(reply, Untold):
+                continue
+            now, *seen = reply
             for number, name in enumerate(names):
-                before, score = reply[2 * number : 2 * number + 2]
-                life = self.book.saw(name, now, before, score, reply[2 * len(names) + number])
+                before, score = seen[2 * number : 2 * number + 2]
+                life = self.book.saw(name, now, before, score, seen[2 * len(names) + number])
                 if life is not None:
                     heappush(self._looks, (life.deadline_ms + self._chance.randint(*LOOK_MS), name))
 
@@ -192,23 +198,10 @@ class Writer:
 
     async def _census(self) -> None:
         """Look what the ledger knows; touches no key."""
-        lives: Sequence[Life] = self.book.unrecorded()
+        lives = {life.key: life for life in self.book.unrecorded()}
         if not lives:
             return
-        try:
-            scores = await self._redis.zmscore(LEDGER, [life.key for life in lives])
-        except (LostError, SilentError):
-            await self._wait()
-            return
-        for life, score in zip(lives, scores, strict=True):
-            life.recorded |= score == life.deadline_ms
-
-    async def _wait(self) -> None:
-        """Return when Redis serves again."""
-        while True:
-            try:
-                await self._redis.ping()
-            except (LostError, SilentError):
-                await asyncio.sleep(POLL_SECONDS)
-            else:
-                return
+        async with self._topology.still:
+            known = await self._keyspace.recorded([*lives])
+        for key, score in known:
+            self.book.knows(lives[key], score)

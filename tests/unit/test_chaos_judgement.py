@@ -1,12 +1,13 @@
 """The book of the chaos tests, and its judge: what is promised is asked for; only what is not promised is let go."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.chaos.book import MISSING, PERSISTENT, Book
+from tests.chaos.ground import Ground, Upheaval
 from tests.chaos.judgement import judge
 from tests.deployment import Stored
 from tests.integration.test_journey import id_of_deadline
@@ -48,9 +49,12 @@ def life(
     return book
 
 
-def found(book: Book, stored: Sequence[Stored], *gaps: dict[str, Any], may_copy: bool = False) -> list[str]:
+def found(
+    book: Book, stored: Sequence[Stored], *gaps: dict[str, Any], may_copy: bool = False, ground: Ground | None = None
+) -> list[str]:
     """The first lines of the violations."""
-    return [violation.splitlines()[0] for violation in judge(book, stored, gaps, may_copy=may_copy).violations]
+    verdict = judge(book, stored, gaps, may_copy=may_copy, ground=ground)
+    return [violation.splitlines()[0] for violation in verdict.violations]
 
 
 def test_an_expiration_that_is_announced_is_well() -> None:
@@ -215,3 +219,72 @@ def test_the_ledger_is_asked_only_about_lives_that_go_on_and_were_not_seen_in_it
     assert [life_.deadline_ms for life_ in book.unrecorded()] == [2_000]
     book.saw(KEY, 600, 2_000, "", MISSING)
     assert book.unrecorded() == []
+
+
+# Several places.
+
+
+def node_of(gap: Mapping[str, Any]) -> list[str]:
+    """Where a gap was."""
+    return [str(gap.get("node"))]
+
+
+@pytest.mark.parametrize(
+    ("place", "said"), [("a", []), ("b", ["lost outside of all gaps"]), (None, [])], ids=["there", "elsewhere", "moved"]
+)
+def test_only_the_gaps_of_its_place_explain_a_loss_or_all_gaps_where_it_was_in_several(
+    place: str | None, said: list[str]
+) -> None:
+    gaps = [gap(missed=1) | {"node": "a"}, gap(900, 950) | {"node": "b"}]
+    assert found(life(recorded=False), [], *gaps, ground=Ground(lambda _: place, node_of)) == said
+
+
+def test_gaps_of_several_places_may_overlap() -> None:
+    long, short = gap(0, 5_000, missed=1), gap(100, 200)
+    assert found(life(recorded=False), [], short, long) == []
+    assert found(life(recorded=False), [], short, gap(0, 990, missed=1)) == ["lost outside of all gaps"]
+
+
+def test_what_was_carried_to_another_node_may_expire_somewhat_later_and_counts_as_not_recorded() -> None:
+    carried = Ground(lambda _: None)
+    late = said(1_003, observed_ms=1_010)
+    assert found(life(), [late], ground=carried) == []
+    assert found(life(), [late])[0] == "a deadline that the key never had"
+    assert found(life(), [said(2_001, observed_ms=2_010)], ground=carried)[0] == "a deadline that the key never had"
+    assert found(life(), [said(None)], ground=carried) == []
+    assert found(life(), [said(), said(1_003, observed_ms=1_011)], ground=carried) == ["announced, and did not expire"]
+    assert found(life(), [], ground=carried) == ["lost outside of all gaps"]
+    assert found(life(), [], gap(), ground=carried) == []
+    assert "out of order" not in found(life(), [said(), said(900)], ground=carried)
+
+
+def test_the_deadline_that_a_carried_key_has_later_is_no_surprise() -> None:
+    for later, surprises in [(1_003, 0), (2_001, 1), (999, 1)]:
+        book = Book(lambda _: True)
+        book.saw(KEY, 100, MISSING, "", 1_000)
+        book.saw(KEY, 500, later, "", later)
+        assert len(book.surprises) == surprises
+
+
+def test_what_a_ledger_knew_before_it_went_elsewhere_counts_only_when_it_is_seen_again() -> None:
+    book = life(found_gone_ms=None)
+    with book.unsettled(1_000):
+        assert book.unrecorded() == [], "it was over by then"
+    with book.unsettled(999):
+        (only,) = book.unrecorded()
+        book.knows(only, SEEN)
+        assert not only.recorded
+    book.saw(KEY, 300, 1_000, SEEN, 1_000)
+    assert only.recorded
+
+
+def test_in_an_upheaval_an_expiration_may_be_announced_once_more_and_what_was_changed_on_the_successor() -> None:
+    during = Ground(upheavals=[Upheaval(frozenset(), 1_000, 1_100)])
+    again = said(None, observed_ms=1_050)
+    false = ["announced, and did not expire"]
+    assert found(life(), [said(), again], ground=during) == []
+    assert found(life(), [said(), again]) == false
+    assert found(life(), [said(), said(None, observed_ms=1_101)], ground=during) == false
+    assert found(life(ended_ms=950), [said()], ground=during) == []
+    elsewhere = Ground(lambda _: "a", upheavals=[Upheaval(frozenset("b"), 1_000, 1_100)])
+    assert found(life(), [said(), again], ground=elsewhere) == false

@@ -1,0 +1,90 @@
+"""What runs go on: a deployment, what is known of where things are in it, and what can be done to it.
+
+CHAOS_TOPOLOGY chooses, by names with commas between them, or `all`; without it there are two, as a part of all tests.
+"""
+
+import os
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+
+from tests.chaos.failovers import in_a_cluster, with_sentinels
+from tests.chaos.faults import Fault, on_one_redis
+from tests.chaos.replicated import Clustered, Watched
+from tests.chaos.slots import Slots
+from tests.chaos.topology import SHARDS, Shards, Topology
+from tests.cluster_deployment import ClusterDeployment
+from tests.deployment import DURABLE, KINDS, Deployment, KafkaDeployment, Scene
+from tests.kafka_server import KafkaServer
+from tests.sentinels import SentinelDeployment
+
+SEED = os.environ.get("CHAOS_SEED") or str(random.randrange(1_000_000))
+SETTINGS = {"BRIDGE_OUTBOX_LIMIT": "300"}
+"""Soon reached while the broker is away."""
+
+Case = tuple[Topology[Scene], Sequence[Fault]]
+Kafka = Callable[[], KafkaServer]
+
+
+@asynccontextmanager
+async def single(_: Kafka) -> AsyncIterator[Case]:
+    """One Redis, and JetStream."""
+    async with Deployment.of(KIND_OF["single"], redis=DURABLE, settings=SETTINGS) as scene, Topology(scene) as one:
+        yield one, on_one_redis()
+
+
+@asynccontextmanager
+async def kafka(server: Kafka) -> AsyncIterator[Case]:
+    """One Redis, and Kafka."""
+    opening = KafkaDeployment.of(KIND_OF["kafka"], server(), redis=DURABLE, settings=SETTINGS)
+    async with opening as scene, Topology(scene) as one:
+        yield one, on_one_redis()
+
+
+@asynccontextmanager
+async def shards(_: Kafka) -> AsyncIterator[Case]:
+    """One Redis, with a ledger in several parts."""
+    settings = {**SETTINGS, "BRIDGE_SHARDS": str(SHARDS)}
+    async with Deployment.of(KIND_OF["shards"], redis=DURABLE, settings=settings) as scene, Shards(scene) as parts:
+        yield parts, on_one_redis()
+
+
+@asynccontextmanager
+async def sentinel(_: Kafka) -> AsyncIterator[Case]:
+    """A primary, a replica, and three sentinels."""
+    opening = SentinelDeployment.with_sentinels(KIND_OF["sentinel"], settings=SETTINGS)
+    async with opening as scene, Watched(scene) as watched:
+        yield watched, with_sentinels(watched)
+
+
+@asynccontextmanager
+async def cluster(_: Kafka) -> AsyncIterator[Case]:
+    """Three primaries, each with a replica."""
+    opening = ClusterDeployment.with_cluster(KIND_OF["cluster"], parting=True, settings=SETTINGS)
+    async with opening as scene, Clustered(scene) as clustered:
+        yield clustered, [*in_a_cluster(clustered), *Slots(clustered).all()]
+
+
+CASES: dict[str, Callable[[Kafka], AbstractAsyncContextManager[Case]]] = {
+    "single": single,
+    "kafka": kafka,
+    "shards": shards,
+    "sentinel": sentinel,
+    "cluster": cluster,
+}
+_CHANCE = random.Random(SEED)
+KIND_OF = {
+    **dict(zip(("single", "kafka"), _CHANCE.sample(KINDS, 2), strict=True)),
+    **{name: _CHANCE.choice(KINDS) for name in ("shards", "sentinel", "cluster")},
+}
+"""The kind of Redis is the seed's choice; a run of all has both."""
+
+
+def chosen() -> list[str]:
+    """The names of those that CHAOS_TOPOLOGY chooses."""
+    wanted = os.environ.get("CHAOS_TOPOLOGY", "kafka,cluster").split(",")
+    if unknown := set(wanted) - {*CASES, "all"}:
+        raise pytest.UsageError(f"CHAOS_TOPOLOGY knows no {', '.join(unknown)}: there are {', '.join(CASES)}, and all")
+    return [name for name in CASES if name in wanted or "all" in wanted]
