@@ -197,15 +197,26 @@ class Hand:
     `async with Hand(server) as hand:` begins with an epoch; `begin()` drops what was not handled.
     """
 
-    def __init__(self, server: RedisServer, *, keys: Sequence[str] = ("*",), instance: str = "hand") -> None:
+    names = NAMES
+    """Of its ledger."""
+
+    def __init__(
+        self,
+        server: RedisServer,
+        *,
+        keys: Sequence[str] = ("*",),
+        instance: str = "hand",
+        endpoint: Endpoint | None = None,
+    ) -> None:
+        """`endpoint`: the server, where it is not what a URL names."""
         settings = Settings(redis_url=server.url, keys=list(keys))
-        self._endpoint = Endpoint.of(settings)
+        self._endpoint = endpoint or Endpoint.of(settings)
         self._client = self._endpoint.client()
         self._matches = matcher(settings.keys)
         self._instance = instance
         self._sync = b"hand:" + instance.encode()
         self._identity = Identity(settings.source, 0)
-        self.ledger = Ledger(self._client, self._endpoint, NAMES)
+        self.ledger = Ledger(self._client, self._endpoint, self.names)
         self._outbox = Outbox(self.ledger, self._identity, settings.outbox_limit, Telemetry().shard())
         self._wake = asyncio.Event()
         self._held: deque[Hint] = deque()
@@ -223,13 +234,13 @@ class Hand:
         self.lease, self._seq, self._scripts = lease, 0, 0
         kinds = channels(0)
         self._held = deque()
-        self.hints = Hints(NAMES, kinds, self._matches)
+        self.hints = self._new_hints()
         self._subscription = await subscribe(
             self._endpoint, [*kinds, self._sync], self._held, self._wake.set, SystemClock()
         )
         start_ms = await self.ledger.now_ms()
         opened_ms = lease.seen_ms or start_ms
-        recovered, ambiguous = await self._client.hmget(NAMES.lease, "recovered", "ambiguous")
+        recovered, ambiguous = await self._client.hmget(self.names.lease, "recovered", "ambiguous")
         self.gap = Gap("a test", opened_ms, start_ms, recovered=int(recovered or 0), ambiguous=int(ambiguous or 0))
 
     def end(self) -> None:
@@ -332,7 +343,8 @@ class Hand:
 
     async def entries(self, after: bytes = b"0-0") -> list[Entry]:
         """What is in the outbox behind an entry."""
-        return [read_entry(self._identity, *found) for found in await self.ledger.entries(after, 100_000)]
+        found = await self.ledger.entries(after, 100_000)
+        return [read_entry(self._identity, *one, self.names.shard) for one in found]
 
     async def settle(self, entries: Sequence[Entry]) -> int:
         """Take these out of the outbox, as if the broker had acked them; how many expirations wait there then."""
@@ -363,9 +375,12 @@ class Hand:
             self._wake.clear()
             await self._wake.wait()
 
+    def _new_hints(self) -> Hints:
+        return Hints(self.names, channels(0), self._matches)
+
     def _mark(self) -> bytes:
         self._scripts += 1
-        return NAMES.mark(self.lease.fence, self._scripts)
+        return self.names.mark(self.lease.fence, self._scripts)
 
 
 # A bridge in the test's event loop.

@@ -1,0 +1,228 @@
+"""The rules of the ledger protocol that a cluster adds, one step at a time, as in `test_protocol_traces.py`.
+
+Redis expires only what is read here, so the order of steps is the test's own. Where one node is enough, it has all
+slots, and so whatever another node's ledger might have been.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import cast
+
+import pytest
+from redis.asyncio import Redis
+
+from bridge.clock import SystemClock
+from bridge.expiration import Event
+from bridge.redis.connection import Fenced
+from bridge.redis.moves import Moves
+from bridge.redis.names import Names
+from bridge.redis.scan import Scan
+from bridge.telemetry.events import Telemetry
+from tests.cluster_hand import ClusterHand, Played, key_of
+from tests.harness import NAMES, expired, now_ms, passed, put
+from tests.servers import RedisServer, wait_until
+
+pytestmark = pytest.mark.cluster
+
+LONG_MS = 60_000
+OTHER, THIRD = 7, 9
+"""Numbers of ledgers that are no primary's."""
+
+
+@pytest.fixture
+async def one(redis_kind: type[RedisServer]) -> AsyncIterator[Played]:
+    """A node with all slots."""
+    async with Played.of(redis_kind, 1) as played:
+        yield played
+
+
+@pytest.fixture
+async def two(redis_kind: type[RedisServer]) -> AsyncIterator[Played]:
+    """Two nodes."""
+    async with Played.of(redis_kind, 2) as played:
+        yield played
+
+
+async def scores(user: Redis, name: bytes) -> dict[bytes, float]:
+    """A whole sorted set."""
+    return dict(cast("list[tuple[bytes, float]]", await user.zrange(name, 0, -1, withscores=True)))
+
+
+async def events(hand: ClusterHand) -> list[Event]:
+    """What is in its outbox."""
+    return [event for entry in await hand.entries() for event in entry.events]
+
+
+async def test_an_entry_of_another_node_is_placed_once_and_only_where_nobody_was_told_of_its_key(one: Played) -> None:
+    (node,) = one.cluster.nodes
+    user = one.users[node]
+    before = await now_ms(user) - 1000
+    hand = await one.hand(node)
+    alive = await put(user, b"alive", LONG_MS)
+    await put(user, b"heard", 1)
+    dump = await user.dump(b"alive")
+    assert dump is not None
+    await expired(user, b"heard")
+    await user.restore(b"restored", 1, dump)
+    await expired(user, b"restored")
+    await hand.hear()
+    entries = {b"alive": alive - 5, b"heard": before, b"restored": before, b"gone": before, b"later": alive}
+    await user.zadd(hand.names.moved, cast("dict[str, float]", entries))
+    late = list(entries.items())
+
+    hand.hints.moved.extend(late * 2)
+    await hand.handle()
+    assert await user.zrange(hand.names.moved, 0, -1) == []
+    assert await scores(user, hand.names.deadlines) == {b"alive": alive, b"gone": before}
+    await hand.sweep()
+    hand.hints.moved.extend(late)  # from a page that was read before
+    await hand.handle()
+    await hand.sweep()
+    claims = await hand.claimed()
+    assert sorted(claim.key for claim in claims) == [b"gone", b"heard", b"restored"]
+    assert [claim.deadline_ms for claim in claims if claim.key == b"gone"] == [before]
+    assert await user.zrange(hand.names.deadlines, 0, -1) == [b"alive"]
+
+
+async def test_an_entry_whose_expiration_had_to_be_heard_is_looked_at_twice_and_let_go(one: Played) -> None:
+    (node,) = one.cluster.nodes
+    user, hand = one.users[node], await one.hand(node)
+    deadline = await now_ms(user)
+    await passed(user, deadline)
+    await user.zadd(hand.names.moved, {b"deleted": deadline})
+    await hand.place()
+    assert await user.zrange(hand.names.moved, 0, -1) == [b"deleted"]
+    await hand.place()
+    assert await user.exists(hand.names.moved, hand.names.deadlines) == 0
+    await hand.sweep()
+    assert await hand.claimed() == []
+
+
+async def test_what_is_due_in_a_slot_on_its_way_waits_and_is_claimed_once(two: Played) -> None:
+    source, target = await two.cluster.primaries()
+    user = two.users[source]
+    here, there = await two.hand(source), await two.hand(target)
+    slot = await two.cluster.ledger_slot(source) + 1
+    names = [key_of(slot, number) for number in range(3)]
+    deadlines = [await put(user, key, 1) for key in names]
+    entries = dict(zip(names, deadlines, strict=True))
+    await user.zadd(here.names.deadlines, cast("dict[str, float]", entries))
+    await passed(user, max(deadlines))
+    await two.users[target].zadd(there.names.deadlines, {names[0]: deadlines[0]})
+    await two.cluster.open_slot(slot, target)
+
+    for hand in (here, there):
+        node_user = two.users[source if hand is here else target]
+        seen = {seen for _, _, seen, _ in (await hand.touch()).seen}
+        assert seen == {b"moved" if hand is here else b"gone"}
+        await hand.hear()
+        while hand.hints.waiting:
+            await hand.send(hand.batch())
+        finished = hand.hints.finished_round()
+        assert finished is not None
+        assert finished.stuck == (3 if hand is here else 1)
+        assert await node_user.exists(hand.names.moved) == 0
+        assert await hand.claimed() == []
+
+    await two.cluster.ask(source, "DEBUG", "SET-ACTIVE-EXPIRE", 1)
+
+    async def are_expired() -> bool:
+        return bool(await two.cluster.ask(source, "CLUSTER", "COUNTKEYSINSLOT", slot) == 0)
+
+    await wait_until(are_expired, "active expiration")
+    await two.cluster.ask(source, "DEBUG", "SET-ACTIVE-EXPIRE", 0)
+    await here.handle()
+    await here.sweep()
+    await two.cluster.close_slot(slot, target)
+    await two.known_there(lambda: two.topology.away(here.names.shard, names[0]))
+    await here.sweep()
+    assert sorted((claim.key, claim.deadline_ms) for claim in await here.claimed()) == sorted(entries.items())
+    assert await user.exists(here.names.deadlines, here.names.moved) == 0
+
+
+async def test_what_cannot_be_handed_over_stays_until_it_can_be(two: Played) -> None:
+    source, target = await two.cluster.primaries()
+    hand, user, other = await two.hand(source), two.users[source], two.users[target]
+    key = key_of((await two.cluster.slots(target))[0])
+    await user.zadd(hand.names.moved, {key: LONG_MS})
+    theirs = NAMES.of(await two.cluster.number(target)).moved
+    moves = Moves(
+        two.topology,
+        hand.ledger,
+        hand.hints,
+        hand.told,
+        number=hand.names.shard,
+        matches=None,
+        gap=hand.gap,
+        scan=cast("Scan", None),
+        interval=0,
+        redis_ms=lambda: 0.0,
+        wake=asyncio.Event(),
+        clock=SystemClock(),
+        telemetry=Telemetry().shard(),
+    )
+    target.pause()
+    await moves._go_through()
+    assert await user.zrange(hand.names.moved, 0, -1) == [key]
+    target.resume()
+    await moves._go_through()
+    assert await user.exists(hand.names.moved) == 0
+    assert await other.zrange(theirs, 0, -1, withscores=True) == [(key, LONG_MS)]
+
+
+async def test_a_stray_is_adopted_part_by_part_and_its_messages_keep_their_ids(one: Played) -> None:
+    (node,) = one.cluster.nodes
+    user, stray = one.users[node], await one.hand(node, OTHER)
+    await stray.close_gap()
+    await put(user, b"unknown", 1)
+    known = await put(user, b"known", LONG_MS)
+    await stray.record(b"known")
+    await user.pexpire(b"known", 1)
+    for key in (b"unknown", b"known"):
+        await expired(user, key)
+    await stray.handle()
+    await user.zadd(stray.names.deadlines, {b"known": known - LONG_MS})
+    await stray.sweep()
+    told = await events(stray)
+    assert len(told) == 4
+    await user.zadd(stray.names.deadlines, {b"k%d" % number: number for number in range(600)})
+    await user.zadd(stray.names.moved, {b"sent": 5})
+    await user.xadd(stray.names.dead, {b"reason": b"none"})
+    hand = await one.hand(node)
+
+    assert await hand.adopt(OTHER) == "held"
+    assert await events(stray) == told
+    await user.hset(stray.names.lease, "until", 0)
+    assert cast("int", await hand.adopt(OTHER)) > 0
+    with pytest.raises(Fenced):
+        await stray.ledger.apply(stray.batch())
+    hand._seq -= 1
+    assert await hand.adopt(OTHER) == "DONE"
+    stale = hand.lease.fence
+    await hand.begin()  # as if it had been killed there
+    with pytest.raises(Fenced):
+        await hand.ledger.adopt(stale, 100, OTHER)
+    await wholly(hand, OTHER)
+    await intact(hand, stray.names, told)
+
+    third = await one.hand(node, THIRD)
+    await user.hset(hand.names.lease, "until", 0)
+    await wholly(third, hand.names.shard)
+    await intact(third, hand.names, told)
+
+
+async def wholly(hand: ClusterHand, number: int) -> None:
+    """Adopt all that is left of a ledger."""
+    while await hand.adopt(number):
+        pass
+
+
+async def intact(hand: ClusterHand, former: Names, told: list[Event]) -> None:
+    """Check that all of it is in the ledger of that epoch now, and nothing is left where it was."""
+    user = hand._client
+    assert await events(hand) == told
+    assert await user.hget(hand.names.lease, "depth") == b"3"
+    assert await scores(user, hand.names.moved) == {b"sent": 5, **{b"k%d" % number: number for number in range(600)}}
+    assert [fields for _, fields in await user.xrange(hand.names.dead) or ()] == [{b"reason": b"none"}]
+    for name in (former.lease, former.deadlines, former.moved, former.outbox, former.dead):
+        assert await user.exists(name) == 0
