@@ -67,13 +67,15 @@ async def test_ten_thousand_keys_expire_through_a_failover_and_a_migration_with_
         assert sum(gap["recovered"] + gap["ambiguous"] for gap in gaps) > 0, "nothing expired in the failover"
 
         # Bridges come and go.
-        await deployment.set(keys(300, 10_000), 2000, known=False)
+        await deployment.set(keys(300, 10_000), 3000, known=False)
+        await deployment.recorded()
         bridges[0].kill()
         await deployment.expire_lease()
         await shared(deployment, 3)
         await deployment.ready_bridge()
         await shared(deployment, 2, 1)
-        await deployment.set(keys(300, 11_000), 2000, known=False)
+        await deployment.set(keys(300, 11_000), 3000, known=False)
+        await deployment.recorded()
         assert await bridges[1].stop() == 0
         await shared(deployment, 3)
         await deployment.delivered()
