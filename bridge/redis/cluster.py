@@ -134,7 +134,7 @@ class Cluster:
         primaries = self._topology.primaries
         if primaries.keys() != self._sources.keys():
             self._telemetry.cluster_located([f"{number}: {node}" for number, node in sorted(primaries.items())])
-        self._members.shards = len(primaries)
+        self._members.resize(len(primaries))
         for number in primaries.keys() - self._sources.keys() - self._retiring.keys():
             source = RedisSource(
                 self._settings,

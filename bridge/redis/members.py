@@ -47,7 +47,9 @@ class Members:
         self.shared = clustered or shards > 1
         """Whether bridges share them; of a single one, whoever comes first has the lease."""
         self._clustered = clustered
-        self._leaving = asyncio.Event()
+        self._leaving = False
+        self._urgent = asyncio.Event()
+        """The next sign of life is due at once."""
         self._answered = clock.monotonic()
         self.share = 0 if self.shared else shards
         """How many shards this bridge may hold."""
@@ -77,12 +79,20 @@ class Members:
 
     def leave(self) -> None:
         """Count no more, so that the others' shares grow at once: `run` says so, and returns."""
-        self._leaving.set()
+        self._leaving = True
+        self._urgent.set()
+
+    def resize(self, shards: int) -> None:
+        """There are so many now. Nobody is to wait for the share in one that is new: nobody listens there yet."""
+        if shards != self.shards:
+            self.shards = shards
+            self._urgent.set()
 
     async def run(self) -> None:
         """Give signs of life, until it is time to leave. Raises Refused where that never was permitted."""
         while self.shared:
-            leaving = self._leaving.is_set()
+            self._urgent.clear()
+            leaving = self._leaving
             away = leaving or self._clock.monotonic() < self._unable_until
             try:
                 place, count = await self._ledger().sign_of_life(self._instance, 0 if away else LIFE_MS)
@@ -100,4 +110,4 @@ class Members:
                     raise
             if leaving:
                 return
-            await happens(self._leaving, INTERVAL)
+            await happens(self._urgent, INTERVAL)

@@ -91,6 +91,17 @@ async def test_a_bridge_that_cannot_work_does_not_count_for_a_while(monkeypatch:
     await running
 
 
+async def test_a_share_follows_the_number_of_shards_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.redis.members.INTERVAL", 3600)
+    here = members(FakeLedger(), 4)
+    running = asyncio.create_task(here.run())
+    await wait_until(lambda: here.share == 4, "the first share")
+    here.resize(5)
+    await wait_until(lambda: here.share == 5, "a larger share")
+    here.leave()
+    await running
+
+
 def test_a_shard_that_is_asked_for_counts_as_held_until_it_is_refused() -> None:
     here = members(FakeLedger(), 4)
     here.share = 1
