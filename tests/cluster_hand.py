@@ -31,7 +31,7 @@ class ClusterHand(Hand):
     async def begin(self) -> None:
         """See `Hand`."""
         await super().begin()
-        self.told.since_ms = self.gap.start_ms
+        self.told.begin(self.gap)
 
     def _new_hints(self) -> Hints:
         self.told = Told(partial(self._topology.away, self.names.shard))
@@ -39,6 +39,7 @@ class ClusterHand(Hand):
 
     async def place(self) -> None:
         """Place what is in `…:moved`."""
+        self.told.look(await self.ledger.now_ms())
         self.hints.moved.extend(await self.ledger.moved(0, 1000))
         while self.hints.moved:
             await self.send(self.batch())

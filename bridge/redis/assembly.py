@@ -115,7 +115,7 @@ class Assembly:
     def _moves(self, ears: Ears, ledger: Ledger, gap: Gap, scan: Scan) -> Moves | None:
         if self.topology is None or ears.told is None:
             return None
-        ears.told.since_ms = gap.start_ms
+        ears.told.begin(gap)
         return Moves(
             self.topology,
             ledger,

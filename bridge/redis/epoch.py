@@ -146,7 +146,7 @@ class Epoch:
         if self.subscription.ended is not None:
             self._hints.scan_no_more()
             return
-        if self._hints.round is not None and not self._hints.stream:
+        if self._hints.round is not None and not self._hints.round.marked and not self._hints.stream:
             self._check_mark()  # a scan alone proves nothing
         if self._hints.waiting:
             return
@@ -231,7 +231,6 @@ class Epoch:
         self._closing = self._gap_closable()
         now = self._clock.monotonic()
         count = self._audit is not None and (self._closing or self._audit.due(now))
-        walk = self.gap.walk
         order, void = self._canary.order(), self._canary.void
         mark = self._next_mark()
         touched = await self._ledger.touch(
@@ -258,7 +257,7 @@ class Epoch:
         self._telemetry.dead_letters_seen(touched.dead)
         self._hints.touched(mark, touched, limit)
         if self._walking:
-            self.gap.walked(walk, touched.cursor)
+            self.gap.walked(touched.cursor)
         if self.moves is not None:
             self.moves.waiting(touched.moved)
 
@@ -275,11 +274,9 @@ class Epoch:
         """The mark of a touch is back, and all before it is handled."""
         lowest = self._schedule.lowest_ms
         if not self._walking:
-            self._skip = 0 if finished.complete or not finished.stuck else self._skip + finished.stuck
-        if finished.stuck:
-            self._schedule.hold_back(STUCK_RETRY)
-        elif finished.complete and lowest is not None and lowest < finished.redis_ms:
-            self._schedule.hold_back(RETRY)
+            self._skip = 0 if finished.complete else self._skip + finished.stuck
+            if finished.complete and lowest is not None and lowest < finished.redis_ms:
+                self._schedule.hold_back(STUCK_RETRY if finished.stuck else RETRY)
         if not self._canary.marked():
             raise EpochEnded(
                 Ending.MUTE,

@@ -24,8 +24,8 @@ class Gap:
     """
     cursor: bytes | None = WALK_START
     """Where the walk of the ledger goes on; None when it is through."""
-    walk: int = 0
-    """How many walks were begun before this one."""
+    again: bool = False
+    """Whether another walk is to follow."""
     recovered: int = 0
     """Expirations with a deadline within the gap, claimed though their notification was missed."""
     ambiguous: int = 0
@@ -43,16 +43,26 @@ class Gap:
         if self.open:
             self.recovered, self.ambiguous = batch.recovered, batch.ambiguous
 
-    def walked(self, walk: int, cursor: bytes) -> None:
-        """A part of the ledger was walked, up to `cursor`, if that walk is still the one."""
-        if walk == self.walk:
-            self.cursor = None if cursor == WALK_START else cursor
+    def walked(self, cursor: bytes) -> None:
+        """A part of the ledger was walked, up to `cursor`."""
+        self.cursor = cursor
+        if cursor == WALK_START:
+            self.cursor = None
+            self._begin_again()
 
     def walk_again(self) -> None:
-        """Go through the whole ledger once more: slots of a cluster have gone to other nodes, and keys with them."""
-        self.walk += 1
-        self.cursor = WALK_START
+        """Go through the whole ledger once more, when the walk under way is done, and the gap closed: slots of a
+        cluster have gone to other nodes, and keys with them.
+        """  # noqa: D205 - one sentence
+        self.again = True
+        self._begin_again()
+
+    def _begin_again(self) -> None:
+        if self.again and self.cursor is None and not self.open:
+            self.again = False
+            self.cursor = WALK_START
 
     def close(self) -> None:
         """It is reconciled."""
         self.start_ms = 0
+        self._begin_again()

@@ -265,6 +265,10 @@ class Hints:
         # A key that is on its way from here is said to have moved when it is past its deadline, too; one on its way to
         # here, to be gone. Once the slot is where it belongs, everybody says so.
         if seen != _ALIVE and told.away(key) != (seen == _MOVED):
+            if seen == _MOVED and told.catching_up:
+                return (
+                    True  # a slot may stay half-way for long: its entries wait elsewhere, so that the gap can be closed
+                )
             if self.round is not None:
                 self.round.stuck += 1
             return False

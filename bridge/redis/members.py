@@ -102,11 +102,11 @@ class Members:
                     self.share = self.shards // count + (place < self.shards % count)
                 elif not count:
                     self.share = self.shards  # nobody else is there
-            except (NotConnected, Fenced):  # the shards tell what is wrong with Redis
-                if self._clustered and self._clock.monotonic() - self._answered > ALONE_SECONDS:
-                    self.share = self.shards
-            except Refused:
-                if not self._heard_of and not leaving:
+            except (NotConnected, Fenced, Refused) as error:
+                if self._clustered:  # the sources tell what is wrong with Redis, and which are at work
+                    if self._clock.monotonic() - self._answered > ALONE_SECONDS:
+                        self.share = self.shards
+                elif isinstance(error, Refused) and not self._heard_of and not leaving:
                     raise
             if leaving:
                 return

@@ -31,7 +31,9 @@ from bridge.telemetry.shard import ShardTelemetry
 PAGE = 500
 """Entries placed at once."""
 PAUSE = 1.0
-"""Seconds before what could not be placed, or adopted, is tried again; between two looks at what slots have moved."""
+"""Seconds before what could not be placed, or adopted, is tried again: so long, what is notified is handled."""
+SEARCH_PAUSE = 5.0
+"""Seconds between walks, scans and searches for strays that moving slots cause: in a rebalance, they never end."""
 LOOK_COUNT = 1_000
 """Keys that Redis looks through for strays in one call."""
 
@@ -76,6 +78,11 @@ class Moves:
         self._seek = asyncio.Event()
         self._sought = False
         """Whether all strays are known that were here when the epoch began."""
+        self._here = self._slots()
+        """The slots that were here when last looked."""
+        self._moved = asyncio.Event()
+        self._came = self._went = False
+        """What is to be searched for on account of that."""
         self._some = asyncio.Event()
         self._placed = asyncio.Event()
         self._not_before: dict[int, float] = {}
@@ -83,7 +90,14 @@ class Moves:
 
     async def run(self) -> None:
         """Find strays, place what has moved, and look where slots are, until cancelled."""
-        await run_together({"strays": self._find_strays(), "moved": self._place_all(), "slots": self._watch_slots()})
+        await run_together(
+            {
+                "strays": self._find_strays(),
+                "moved": self._place_all(),
+                "slots": self._watch_slots(),
+                "search": self._search_slots(),
+            }
+        )
 
     # What the epoch's task calls.
 
@@ -129,6 +143,7 @@ class Moves:
 
     async def _go_through(self) -> None:
         start, before = 0, None
+        self._told.look(int(self._redis_ms()))
         unreached: set[int] = set()
         while page := await self._ledger.moved(start, PAGE):
             if page == before:  # none of it could be placed
@@ -138,19 +153,12 @@ class Moves:
             before = page
 
     async def _place(self, page: Sequence[Entry], unreached: set[int]) -> None:
-        here: list[Entry] = []
-        done: list[bytes] = []
-        elsewhere = defaultdict[int, list[Entry]](list)
-        for entry in page:
-            key, _ = entry
-            number = self._topology.number_of(key)
-            if self._matches is not None and not self._matches(key):
-                done.append(key)
-            elif number == self._number:
-                here.append(entry)
-            elif number is not None and number not in unreached:
-                elsewhere[number].append(entry)
-        for number, entries in elsewhere.items():
+        self._look_at_slots()
+        done, places = self._sorted(page)
+        here = places.pop(self._number, [])
+        for number in unreached:
+            places.pop(number, None)
+        for number, entries in places.items():
             try:
                 await self._topology.hand_over(number, entries)
             except (NotConnected, Refused) as error:
@@ -166,6 +174,23 @@ class Moves:
             self._wake.set()
             await self._placed.wait()
 
+    def _sorted(self, page: Sequence[Entry]) -> tuple[list[bytes], dict[int, list[Entry]]]:
+        """The keys that nobody wants to hear of, and all other entries, by the number of the ledger that they are for.
+
+        Not those whose slots are on their way: before they are where they belong, nobody can tell what has become of
+        the keys.
+        """
+        unwanted: list[bytes] = []
+        places = defaultdict[int, list[Entry]](list)
+        for entry in page:
+            key, _ = entry
+            number = self._topology.number_of(key)
+            if self._matches is not None and not self._matches(key):
+                unwanted.append(key)
+            elif number is not None and not self._topology.moving(key):
+                places[number].append(entry)
+        return unwanted, places
+
     # What there is to move.
 
     async def _find_strays(self) -> None:
@@ -177,6 +202,7 @@ class Moves:
             await self._look_for_strays()
             self._sought = True
             self._wake.set()
+            await self._clock.sleep(SEARCH_PAUSE)
             await happens(self._seek, self._interval or math.inf)
 
     async def _look_for_strays(self) -> None:
@@ -192,21 +218,36 @@ class Moves:
                 return
 
     async def _watch_slots(self) -> None:
-        """Keys that came with a slot need not have been notified; those that went neither."""
-        slots = self._slots()
         while True:
-            news, now = self._topology.news, self._slots()
-            if now - slots:
-                self._told.came(now - slots, int(self._redis_ms()))
+            news = self._topology.news
+            self._look_at_slots()
+            await news.wait()
+
+    def _look_at_slots(self) -> None:
+        """What came and went has to be known before what has moved is placed."""
+        now = self._slots()
+        came, went, self._here = now - self._here, self._here - now, now
+        if came:
+            self._told.came(came, int(self._redis_ms()))
+        if went:
+            self._told.went(went)
+        if came or went:
+            self._came, self._went = self._came or bool(came), self._went or bool(went)
+            self._moved.set()
+
+    async def _search_slots(self) -> None:
+        """Keys that came with a slot need not have been notified; those that went neither."""
+        while True:
+            await self._moved.wait()
+            self._moved.clear()
+            came, went, self._came, self._went = self._came, self._went, False, False
+            if came:
                 self._scan.again()
                 self._seek.set()
-            if slots - now:
-                self._told.went(slots - now)
+            if went:
                 self._gap.walk_again()
                 self._wake.set()
-            slots = now
-            await news.wait()
-            await self._clock.sleep(PAUSE)
+            await self._clock.sleep(SEARCH_PAUSE)
 
     def _slots(self) -> frozenset[int]:
         node = self._topology.primaries.get(self._number)

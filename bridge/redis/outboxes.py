@@ -22,7 +22,7 @@ PATIENCE = 0.2
 SETTLE_ENTRIES = 500
 """Entries settled in one step."""
 OWED_ENTRIES = 1_000
-"""Settlements kept of one shard. More are not taken, so that delivery stops in time."""
+"""Settlements kept of one shard. Older ones are forgotten: the entries are sent once more, under the same ids."""
 
 
 class Outboxes:
@@ -148,19 +148,17 @@ class Outboxes:
             await self._pay_several(list(to_pay))
 
     async def _pay_several(self, outboxes: Sequence[Outbox]) -> None:
-        """Wait for none of them for long, but where too much is owed, or the process is about to end."""
+        """Wait for none of them for long, unless the process is about to end."""
         for outbox in outboxes:
-            if outbox not in self._paying or self._paying[outbox].done():
+            if outbox not in self._paying or _ended(self._paying[outbox]):
                 self._paying[outbox] = asyncio.create_task(self._pay(outbox))
         tasks = {self._paying[outbox] for outbox in outboxes}
-        much = any(len(self._owed.get(outbox, ())) > OWED_ENTRIES for outbox in outboxes)
-        done, _ = await asyncio.wait(tasks, timeout=None if much or self._draining else PATIENCE)
+        done, _ = await asyncio.wait(tasks, timeout=None if self._draining else PATIENCE)
         for task in done:
-            if not task.cancelled():  # the shard has gone meanwhile
-                task.result()
+            _ended(task)
 
     async def _pay(self, outbox: Outbox) -> None:
-        """Settle what is owed. Raises NotConnected or Refused where too much is, or there is no other outbox."""
+        """Settle what is owed. Raises NotConnected or Refused where there is no other outbox."""
         owed = self._owed.get(outbox, {})
         try:
             while some := list(islice(owed.values(), SETTLE_ENTRIES)):
@@ -168,8 +166,14 @@ class Outboxes:
                 for settlement in some:
                     owed.pop(settlement.entry.id, None)
         except (NotConnected, Refused):
-            alone = len(self._outboxes) == 1
-            if outbox.ours and (alone or len(owed) > OWED_ENTRIES):
+            if len(self._outboxes) == 1 and outbox.ours:
                 raise
-            if len(owed) > OWED_ENTRIES:  # whoever has the lease reads them again
-                owed.clear()
+            for entry_id in list(islice(owed, max(len(owed) - OWED_ENTRIES, 0))):
+                del owed[entry_id]  # the next epoch reads it again
+
+
+def _ended(task: asyncio.Task[None]) -> bool:
+    """Whether it has; raises what it has ended with, unless that is the end of its shard."""
+    if task.done() and not task.cancelled():
+        task.result()
+    return task.done()

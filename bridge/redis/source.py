@@ -297,7 +297,7 @@ class RedisSource:
         """A mark came back, and the gap is closed: the whole way works, the scan included. `seen_ms`: see `Epoch`."""
         if self._topology is not None:
             self._topology.seen.handled(str(self._endpoint), self._shard, seen_ms)
-        self._served = True
+        self._served, self.refused = True, False
         self._backoff.reset()
 
     def _ended(self, ending: Ending, reason: str) -> None:

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 
 from bridge.redis.channels import Kind
+from bridge.redis.gap import Gap
 from bridge.redis.slots import slot_of
 
 TOLD_KEYS = 50_000
@@ -25,13 +26,25 @@ class Told:
     def __init__(self, away: Callable[[bytes], bool]) -> None:
         """`away`: whether another node has a key, for all that is known."""
         self.away = away
-        self.since_ms = 0
-        """When the epoch began to listen, on Redis's clock."""
+        self._gap: Gap | None = None
+        self._since_ms = 0
+        self._now_ms = 0
         self._slots: dict[int, int] = {}
         """Slots that came later, and when they were seen to be here."""
         self._keys = OrderedDict[bytes, None]()
         """The oldest ones first."""
         self._looked: set[bytes] = set()
+        self._looked_before: set[bytes] = set()
+        """In the last pass over what has moved."""
+
+    def begin(self, gap: Gap) -> None:
+        """The epoch listens, and has opened its gap."""
+        self._gap, self._since_ms = gap, gap.start_ms
+
+    @property
+    def catching_up(self) -> bool:
+        """Whether the gap is not reconciled yet."""
+        return self._gap is None or self._gap.open
 
     def ended(self, key: bytes, kind: Kind) -> None:
         """A notification says that the key is gone."""
@@ -40,11 +53,12 @@ class Told:
             self.remember(key)
 
     def remember(self, key: bytes) -> None:
-        """Whatever becomes of this key is known."""
-        self._keys[key] = None
-        self._keys.move_to_end(key)
-        if len(self._keys) > TOLD_KEYS:
-            self._keys.popitem(last=False)
+        """Whatever becomes of this key is known. For most keys that will never matter."""
+        if self.catching_up or slot_of(key) in self._slots or self.away(key):
+            self._keys[key] = None
+            self._keys.move_to_end(key)
+            if len(self._keys) > TOLD_KEYS:
+                self._keys.popitem(last=False)
 
     def came(self, slots: Collection[int], redis_ms: int) -> None:
         """These slots are here now."""
@@ -56,13 +70,22 @@ class Told:
             self._slots.pop(slot, None)
         for key in [key for key in self._keys if slot_of(key) in slots]:
             del self._keys[key]
+        self._looked, self._looked_before = set(), set()
+
+    def look(self, redis_ms: int) -> None:
+        """What has moved is gone through once more. What had to be notified by the last time, is handled."""
+        self._now_ms = redis_ms
+        self._looked, self._looked_before = set(), self._looked
 
     def of(self, key: bytes, deadline_ms: int) -> bytes:
         """What is known of the end of a key, if it is gone: UNTOLD, SETTLED or LOOK."""
-        if key in self._keys or key in self._looked:
-            self._looked.discard(key)
+        if key in self._keys:
             return SETTLED
-        if deadline_ms < self._slots.get(slot_of(key), self.since_ms):
+        if deadline_ms < self._slots.get(slot_of(key), self._since_ms):
             return UNTOLD
+        if deadline_ms >= self._now_ms:
+            return UNTOLD  # should it be gone when it is read, its notification is on its way, and finds the entry
+        if key in self._looked_before:
+            return SETTLED
         self._looked.add(key)
         return LOOK

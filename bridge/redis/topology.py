@@ -83,6 +83,7 @@ class Topology:
         """What each node said last. One that does not answer now was right about what is not newer elsewhere."""
         self._moving: dict[str, frozenset[int]] = {}
         """By node, what it last said of slots that are on their way from or to it."""
+        self._on_their_way: frozenset[int] = frozenset()
         self._owners: dict[int, Node] = {}
         self._number_of: dict[str, int] = {}
         self.news = asyncio.Event()
@@ -110,6 +111,10 @@ class Topology:
         """The number of the ledger on the primary on which a key lies."""
         node = self.owner(key)
         return None if node is None else self._number_of.get(node.id)
+
+    def moving(self, key: bytes) -> bool:
+        """Whether the slot of the key is on its way from one node to another."""
+        return slot_of(key) in self._on_their_way
 
     def away(self, number: int, key: bytes) -> bool:
         """Whether the key is on another primary than the one that has the ledger of that number."""
@@ -144,7 +149,7 @@ class Topology:
         asked_ms = self.seen.now_ms
         answers = await self._ask()
         views = self._views | answers
-        if views != self._views and self._learn(views):
+        if views != self._views and self._learn(views, answers):
             named = {node.address for node in self.primaries.values()} | {*self._seeds}
             self._views = {address: view for address, view in views.items() if address in named}
             for address in self._clients.keys() - named:
@@ -186,9 +191,13 @@ class Topology:
             return error
         return tuple(claims(reply.decode(), address, tls=self.endpoint.tls))
 
-    def _learn(self, views: Mapping[Address, View]) -> bool:
-        """False where nobody knows of any slot: of a node that was reset, nothing is learned."""
-        nodes = merged([*views.values()])
+    def _learn(self, views: Mapping[Address, View], answers: Mapping[Address, View]) -> bool:
+        """`answers`: those of them that were given now.
+
+        False where nobody knows of any slot: of a node that was reset, nothing is learned.
+        """
+        stale = [view for address, view in views.items() if address not in answers]
+        nodes = merged([*answers.values()], stale)
         if not nodes:
             return False
         all_claims = [claim for view in views.values() for claim in view]
@@ -197,6 +206,7 @@ class Topology:
         self._moving = {id_: moving for id_, moving in self._moving.items() if id_ in there}
         moving = frozenset[int]().union(*self._moving.values())
         self._owners = {slot: node for node in nodes for slot in node.slots}
+        self._on_their_way = moving
         stable = {node.id: node.slots - moving for node in nodes}
         by_id = {node.id: node for node in nodes}
         self.primaries = {number: by_id[id_] for number, id_ in self._numbering.of(stable).items()}
@@ -206,11 +216,15 @@ class Topology:
         return True
 
 
-def merged(views: Sequence[View]) -> Sequence[Node]:
-    """The primaries that have slots, by what several nodes say."""
-    all_claims = {claim for view in views for claim in view}
+def merged(views: Sequence[View], stale: Sequence[View] = ()) -> Sequence[Node]:
+    """The primaries that have slots, by what several nodes say, or (`stale`) said last, and do not say now.
+
+    Of two that claim a slot, the newer configuration has it; of two places of one node, the fresher word is right.
+    """
+    fresh = {claim for view in views for claim in view}
+    all_claims = fresh.union(*stale)
     owners: dict[int, Claim] = {}
-    for claim in sorted(all_claims, key=lambda claim: (claim.epoch, claim.own, claim.id)):
+    for claim in sorted(all_claims, key=lambda claim: (claim.epoch, claim in fresh, claim.own, claim.id)):
         for slots in claim.slots:
             owners.update(dict.fromkeys(slots, claim))
     slots_of: dict[str, set[int]] = {}

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.redis.channels import channels, missing_flags
+from bridge.redis.channels import Kind, channels, missing_flags
+from bridge.redis.gap import Gap
 from bridge.redis.hints import (
     BATCH_BYTES,
     BATCH_KEYS,
@@ -247,13 +248,14 @@ def test_missing_notification_flags_are_found(flags: str, missing: str) -> None:
 # A cluster
 
 
-SINCE_MS = 100
-"""When the epoch began to listen."""
+SINCE_MS, NOW_MS = 100, 1_000
+"""When the epoch began to listen, and when what has moved is gone through."""
 
 
 def clustered() -> tuple[Hints, Told]:
     told = Told(lambda key: key.startswith(b"away"))
-    told.since_ms = SINCE_MS
+    told.begin(Gap("start", 0, SINCE_MS))
+    told.look(NOW_MS)
     return Hints(NAMES, channels(0), None, told=told), told
 
 
@@ -286,8 +288,11 @@ def test_what_had_to_be_notified_is_looked_at_twice() -> None:
     assert placed(one, b"a", b"b", deadline_ms=SINCE_MS) == {b"a": LOOK, b"b": LOOK}
     notified(one, ("expired", b"a"))
     one.batch()
+    assert placed(one, b"a", b"b", deadline_ms=SINCE_MS) == {b"a": SETTLED, b"b": LOOK}  # at once: that is no proof
+    told.look(NOW_MS)
     assert placed(one, b"a", b"b", deadline_ms=SINCE_MS) == {b"a": SETTLED, b"b": SETTLED}
     assert placed(one, b"c", deadline_ms=SINCE_MS - 1) == {b"c": UNTOLD}
+    assert placed(one, b"c", deadline_ms=NOW_MS) == {b"c": UNTOLD}  # its notification will find the entry
 
     told.came({slot_of(b"d")}, 2 * SINCE_MS)  # so nobody listened to its slot before
     assert placed(one, b"d", deadline_ms=SINCE_MS) == {b"d": UNTOLD}
@@ -300,6 +305,12 @@ def test_what_was_told_of_a_key_is_forgotten_with_its_slot() -> None:
     one.batch()
     told.went({slot_of(b"a")})
     assert placed(one, b"a", b"b") == {b"a": UNTOLD, b"b": SETTLED}
+
+    assert placed(one, b"c", deadline_ms=SINCE_MS) == {b"c": LOOK}
+    told.went({slot_of(b"c")})
+    told.came({slot_of(b"c")}, 2 * SINCE_MS)
+    told.look(NOW_MS)
+    assert placed(one, b"c", deadline_ms=SINCE_MS) == {b"c": UNTOLD}
 
 
 def test_what_the_same_batch_tells_of_such_a_key_counts_and_goes_before() -> None:
@@ -317,8 +328,21 @@ def test_only_the_last_keys_are_remembered() -> None:
     assert placed(one, b"0", b"1") == {b"0": UNTOLD, b"1": SETTLED}
 
 
+def test_of_slots_that_never_moved_nothing_is_remembered_when_the_gap_is_closed() -> None:
+    told = Told(lambda key: key.startswith(b"away"))
+    gap = Gap("start", 0, SINCE_MS)
+    told.begin(gap)
+    told.look(NOW_MS)
+    gap.close()
+    told.came({slot_of(b"came")}, SINCE_MS)
+    for key in (b"a", b"came", b"away"):
+        told.ended(key, Kind.EXPIRED)
+    assert [told.of(key, 5) for key in (b"a", b"came", b"away")] == [UNTOLD, SETTLED, SETTLED]
+
+
 def test_a_key_that_a_touch_found_moved_is_resolved_once_another_node_has_it() -> None:
-    one, _ = clustered()
+    one, told = clustered()
+    told.begin(Gap("start", 0, 0))  # it is closed
     states = {b"away": b"moved", b"away-gone": b"gone", b"here": b"moved", b"here-gone": b"gone"}
     one.touched(MARK, touched(*((key, b"1", state, b"1") for key, state in states.items())), 10)
     notified(one, ("del", MARK))
@@ -329,7 +353,14 @@ def test_a_key_that_a_touch_found_moved_is_resolved_once_another_node_has_it() -
     finished = one.finished_round()
     assert finished is not None
     assert finished.stuck == 2
-    assert placed(one, b"here-gone") == {b"here-gone": SETTLED}
+    assert placed(one, b"away") == {b"away": LOOK}
+
+
+def test_while_the_gap_is_open_what_is_on_its_way_does_not_keep_it_open() -> None:
+    one, _ = clustered()
+    one.touched(MARK, touched((b"here", b"1", b"moved", b"1"), (b"away-gone", b"1", b"gone", b"1")), 10)
+    notified(one, ("del", MARK))
+    assert one.batch() == [b"r", b"here", b"1", b"moved", b"1"]
 
 
 def test_another_ledger_that_appears_is_a_stray_and_what_is_no_ledger_is_none() -> None:

@@ -1,5 +1,7 @@
 """What the nodes of a cluster say, whom to believe, and which ledger a primary has."""
 
+from dataclasses import replace
+
 import pytest
 
 from bridge.redis.names import Names
@@ -83,6 +85,15 @@ def test_of_two_that_claim_a_slot_the_newer_configuration_has_it_in_any_order() 
     for views in ((cut_off, majority), (majority, cut_off)):
         nodes = merged(views)
         assert {node.id: min(node.slots) for node in nodes} == {"new": 0, "other": HALF}
+
+
+def test_a_node_that_comes_back_elsewhere_is_where_the_others_say_whatever_it_said_of_itself_before() -> None:
+    before = replace(claim("a", 5, range(9), own=True), address=("old", 1))
+    now = replace(claim("a", 5, range(9)), address=("new", 1))
+    (node,) = merged([(now,)], [(before,)])
+    assert node.address == ("new", 1)
+    (node,) = merged([], [(before,)])
+    assert node.address == ("old", 1)
 
 
 def test_a_primary_has_the_ledger_of_the_smallest_number_that_lies_on_it() -> None:

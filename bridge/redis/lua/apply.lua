@@ -175,7 +175,7 @@ function operations.m(key, was, told)
   if tonumber(call('ZSCORE', KEYS[5], key) or '') ~= was then return end -- it was placed before
   local deadline = deadline_of(key)
   if not deadline then return end -- it is sent on
-  if deadline == -2 and told == '2' then return end
+  if deadline == -2 and was < now and told == '2' then return end
   placed[#placed + 1] = key
   if deadline ~= -2 then
     if was < now and deadline ~= was then ambiguous = ambiguous + 1 end
