@@ -34,7 +34,7 @@ class ClusterHand(Hand):
         self.told.begin(self.gap)
 
     def _new_hints(self) -> Hints:
-        self.told = Told(partial(self._topology.away, self.names.shard))
+        self.told = Told(partial(self._topology.away, self.names.shard), self._topology.claimed)
         return Hints(self.names, channels(0), self._matches, told=self.told)
 
     async def place(self) -> None:

@@ -69,7 +69,8 @@ class Assembly:
         count = await databases(client, endpoint)
         here, others = channels(endpoint.db), elsewhere(endpoint.db, count or 0)
         canary = Canary(self.names.canary, self.clock, frozenset(other.canary for other in self.others))
-        told = None if self.topology is None else Told(partial(self.topology.away, self.names.shard))
+        topology = self.topology
+        told = None if topology is None else Told(partial(topology.away, self.names.shard), topology.claimed)
         hints = Hints(self.names, here | others, self._matches(), canary, heard, told)
         wake = asyncio.Event()
         subscription = await subscribe(endpoint, list(here), hints.stream, wake.set, self.clock, elsewhere=list(others))

@@ -144,6 +144,8 @@ class Hints:
             self._marks[mark] = tuple(applied.ahead)
             for key in applied.ahead:
                 self._ahead[key] = self._ahead.get(key, 0) + 1
+        if self._told is not None:
+            self._told.applied(applied.state.now_us // 1000)
         self._own_deletions += applied.emptied
         if applied.next_part:
             self.part = None if applied.next_part == b"0" else applied.next_part
@@ -240,16 +242,21 @@ class Hints:
             if kind is Kind.EXPIRED:
                 self._held.append(key)
         elif kind is Kind.EXPIRED:
-            operations += (b"x", key)
+            self._claim(b"x", key, operations)
             if self.round is not None:
                 self.round.pending.pop(key, None)  # claimed by this: nothing is left to resolve
         else:
             operations += (b"d", key)
 
+    def _claim(self, operation: bytes, key: bytes, operations: list[bytes]) -> None:
+        operations += (operation, key)
+        if self._told is not None:
+            self._told.claims(key)
+
     def _release(self, operations: list[bytes]) -> bytes:
         if self._former:
             key = self._former.popleft()
-            operations += (b"X", key)
+            self._claim(b"X", key, operations)
             return key
         key, (score, seen, due) = self._resolving.popleft()
         if self._matches is not None and not self._matches(key):

@@ -7,7 +7,8 @@ is just about to be: so it is looked at twice. Else it passed before: in a gap.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from typing import TypeVar
 
 from bridge.redis.channels import Kind
 from bridge.redis.gap import Gap
@@ -20,12 +21,47 @@ UNTOLD, SETTLED, LOOK = b"0", b"1", b"2"
 """Of a key that is gone: nobody was told of its end; nothing is left to announce; what is notified of it decides."""
 
 
+class Claimed:
+    """When the last keys were claimed that were notified to have expired, in all epochs of this process.
+
+    When slots move, a node may get another ledger, and its epochs have not heard what those of the last one did. What
+    that had to claim without a deadline, as the entry was on its way yet, is not to be claimed again when it comes.
+    """
+
+    def __init__(self) -> None:
+        self._ms = OrderedDict[bytes, int]()
+        """The oldest ones first."""
+
+    def by(self, redis_ms: int, keys: Iterable[bytes]) -> None:
+        """These were, at that time at the latest."""
+        for key in keys:
+            _keep(self._ms, key, redis_ms)
+
+    def since(self, key: bytes, deadline_ms: int) -> bool:
+        """Whether it was when that deadline was past."""
+        return self._ms.get(key, 0) > deadline_ms
+
+
+_Value = TypeVar("_Value")
+
+
+def _keep(last: OrderedDict[bytes, _Value], key: bytes, value: _Value) -> None:
+    """As the last one, of so many."""
+    last[key] = value
+    last.move_to_end(key)
+    if len(last) > TOLD_KEYS:
+        last.popitem(last=False)
+
+
 class Told:
     """The knowledge of one epoch."""
 
-    def __init__(self, away: Callable[[bytes], bool]) -> None:
-        """`away`: whether another node has a key, for all that is known."""
+    def __init__(self, away: Callable[[bytes], bool], claimed: Claimed | None = None) -> None:
+        """`away`: whether another node has a key, for all that is known. `claimed`: by all epochs."""
         self.away = away
+        self._claimed = Claimed() if claimed is None else claimed
+        self._claiming: list[bytes] = []
+        """What the next batch claims, as it was notified."""
         self._gap: Gap | None = None
         self._since_ms = 0
         self._now_ms = 0
@@ -55,10 +91,16 @@ class Told:
     def remember(self, key: bytes) -> None:
         """Whatever becomes of this key is known. For most keys that will never matter."""
         if self.catching_up or slot_of(key) in self._slots or self.away(key):
-            self._keys[key] = None
-            self._keys.move_to_end(key)
-            if len(self._keys) > TOLD_KEYS:
-                self._keys.popitem(last=False)
+            _keep(self._keys, key, None)
+
+    def claims(self, key: bytes) -> None:
+        """The batch that is being made claims it."""
+        self._claiming.append(key)
+
+    def applied(self, redis_ms: int) -> None:
+        """It was applied."""
+        self._claimed.by(redis_ms, self._claiming)
+        self._claiming.clear()
 
     def came(self, slots: Collection[int], redis_ms: int) -> None:
         """These slots are here now."""
@@ -79,7 +121,7 @@ class Told:
 
     def of(self, key: bytes, deadline_ms: int) -> bytes:
         """What is known of the end of a key, if it is gone: UNTOLD, SETTLED or LOOK."""
-        if key in self._keys:
+        if key in self._keys or self._claimed.since(key, deadline_ms):
             return SETTLED
         if deadline_ms < self._slots.get(slot_of(key), self._since_ms):
             return UNTOLD

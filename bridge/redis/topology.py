@@ -21,6 +21,7 @@ from bridge.redis.connection import Endpoint, conversation
 from bridge.redis.names import Names
 from bridge.redis.seen import Seen
 from bridge.redis.slots import SLOTS, Numbering, slot_of
+from bridge.redis.told import Claimed
 from bridge.settings import Settings
 from bridge.tasks import happens
 
@@ -89,6 +90,7 @@ class Topology:
         self.news = asyncio.Event()
         """Set at the next change. Each change has its own: take it before you look at what there is."""
         self._doubted = asyncio.Event()
+        self.claimed = Claimed()
         self.seen = Seen()
         """Up to when the notifications of each were handled."""
 

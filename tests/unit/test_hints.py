@@ -19,7 +19,7 @@ from bridge.redis.ledger import Applied, State, Touched
 from bridge.redis.names import Names
 from bridge.redis.patterns import matcher
 from bridge.redis.slots import slot_of
-from bridge.redis.told import LOOK, SETTLED, TOLD_KEYS, UNTOLD, Told
+from bridge.redis.told import LOOK, SETTLED, TOLD_KEYS, UNTOLD, Claimed, Told
 
 NAMES = Names("expiry-bridge", 0)
 MARK = NAMES.mark(7, 1)
@@ -311,6 +311,23 @@ def test_what_was_told_of_a_key_is_forgotten_with_its_slot() -> None:
     told.came({slot_of(b"c")}, 2 * SINCE_MS)
     told.look(NOW_MS)
     assert placed(one, b"c", deadline_ms=SINCE_MS) == {b"c": UNTOLD}
+
+
+def test_what_a_former_epoch_has_claimed_when_the_deadline_was_past_is_not_claimed_again() -> None:
+    claimed = Claimed()
+    for since_ms, already in ((SINCE_MS, False), (10 * SINCE_MS, True)):
+        told = Told(lambda _: False, claimed)
+        told.begin(Gap("start", 0, since_ms))
+        told.look(NOW_MS)
+        one = Hints(NAMES, channels(0), None, told=told)
+        assert (placed(one, b"a", deadline_ms=5) == {b"a": SETTLED}) is already
+        assert placed(one, b"a", deadline_ms=2 * SINCE_MS) != {b"a": SETTLED}, "of a later life"
+        notified(one, ("expired", b"a"), ("del", b"b"))
+        one.batch()
+        assert not claimed.since(b"a", 5) or already
+        one.applied(MARK, replace(applied(), state=State(1000 * SINCE_MS, None, 0, 0)))
+        assert claimed.since(b"a", 5)
+        assert not claimed.since(b"b", 5)
 
 
 def test_what_the_same_batch_tells_of_such_a_key_counts_and_goes_before() -> None:
