@@ -12,7 +12,7 @@ import pytest
 
 from tests.chaos.failovers import in_a_cluster, with_sentinels
 from tests.chaos.faults import Fault, on_one_redis
-from tests.chaos.replicated import Clustered, Watched
+from tests.chaos.replicated import DOWN_AFTER_MS, Clustered, Watched
 from tests.chaos.slots import Slots
 from tests.chaos.topology import SHARDS, Shards, Topology
 from tests.cluster_deployment import ClusterDeployment
@@ -62,7 +62,8 @@ async def sentinel(_: Kafka) -> AsyncIterator[Case]:
 @asynccontextmanager
 async def cluster(_: Kafka) -> AsyncIterator[Case]:
     """Three primaries, each with a replica."""
-    opening = ClusterDeployment.with_cluster(KIND_OF["cluster"], parting=True, settings=SETTINGS)
+    config = {"cluster-node-timeout": str(DOWN_AFTER_MS)}
+    opening = ClusterDeployment.with_cluster(KIND_OF["cluster"], redis=config, parting=True, settings=SETTINGS)
     async with opening as scene, Clustered(scene) as clustered:
         yield clustered, [*in_a_cluster(clustered), *Slots(clustered).all()]
 

@@ -10,7 +10,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Upheaval:
-    """When the primary of some places, or of all, was becoming another one."""
+    """When the primary of some places, or of all, was becoming another one, or its ledger was."""
 
     places: frozenset[str]
     """Empty: all."""

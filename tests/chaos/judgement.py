@@ -13,8 +13,9 @@ Every expiration has to be announced, and nothing else, except for what the prot
 
 Where there are several ledgers, each place is judged by its own gaps. What has moved from one to another is judged by
 all of them, its deadline may be somewhat later, and it counts as not recorded: it was on its way to another ledger.
-While a primary becomes another one, an *upheaval*, one expiration may be announced twice, if one of the two claims had
-no deadline, and was lost; and a former primary may go on for a moment with what was changed on its successor.
+While a primary becomes another one, or gets another ledger, an *upheaval*, one expiration may be announced twice, if
+one of the two claims had no deadline; and what was changed on the new primary, or told to the new ledger, may be
+announced by the former one, as if it had not been changed.
 """
 
 from bisect import bisect_left, bisect_right

@@ -64,7 +64,8 @@ class Slots:
         source, to = target.chance.sample(await topology.primaries(), 2)
         slot = slot_of(f"{{expiry-bridge:0:{await cluster.number(source)}}}")
         topology.moved_slots.add(slot)
-        with topology.upheaval(), topology.book.unsettled(now_ms() - LATE_MS):
+        changed = topology.upheaval(topology.group(source), topology.group(to))
+        with changed, topology.book.unsettled(now_ms() - LATE_MS):
             await cluster.open_slot(slot, to)
             await asyncio.sleep(target.chance.uniform(0, HALF_WAY))
             await cluster.move_keys(slot, to)
@@ -78,14 +79,14 @@ class Slots:
         topology, cluster = self._topology, self._topology.cluster
         slots, _ = await self._lot(target.chance)
         node = await cluster.add_node()
-        topology.group(node)
-        if slots:
-            source = await cluster.owner_of_slot(slots[0])
-            await self._carry(slots, node, target.chance)
-        yield
-        if slots:
-            await self._carry(slots, source, target.chance)
-            await topology.adopted()
+        with topology.upheaval(topology.group(node)):  # with its slots, its ledger comes and goes
+            if slots:
+                source = await cluster.owner_of_slot(slots[0])
+                await self._carry(slots, node, target.chance)
+            yield
+            if slots:
+                await self._carry(slots, source, target.chance)
+                await topology.adopted()
         await cluster.remove(node)
         await cluster.settled()
 

@@ -96,7 +96,7 @@ class Topology(Generic[S_co]):
 
     @contextmanager
     def upheaval(self, *places: str) -> Iterator[None]:
-        """Meanwhile, the primary there, or everywhere, becomes another one."""
+        """Meanwhile, the primary there, or everywhere, becomes another one, or gets another ledger."""
         begun = now_ms()
         yield
         self.upheavals.append(Upheaval(frozenset(places), begun, now_ms() + AFTER_MS))
