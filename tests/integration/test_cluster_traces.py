@@ -16,6 +16,7 @@ from bridge.expiration import Event
 from bridge.redis.connection import Fenced
 from bridge.redis.moves import Moves
 from bridge.redis.names import Names
+from bridge.redis.requirements import DATABASES, databases
 from bridge.redis.scan import Scan
 from bridge.telemetry.events import Telemetry
 from tests.cluster_hand import ClusterHand, Played, key_of
@@ -228,3 +229,10 @@ async def intact(hand: ClusterHand, former: Names, told: list[Event]) -> None:
     assert [fields for _, fields in await user.xrange(hand.names.dead) or ()] == [{b"reason": b"none"}]
     for name in (former.lease, former.deadlines, former.moved, former.outbox, former.dead):
         assert await user.exists(name) == 0
+
+
+async def test_all_of_a_node_can_be_audited_also_where_its_configuration_may_not_be_read(one: Played) -> None:
+    (node,) = one.cluster.nodes
+    await one.users[node].execute_command("ACL", "SETUSER", "default", "-config|get")  # type: ignore[no-untyped-call]
+    endpoint = one.topology.at(("127.0.0.1", node.port))
+    assert await databases(one.users[node], endpoint) in {1, DATABASES}
