@@ -76,9 +76,11 @@ async def test_an_entry_of_another_node_is_placed_once_and_only_where_nobody_was
     assert await user.zrange(hand.names.moved, 0, -1) == []
     assert await scores(user, hand.names.deadlines) == {b"alive": alive, b"gone": before}
     await hand.sweep()
+    await user.zadd(hand.names.moved, {b"alive": alive + 1})
     hand.hints.moved.extend(late)  # from a page that was read before
     await hand.handle()
     await hand.sweep()
+    assert await scores(user, hand.names.moved) == {b"alive": alive + 1}
     claims = await hand.claimed()
     assert sorted(claim.key for claim in claims) == [b"gone", b"heard", b"restored"]
     assert [claim.deadline_ms for claim in claims if claim.key == b"gone"] == [before]
@@ -99,48 +101,84 @@ async def test_an_entry_whose_expiration_had_to_be_heard_is_looked_at_twice_and_
     assert await hand.claimed() == []
 
 
+async def overdue(played: Played, hand: ClusterHand, slot: int) -> dict[bytes, int]:
+    """Keys in that slot that are past their deadlines, which the ledger knows; Redis has not noticed."""
+    (user,) = [played.users[node] for node in played.users if await played.cluster.number(node) == hand.names.shard]
+    entries = {key: await put(user, key, 1) for key in (key_of(slot, number) for number in range(3))}
+    await user.zadd(hand.names.deadlines, cast("dict[str, float]", entries))
+    await passed(user, max(entries.values()))
+    return entries
+
+
+async def expire(played: Played, node: RedisServer, slot: int) -> None:
+    """Let Redis notice."""
+    await played.cluster.ask(node, "DEBUG", "SET-ACTIVE-EXPIRE", 1)
+
+    async def are_expired() -> bool:
+        return bool(await played.cluster.ask(node, "CLUSTER", "COUNTKEYSINSLOT", slot) == 0)
+
+    await wait_until(are_expired, "active expiration")
+    await played.cluster.ask(node, "DEBUG", "SET-ACTIVE-EXPIRE", 0)
+
+
+async def stuck(hand: ClusterHand) -> tuple[set[bytes], int]:
+    """Touch what is due: what is seen of it, and how much of that cannot be resolved."""
+    seen = {seen for _, _, seen, _ in (await hand.touch()).seen}
+    await hand.hear()
+    while hand.hints.waiting:
+        await hand.send(hand.batch())
+    finished = hand.hints.finished_round()
+    assert finished is not None
+    return seen, finished.stuck
+
+
 async def test_what_is_due_in_a_slot_on_its_way_waits_and_is_claimed_once(two: Played) -> None:
     source, target = await two.cluster.primaries()
     user = two.users[source]
     here, there = await two.hand(source), await two.hand(target)
-    for hand in (here, there):  # else what waits would keep the gap open, and so waits elsewhere
-        hand.gap.close()
     slot = await two.cluster.ledger_slot(source) + 1
-    names = [key_of(slot, number) for number in range(3)]
-    deadlines = [await put(user, key, 1) for key in names]
-    entries = dict(zip(names, deadlines, strict=True))
-    await user.zadd(here.names.deadlines, cast("dict[str, float]", entries))
-    await passed(user, max(deadlines))
-    await two.users[target].zadd(there.names.deadlines, {names[0]: deadlines[0]})
+    entries = await overdue(two, here, slot)
+    key = next(iter(entries))
+    await two.users[target].zadd(there.names.deadlines, {key: entries[key]})
     await two.cluster.open_slot(slot, target)
-
     for hand in (here, there):
-        node_user = two.users[source if hand is here else target]
-        seen = {seen for _, _, seen, _ in (await hand.touch()).seen}
-        assert seen == {b"moved" if hand is here else b"gone"}
-        await hand.hear()
-        while hand.hints.waiting:
-            await hand.send(hand.batch())
-        finished = hand.hints.finished_round()
-        assert finished is not None
-        assert finished.stuck == (3 if hand is here else 1)
-        assert await node_user.exists(hand.names.moved) == 0
-        assert await hand.claimed() == []
+        await hand.close_gap()
 
-    await two.cluster.ask(source, "DEBUG", "SET-ACTIVE-EXPIRE", 1)
-
-    async def are_expired() -> bool:
-        return bool(await two.cluster.ask(source, "CLUSTER", "COUNTKEYSINSLOT", slot) == 0)
-
-    await wait_until(are_expired, "active expiration")
-    await two.cluster.ask(source, "DEBUG", "SET-ACTIVE-EXPIRE", 0)
+    assert await stuck(here) == ({b"moved"}, 3)
+    assert await stuck(there) == ({b"gone"}, 1)
+    assert await user.exists(here.names.moved) == 0
+    await expire(two, source, slot)
     await here.handle()
     await here.sweep()
     await two.cluster.close_slot(slot, target)
-    await two.known_there(lambda: two.topology.away(here.names.shard, names[0]))
+    await two.known_there(lambda: two.topology.away(here.names.shard, key))
     await here.sweep()
     assert sorted((claim.key, claim.deadline_ms) for claim in await here.claimed()) == sorted(entries.items())
     assert await user.exists(here.names.deadlines, here.names.moved) == 0
+    assert await there.claimed() == []
+
+
+async def test_while_a_gap_is_open_what_is_due_in_a_slot_on_its_way_waits_beside_the_ledger(two: Played) -> None:
+    source, target = await two.cluster.primaries()
+    here, there = await two.hand(source), await two.hand(target)
+    slot = await two.cluster.ledger_slot(source) + 1
+    entries = await overdue(two, here, slot)
+    await two.cluster.open_slot(slot, target)
+
+    assert await stuck(here) == ({b"moved"}, 0)
+    assert await scores(two.users[source], here.names.moved) == entries
+    assert await two.users[source].exists(here.names.deadlines) == 0
+    await expire(two, source, slot)
+    await here.handle()
+    assert {claim.key for claim in await here.claimed()} == entries.keys()
+    await two.cluster.close_slot(slot, target)
+    await two.known_there(lambda: two.topology.away(here.names.shard, next(iter(entries))))
+    await two.topology.hand_over(there.names.shard, list(entries.items()))
+    await there.place()
+    await there.sweep()
+    assert await there.claimed() == []
+    assert await two.users[target].exists(there.names.moved, there.names.deadlines) == 0
+    assert len(await here.claimed()) == len(entries)
 
 
 async def test_what_cannot_be_handed_over_stays_until_it_can_be(two: Played) -> None:
