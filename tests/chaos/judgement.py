@@ -153,8 +153,8 @@ class _Judge:
                 life.recorded = False
         counts["lives"] += len(history.lives)
         counts["announced"] += len(messages)
-        if not moved:  # else it is two bridges that tell of it, and one may be late
-            self._order(messages)
+        if not moved:  # else it is two bridges that tell of it, and one may be late; as in an upheaval
+            self._order([message for message in messages if not self._in_upheaval(message.observed_ms)])
         if history.doubtful:
             counts["doubtful lives"] += len(history.lives)
             twice = sum(self._in_upheaval(message.observed_ms) for message in messages)

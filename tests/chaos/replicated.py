@@ -20,7 +20,8 @@ from tests.servers import RedisServer, wait_until
 
 NUMBERS = 32
 """More ledgers than the primaries of a cluster ever have, one after the other."""
-REPLICATED_MS = 5_000
+REPLICATED_MS = 1_000
+"""For which a replica is asked, before it is asked again."""
 DOWN_AFTER_MS = 2_500
 """When a primary is replaced that is silent: no busy machine may do that, for it is not expected."""
 

@@ -286,5 +286,9 @@ def test_in_an_upheaval_an_expiration_may_be_announced_once_more_and_what_was_ch
     assert found(life(), [said(), again]) == false
     assert found(life(), [said(), said(None, observed_ms=1_101)], ground=during) == false
     assert found(life(ended_ms=950), [said()], ground=during) == []
+    late = life(ended_ms=950)
+    late.saw(KEY, 960, MISSING, "", 980)
+    late.saw(KEY, 990, MISSING, "", MISSING)
+    assert found(late, [said(observed_ms=1_005), said(980, observed_ms=1_006)], ground=during) == []
     elsewhere = Ground(lambda _: "a", upheavals=[Upheaval(frozenset("b"), 1_000, 1_100)])
     assert found(life(), [said(), again], ground=elsewhere) == false
