@@ -42,7 +42,7 @@ class RedisCluster(Nodes):
         self.carried: set[str] = set()
         """The keys that MIGRATE has carried: it counts deadlines anew, so they may be some milliseconds later."""
         self.migrated: set[int] = set()
-        """The slots that went the atomic way: it notifies of no arrival, so deadlines may be unknown there."""
+        """The slots that were on their way: a key may expire there before anybody could record its deadline."""
 
     @classmethod
     @asynccontextmanager
@@ -83,6 +83,7 @@ class RedisCluster(Nodes):
     async def open_slot(self, slot: int, to: RedisServer) -> None:
         """Its keys may go now: it is importing there, and migrating here."""
         source = await self.owner_of_slot(slot)
+        self.migrated.add(slot)
         await self.ask(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", self._ids[source])
         await self.ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self._ids[to])
 

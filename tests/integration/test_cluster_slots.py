@@ -58,7 +58,7 @@ async def a_ledger_moves(deployment: ClusterDeployment, source: RedisServer, tar
     await deployment.set(names[:2900], 6000, known=False)
     await deployment.recorded()
     deployment.broker.pause()
-    await deployment.set(names[2900:], 50, known=False)
+    await deployment.set(names[2900:], 50)
 
     async def is_claimed() -> bool:
         return any([await cluster.ask(source, "XLEN", outbox) for outbox in await deployment.own(source, "outbox")])
