@@ -273,9 +273,7 @@ class Hints:
         # here, to be gone. Once the slot is where it belongs, everybody says so.
         if seen != _ALIVE and told.away(key) != (seen == _MOVED):
             if seen == _MOVED and told.catching_up:
-                return (
-                    True  # a slot may stay half-way for long: its entries wait elsewhere, so that the gap can be closed
-                )
+                return True  # a slot may stay half-way for long: its entries wait elsewhere, and the gap can be closed
             if self.round is not None:
                 self.round.stuck += 1
             return False
