@@ -85,7 +85,9 @@ class Slots:
                 await self._carry(slots, node, target.chance)
             yield
             if slots:
-                await self._carry(slots, source, target.chance)
+                await self._carry(slots[1:], source, target.chance)
+                async with topology.still:  # nobody listens there any more when its last slot is on its way
+                    await cluster.move_slot(slots[0], source)
                 await topology.adopted()
         await cluster.remove(node)
         await cluster.settled()
