@@ -33,7 +33,7 @@ the test's own process, three times as much. Others see the same lines.
 
 
 def unmeasured(item: pytest.Item) -> bool:
-    return any(item.get_closest_marker(mark) for mark in UNMEASURED)
+    return not item.get_closest_marker("measured") and any(item.get_closest_marker(mark) for mark in UNMEASURED)
 
 
 # Else it would be in the working directory, which is another one for each test (see `isolated`).

@@ -28,7 +28,7 @@ from tests.integration.oracle import QUICK, Verification
 from tests.redis_cluster import RedisCluster
 from tests.servers import Bridge, NatsServer, RedisServer, wait_until
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.measured]
 
 T = TypeVar("T")
 FLAGS = "notify-keyspace-events"

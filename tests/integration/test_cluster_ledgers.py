@@ -16,7 +16,7 @@ from tests.deployment import PATIENCE, now_ms
 from tests.redis_cluster import RedisCluster
 from tests.servers import Bridge, RedisServer, wait_until
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.measured]
 
 
 async def held_by(deployment: ClusterDeployment, bridge: Bridge) -> RedisServer | None:

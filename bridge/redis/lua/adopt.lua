@@ -10,7 +10,7 @@
 --
 -- Its keys are of another slot of this node, hence not among KEYS. Deadlines go to `moved`, as those from other nodes do:
 -- only there it is found out on which node a key is. Outbox entries keep their ids in fields of their own.
-local lease = redis.call('HMGET', KEYS[1], 'fence', 'seq')
+local lease = redis.call('HMGET', KEYS[1], 'fence', 'seq', 'holder')
 if not lease[1] then return redis.error_reply('LEASELOST the lease is gone') end
 if lease[1] ~= ARGV[1] then return redis.error_reply('FENCED another epoch holds the lease') end
 if (tonumber(lease[2]) or 0) >= tonumber(ARGV[2]) then return 'DONE' end
@@ -41,7 +41,8 @@ if not any then return {'elsewhere'} end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local held_until = tonumber(found[1][2])
-if found[1][1] and found[1][1] ~= '' and held_until and now < held_until and held_until <= now + ARGV[6] then
+-- What this bridge held itself, it could not give back where the slot had left already.
+if found[1][1] and found[1][1] ~= '' and found[1][1] ~= lease[3] and held_until and now < held_until and held_until <= now + ARGV[6] then
   return {'held'}
 end
 
