@@ -12,9 +12,10 @@ from tests.cluster_nodes import slot_of
 from tests.deployment import PATIENCE, events, keys
 from tests.servers import RedisServer, ValkeyServer, wait_until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.measured]
+pytestmark = pytest.mark.cluster
 
 
+@pytest.mark.measured
 async def test_nodes_come_and_go_and_ledgers_move_with_their_slots(redis_kind: type[RedisServer]) -> None:
     async with ClusterDeployment.with_cluster(redis_kind) as deployment:
         cluster = deployment.cluster
