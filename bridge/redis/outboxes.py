@@ -102,18 +102,18 @@ class Outboxes:
     async def _next_of_several(self, outbox: Outbox, limit: int, *, asked: bool) -> Sequence[Entry]:
         """Nothing, after a while, where its server does not answer: the shard tells what is wrong with that."""
         try:
-            entries = await self._next(outbox, limit, asked=asked)
+            return await self._next(outbox, limit, asked=asked)
         except (NotConnected, Refused):
             self._unread.add(outbox)
             await asyncio.sleep(RETRY_INTERVAL)
             return ()
-        self._unread.discard(outbox)
-        return entries
 
     async def _next(self, outbox: Outbox, limit: int, *, asked: bool) -> Sequence[Entry]:
         if outbox.ours and self._owed.get(outbox):
             await self._pay(outbox)  # else it would be read, and published, once more
-        return await outbox.next(limit, asked=asked)
+        entries = await outbox.next(limit, asked=asked)
+        self._unread.discard(outbox)
+        return entries
 
     async def _answered(self) -> None:
         """Return when one of those that were asked has answered, or there is more to ask for."""

@@ -256,3 +256,15 @@ async def test_settling_goes_on_though_a_shard_goes_meanwhile() -> None:
     await wait_until(lambda: second.settled, "the other shard")
     all_.remove(cast("Outbox", first))
     await settling
+
+
+async def test_an_outbox_that_could_not_be_read_once_drains_when_it_is_the_only_one_left() -> None:
+    first, second = FakeOutbox(0, entry(0, 0)), FakeOutbox(1, entry(1, 0))
+    first.broken = True
+    all_ = outboxes(first, second)
+    assert [one.shard for one in await all_.read(1)] == [1]
+    all_.remove(cast("Outbox", second))
+    first.broken = False
+    all_.drain()
+    read = [one.shard for _ in range(2) for one in await all_.read(1)]
+    assert read == [0]
