@@ -6,7 +6,7 @@
   which it may have missed some. It promises that whatever is in the outbox stays there until it is settled, and that
   one event has one id, whichever process reads it.
 * A *sink* publishes (`bridge/sinks`). It is dumb: no retries, no metrics, no dead letters.
-* *Delivery* (`bridge/delivery.py`) is the only one that knows both. It reads the outbox, encodes each event as a
+* *Delivery* (`bridge/delivery`) is the only one that knows both. It reads the outbox, encodes each event as a
   CloudEvent, hands batches to the sink, sends again what was not acked, and settles what was.
 """
 

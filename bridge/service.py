@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from bridge import __version__
 from bridge.clock import Clock, SystemClock
 from bridge.cloudevents import Encoder
-from bridge.delivery import Delivery
-from bridge.redis.cluster import Cluster
-from bridge.redis.shards import Shards
+from bridge.delivery.loop import Delivery
+from bridge.redis.source.cluster import Cluster
+from bridge.redis.source.shards import Shards
 from bridge.settings import Settings
 from bridge.sinks import create
 from bridge.tasks import end, run_together

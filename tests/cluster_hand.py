@@ -8,10 +8,10 @@ from itertools import count
 from redis.asyncio import Redis
 
 from bridge.clock import SystemClock
-from bridge.redis.channels import channels
-from bridge.redis.hints import Hints
-from bridge.redis.told import Told
-from bridge.redis.topology import Topology
+from bridge.redis.protocol.hints import Hints
+from bridge.redis.protocol.migrated_keys import Told
+from bridge.redis.protocol.notifications import channels
+from bridge.redis.wire.topology import Topology
 from bridge.settings import Settings
 from tests.cluster_nodes import slot_of
 from tests.harness import LAZY, NAMES, Hand, lazily, user_of

@@ -22,25 +22,26 @@ from redis.asyncio.client import PubSub
 from bridge.clock import SystemClock
 from bridge.cloudevents import EXPIRED_TYPE, Encoder
 from bridge.contracts import Entry, Message, Settlement
-from bridge.delivery import Delivery
+from bridge.delivery.loop import Delivery
+from bridge.endings import Ending
 from bridge.errors import NotConnected
 from bridge.expiration import Expiration, Identity
-from bridge.redis.channels import channels
-from bridge.redis.connection import Endpoint
-from bridge.redis.entries import read_entry
-from bridge.redis.gap import Gap
-from bridge.redis.hints import Hints
-from bridge.redis.ledger import Applied, Batch, Lease, Ledger, Touched
-from bridge.redis.members import Members
-from bridge.redis.names import Names
-from bridge.redis.outbox import Outbox
-from bridge.redis.outboxes import Outboxes
-from bridge.redis.patterns import matcher
-from bridge.redis.source import RedisSource
-from bridge.redis.subscription import Hint, Subscription, subscribe
+from bridge.redis.ledger.entries import read_entry
+from bridge.redis.ledger.outbox import Outbox
+from bridge.redis.ledger.outboxes import Outboxes
+from bridge.redis.ledger.scripts import Ledger
+from bridge.redis.protocol.calls import Applied, Batch, Lease, Touched
+from bridge.redis.protocol.gap import Gap
+from bridge.redis.protocol.hints import Hints
+from bridge.redis.protocol.notifications import channels
+from bridge.redis.protocol.own_keys import Names
+from bridge.redis.protocol.patterns import matcher
+from bridge.redis.source.membership import Members
+from bridge.redis.source.shard import RedisSource
+from bridge.redis.wire.endpoint import Endpoint
+from bridge.redis.wire.subscription import Hint, Subscription, subscribe
 from bridge.settings import Settings
 from bridge.tasks import end
-from bridge.telemetry.endings import Ending
 from bridge.telemetry.events import Telemetry
 from bridge.telemetry.shard import ShardTelemetry
 from tests.proxy import Matches, command

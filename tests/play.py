@@ -12,9 +12,9 @@ from redis.asyncio import Redis
 
 from bridge.contracts import Entry
 from bridge.expiration import Expiration, GapRecord
-from bridge.redis.connection import Fenced
-from bridge.redis.hints import OwnKeyLostError
-from bridge.redis.ledger import Batch
+from bridge.redis.protocol.calls import Batch
+from bridge.redis.protocol.hints import OwnKeyLostError
+from bridge.redis.wire.endpoint import Fenced
 from tests.books import ENDS, Books, Fate, Life, Log
 from tests.harness import NAMES, Hand, lapse, now_ms, passed
 from tests.servers import RedisServer

@@ -28,7 +28,7 @@ COMMANDS = ("run", "check", "status", "dead", "verify")
 """Those of the command line that copies can do. The demo starts processes of its own, and is no copy."""
 MODULES = (
     "coverage",
-    "bridge.cli",
+    "bridge.cli.main",
     *(f"bridge.commands.{command}" for command in COMMANDS),
     *(f"bridge.sinks.{sink}" for sink in ("jetstream", "kafka", "stdout")),
 )
@@ -146,7 +146,7 @@ def _become(arguments: list[str], environment: dict[str, str], directory: str, p
     if environment.get("COVERAGE_PROCESS_CONFIG"):
         start: Any = import_module("coverage").process_startup
         start(force=True)
-    sys.exit(import_module("bridge.cli").main())
+    sys.exit(import_module("bridge.cli.main").main())
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The subcommands, one module each. `bridge/cli.py` imports a module only when its subcommand is called."""
+"""The subcommands, one module each. `bridge/cli/main.py` imports a module only when its subcommand is called."""

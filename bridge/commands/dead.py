@@ -18,11 +18,11 @@ from rich.text import Text
 from bridge.clock import SystemClock
 from bridge.cloudevents import Encoder
 from bridge.commands.screen import Cell, Screen, key_as_json, key_for_people, print_json, printable
-from bridge.delivery import Delivery
+from bridge.delivery.loop import Delivery
 from bridge.errors import BridgeError
 from bridge.expiration import Event, Expiration
-from bridge.redis.connection import Endpoint
-from bridge.redis.dead_letters import DeadLetters, Kept, Retrial
+from bridge.redis.admin.dead_letters import DeadLetters, Kept, Retrial
+from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings
 from bridge.sinks import create
 from bridge.telemetry import logs

@@ -8,8 +8,8 @@ from typing import TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector
 
 from bridge import __version__
+from bridge.endings import Ending
 from bridge.expiration import Via
-from bridge.telemetry.endings import Ending
 from bridge.telemetry.lag import LagHistogram
 
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)

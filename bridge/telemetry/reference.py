@@ -11,8 +11,8 @@ from typing import Final, get_type_hints
 
 from structlog.testing import capture_logs
 
+from bridge.endings import Ending
 from bridge.telemetry import logs
-from bridge.telemetry.endings import Ending
 from bridge.telemetry.events import Telemetry
 
 _SUFFIXES: Final = {"counter": "_total", "info": "_info"}

@@ -6,7 +6,7 @@ Gauges and counters have the shard as a label. Log lines name it where there are
 import structlog
 
 from bridge.clock import Clock
-from bridge.telemetry.endings import Ending
+from bridge.endings import Ending
 from bridge.telemetry.health import Health
 from bridge.telemetry.metrics import Metrics
 

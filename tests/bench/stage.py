@@ -15,7 +15,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 from redis.asyncio import Redis
 
-from bridge.redis.names import Names
+from bridge.redis.protocol.own_keys import Names
 from tests.servers import FreshBridge, NatsServer, RedisServer, wait_until
 
 NAMES = Names("expiry-bridge", 0)

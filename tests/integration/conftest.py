@@ -40,7 +40,7 @@ def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that are not about how long the bridge takes to try again, or to touch what it was not told of."""
     monkeypatch.setattr("bridge.backoff.Backoff.next", lambda _: 0.02)
-    monkeypatch.setattr("bridge.redis.schedule.HEARTBEAT", 0.05)
+    monkeypatch.setattr("bridge.redis.protocol.schedule.HEARTBEAT", 0.05)
 
 
 @pytest.fixture

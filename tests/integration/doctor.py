@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bridge.cli import main
+from bridge.cli.main import main
 from bridge.telemetry import logs
 from tests.conformance.kafka_rig import KafkaRig
 

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 from redis.asyncio import Redis
 
-from bridge.redis.audit import MOST_SHORT
+from bridge.redis.protocol.audit import MOST_SHORT
 from tests.harness import LAZY, NAMES, Inside, batch_with, expired, known, lapse, now_ms, passed, put, recorded, user_of
 from tests.proxy import TO_SERVER, Action, Protocol, Proxy
 from tests.servers import RedisServer, wait_until

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from nats.js.api import StreamConfig
 
-from bridge.delivery import IN_FLIGHT
+from bridge.delivery.loop import IN_FLIGHT
 from tests.deployment import KEYS, PATIENCE, PREFIX, STREAM, Deployment, events, keys, on_both_kinds
 from tests.integration.test_gaps import unready
 from tests.integration.test_journey import DEAD, LEDGER, OUTBOX

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bridge.commands import check_kafka
+from bridge.commands.check.kafka import server as check_kafka
 from bridge.sinks.kafka import connect
 from tests.conformance.kafka_rig import KafkaRig
 from tests.integration.doctor import Rows, examine_kafka, levels

@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import pytest
 import structlog
 
-from bridge.cli import main
+from bridge.cli.main import main
 from bridge.contracts import DeadLetter
 from bridge.expiration import Expiration, Identity, Via
-from bridge.redis.letters import fields_of
-from bridge.redis.probes import Probes
-from bridge.redis.slots import slot_of
+from bridge.redis.admin.probes import Probes
+from bridge.redis.ledger.letters import fields_of
+from bridge.redis.protocol.slots import slot_of
 from bridge.settings import Settings
 from bridge.telemetry import logs
 from tests.deployment import PATIENCE, events, now_ms

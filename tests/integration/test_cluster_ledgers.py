@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from bridge.redis.connection import Endpoint
-from bridge.redis.ledger import Lease, Ledger
-from bridge.redis.names import Names
+from bridge.redis.ledger.scripts import Ledger
+from bridge.redis.protocol.calls import Lease
+from bridge.redis.protocol.own_keys import Names
+from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings
 from tests.cluster_deployment import ClusterDeployment
 from tests.cluster_nodes import slot_of

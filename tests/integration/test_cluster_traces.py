@@ -13,11 +13,11 @@ from redis.asyncio import Redis
 
 from bridge.clock import SystemClock
 from bridge.expiration import Event
-from bridge.redis.connection import Fenced
-from bridge.redis.moves import Moves
-from bridge.redis.names import Names
-from bridge.redis.requirements import DATABASES, databases
-from bridge.redis.scan import Scan
+from bridge.redis.epoch.migration import Moves
+from bridge.redis.epoch.scan import Scan
+from bridge.redis.protocol.own_keys import Names
+from bridge.redis.wire.endpoint import Fenced
+from bridge.redis.wire.server import DATABASES, databases
 from bridge.telemetry.events import Telemetry
 from tests.cluster_hand import ClusterHand, Played, key_of
 from tests.harness import NAMES, expired, now_ms, passed, put

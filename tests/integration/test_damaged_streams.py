@@ -10,11 +10,12 @@ import structlog
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from bridge.cli import main
+from bridge.cli.main import main
 from bridge.commands.dead import UNREADABLE
 from bridge.errors import Refused
-from bridge.redis.connection import Endpoint
-from bridge.redis.ledger import Argument, Ledger
+from bridge.redis.ledger.scripts import Ledger
+from bridge.redis.protocol.calls import Argument
+from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings
 from bridge.telemetry import logs
 from tests.harness import NAMES, Inside, expired, keys, put, user_of

@@ -9,14 +9,14 @@ import pytest
 import structlog
 from redis.asyncio import Redis
 
-from bridge.cli import main
+from bridge.cli.main import main
 from bridge.commands.embedded import free_port
 from bridge.contracts import DeadLetter, Entry, Settlement
 from bridge.expiration import Expiration, GapRecord, Identity, Via
-from bridge.redis.connection import Endpoint
-from bridge.redis.ledger import Ledger
-from bridge.redis.names import Names
-from bridge.redis.outbox import Outbox
+from bridge.redis.ledger.outbox import Outbox
+from bridge.redis.ledger.scripts import Ledger
+from bridge.redis.protocol.own_keys import Names
+from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings
 from bridge.telemetry import logs
 from bridge.telemetry.events import Telemetry

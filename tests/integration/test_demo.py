@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.cli import main
+from bridge.cli.main import main
 from bridge.commands.demo.stage import BridgeProcess
 from bridge.commands.demo.story import UNDISTURBED, WHILE_FROZEN, WHILE_KILLED
 from bridge.commands.embedded import EmbeddedKafka, EmbeddedNats, EmbeddedValkey

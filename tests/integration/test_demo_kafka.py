@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from bridge.cli import main
+from bridge.cli.main import main
 from bridge.commands.demo.errors import DemoError
 from bridge.commands.demo.kafka import KafkaArrivals
 from bridge.commands.embedded import EmbeddedKafka, EmbeddedValkey, free_port, kafka

@@ -6,7 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bridge.errors import NotConnected
-from bridge.redis.sentinel import Address, Sentinels
+from bridge.redis.wire.sentinel import Address, Sentinels
 from tests.harness import LAZY, NAMES, Inside, deadlines, ids, known, lazily, passed, put, recorded, user_of
 from tests.harness import claim_of as claim
 from tests.integration.test_journey import run

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.unmeasured
 
 def script(name: str, where: Callable[[list[bytes]], bool] = lambda _: True) -> Matches:
     """Match the call of one of the ledger's scripts, by its own arguments (those behind its keys)."""
-    source = files("bridge.redis").joinpath("lua", f"{name}.lua").read_bytes()
+    source = files("bridge.redis.ledger").joinpath("lua", f"{name}.lua").read_bytes()
     digest = hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
     return command(b"EVALSHA", lambda words: words[1] == digest and where(words[3 + int(words[2]) :]))
 
@@ -172,7 +172,7 @@ async def killed(kind: type[RedisServer], victim: str, moment: Moment) -> None:
 async def brought_to(moment: Moment, deployment: Deployment) -> tuple[Bridge, Breakpoint]:
     """A bridge that is on its way to the moment."""
     first, second = keys(KEYS), ["share:0", *keys(KEYS, start=KEYS)]
-    for path in files("bridge.redis").joinpath("lua").iterdir():
+    for path in files("bridge.redis.ledger").joinpath("lua").iterdir():
         await deployment.redis.script_load(path.read_text())  # as if run before: the first call is no rehearsal
     match moment.when:
         case When.CONNECTING:

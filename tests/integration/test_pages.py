@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from bridge import flags
+from bridge.cli import arguments as flags
 from tests.servers import PASSED_ON, ROOT, TOOLS, Bridge, NatsServer, RedisServer, require
 from tests.unit.deployed import DEPLOY
 

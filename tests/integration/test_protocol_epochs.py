@@ -10,9 +10,9 @@ import pytest
 from redis.asyncio import Redis
 
 from bridge.clock import SystemClock
-from bridge.redis.channels import channels
-from bridge.redis.hints import FOUND_KEYS
-from bridge.redis.subscription import Hint, Subscription
+from bridge.redis.protocol.hints import FOUND_KEYS
+from bridge.redis.protocol.notifications import channels
+from bridge.redis.wire.subscription import Hint, Subscription
 from tests.harness import (
     NAMES,
     NOTIFY,
@@ -176,7 +176,7 @@ async def test_a_bridge_that_is_stopped_does_not_go_through_the_rest_of_the_keys
 async def test_a_deadline_that_passes_while_writes_are_paused_is_told_once(
     bridge: Inside, user: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.redis.schedule.HEARTBEAT", 2.0)  # the next touch is the one at the deadline
+    monkeypatch.setattr("bridge.redis.protocol.schedule.HEARTBEAT", 2.0)  # the next touch is the one at the deadline
     await lazily(user)
     deadline = await known(user, b"k", 200)
     await put(user, b"wakes the bridge", LONG_MS)
@@ -192,7 +192,7 @@ async def test_a_deadline_that_passes_while_writes_are_paused_is_told_once(
 async def test_without_the_flag_for_deletions_nothing_is_told_and_it_is_not_ready(
     proxy: Proxy, user: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.redis.epoch.MARK_DEADLINE", 0.2)
+    monkeypatch.setattr("bridge.redis.epoch.epoch.MARK_DEADLINE", 0.2)
     async with Inside(proxy.port, redis_notifications="verify") as bridge:
         await bridge.reconciled()
         await put(user, b"long", LONG_MS)
@@ -215,7 +215,7 @@ async def test_without_the_flag_for_deletions_nothing_is_told_and_it_is_not_read
 async def test_a_flag_that_is_taken_away_is_set_again_behind_a_gap(
     proxy: Proxy, user: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.redis.notifications.FLAGS_CHECK", 0.05)
+    monkeypatch.setattr("bridge.redis.wire.notify_flags.FLAGS_CHECK", 0.05)
     async with Inside(proxy.port) as bridge:
         await bridge.reconciled()
         await user.config_set("notify-keyspace-events", "Eg")

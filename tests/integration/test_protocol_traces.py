@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bridge.expiration import Via
-from bridge.redis.connection import Fenced
+from bridge.redis.wire.endpoint import Fenced
 from tests.harness import NAMES, Hand, Witness, entry, expired, known, lapse, lazily, passed, put, user_of
 from tests.servers import RedisServer, wait_until
 

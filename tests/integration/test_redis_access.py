@@ -19,10 +19,10 @@ from redis.asyncio import Redis
 from bridge.clock import SystemClock
 from bridge.commands.embedded import free_port
 from bridge.errors import BridgeError, NotConnected, Refused
-from bridge.redis import greeting
-from bridge.redis.connection import CLIENT_NAME, Endpoint, conversation
-from bridge.redis.permissions import acl_rule
-from bridge.redis.subscription import subscribe
+from bridge.redis.admin.acl import acl_rule
+from bridge.redis.wire import handshake as greeting
+from bridge.redis.wire.endpoint import CLIENT_NAME, Endpoint, conversation
+from bridge.redis.wire.subscription import subscribe
 from bridge.settings import Settings
 from tests.deployment import events
 from tests.harness import Witness, expired, known, put, user_of, written
@@ -164,7 +164,7 @@ async def test_files_that_are_no_certificates_are_refused(guarded: GuardedRedis,
 
 async def test_tls_on_one_side_alone_is_told_by_the_url(guarded: GuardedRedis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(greeting, "HANDSHAKE_TIMEOUT", 0.5)
-    monkeypatch.setattr("bridge.redis.subscription.HANDSHAKE_TIMEOUT", 0.5)
+    monkeypatch.setattr("bridge.redis.wire.subscription.HANDSHAKE_TIMEOUT", 0.5)
     plain = guarded.tls_url.replace("rediss", "redis")
     await refused("it may want TLS: rediss:// in BRIDGE_REDIS_URL", NotConnected, redis_url=plain)
     encrypted = guarded.url.replace("redis", "rediss")

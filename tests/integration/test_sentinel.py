@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 
 from bridge.commands.embedded import free_port
 from bridge.errors import NotConnected, Refused
-from bridge.redis.connection import Endpoint
-from bridge.redis.primary import Primary
+from bridge.redis.wire.endpoint import Endpoint
+from bridge.redis.wire.primary import Primary
 from bridge.settings import Settings
 from tests.deployment import PATIENCE, events, keys, on_both_kinds
 from tests.harness import Inside

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bridge.redis.names import Names
+from bridge.redis.protocol.own_keys import Names
 from tests.deployment import PATIENCE, PREFIX, Deployment, keys
 from tests.servers import Bridge, RedisServer, wait_until
 

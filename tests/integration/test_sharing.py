@@ -13,10 +13,10 @@ from redis.asyncio import Redis
 from bridge.clock import SystemClock
 from bridge.errors import NotConnected, Refused
 from bridge.expiration import GapRecord, Identity
-from bridge.redis.entries import read_entry
-from bridge.redis.names import Names
-from bridge.redis.sentinel import Address, Sentinels
-from bridge.redis.shards import Shards
+from bridge.redis.ledger.entries import read_entry
+from bridge.redis.protocol.own_keys import Names
+from bridge.redis.source.shards import Shards
+from bridge.redis.wire.sentinel import Address, Sentinels
 from bridge.settings import Settings
 from bridge.tasks import end
 from bridge.telemetry.events import Telemetry

@@ -11,9 +11,9 @@ import pytest
 from redis import Redis
 
 from bridge import __version__
-from bridge.cli import main
+from bridge.cli.main import main
 from bridge.commands.embedded import free_port
-from bridge.redis.names import Names
+from bridge.redis.protocol.own_keys import Names
 from bridge.telemetry import logs
 from tests.integration.test_journey import SET_TOGETHER
 from tests.servers import Bridge, NatsServer, RedisServer, wait_until

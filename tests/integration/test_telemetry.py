@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from bridge.telemetry.endings import Ending
+from bridge.endings import Ending
 from tests.harness import LAZY, NAMES, Inside, expired, known, lapse, lazily, now_ms, passed, put, recorded, user_of
 from tests.proxy import TO_SERVER, Action, Protocol, Proxy, command
 from tests.servers import RedisServer, wait_until
@@ -56,8 +56,8 @@ def ended(bridge: Inside) -> dict[str, float]:
 async def test_an_epoch_that_ends_is_counted_by_the_kind_of_reason(
     server: RedisServer, user: Redis, monkeypatch: pytest.MonkeyPatch, ending: Ending
 ) -> None:
-    monkeypatch.setattr("bridge.redis.epoch.MARK_DEADLINE", 0.5)
-    monkeypatch.setattr("bridge.redis.notifications.FLAGS_CHECK", 0.05 if ending is Ending.FLAGS_CHANGED else 60)
+    monkeypatch.setattr("bridge.redis.epoch.epoch.MARK_DEADLINE", 0.5)
+    monkeypatch.setattr("bridge.redis.wire.notify_flags.FLAGS_CHECK", 0.05 if ending is Ending.FLAGS_CHANGED else 60)
     node = f"127.0.0.1:{server.port}"
     bridge = Inside(server.port)
     assert value(bridge, "subscription_up", node=node) == 0
@@ -156,7 +156,7 @@ async def test_the_lag_of_what_a_dead_bridge_left_is_known_before_the_first_touc
 
 
 async def test_a_scan_tells_how_far_it_is(server: RedisServer, user: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.redis.hints.FOUND_KEYS", 10)
+    monkeypatch.setattr("bridge.redis.protocol.hints.FOUND_KEYS", 10)
     keys = [b"lasting:%d" % number for number in range(300)]
     await user.mset(dict.fromkeys(keys, b""))
     await put(user, b"timed", LONG_MS)

@@ -1,4 +1,4 @@
-"""The bridge's scripts in the ledger model: `apply` (bridge/redis/lua/apply.lua, bridge/redis/hints.py) and `touch`.
+"""The bridge's scripts in the ledger model: `touch`, and `apply` (`apply.lua` and `protocol/hints.py` of bridge/redis).
 
 Each is one atomic step. Modelled: every operation but `f`, the keys that are ahead, marks, resolves, the count of a
 gap. Not modelled: resolves that are spread over several batches (the same as a batch that ends just before the mark),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from bridge.redis.audit import INTERVAL, MOST_SHORT, SHORT_EPOCH, Audit, Reading, Trust, missed
+from bridge.redis.protocol.audit import INTERVAL, MOST_SHORT, SHORT_EPOCH, Audit, Reading, Trust, missed
 
 COUNTERS: Sequence[bytes | int] = (b"run", b"0", b"100", b"5000", b"7", 10)
 

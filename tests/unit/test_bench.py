@@ -81,8 +81,8 @@ def test_medians_and_percentiles() -> None:
 
 def test_a_sample_belongs_to_the_stage_of_the_innermost_function_that_has_one() -> None:
     stages = folded(
-        "run (bridge/__main__.py:8);Delivery._publish (bridge/delivery.py:101);encode (bridge/cloudevents.py:53) 6\n"
-        "run (bridge/__main__.py:8);Delivery._settle_acked (bridge/delivery.py:9)"
+        "run (bridge/__main__.py:8);Delivery._publish (bridge/delivery/loop.py:9);encode (bridge/cloudevents.py:53) 6\n"
+        "run (bridge/__main__.py:8);Delivery._settle_acked (bridge/delivery/loop.py:9)"
         ";Outbox.settle (bridge/redis/outbox.py:7);Ledger.settle (bridge/redis/ledger.py:7);execute (redis/x.py:1) 3\n"
         "run (bridge/__main__.py:8);select (selectors.py:468) 1\n"
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.redis.canary import INTERVAL, LOOK, TTL_MS, Canary
+from bridge.redis.protocol.canary import INTERVAL, LOOK, TTL_MS, Canary
 
 
 class Clock:

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from bridge.commands.check_cluster import by_node, judged
-from bridge.commands.findings import Finding, Level, failure, passed, warning
-from bridge.redis.cluster_state import ClusterState, state_of
+from bridge.commands.check.findings import Finding, Level, failure, passed, warning
+from bridge.commands.check.redis.cluster import by_node, judged
+from bridge.redis.admin.cluster_state import ClusterState, state_of
 
 FIRST, SECOND, THIRD = NAMES = [f"10.0.0.{number}:6379" for number in (1, 2, 3)]
 NODES = """\

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bridge.commands.check_kafka_topic import TOPIC_CHECKS, Topic, judge
-from bridge.commands.kafka_tools import Tools
+from bridge.commands.check.kafka.remedies import Tools
+from bridge.commands.check.kafka.topic import TOPIC_CHECKS, Topic, judge
 from bridge.settings import Settings
 from bridge.sinks.kafka.cluster import Found, Partition
 from bridge.sinks.kafka.inspection import Examined

@@ -4,10 +4,10 @@ import pytest
 from nats.js.api import ClusterInfo, PeerInfo, StreamConfig, StreamInfo, StreamState
 from nats.js.errors import APIError
 
-from bridge.commands.check_stream import STREAM_CHECKS
-from bridge.commands.nats_rights import rights
-from bridge.commands.nats_tools import NatsTools
-from bridge.commands.nats_trial import refused
+from bridge.commands.check.nats.publish import refused
+from bridge.commands.check.nats.remedies import NatsTools
+from bridge.commands.check.nats.rights import rights
+from bridge.commands.check.nats.stream import STREAM_CHECKS
 from bridge.settings import Settings
 
 TOOLS = NatsTools.of(Settings(), 0)

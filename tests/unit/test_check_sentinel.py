@@ -7,10 +7,10 @@ from typing import cast
 
 import pytest
 
-from bridge.commands.check_sentinel import check_cut_off, check_sentinels
+from bridge.commands.check.redis.sentinel import check_cut_off, check_sentinels
 from bridge.errors import BridgeError, NotConnected
-from bridge.redis.inspection import Inspector
-from bridge.redis.sentinel import Answer
+from bridge.redis.admin.inspector import Inspector
+from bridge.redis.wire.sentinel import Answer
 
 Reply = Answer | BridgeError
 

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from bridge import __version__
-from bridge.cli import main
+from bridge.cli.main import main
 from bridge.errors import ConfigurationError, NotConnected, Refused
 from bridge.settings import SECRETS, Settings, SinkKind, reference
 

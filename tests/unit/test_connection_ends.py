@@ -6,7 +6,7 @@ import pytest
 from nats.errors import NoServersError, UnexpectedEOF
 
 from bridge.errors import NotConnected, Refused
-from bridge.redis.greeting import HungUp, unwelcome
+from bridge.redis.wire.handshake import HungUp, unwelcome
 from bridge.sinks.jetstream import connect
 
 REDIS = "Redis at r:1"

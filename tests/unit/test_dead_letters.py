@@ -4,7 +4,7 @@ from typing import cast
 
 from bridge.contracts import DeadLetter
 from bridge.expiration import Expiration, Via
-from bridge.redis.dead_letters import DeadLetters, Kept, Place, Retrial
+from bridge.redis.admin.dead_letters import DeadLetters, Kept, Place, Retrial
 
 
 class Letters:

@@ -6,10 +6,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bridge import delivery, link
 from bridge.cloudevents import Encoder
 from bridge.contracts import Entry, Message, Settlement
-from bridge.delivery import Delivery
+from bridge.delivery import link
+from bridge.delivery import loop as delivery
+from bridge.delivery.loop import Delivery
 from bridge.errors import BridgeError, NotConnected, Refused, Rejected, Retryable
 from bridge.expiration import Expiration, GapRecord, Via
 from bridge.telemetry.events import BROKER, Telemetry

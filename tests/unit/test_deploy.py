@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 import bridge
 from bridge.commands.embedded import free_port
-from bridge.redis.names import Names
+from bridge.redis.protocol.own_keys import Names
 from bridge.service import CLOSE_TIMEOUT
 from bridge.settings import Settings, variable
 from bridge.settings.redis_url import DEFAULT_SENTINEL_PORT

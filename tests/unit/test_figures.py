@@ -11,10 +11,10 @@ import pytest
 from aiohttp import web
 from prometheus_client import generate_latest
 
-from bridge.commands import figures
 from bridge.commands.embedded import free_port
-from bridge.commands.figures import Buckets, Figures, Unanswered, ask, quantile
-from bridge.commands.status import WINDOW, _remember
+from bridge.commands.status import metrics as figures
+from bridge.commands.status.command import WINDOW, _remember
+from bridge.commands.status.metrics import Buckets, Figures, Unanswered, ask, quantile
 from bridge.settings import Settings
 from bridge.telemetry.events import Telemetry
 from bridge.telemetry.http import serve_http

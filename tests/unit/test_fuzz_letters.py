@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from bridge.cloudevents import Encoder
 from bridge.contracts import DeadLetter
 from bridge.expiration import GAP_KEY, Event, Expiration, GapRecord, Identity, Via
-from bridge.redis.entries import Unreadable, read_entry
-from bridge.redis.letters import EXPIRATION, GAP, fields_of, letter_of
+from bridge.redis.ledger.entries import Unreadable, read_entry
+from bridge.redis.ledger.letters import EXPIRATION, GAP, fields_of, letter_of
 
 IDENTITY = Identity("/redis", 0)
 ID = "9f0c1d2e" * 4

@@ -13,9 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.clock import SystemClock
-from bridge.redis import subscription as module
-from bridge.redis.channels import channels
-from bridge.redis.subscription import Hint, Subscription
+from bridge.redis.protocol.notifications import channels
+from bridge.redis.wire import subscription as module
+from bridge.redis.wire.subscription import Hint, Subscription
 from tests.unit.test_subscription import CHANNELS, CONFIRMED, hint
 
 EXPIRED = CHANNELS[0]

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.redis.channels import Kind, channels, missing_flags
-from bridge.redis.gap import Gap
-from bridge.redis.hints import (
+from bridge.redis.protocol.calls import Applied, State, Touched
+from bridge.redis.protocol.gap import Gap
+from bridge.redis.protocol.hints import (
     BATCH_BYTES,
     BATCH_KEYS,
     FOUND_KEYS,
@@ -15,11 +15,11 @@ from bridge.redis.hints import (
     MarkLostError,
     OwnKeyLostError,
 )
-from bridge.redis.ledger import Applied, State, Touched
-from bridge.redis.names import Names
-from bridge.redis.patterns import matcher
-from bridge.redis.slots import slot_of
-from bridge.redis.told import LOOK, SETTLED, TOLD_KEYS, UNTOLD, Claimed, Told
+from bridge.redis.protocol.migrated_keys import LOOK, SETTLED, TOLD_KEYS, UNTOLD, Claimed, Told
+from bridge.redis.protocol.notifications import Kind, channels, missing_flags
+from bridge.redis.protocol.own_keys import Names
+from bridge.redis.protocol.patterns import matcher
+from bridge.redis.protocol.slots import slot_of
 
 NAMES = Names("expiry-bridge", 0)
 MARK = NAMES.mark(7, 1)

@@ -1,8 +1,8 @@
 """What several primaries hold together."""
 
 from bridge.expiration import Expiration, Via
-from bridge.redis.inspection import Expirations, LeaseState, State
-from bridge.redis.nodes import mixed, total
+from bridge.redis.admin.inspector import Expirations, LeaseState, State
+from bridge.redis.admin.nodes import mixed, total
 
 LEASE = LeaseState("one", 5_000, 7, 900)
 EMPTY = State(1_000, 0, None, 0, None, None, 0, 0, [None])

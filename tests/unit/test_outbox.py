@@ -6,8 +6,8 @@ from typing import cast
 import msgpack
 
 from bridge.expiration import Identity
-from bridge.redis.ledger import Ledger
-from bridge.redis.outbox import Outbox
+from bridge.redis.ledger.outbox import Outbox
+from bridge.redis.ledger.scripts import Ledger
 from bridge.telemetry.events import Telemetry
 
 Fields = dict[bytes, bytes]

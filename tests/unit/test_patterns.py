@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from bridge.redis.patterns import matcher, scan_match
+from bridge.redis.protocol.patterns import matcher, scan_match
 from tests.servers import RedisServer, require
 
 GLOB = st.text(alphabet="ab*?[]^-\\\n:", max_size=8)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bridge.redis.ledger import State
-from bridge.redis.schedule import HEARTBEAT, RETRY, Schedule
+from bridge.redis.protocol.calls import State
+from bridge.redis.protocol.schedule import HEARTBEAT, RETRY, Schedule
 
 
 class StillClock:

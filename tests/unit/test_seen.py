@@ -1,6 +1,6 @@
 """Up to when the notifications of each primary were handled: what bridges tell each other, and where a gap begins."""
 
-from bridge.redis.seen import Seen
+from bridge.redis.protocol.watermarks import Seen
 
 A, B = "127.0.0.1:1", "127.0.0.1:2"
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bridge.errors import NotConnected
-from bridge.redis.sentinel import Address, Answer, Sentinels, newest
+from bridge.redis.wire.sentinel import Address, Answer, Sentinels, newest
 from bridge.settings import Settings
 
 OLD, NEW, OTHER = ("10.0.0.1", 6379), ("10.0.0.2", 6379), ("10.0.0.3", 6379)

@@ -13,11 +13,11 @@ from bridge.clock import SystemClock
 from bridge.contracts import Entry, Settlement
 from bridge.errors import NotConnected
 from bridge.expiration import Expiration, Identity, Via
-from bridge.redis.ledger import Ledger
-from bridge.redis.members import Members
-from bridge.redis.outbox import Outbox
-from bridge.redis.outboxes import OWED_ENTRIES, Outboxes
-from bridge.redis.patterns import matcher
+from bridge.redis.ledger.outbox import Outbox
+from bridge.redis.ledger.outboxes import OWED_ENTRIES, Outboxes
+from bridge.redis.ledger.scripts import Ledger
+from bridge.redis.protocol.patterns import matcher
+from bridge.redis.source.membership import Members
 from tests.servers import wait_until
 
 
@@ -60,7 +60,7 @@ def has_lived(ledger: FakeLedger, shards: int) -> bool:
 async def test_shares_are_even_and_make_up_all_shards(
     shards: int, bridges: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.redis.members.INTERVAL", 0)
+    monkeypatch.setattr("bridge.redis.source.membership.INTERVAL", 0)
     shares = []
     for place in range(bridges):
         ledger = FakeLedger()
@@ -78,8 +78,8 @@ async def test_shares_are_even_and_make_up_all_shards(
 
 
 async def test_a_bridge_that_cannot_work_does_not_count_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.redis.members.INTERVAL", 0)
-    monkeypatch.setattr("bridge.redis.members.UNABLE_SECONDS", 0.05)
+    monkeypatch.setattr("bridge.redis.source.membership.INTERVAL", 0)
+    monkeypatch.setattr("bridge.redis.source.membership.UNABLE_SECONDS", 0.05)
     ledger = FakeLedger()
     here = members(ledger, 4)
     here.unable()
@@ -92,7 +92,7 @@ async def test_a_bridge_that_cannot_work_does_not_count_for_a_while(monkeypatch:
 
 
 async def test_a_share_follows_the_number_of_shards_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.redis.members.INTERVAL", 3600)
+    monkeypatch.setattr("bridge.redis.source.membership.INTERVAL", 3600)
     here = members(FakeLedger(), 4)
     running = asyncio.create_task(here.run())
     await wait_until(lambda: here.share == 4, "the first share")

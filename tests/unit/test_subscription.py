@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bridge.clock import SystemClock
+from bridge.endings import Ending
 from bridge.errors import NotConnected, Refused
-from bridge.redis import subscription as module
-from bridge.redis.channels import channels
-from bridge.redis.connection import Endpoint
-from bridge.redis.subscription import Hint, Subscription, subscribe
+from bridge.redis.protocol.notifications import channels
+from bridge.redis.wire import subscription as module
+from bridge.redis.wire.endpoint import Endpoint
+from bridge.redis.wire.subscription import Hint, Subscription, subscribe
 from bridge.settings import Settings
-from bridge.telemetry.endings import Ending
 from tests.servers import wait_until
 
 CHANNELS = list(channels(0))

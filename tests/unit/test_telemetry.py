@@ -11,11 +11,11 @@ import aiohttp
 import pytest
 
 from bridge import __version__
+from bridge.endings import Ending
 from bridge.errors import Refused
-from bridge.redis.ledger import LEASE_MS
+from bridge.redis.ledger.scripts import LEASE_MS
 from bridge.settings import Settings
 from bridge.telemetry import logs
-from bridge.telemetry.endings import Ending
 from bridge.telemetry.events import Telemetry
 from bridge.telemetry.health import Health
 from bridge.telemetry.http import serve_http

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.redis.names import Names
-from bridge.redis.slots import SLOTS, Numbering, slot_of
-from bridge.redis.topology import Claim, Node, claims, merged
+from bridge.redis.protocol.own_keys import Names
+from bridge.redis.protocol.slots import SLOTS, Numbering, slot_of
+from bridge.redis.wire.topology import Claim, Node, claims, merged
 
 NAMES = Names("expiry-bridge", 0)
 ASKED = ("10.0.0.9", 7000)

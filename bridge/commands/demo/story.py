@@ -15,9 +15,9 @@ from bridge import __version__
 from bridge.commands.demo.arrivals import Arrival, Arrivals, Books
 from bridge.commands.demo.stage import PATIENCE, Stage
 from bridge.commands.screen import Screen
-from bridge.redis.inspection import Inspector
-from bridge.redis.ledger import LEASE_MS
-from bridge.redis.trial import set_expiring
+from bridge.redis.admin.inspector import Inspector
+from bridge.redis.admin.trial import set_expiring
+from bridge.redis.ledger.scripts import LEASE_MS
 
 UNDISTURBED = {
     "share:7f3a": 600,

@@ -6,8 +6,8 @@ from nats.errors import Error
 from nats.errors import TimeoutError as NoAnswer
 from nats.js.errors import APIError, NotFoundError
 
-from bridge.commands.nats_client import API_SECONDS, Nats
-from bridge.commands.nats_tools import NatsTools
+from bridge.commands.check.nats.client import API_SECONDS, Nats
+from bridge.commands.check.nats.remedies import NatsTools
 from bridge.commands.readers.arrivals import Arrival, read_event
 from bridge.commands.readers.jetstream import attributes_of
 from bridge.errors import NotConnected, Refused

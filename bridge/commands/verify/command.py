@@ -12,8 +12,8 @@ from bridge.commands.verify.plan import PREFIX, Plan
 from bridge.commands.verify.report import Report
 from bridge.errors import ConfigurationError
 from bridge.expiration import Identity
-from bridge.redis.connection import Endpoint
-from bridge.redis.probes import Probes
+from bridge.redis.admin.probes import Probes
+from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings
 from bridge.telemetry import logs
 

@@ -12,7 +12,7 @@ from bridge.commands.readers import Reader
 from bridge.commands.verify.books import Books, Moment
 from bridge.commands.verify.plan import PUT_OFF_MS
 from bridge.errors import BridgeError, NotConnected
-from bridge.redis.probes import Probes
+from bridge.redis.admin.probes import Probes
 from bridge.tasks import run_together
 
 TICK_SECONDS = 0.02

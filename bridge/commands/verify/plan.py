@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from bridge.errors import ConfigurationError
-from bridge.redis.patterns import matcher
+from bridge.redis.protocol.patterns import matcher
 from bridge.settings import Settings
 
 PREFIX = "expiry-bridge-verify"

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Final
 
-from bridge.redis.names import Names
+from bridge.redis.protocol.own_keys import Names
 from tests.bench.burst import LEAD, figures_of, missing, retried
 from tests.bench.case import Figures, Medians, Variant, Verdict
 from tests.bench.chart import Bar, Chart

@@ -1,0 +1,1 @@
+"""What Kafka must be for the bridge."""

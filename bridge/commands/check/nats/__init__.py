@@ -1,0 +1,1 @@
+"""What NATS must be for the bridge."""

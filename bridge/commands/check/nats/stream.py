@@ -1,0 +1,142 @@
+"""What an existing JetStream stream must be for the bridge: one small function per check.
+
+To add one, write the function and enter it in STREAM_CHECKS.
+"""
+
+from collections.abc import Callable, Mapping
+
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo, StreamState
+
+from bridge.commands.check.findings import MESSAGE_BYTES, Finding, failure, passed, warning
+from bridge.commands.check.nats.remedies import DUPLICATE_WINDOW, NatsTools
+from bridge.sinks.jetstream.stream import (
+    CLUSTER_REPLICAS,
+    DUPLICATE_WINDOW_SECONDS,
+    RETRY_HORIZON_SECONDS,
+    in_cluster,
+)
+from bridge.sinks.subjects import covers, overlaps
+
+AGE_SECONDS = 3600.0
+"""Keeping messages for less is warned of: a consumer that is down must have time to come back."""
+MAX_AGE = "7d"
+MESSAGES, BYTES = 10_000, 10 * 1024**2
+"""Dropping the oldest message beyond fewer is warned of: it is what one burst of expirations may be."""
+
+Check = Callable[[StreamInfo, NatsTools], Finding]
+
+
+def _stream(info: StreamInfo, tools: NatsTools) -> Finding:
+    config, name = info.config, tools.stream
+    anew = f"when its consumers have read it, make it anew: nats stream rm {name}; {tools.add()}"
+    if config.mirror is not None:
+        return failure(f"{name} is a mirror: it takes no messages", "name another one in BRIDGE_NATS_STREAM")
+    if config.sealed:
+        return failure(f"{name} is sealed: it takes no messages", anew)
+    if config.no_ack:
+        return failure(f"{name} acks nothing (no_ack): nobody could know what is stored", tools.edit(ack=True))
+    if config.storage == StorageType.MEMORY:
+        return warning(f"{name} is kept in memory: it is lost when its servers stop", anew)
+    if config.retention == RetentionPolicy.INTEREST:
+        return warning(
+            f"{name} has interest retention: what no consumer waits for is dropped", tools.edit(retention="limits")
+        )
+    return passed(f"{name} exists, in files")
+
+
+def _subjects(info: StreamInfo, tools: NatsTools) -> Finding:
+    bound, published = info.config.subjects or [], tools.subjects.published
+    found = f"{tools.stream} binds {', '.join(bound) or 'no subjects'}"
+    edit = tools.bind(bound)
+    if not any(overlaps(pattern, subject) for pattern in bound for subject in published):
+        return failure(
+            f"{found}, none of {', '.join(published)}",
+            f"{edit}; or change BRIDGE_NATS_SUBJECT or BRIDGE_NATS_STREAM",
+        )
+    missing = [subject for subject in published if not any(covers(pattern, subject) for pattern in bound)]
+    if missing:
+        return warning(f"{found}, not all of {', '.join(missing)}: other messages become dead letters", edit)
+    return passed(found)
+
+
+def _duplicate_window(info: StreamInfo, tools: NatsTools) -> Finding:
+    window, age = info.config.duplicate_window or 0, info.config.max_age or 0
+    if window >= RETRY_HORIZON_SECONDS:
+        return passed(f"{window:g} s")
+    longer = {"max_age": MAX_AGE} if 0 < age < DUPLICATE_WINDOW_SECONDS else {}  # NATS wants the window to be within it
+    return warning(
+        f"{window:g} s: what is sent again later than that is stored twice",
+        tools.edit(**longer, dupe_window=DUPLICATE_WINDOW),
+    )
+
+
+def _message_size(info: StreamInfo, tools: NatsTools) -> Finding:
+    limit = info.config.max_msg_size
+    if limit is None or limit < 0:
+        return passed("not limited by the stream")
+    if limit >= MESSAGE_BYTES:
+        return passed(f"up to {limit} bytes")
+    return warning(
+        f"up to {limit} bytes: messages of longer keys become dead letters",
+        f"{tools.edit(max_msg_size=MESSAGE_BYTES)} (or more; -1 for no limit)",
+    )
+
+
+def _replicas(info: StreamInfo, tools: NatsTools) -> Finding:
+    count, cluster = info.config.num_replicas or 1, info.cluster
+    if cluster is None or not in_cluster(info):
+        return passed("1: the server stands alone, and what is acked is kept by it only")
+    if count == 1:
+        return warning("1: an ack is kept by one server only, and lost with it", tools.edit(replicas=CLUSTER_REPLICAS))
+    if cluster.leader is None:
+        return warning(f"{count}, without a leader: nothing can be published now", "start the other servers")
+    peers = cluster.replicas or []
+    behind = sorted(str(peer.name) for peer in peers if peer.offline or not peer.current)
+    if behind:
+        return warning(f"{count}, and not in sync: {', '.join(behind)}", "start these servers, or look into their logs")
+    if count < CLUSTER_REPLICAS:
+        return warning(f"{count}: nothing is acked while one of them is down", tools.edit(replicas=CLUSTER_REPLICAS))
+    return passed(f"{count}, all in sync, led by {cluster.leader}")
+
+
+def _limits(info: StreamInfo, tools: NatsTools) -> Finding:
+    config = info.config
+    limits = {"max_msgs": config.max_msgs or -1, "max_bytes": config.max_bytes or -1}
+    age, each = config.max_age or 0, config.max_msgs_per_subject or -1
+    if config.discard == DiscardPolicy.NEW and _full(config, info.state):
+        return failure("the stream is full, and refuses what is new (discard=new)", _unlimited(tools, limits))
+    if 0 < age < AGE_SECONDS:
+        return warning(f"{age:g} s: a consumer that is down for longer misses messages", tools.edit(max_age=MAX_AGE))
+    if each > 0:
+        return warning(
+            f"{each} messages of a subject: older ones are dropped, whether or not they were consumed",
+            tools.edit(max_msgs_per_subject=-1),
+        )
+    if config.discard == DiscardPolicy.OLD and (0 < limits["max_msgs"] < MESSAGES or 0 < limits["max_bytes"] < BYTES):
+        found = f"{_words(limits)}: at a burst the oldest are dropped, whether or not they were consumed"
+        return warning(found, _unlimited(tools, limits))
+    kept = [*filter(None, [_words(limits), f"{age / AGE_SECONDS:g} h" if age else ""])]
+    return passed(", ".join(kept) or "none: messages are kept until somebody deletes them")
+
+
+def _full(config: StreamConfig, state: StreamState) -> bool:
+    return 0 < (config.max_msgs or 0) <= state.messages or 0 < (config.max_bytes or 0) <= state.bytes + MESSAGE_BYTES
+
+
+def _words(limits: Mapping[str, int]) -> str:
+    names = {"max_msgs": "messages", "max_bytes": "bytes"}
+    return ", ".join(f"{limit} {names[name]}" for name, limit in limits.items() if limit > 0)
+
+
+def _unlimited(tools: NatsTools, limits: Mapping[str, int]) -> str:
+    return tools.edit(**{name: -1 for name, limit in limits.items() if limit > 0})
+
+
+STREAM_CHECKS: Mapping[str, Check] = {
+    "stream": _stream,
+    "subjects": _subjects,
+    "duplicate window": _duplicate_window,
+    "message size": _message_size,
+    "replicas": _replicas,
+    "limits": _limits,
+}

@@ -1,0 +1,161 @@
+"""Which commands, keys and channels the bridge's Redis user needs, and which of them it is denied.
+
+Guarantees: asking changes nothing. Where the user may use ACL DRYRUN, nothing is even run. Elsewhere each command is
+tried in a form that cannot do anything: it reads, or Redis refuses its arguments, and does so only after it has looked
+at the permissions.
+"""
+
+import re
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from redis.exceptions import NoPermissionError, ResponseError
+
+from bridge.clock import SystemClock
+from bridge.errors import Refused
+from bridge.redis.admin.inspector import Inspector
+from bridge.redis.protocol.notifications import channels
+from bridge.redis.protocol.own_keys import Names
+from bridge.redis.wire.endpoint import CLIENT_NAME, CLUSTER, Endpoint, conversation
+from bridge.redis.wire.server import FLAGS
+from bridge.redis.wire.subscription import subscribe
+from bridge.settings import Settings
+
+READ = "pexpiretime"
+"""The one command that the bridge sends for users' keys."""
+
+Word = bytes | str | int
+
+
+def needs(names: Names, *, clustered: bool = False) -> dict[str, Sequence[Word]]:
+    """What the bridge, its scripts, `status` and `dead` send: commands as ACL rules name them, with harmless arguments.
+
+    Keys are those that the bridge would use. Not among them: SUBSCRIBE, which is more than one command to try, and
+    CONFIG, since there are ways around it.
+    """
+    deadlines, lease, outbox, dead, mark = names.deadlines, names.lease, names.outbox, names.dead, names.mark(0, 0)
+    shas: Sequence[Word] = ("0" * 40, 5, deadlines, lease, outbox, dead, mark)  # no such script
+    commands: dict[str, Sequence[Word]] = {
+        "client|setname": (CLIENT_NAME,),
+        "ping": (),
+        "time": (),
+        "info": ("server",),
+        "scan": (0, "COUNT", 1),
+        "evalsha": shas,
+        "script|load": ("return (",),  # does not compile
+        "exists": (outbox,),
+        "del": (mark,),  # there is none
+        "set": (mark, "", "no-option"),
+        "hdel": (lease, "no-field"),
+        "hgetall": (names.members,),
+        "hget": (lease, "fence"),
+        "hmget": (lease, "fence"),
+        "hset": (lease, "odd", "number", "of"),
+        "hincrby": (lease, "odd", "no-number"),
+        "zadd": (deadlines, "no-number", mark),
+        "zrem": (deadlines, mark),  # it is not in it
+        "zmscore": (deadlines, mark),
+        "zcard": (deadlines,),
+        "zrange": (deadlines, 0, 0),
+        "zscan": (deadlines, 0, "COUNT", 1),
+        "xadd": (outbox, "no-id", "field", "value"),
+        "xdel": (outbox, "no-id"),
+        "xlen": (dead,),
+        "xrange": (outbox, "0-1", "0-1"),
+        "xrevrange": (outbox, "0-1", "0-1"),  # for the commands `status` and `dead` only
+        "xinfo|stream": (outbox,),
+    }
+    if clustered:
+        return commands | {"cluster|nodes": (), "asking": (), "zscore": (names.moved, "no-key")}
+    return commands | {"get": (names.shards,)} | ({"select": (names.db,)} if names.db else {})
+
+
+def acl_rule(settings: Settings) -> str:
+    """The least that the user needs, as an ACL SETUSER for redis-cli's prompt.
+
+    In parentheses, as a selector: so it adds to whatever the user has. A bare pattern behind a `~*` would be an error.
+    """
+    endpoint = Endpoint.of(settings)
+    db, names = endpoint.db, Names(settings.namespace, endpoint.db)
+    commands = [*needs(names, clustered=endpoint.finder == CLUSTER), READ, "subscribe", "config|get"]
+    if settings.redis_notifications == "configure":
+        commands.append("config|set")
+    own = re.sub(r"([\\*?\[\]])", r"\\\1", names.own_prefix.decode())
+    patterns = [
+        f"~{own}*",
+        *(f"%R~{pattern}" for pattern in settings.keys),
+        f"&__keyevent@{db}__:*",
+        "&__keyevent@*__:expired",
+    ]
+    # A rule cannot hold a space; `?` matches it.
+    rules = [*(pattern.replace(" ", "?") for pattern in patterns), *(f"+{command}" for command in sorted(commands))]
+    quoted = ('"' + re.sub(r'(["\\])', r"\\\1", rule) + '"' if re.search(r"[\\'\"]", rule) else rule for rule in rules)
+    return f"ACL SETUSER {endpoint.user} ({' '.join(quoted)})"
+
+
+async def denied(inspector: Inspector) -> list[str]:
+    """The commands that the user may not run, or not with the bridge's keys and channels. Raises NotConnected."""
+    try:
+        return await _dry_run(inspector)
+    except Refused:
+        return await _try(inspector)
+
+
+async def may_set_flags(inspector: Inspector) -> bool:
+    """Whether the user may change the notification flags. Raises NotConnected."""
+    # With a value that no version takes. Who may not use the command never gets as far as to hear that.
+    [answer] = await _answers(inspector, [["CONFIG SET", FLAGS, "?"]])
+    return "nvalid" in str(answer)
+
+
+def _commands(inspector: Inspector) -> dict[str, list[Word]]:
+    """`needs`, and the reading of users' keys, as complete commands, by what to call them."""
+    clustered = inspector.topology is not None
+    commands: dict[str, list[Word]] = {
+        rule: [*rule.split("|"), *arguments] for rule, arguments in needs(inspector.names, clustered=clustered).items()
+    }
+    for pattern in inspector.settings.keys:
+        # A pattern nearly always matches itself, and so will whatever pattern of the ACL's allows for its keys.
+        commands[f"{READ} {pattern}"] = [READ, pattern]
+    return commands
+
+
+async def _dry_run(inspector: Inspector) -> list[str]:
+    """Ask Redis what it would allow. Raises Refused where asking is not allowed."""
+    commands = _commands(inspector)
+    commands["subscribe"] = ["subscribe", *channels(inspector.endpoint.db)]
+    async with conversation(inspector.endpoint):
+        user: Word = await inspector.client.acl_whoami()
+    answers = await _answers(inspector, [["ACL DRYRUN", user, *command] for command in commands.values()])
+    if all(isinstance(answer, ResponseError) for answer in answers):
+        raise Refused(str(answers[0]))
+    # A command that was renamed away is an error; a denial is not, it is the answer.
+    return [name for name, answer in zip(commands, answers, strict=True) if answer not in {b"OK", "OK"}]
+
+
+async def _try(inspector: Inspector) -> list[str]:
+    """Send the commands."""
+    commands = _commands(inspector)
+    answers = await _answers(inspector, commands.values())
+    refused = [
+        name
+        for name, answer in zip(commands, answers, strict=True)
+        if isinstance(answer, NoPermissionError) or "unknown command" in str(answer)
+    ]
+    try:
+        names = list(channels(inspector.endpoint.db))
+        session = await subscribe(inspector.endpoint, names, deque(), lambda: None, SystemClock())
+    except Refused:
+        refused.append("subscribe")
+    else:
+        session.end("it was only a try")
+    return refused
+
+
+async def _answers(inspector: Inspector, commands: Iterable[Sequence[Word]]) -> list[object]:
+    """What Redis answers to each command; an error is an answer."""
+    pipeline = inspector.client.pipeline(transaction=False)
+    for command in commands:
+        pipeline.execute_command(*command)
+    async with conversation(inspector.endpoint):
+        return await pipeline.execute(raise_on_error=False)

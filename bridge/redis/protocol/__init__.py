@@ -1,0 +1,1 @@
+"""The rules of the ledger protocol: what a notification means, and what is remembered of it. Pure: no I/O."""

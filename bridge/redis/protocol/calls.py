@@ -1,0 +1,92 @@
+"""What a script is asked, and what it answers: the values that cross between the protocol and Redis."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Argument = bytes | str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to change the ledger."""
+
+    fence: int
+    seen_ms: int | None
+    """Up to when the former epoch had handled every notification; None for the first epoch of all."""
+    former: str | None
+    """The last holder, empty if it gave the lease back. None: first start, or the lease was lost (flushed, evicted)."""
+    heard: int = 0
+    """Notifications of expirations handled by all former epochs."""
+    audit: str = ""
+    """The last reading of the audit that a former epoch has stored with `seen_ms`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The lease is held by another bridge."""
+
+    holder: str
+    remaining_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What every script says of the ledger after it."""
+
+    now_us: int
+    """Redis's clock, in microseconds."""
+    lowest_ms: int | None
+    """The first deadline in the ledger."""
+    size: int
+    depth: int
+    """Expirations in the outbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What a touch saw."""
+
+    state: State
+    cursor: bytes
+    """Where the walk goes on; `0` when it is through."""
+    seen: Sequence[tuple[bytes, bytes, bytes, bytes]]
+    """key, score, `gone`, `alive` or `moved`, `1` (due) or `0`: the arguments of a resolve."""
+    dead: int = 0
+    """Dead letters kept."""
+    canary_gone: bool = False
+    """Whether the canary that was looked for is gone."""
+    counters: Sequence[bytes | int] = ()
+    """For the audit, if it was asked for and Redis tells: see `audit.Reading.of`."""
+    moved: int = 0
+    """Entries that are to be placed: see `epoch/migration.py`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What one batch did."""
+
+    state: State
+    by_notification: int
+    by_sweep: int
+    recovered: int
+    ambiguous: int
+    """Of the open gap so far."""
+    emptied: bool
+    ahead: Sequence[bytes]
+    next_part: bytes = b""
+    """Where the scan goes on; `0` when it is through, empty where nothing was scanned."""
+    found: int = 0
+    """How many keys were scanned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One apply, kept until it is answered: sent again it is not applied again."""
+
+    fence: int
+    seq: int
+    gap_start_ms: int
+    heard: int
+    """Notifications of expirations handled, with those of this batch."""
+    mark: bytes
+    operations: Sequence[bytes]

@@ -1,0 +1,19 @@
+"""How an epoch ends."""
+
+from bridge.endings import Ending
+from bridge.errors import BridgeError
+
+
+class EpochEnded(BridgeError):
+    """The epoch is over; the message is the reason, in words for the operator, and the cause of the next gap."""
+
+    def __init__(self, ending: Ending, reason: str) -> None:
+        super().__init__(reason)
+        self.ending = ending
+
+
+class Missed(EpochEnded):
+    """The audit says that Redis expired more keys than it told us of."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(Ending.MISSED, f"{count} expirations were not notified: Redis counts more than it told of")

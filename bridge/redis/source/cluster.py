@@ -1,0 +1,177 @@
+"""All primaries of a cluster: each has a ledger, and a source of its own for it, as the shards of one server have.
+
+Primaries come and go: with a failover the ledger stays the same, on another server (`primary.py`). When slots move, the
+ledger of a primary may become another one (`slots.py`): then its source ends, and another one begins; what the former
+one's ledger holds, follows (`migration.py`).
+"""
+
+import asyncio
+from contextlib import suppress
+
+from bridge.backoff import Backoff
+from bridge.clock import Clock
+from bridge.endings import Ending
+from bridge.errors import NotConnected, Refused
+from bridge.redis.ledger.outboxes import Outboxes
+from bridge.redis.ledger.scripts import Ledger
+from bridge.redis.source.membership import Members
+from bridge.redis.source.shard import RedisSource
+from bridge.redis.wire.topology import Node, Topology
+from bridge.settings import Settings
+from bridge.tasks import end, happens, run_together
+from bridge.telemetry.events import Telemetry
+
+SEEN_INTERVAL = 1.0
+"""Seconds between news of what was handled."""
+RETIRE_SECONDS = 5.0
+"""How long a source may take to handle what it has received, when its ledger is that of no primary any more."""
+SEVERAL = 2
+"""What to tell telemetry of how many shards there are: there may always be more of them later."""
+
+
+class Cluster:
+    """Find expirations on all primaries and claim them into their outboxes, until stopped."""
+
+    def __init__(self, settings: Settings, instance: str, clock: Clock, telemetry: Telemetry) -> None:
+        self.outbox = Outboxes()
+        self._settings = settings
+        self._instance = instance
+        self._clock = clock
+        self._telemetry = telemetry
+        self._topology = Topology(settings, clock)
+        self.db = self._topology.endpoint.db
+        self._members = Members(self._ledger, instance, 0, clock, clustered=True)
+        self._sources: dict[int, RedisSource] = {}
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._retiring: dict[int, asyncio.Task[None]] = {}
+        self._stopping = asyncio.Event()
+        self._begun = False
+        self._first: tuple[Node, Ledger] | None = None
+        telemetry.cluster_sought()
+
+    def _ledger(self) -> Ledger:
+        """Where signs of life are given: on the primary that has the first ledger's keys."""
+        topology = self._topology
+        node = topology.owner(topology.names.members)
+        if node is None:
+            raise NotConnected("no primary of the cluster has the keys of the bridge's first ledger")
+        if self._first is None or self._first[0] != node:
+            self._first = node, Ledger(topology.client(node.address), topology.at(node.address), topology.names)
+        return self._first[1]
+
+    def redis_ms(self) -> float:
+        """Redis's clock now, in ms, as the last reply told it."""
+        return max((source.redis_ms() for source in self._sources.values()), default=0.0)
+
+    async def run(self) -> None:
+        """Work until `stop`. Raises Refused where Redis never served us: somebody has to mend the settings."""
+        await self._find()
+        if self._stopping.is_set():
+            return
+        work = run_together({"members": self._members.run(), "primaries": self._follow(), "seen": self._share_seen()})
+        await run_together({"topology": self._topology.watch(), "work": work}, until="work")
+
+    def stop(self) -> None:
+        """Handle what was received, and let `run` return."""
+        self._stopping.set()
+        self._members.leave()
+        for source in self._sources.values():
+            source.stop()
+
+    async def close(self) -> None:
+        """Release the leases, so that standbys take over at once, and give the connections back."""
+        await self.outbox.close()
+        await asyncio.gather(*(source.close() for source in self._sources.values()))
+        with suppress(OSError):
+            await self._topology.close()
+
+    async def _find(self) -> None:
+        """Look at the cluster for the first time."""
+        backoff = Backoff()
+        while not self._stopping.is_set():
+            try:
+                await self._topology.refresh()
+            except NotConnected as error:
+                delay = backoff.next()
+                self._telemetry.cluster_unreached(str(error), delay)
+                await happens(self._stopping, delay)
+            else:
+                await self._exchange()
+                return
+
+    async def _share_seen(self) -> None:
+        """Tell the other bridges what was handled, and hear them, until stopped."""
+        while not self._stopping.is_set():
+            await happens(self._stopping, SEEN_INTERVAL)
+            await self._exchange()
+
+    async def _exchange(self) -> None:
+        with suppress(NotConnected, Refused):  # the shards tell what is wrong
+            self._topology.seen.learn(*await self._ledger().seen(self._topology.seen.tell()))
+
+    async def _follow(self) -> None:
+        """Have a source for each ledger, until stopped and all have ended."""
+        stopped = asyncio.create_task(self._stopping.wait(), name="stopping")
+        try:
+            while not self._stopping.is_set():
+                news = self._topology.news
+                self._compare()
+                changed = asyncio.create_task(news.wait(), name="topology-changed")
+                try:
+                    waited = {changed, stopped, *self._running.values(), *self._retiring.values()}
+                    done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    await end([changed])
+                for task in done - {changed}:
+                    task.result()
+                self._retiring = {number: task for number, task in self._retiring.items() if not task.done()}
+            await asyncio.gather(*self._running.values(), *self._retiring.values())
+        finally:
+            await end([stopped, *self._running.values(), *self._retiring.values()])
+
+    def _compare(self) -> None:
+        """Begin with ledgers that are new, and leave those that are no primary's any more."""
+        primaries = self._topology.primaries
+        if primaries.keys() != self._sources.keys():
+            self._telemetry.cluster_located([f"{number}: {node}" for number, node in sorted(primaries.items())])
+        self._members.resize(len(primaries))
+        for number in primaries.keys() - self._sources.keys() - self._retiring.keys():
+            source = RedisSource(
+                self._settings,
+                self._instance,
+                self._clock,
+                self._telemetry.shard(number, SEVERAL),
+                self._members,
+                shard=number,
+                wake=self.outbox.wake,
+                topology=self._topology,
+                fatal=self._refused,
+                cause="slots have moved: the ledger is new here" if self._begun else "start",
+            )
+            self._sources[number] = source
+            self.outbox.add(source.outbox)
+            self._running[number] = asyncio.create_task(source.run(), name=f"ledger-{number}")
+        self._begun = True
+        for number in self._sources.keys() - primaries.keys():
+            task = asyncio.create_task(
+                self._retire(number, self._sources.pop(number), self._running.pop(number)), name=f"retire-{number}"
+            )
+            self._retiring[number] = task
+
+    async def _retire(self, number: int, source: RedisSource, running: asyncio.Task[None]) -> None:
+        source.outbox.hand_over()
+        source.stop("the ledger is no primary's any more: slots have moved", Ending.SLOTS_MOVED)
+        self._members.lost(number)
+        try:
+            done, _ = await asyncio.wait([running], timeout=RETIRE_SECONDS)
+            for task in done:
+                task.result()
+        finally:
+            await end([running])  # if it still waits for an answer, what it holds is found where the ledger is
+            await source.close()
+            self.outbox.remove(source.outbox)
+            source.telemetry.gone()
+
+    def _refused(self) -> bool:
+        """Whether there is no primary that has not refused us: one of several must not end all that others give."""
+        return all(source.refused for source in self._sources.values())

@@ -1,0 +1,113 @@
+"""Who is there, and how many shards each may hold: so several bridges share the shards evenly.
+
+Each bridge gives a sign of life, and hears how many there are, and its own place among them. Of `s` shards and `n`
+bridges each may hold `s // n`, and the first `s % n` of them one more. Who holds too many gives the last ones up; who
+holds too few takes what is free.
+
+This is for evenness only. Nobody may change a shard without its lease, and correctness does not rest on that either,
+but on atomic claims and their ids: bridges that disagree about who is there do no harm.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from bridge.clock import Clock
+from bridge.errors import NotConnected, Refused
+from bridge.redis.ledger.scripts import Ledger
+from bridge.redis.wire.endpoint import Fenced
+from bridge.tasks import happens
+
+INTERVAL = 1.0
+"""Seconds between signs of life."""
+LIFE_MS = 3_000
+"""How long one counts: less than a lease, so that when a dead bridge's leases end, it is not counted any more."""
+
+UNABLE_SECONDS = 60.0
+"""How long a bridge that cannot work leaves the shards to others, before it tries again to get some."""
+ALONE_SECONDS = 5.0
+"""After so long without an answer a bridge takes whatever is free: of a cluster, just that part may be down that knows
+who is there."""
+
+
+class Members:
+    """The bridges of one ledger, as one of them sees it."""
+
+    def __init__(
+        self, ledger: Callable[[], Ledger], instance: str, shards: int, clock: Clock, *, clustered: bool = False
+    ) -> None:
+        """`ledger`: the one of any shard, on the server that is the primary now; it may raise NotConnected.
+
+        `clustered`: they are those of a cluster, of which there may be more or fewer later, on several servers.
+        """
+        self._clock = clock
+        self._ledger = ledger
+        self._instance = instance
+        self.shards = shards
+        """How many there are now."""
+        self.shared = clustered or shards > 1
+        """Whether bridges share them; of a single one, whoever comes first has the lease."""
+        self._clustered = clustered
+        self._leaving = False
+        self._urgent = asyncio.Event()
+        """The next sign of life is due at once."""
+        self._answered = clock.monotonic()
+        self.share = 0 if self.shared else shards
+        """How many shards this bridge may hold."""
+        self._held: set[int] = set()
+        """The shards that it holds, or is about to ask for."""
+        self._heard_of = False
+        self._unable_until = 0.0
+
+    def take(self, shard: int) -> bool:
+        """Whether it may ask for that one, or has it already. It counts as held, until it is `lost`."""
+        if shard in self._held or len(self._held) < self.share:
+            self._held.add(shard)
+            return True
+        return False
+
+    def lost(self, shard: int) -> None:
+        """It does not hold that one, or not any more."""
+        self._held.discard(shard)
+
+    def surplus(self, shard: int) -> bool:
+        """Whether that one is to be given up, so that another bridge can take it."""
+        return self.shared and shard in sorted(self._held)[self.share :]
+
+    def unable(self) -> None:
+        """No epoch can begin here. For a while it does not count, so that bridges that can work get all shards."""
+        self._unable_until = self._clock.monotonic() + UNABLE_SECONDS
+
+    def leave(self) -> None:
+        """Count no more, so that the others' shares grow at once: `run` says so, and returns."""
+        self._leaving = True
+        self._urgent.set()
+
+    def resize(self, shards: int) -> None:
+        """There are so many now. Nobody is to wait for the share in one that is new: nobody listens there yet."""
+        if shards != self.shards:
+            self.shards = shards
+            self._urgent.set()
+
+    async def run(self) -> None:
+        """Give signs of life, until it is time to leave. Raises Refused where that never was permitted."""
+        while self.shared:
+            self._urgent.clear()
+            leaving = self._leaving
+            away = leaving or self._clock.monotonic() < self._unable_until
+            try:
+                place, count = await self._ledger().sign_of_life(self._instance, 0 if away else LIFE_MS)
+                self._heard_of = True
+                self._answered = self._clock.monotonic()
+                if not away:
+                    self.share = self.shards // count + (place < self.shards % count)
+                elif not count:
+                    self.share = self.shards  # nobody else is there
+            except (NotConnected, Fenced, Refused) as error:
+                if self._clustered:  # the sources tell what is wrong with Redis, and which are at work
+                    if self._clock.monotonic() - self._answered > ALONE_SECONDS:
+                        self.share = self.shards
+                elif isinstance(error, Refused) and not self._heard_of and not leaving:
+                    raise
+            if leaving:
+                return
+            await happens(self._urgent, INTERVAL)

@@ -1,0 +1,65 @@
+"""All shards of the ledger: each is a source of its own, with a lease of its own; bridges share them (`membership.py`).
+
+A shard listens by a connection of its own, so that what one epoch has heard never reaches another. What is not of its
+keys it only counts.
+"""
+
+import asyncio
+
+from bridge.clock import Clock
+from bridge.redis.ledger.outboxes import Outboxes
+from bridge.redis.ledger.scripts import Ledger
+from bridge.redis.source.membership import Members
+from bridge.redis.source.shard import RedisSource
+from bridge.redis.wire.endpoint import Endpoint
+from bridge.settings import Settings
+from bridge.tasks import run_together
+from bridge.telemetry.events import Telemetry
+
+
+class Shards:
+    """Find expirations and claim them into the outboxes, until stopped."""
+
+    def __init__(self, settings: Settings, instance: str, clock: Clock, telemetry: Telemetry) -> None:
+        self.db = Endpoint.of(settings).db
+        self.outbox = Outboxes()
+        self._members = Members(self._ledger, instance, settings.shards, clock)
+        self._sources = [
+            RedisSource(
+                settings,
+                instance,
+                clock,
+                telemetry.shard(number, settings.shards),
+                self._members,
+                shard=number,
+                wake=self.outbox.wake,
+            )
+            for number in range(settings.shards)
+        ]
+        for source in self._sources:
+            self.outbox.add(source.outbox)
+
+    def _ledger(self) -> Ledger:
+        """Of a shard that is at work, on the server that is the primary; any one's, if none is."""
+        at_work = (source for source in self._sources if source.in_epoch)
+        return next(at_work, self._sources[0]).ledger
+
+    def redis_ms(self) -> float:
+        """Redis's clock now, in ms, as the last reply told it."""
+        return max(source.redis_ms() for source in self._sources)
+
+    async def run(self) -> None:
+        """Work until `stop`. Raises Refused where Redis never served us: somebody has to mend the settings."""
+        work = {f"shard-{number}": source.run() for number, source in enumerate(self._sources)}
+        await run_together({"members": self._members.run(), **work})
+
+    def stop(self) -> None:
+        """Handle what was received, and let `run` return."""
+        self._members.leave()
+        for source in self._sources:
+            source.stop()
+
+    async def close(self) -> None:
+        """Release the leases, so that standbys take over at once, and give the connections back."""
+        await self.outbox.close()
+        await asyncio.gather(*(source.close() for source in self._sources))

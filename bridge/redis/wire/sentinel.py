@@ -1,0 +1,161 @@
+"""Which server the sentinels take for the primary.
+
+All are asked side by side, each for a second at most, so that dead ones cost no more than that. They need not agree:
+the configuration of each has an epoch, which a failover raises, and the answer of the highest epoch is the newest. A
+majority is not asked for: a single sentinel that is left can still say where everybody is. Nothing is concluded from
+no answer. An answer is a claim: see `primary.py` for what is made of it.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from bridge.errors import BridgeError, NotConnected, Refused
+from bridge.redis.wire.endpoint import Endpoint, conversation
+from bridge.settings import RedisAddress, Settings
+
+ASK_TIMEOUT = 1.0
+"""Seconds that a sentinel may take to answer, the connection included."""
+CONNECTIONS = 2
+
+Address = tuple[str, int]
+
+
+class Sentinel(Endpoint):
+    """One sentinel. Its login is another one than Redis's."""
+
+    @classmethod
+    def at(cls, settings: Settings, url: RedisAddress, address: Address) -> "Sentinel":
+        """The sentinel at an address of the URL."""
+        tls = url.tls if settings.redis_sentinel_tls == "as-redis" else settings.redis_sentinel_tls == "on"
+        return cls(settings, *address, None, 0, tls)
+
+    @property
+    def title(self) -> str:
+        """See `Endpoint`."""
+        return f"Sentinel at {self}"
+
+    @property
+    def login(self) -> str:
+        """See `Endpoint`."""
+        return "BRIDGE_REDIS_SENTINEL_USERNAME and BRIDGE_REDIS_SENTINEL_PASSWORD (or …_PASSWORD_FILE)"
+
+    def credentials(self) -> tuple[str | None, str | None]:
+        """See `Endpoint`."""
+        return self.settings.redis_sentinel_username, self.settings.secret("redis_sentinel_password")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one sentinel says of the service."""
+
+    sentinel: str
+    address: Address
+    """Of the primary. Of a promoted replica as soon as it is promoted."""
+    epoch: int
+    """Of its configuration."""
+    flags: frozenset[str]
+    """Of the primary: `master`, and what else the sentinel thinks of it, such as `s_down`."""
+    quorum: int
+    """How many sentinels have to find the primary down before a failover."""
+    others: int
+    """Sentinels that it knows besides itself."""
+    replicas: int
+
+
+class Sentinels:
+    """Those of `BRIDGE_REDIS_URL`."""
+
+    def __init__(self, settings: Settings) -> None:
+        url = settings.redis_address()
+        self.service = url.service
+        named = [Sentinel.at(settings, url, address) for address in url.sentinels]
+        self._clients = [(sentinel, sentinel.client(CONNECTIONS)) for sentinel in named]
+
+    async def ask(self) -> list[Answer | BridgeError]:
+        """What each says, in the order of the URL; NotConnected or Refused for one that does not."""
+        return await asyncio.gather(*(self._ask(*pair) for pair in self._clients))
+
+    async def primary(self) -> Address:
+        """Where the primary is, by the newest answer. Raises NotConnected or Refused where there is none."""
+        replies = await self.ask()
+        answers = [reply for reply in replies if isinstance(reply, Answer)]
+        if answers:
+            return newest(answers)
+        errors = [reply for reply in replies if isinstance(reply, BridgeError)]
+        refusals = [error for error in errors if isinstance(error, Refused)]
+        if refusals:
+            raise refusals[0]
+        raise NotConnected(f"no sentinel answers: {'; '.join(map(str, errors))}")
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        for _, client in self._clients:
+            await client.aclose()
+
+    async def _ask(self, sentinel: Sentinel, client: Redis) -> Answer | BridgeError:
+        pipeline = client.pipeline(transaction=False)
+        pipeline.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
+        pipeline.execute_command("SENTINEL", "MASTER", self.service)
+        try:
+            async with conversation(sentinel, ASK_TIMEOUT):
+                replies = await pipeline.execute(raise_on_error=False)
+                for reply in replies:
+                    if isinstance(reply, ResponseError):
+                        raise reply
+            return _answer(sentinel, *replies)
+        except (NotConnected, Refused) as error:
+            return self._translated(sentinel, error)
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
+            return NotConnected(f"{sentinel.title} does not answer as a sentinel does ({type(error).__name__})")
+
+    def _translated(self, sentinel: Sentinel, error: BridgeError) -> BridgeError:
+        said = str(error)
+        if "No such master" in said:
+            return Refused(
+                f"{sentinel.title} monitors no service '{self.service}': check the service in BRIDGE_REDIS_URL"
+                f" (redis-cli -h {sentinel.host} -p {sentinel.port} SENTINEL MASTERS lists them)"
+            )
+        if "unknown command" in said.lower():
+            return Refused(f"{sentinel.title} is no sentinel: check the hosts and ports in BRIDGE_REDIS_URL")
+        if "widen the ACL" in said:
+            return Refused(
+                f"{said.partition(' does not permit')[0]} does not permit what the bridge needs: check the ACL of its"
+                " user there (ACL SETUSER … +sentinel|get-master-addr-by-name +sentinel|master +client|setname)"
+            )
+        return error
+
+
+def newest(answers: Sequence[Answer]) -> Address:
+    """The primary by the highest epoch; in doubt by the most sentinels."""
+    votes = Counter((answer.epoch, answer.address) for answer in answers)
+    return max(votes, key=lambda vote: (vote[0], votes[vote], vote[1]))[1]
+
+
+def _answer(sentinel: Sentinel, address: Sequence[bytes] | None, state: Sequence[bytes]) -> Answer | BridgeError:
+    if address is None:  # it was removed between the two commands
+        return NotConnected(f"{sentinel.title} does not know the primary now")
+    words = [word.decode(errors="replace") for word in state]
+    fields = dict(zip(words[::2], words[1::2], strict=True))
+    return Answer(
+        sentinel=str(sentinel),
+        address=_address(*address),
+        epoch=int(fields.get("config-epoch", 0)),
+        flags=frozenset(fields.get("flags", "").split(",")),
+        quorum=int(fields.get("quorum", 0)),
+        others=int(fields.get("num-other-sentinels", 0)),
+        replicas=int(fields.get("num-slaves", 0)),
+    )
+
+
+def _address(host: bytes, port: bytes) -> Address:
+    """Raises ValueError where nothing could be connected to."""
+    name, number = host.decode(), int(port)
+    name.encode("idna")  # as it is resolved
+    if not name or not name.isprintable() or not 0 < number < 1 << 16:
+        raise ValueError("no address")
+    return name, number

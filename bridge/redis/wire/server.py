@@ -1,0 +1,154 @@
+"""What a Redis server must be for an epoch to begin: version, role, notification flags.
+
+`inspect` finds out; `Refused` says what is wrong and how to mend it. The `check` command builds on the same findings.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import cast
+
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, ResponseError
+
+from bridge.errors import Refused
+from bridge.redis.protocol.notifications import NEEDED_FLAGS, missing_flags
+from bridge.redis.protocol.own_keys import Names
+from bridge.redis.wire.endpoint import CLUSTER, Endpoint, conversation, no_primary, of_cluster
+
+MIN_REDIS = (7, 0)
+"""PEXPIRETIME came with Redis 7.0."""
+MIN_VALKEY = (7, 2)
+FLAGS = "notify-keyspace-events"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What the server says of itself."""
+
+    product: str
+    """`Redis` or `Valkey`."""
+    version: str
+    role: str
+    run_id: str
+    clustered: bool = False
+    """Whether it is a node of a cluster."""
+
+    @property
+    def supported(self) -> bool:
+        """Whether the bridge can work with this version."""
+        least = MIN_VALKEY if self.product == "Valkey" else MIN_REDIS
+        numbers = tuple(int(part) for part in re.findall(r"\d+", self.version)[:2])
+        return numbers >= least
+
+    @property
+    def primary(self) -> bool:
+        """Whether it takes writes and expires keys by itself."""
+        return self.role == "master"
+
+
+async def inspect(client: Redis, endpoint: Endpoint) -> Server:
+    """Ask the server what it is."""
+    async with conversation(endpoint):
+        info = cast("dict[str, object]", await client.info("server")) | cast(
+            "dict[str, object]", await client.info("replication")
+        )
+    valkey = info.get("valkey_version")
+    return Server(
+        product="Valkey" if valkey else "Redis",
+        version=str(valkey or info.get("redis_version", "0")),
+        role=str(info.get("role", "unknown")),
+        run_id=str(info.get("run_id", "")),
+        clustered="cluster" in {info.get("redis_mode"), info.get("server_mode")},  # the latter is Valkey's word
+    )
+
+
+def require(server: Server, endpoint: Endpoint) -> None:
+    """Raise unless the bridge can work with this server: Refused, or NotConnected where it may be able to later."""
+    if not server.supported:
+        raise Refused(
+            f"Redis at {endpoint} is {server.product} {server.version}: the bridge needs Redis"
+            f" {_text(MIN_REDIS)} or Valkey {_text(MIN_VALKEY)}, or newer (it reads deadlines with PEXPIRETIME)"
+        )
+    if server.clustered and endpoint.finder != CLUSTER:
+        raise of_cluster(endpoint)
+    if not server.primary:
+        raise no_primary(endpoint, f" (role {server.role})")
+
+
+async def notification_flags(client: Redis, endpoint: Endpoint) -> str | None:
+    """The value of `notify-keyspace-events`; None where we may not read it (managed Redis, a narrow ACL)."""
+    async with conversation(endpoint):
+        try:
+            found = cast("dict[bytes, bytes]", await client.config_get(FLAGS))
+        except AuthenticationError:
+            raise
+        except ResponseError:
+            return None
+    values = {_decoded(name): _decoded(value) for name, value in found.items()}
+    return values.get(FLAGS)
+
+
+async def shards_of(client: Redis, endpoint: Endpoint, names: Names) -> int:
+    """How many shards the ledger has: 1 where no bridge has ever said so."""
+    async with conversation(endpoint):
+        said = await client.get(names.shards)
+    return int(said) if said and said.isdigit() else 1
+
+
+DATABASES = 16
+"""Redis's own default."""
+
+
+async def databases(client: Redis, endpoint: Endpoint) -> int | None:
+    """How many databases the server has; None where it does not tell."""
+    try:
+        async with conversation(endpoint):
+            found = cast("dict[bytes, bytes]", await client.config_get("databases"))
+        return int(next(iter(found.values())))
+    except (Refused, StopIteration, ValueError):
+        return await _no_more_than_usual(endpoint)
+
+
+async def _no_more_than_usual(endpoint: Endpoint) -> int | None:
+    """By asking for one too many, on a connection that is not used for anything else."""
+    client = endpoint.client(connections=1)
+    try:
+        async with conversation(endpoint):
+            await client.select(DATABASES)
+    except Refused as error:
+        if "cluster mode" in str(error):
+            return 1
+        return DATABASES if "out of range" in str(error) else None
+    else:
+        return None
+    finally:
+        await client.aclose()
+
+
+async def add_flags(client: Redis, endpoint: Endpoint, flags: str) -> str:
+    """Set the missing flags, keeping those that are set. The new value. Raises Refused where CONFIG SET is refused."""
+    wanted = flags + missing_flags(flags)
+    async with conversation(endpoint):
+        try:
+            await client.config_set(FLAGS, wanted)
+        except AuthenticationError:
+            raise
+        except ResponseError as error:
+            raise flags_missing(endpoint, flags, f"CONFIG SET is refused: {error}") from error
+    return wanted
+
+
+def flags_missing(endpoint: Endpoint, flags: str, why: str) -> Refused:
+    """What to say where notifications are not switched on, and the bridge does not switch them on."""
+    return Refused(
+        f"Redis at {endpoint}: {FLAGS} is '{flags}' and lacks {missing_flags(flags)} ({why});"
+        f" set it to '{flags + missing_flags(flags)}' there (the bridge needs {NEEDED_FLAGS})"
+    )
+
+
+def _decoded(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _text(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))

@@ -1,0 +1,238 @@
+"""The notification stream: one TCP session, which ends once, with a reason.
+
+An own protocol on hiredis, because redis-py's PubSub reconnects silently (a gap that nobody sees), can freeze the event
+loop on a dead link, and never notices a hung server.
+
+Guarantees: hints are kept in the order in which Redis sent them; reading never waits for whoever handles them; memory
+is bounded (the session ends when the backlog is full, or a message as large); a server that says nothing for `SILENCE`
+seconds, though it is asked, ends the session; so does one that sends what nobody asked for. No bytes make it raise.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import hiredis
+
+from bridge.clock import Clock
+from bridge.endings import Ending
+from bridge.errors import BridgeError, NotConnected
+from bridge.redis.wire.endpoint import CLIENT_NAME, Endpoint, lost, refusal, refused_login
+from bridge.redis.wire.handshake import HANDSHAKE_TIMEOUT
+
+PING_INTERVAL = 1.0
+"""Seconds between the session's own PINGs."""
+SILENCE = 5.0
+"""Seconds without a single byte from a server that was asked: it is taken for dead."""
+CONNECT_TIMEOUT = 5.0
+"""Seconds for the connection, the login and all confirmations together."""
+BACKLOG_HINTS = 500_000
+BACKLOG_BYTES = 64 * 1024 * 1024
+"""Hints that may wait to be handled. At the bound the session ends: a gap, which is announced, not a full memory."""
+
+Hint = tuple[bytes, bytes]
+"""Channel, key."""
+_MESSAGE_PARTS = 3
+"""Elements of a message, and of a confirmation."""
+_PART = object()
+"""What the reader answers where the next message is not complete: a null would look like `None`."""
+_ANSWER_SHOWN = 500
+"""Characters of an error of Redis's that are worth repeating."""
+
+
+class Subscription(asyncio.Protocol):
+    """A session. Made by `subscribe`."""
+
+    def __init__(
+        self,
+        channels: Sequence[bytes],
+        hints: deque[Hint],
+        wake: Callable[[], None],
+        clock: Clock,
+        elsewhere: Sequence[bytes] = (),
+    ) -> None:
+        self.hints = hints
+        """Where the session puts what it receives, on the right; who handles them takes from the left."""
+        self.ended: str | None = None
+        """Why the session is over; None while it goes on. What is in `hints` then was still received in order."""
+        self.ending = Ending.CONNECTION_LOST
+        """The kind of that reason."""
+        self.broken: Exception | None = None
+        """What the connection was lost by; None where it was closed."""
+        self.answered = False
+        """Whether Redis has said anything at all."""
+        self.complete = True
+        """Whether it hears `elsewhere`, too, which Redis may refuse."""
+        self._channels = frozenset({*channels, *elsewhere})
+        self._unconfirmed = set(channels)
+        self._elsewhere = set(elsewhere)
+        """Not confirmed yet."""
+        self._wake = wake
+        self._clock = clock
+        self._reader = hiredis.Reader(notEnoughData=_PART)
+        self._transport: asyncio.Transport | None = None
+        self._confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._heard = clock.monotonic()
+        self._part_bytes = 0
+        """Bytes received behind those that completed the last message."""
+        self._received_bytes = 0
+        self._taken_bytes = 0
+
+    async def confirmed(self) -> None:
+        """Return when Redis has confirmed every channel; `elsewhere` it may refuse. Raises Refused or NotConnected."""
+        await self._confirmed
+
+    async def watch(self) -> None:
+        """Keep asking whether the server is alive, until the session is over."""
+        while self.ended is None:
+            await self._clock.sleep(PING_INTERVAL)
+            silent = self._clock.monotonic() - self._heard
+            if silent > SILENCE:
+                self.end(f"Redis said nothing for {silent:.1f} s", Ending.SILENT)
+            elif self._transport is not None:
+                self._transport.write(b"*1\r\n$4\r\nPING\r\n")
+
+    def end(self, reason: str, ending: Ending = Ending.CONNECTION_LOST) -> None:
+        """End the session now, for `reason`, unless it is over already."""
+        if self.ended is None:
+            self.ended, self.ending = reason, ending
+            if self._transport is not None:
+                self._transport.abort()
+            self._unconfirmable(NotConnected(reason))
+            self._wake()
+
+    def took(self, key_bytes: int) -> None:
+        """So many bytes of keys were taken out of `hints` so far."""
+        self._taken_bytes = key_bytes
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember the transport."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The session is over."""
+        self.broken = exc
+        self.end(f"connection lost: {exc}" if exc else "Redis closed the connection")
+
+    def send(self, *commands: Sequence[bytes]) -> None:
+        """Send commands in one write."""
+        if self._transport is not None:
+            self._transport.write(b"".join(_packed(command) for command in commands))
+
+    def data_received(self, data: bytes) -> None:
+        """Take the hints out of `data`."""
+        self._heard, self.answered = self._clock.monotonic(), True
+        reader, hints, channels, key_bytes = self._reader, self.hints, self._channels, 0
+        self._part_bytes += len(data)
+        try:
+            reader.feed(data)
+            while (reply := reader.gets()) is not _PART:
+                self._part_bytes = 0
+                if type(reply) is list and len(reply) == _MESSAGE_PARTS and reply[0] == b"message":
+                    _, channel, key = reply
+                    if type(key) is not bytes or channel not in channels:
+                        self.end("Redis sent a message that was not asked for")
+                        return
+                    hints.append((channel, key))
+                    key_bytes += len(key)
+                else:
+                    self._answered(reply)
+        except (hiredis.ProtocolError, TypeError, MemoryError) as error:
+            # The latter two: of a map whose key is a list, of an array that is said to be of 4,000,000,000 elements.
+            self.end(f"Redis sent what is not its protocol: {str(error) or type(error).__name__}")
+            return
+        if self._part_bytes > BACKLOG_BYTES:
+            self.end(f"Redis sent a message of more than {BACKLOG_BYTES} bytes")
+            return
+        self._received_bytes += key_bytes
+        if len(hints) > BACKLOG_HINTS or self._received_bytes - self._taken_bytes > BACKLOG_BYTES:
+            self.end(f"hint backlog full: {len(hints)} waiting", Ending.BACKLOG_FULL)
+        if hints:
+            self._wake()
+
+    def _answered(self, reply: Any) -> None:  # noqa: ANN401 - whatever a server may send
+        if isinstance(reply, hiredis.ReplyError):
+            if self._unconfirmed or not self._elsewhere:
+                self._refused(str(reply)[:_ANSWER_SHOWN])
+            else:  # answers come in the order of the commands: this is to the one for `elsewhere`
+                self._elsewhere.clear()
+                self.complete = False
+        elif type(reply) is list and len(reply) == _MESSAGE_PARTS and reply[0] == b"subscribe":
+            self._unconfirmed.discard(reply[1])
+            self._elsewhere.discard(reply[1])
+        if not self._unconfirmed and not self._elsewhere and not self._confirmed.done():
+            self._confirmed.set_result(None)
+
+    def _refused(self, answer: str) -> None:
+        self._unconfirmable(SubscriptionRefused(answer))
+        self.end(f"Redis answered: {answer}", Ending.REFUSED)
+
+    def _unconfirmable(self, error: BridgeError) -> None:
+        if not self._confirmed.done():
+            self._confirmed.set_exception(error)
+            self._confirmed.exception()  # it need not be awaited: nobody is to blame where the wait was given up
+
+
+class SubscriptionRefused(BridgeError):
+    """Redis answered the login or the SUBSCRIBE with an error, which is the message."""
+
+
+def _packed(command: Sequence[bytes]) -> bytes:
+    return b"*%d\r\n" % len(command) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in command)
+
+
+async def subscribe(  # noqa: PLR0913 - what to hear, and whom to tell
+    endpoint: Endpoint,
+    channels: Sequence[bytes],
+    hints: deque[Hint],
+    wake: Callable[[], None],
+    clock: Clock,
+    *,
+    elsewhere: Sequence[bytes] = (),
+) -> Subscription:
+    """Connect, log in, subscribe; return when all channels are confirmed, or those `elsewhere` refused.
+
+    Hints go into `hints`. Raises NotConnected or Refused.
+    """
+    session = Subscription(channels, hints, wake, clock, elsewhere)
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            await _connect(endpoint, session)
+            user, password = endpoint.credentials()
+            login = [[b"AUTH", *([user.encode()] if user else []), password.encode()]] if password else []
+            session.send(*login, [b"CLIENT", b"SETNAME", CLIENT_NAME.encode()], [b"SUBSCRIBE", *channels])
+            if elsewhere:
+                session.send([b"SUBSCRIBE", *elsewhere])
+            await session.confirmed()
+    except TimeoutError as error:
+        session.end("no answer")
+        message = f"Redis at {endpoint}: no answer within {CONNECT_TIMEOUT:g} s"
+        raise NotConnected(message) from error
+    except (OSError, NotConnected) as error:
+        session.end(str(error))
+        connected = session.broken is not None or isinstance(error, NotConnected)
+        raise lost(endpoint, session.broken or error, answered=session.answered or not connected) from error
+    except SubscriptionRefused as error:
+        answer = str(error)
+        if answer.startswith(("WRONGPASS", "NOAUTH", "ERR AUTH", "ERR invalid password")):
+            raise refused_login(endpoint, answer) from error
+        raise refusal(endpoint, answer) from error
+    except BaseException:
+        session.end("cancelled")
+        raise
+    return session
+
+
+async def _connect(endpoint: Endpoint, session: Subscription) -> None:
+    loop = asyncio.get_running_loop()
+    if endpoint.path:
+        await loop.create_unix_connection(lambda: session, endpoint.path)
+    else:
+        tls = endpoint.ssl_context()
+        timeout = HANDSHAKE_TIMEOUT if tls else None  # the library wants none without TLS
+        await loop.create_connection(
+            lambda: session, endpoint.host, endpoint.port, ssl=tls, ssl_handshake_timeout=timeout
+        )
