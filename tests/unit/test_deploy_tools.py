@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,17 @@ def helm(*values: str, only: str | None = None) -> list[Document]:
     return [document for document in yaml.safe_load_all(text) if document]
 
 
+def compose() -> Sequence[str]:
+    """The Compose that works here. A `docker` client may lack the plugin: then `docker compose` is no command."""
+    docker = shutil.which("docker")
+    if docker and subprocess.run([docker, "compose", "version"], check=False, capture_output=True).returncode == 0:
+        return "docker", "compose"
+    return ("docker-compose",)
+
+
 def test_compose_understands_its_file() -> None:
     arguments = ["--profile", "kafka", "--profile", "watch", "--file", str(ROOT / "compose.yaml"), "config", "--quiet"]
-    if shutil.which("docker-compose"):
-        judged("docker-compose", *arguments, get="apt install docker-compose")
-    else:
-        judged("docker", "compose", *arguments, get="Docker with Compose")
+    judged(*compose(), *arguments, get="apt install docker-compose, or Docker's Compose plugin")
 
 
 def test_helm_finds_no_fault_in_the_chart() -> None:
