@@ -2,10 +2,11 @@
 
 import pytest
 
+from bridge.clock import SystemClock
 from bridge.redis.protocol.canary import INTERVAL, LOOK, TTL_MS, Canary
 
 
-class Clock:
+class Clock(SystemClock):
     """Stands still unless the test moves it."""
 
     now = 100.0

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from bridge.clock import SystemClock
 from bridge.cloudevents import Encoder
 from bridge.contracts import Entry, Message, Settlement
 from bridge.delivery import link
@@ -17,7 +18,7 @@ from bridge.telemetry.events import BROKER, Telemetry
 from tests.servers import wait_until
 
 
-class InstantClock:
+class InstantClock(SystemClock):
     """Sleeps only for a turn of the event loop; remembers for how long it was asked to."""
 
     def __init__(self) -> None:

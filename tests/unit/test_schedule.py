@@ -2,11 +2,12 @@
 
 import pytest
 
+from bridge.clock import SystemClock
 from bridge.redis.protocol.calls import State
 from bridge.redis.protocol.schedule import HEARTBEAT, RETRY, Schedule
 
 
-class StillClock:
+class StillClock(SystemClock):
     """Goes on only when told."""
 
     def __init__(self) -> None:

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from bridge import __version__
+from bridge.clock import SystemClock
 from bridge.endings import Ending
 from bridge.errors import Refused
 from bridge.redis.ledger.scripts import LEASE_MS
@@ -29,7 +30,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class HandClock:
+class HandClock(SystemClock):
     """Goes on only when told."""
 
     def __init__(self) -> None:

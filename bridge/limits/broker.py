@@ -1,0 +1,92 @@
+"""Limits of delivery and of the sinks: everything that talks to a broker."""
+
+from dataclasses import dataclass
+
+from bridge.limits.scaled import KIB, MIB, Scaled, milliseconds, seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryLimits(Scaled):
+    """From the outbox to the sink."""
+
+    batch: int = 1_000
+    """Messages in one publish."""
+    batch_bytes: int = 4 * MIB
+    """Bytes of their bodies."""
+    in_flight: int = 10_000
+    """Messages under way at once, at most: about what a broker acks in a tenth of a second. No more are sent while more
+    than that are acked and not settled."""
+    in_flight_bytes: int = 32 * MIB
+    """Bytes of their bodies."""
+    read_entries: int = 50
+    """Outbox entries in one read. An entry holds up to 500 events, and up to 1 MiB of keys."""
+    settle_entries: int = 500
+    """Entries settled in one step."""
+    watch: float = seconds(1.0)
+    """Between looks at whether the sink is still connected."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JetStreamLimits(Scaled):
+    """The NATS connection and the messages on it."""
+
+    connect: float = seconds(10.0)
+    """For all servers of the list together: `connect` may hang in a TLS handshake (nats-py #718)."""
+    connect_step: float = seconds(2.0)
+    """For each step with one server. The client takes whole seconds."""
+    close: float = seconds(2.0)
+    ping: float = seconds(1.0)
+    pong: float = seconds(4.0)
+    """A frozen server is noticed within the sum of both. The library's own pings make it reconnect in its own way."""
+    api: float = seconds(3.0)
+    """For an answer of JetStream's API."""
+    ack: float = seconds(5.0)
+    """Without any new ack, before what is missing is sent again."""
+    tick: float = seconds(0.25)
+    """How often missing acks are looked for."""
+    denied: float = seconds(1.0)
+    """How long a message must be without an ack after a denial of its subject, which alone is no proof."""
+    window: int = 1_000
+    """Messages without an answer: so many acks may arrive in one go, and hold up the event loop for some milliseconds.
+    More gains nothing, and a stream turns away what is more than 10,000 ahead of it."""
+    unsent_bytes: int = MIB
+    """In the client's buffer."""
+    yield_bytes: int = 48 * KIB
+    """The event loop, which also reads the notifications, gets its turn after so much: about every millisecond."""
+    pause: float = seconds(0.002)
+    """Between looks at whether there is room to send."""
+    denials: int = 10_000
+    """Subjects of denied publishes that are remembered. The rest is sent again until it counts as not acked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaLimits(Scaled):
+    """The producer and the records on their way."""
+
+    greeting: float = seconds(5.0)
+    """For each of the bootstrap servers."""
+    start: float = seconds(15.0)
+    close: float = seconds(2.0)
+    request: float = seconds(10.0)
+    """For a broker's answer, before it is asked again, or another one is."""
+    answer_ms: int = milliseconds(5_000)
+    """For an answer about topics."""
+    metadata: float = seconds(30.0)
+    """For one refresh of the metadata."""
+    probe: float = seconds(1.0)
+    """Between looks at whether any broker answers."""
+    stall: float = seconds(45.0)
+    """How long nothing may be acked while the brokers answer. The library sends again meanwhile, without making copies;
+    and a cluster needs up to half a minute to do without a replica that is lost."""
+    topic_ready: float = seconds(5.0)
+    """From the creation of a topic until all of its partitions have a leader."""
+    topic_missing: float = seconds(5.0)
+    """How long a topic that depends on the key must be missing before its messages become dead letters."""
+    topic_recheck: float = seconds(30.0)
+    """After which a topic that takes nothing is looked at again."""
+    topic_poll: float = seconds(0.05)
+    topics_at_once: int = 50
+    records_bytes: int = 256 * KIB
+    """Of a batch of records, unless it is one message alone. More gains nothing."""
+    turn_messages: int = 128
+    """The event loop, which also reads the notifications, gets its turn after so many: about every millisecond."""
