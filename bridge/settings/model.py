@@ -52,7 +52,9 @@ class Settings(BaseModel):
 
     source: Uri = Field("/redis", description="CloudEvents source, part of every id: the same on all instances")
     keys: Patterns = Field(
-        ["*"], description="comma-separated glob patterns of the keys to bridge; `?` also stands for a comma"
+        ["*"],
+        description="comma-separated glob patterns of the keys to bridge, and `!pattern` of those to leave out;"
+        " `?` also stands for a comma, `[!]` for a leading `!`",
     )
     sink: SinkKind = Field(SinkKind.JETSTREAM, description="where expirations go: `jetstream`, `kafka` or `stdout`")
     content_mode: Literal["structured", "binary"] = Field(

@@ -131,6 +131,11 @@ def _all_brokers(values: list[str]) -> None:
         raise ValueError("must be host:port, several separated by commas")
 
 
+def _some_included(patterns: list[str]) -> None:
+    if all(pattern.startswith("!") for pattern in patterns):
+        raise ValueError("must have a pattern without ! besides: * for all other keys")
+
+
 def _nonzero(value: int) -> None:
     if not value:
         raise ValueError("must be -1 (the broker's default) or greater than 0")
@@ -142,10 +147,10 @@ _TOPIC = r"(?!\.{1,2}\Z)([A-Za-z0-9._-]|\{(db|prefix)\}){1,249}"
 _BROKER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+)(?::([0-9]{1,5}))?")
 _URI = r"([A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+"
 
-_Pattern = Annotated[str, _matching("(?s).+", "a pattern between two commas must not be empty")]
+_Pattern = Annotated[str, _matching("(?s)(?!!\\Z).+", "a pattern between two commas must not be empty")]
 
 Uri = Annotated[str, _matching(_URI, "must be a URI reference such as /redis")]
-Patterns = Annotated[list[_Pattern], BeforeValidator(_split)]
+Patterns = Annotated[list[_Pattern], BeforeValidator(_split), _checked(_some_included)]
 Namespace = Annotated[str, _matching("[^{}]+", "must not be empty, nor hold braces")]
 Stream = Annotated[str, _matching(r"[^\s.*>/\\\x00-\x1f\x7f]{1,255}", r"must be without white space and . * > / \ ")]
 Subject = Annotated[str, _matching(rf"(?!\$){_PART}(\.{_PART})*", _PARTS)]

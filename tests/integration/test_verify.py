@@ -213,6 +213,17 @@ async def test_patterns_that_leave_its_keys_out_are_an_error_before_anything_is_
     )
 
 
+async def test_patterns_that_exclude_its_keys_are_an_error_that_names_them(world: World) -> None:
+    settings = {**world.settings, "BRIDGE_KEYS": "*,!tmp:*,!*verify*"}
+    with Verification(settings) as verification:
+        assert await verification.exited() == 2
+        (line,) = verification.log().splitlines()
+    assert line == (
+        "BRIDGE_KEYS: *,!tmp:*,!*verify* leaves out the keys of a verification;"
+        " remove !*verify* from it, for the bridge, too"
+    )
+
+
 async def test_standard_output_cannot_be_read_back(world: World) -> None:
     with Verification(world.settings, "--sink", "stdout") as verification:
         assert await verification.exited() == 2

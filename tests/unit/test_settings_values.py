@@ -15,6 +15,7 @@ from tests.unit.loaded import S3CRET, attempted, loaded, problems_of
     [
         ("source", "urn:shop:redis%20a", "urn:shop:redis%20a"),
         ("keys", "share:*, session:[a-f]*", ["share:*", "session:[a-f]*"]),
+        ("keys", "*, !tmp:*", ["*", "!tmp:*"]),
         ("sink", "kafka", SinkKind.KAFKA),
         ("scan_interval", "0", 0),
         ("scan_interval", "0.5", 0.5),

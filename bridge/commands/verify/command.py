@@ -13,6 +13,7 @@ from bridge.commands.verify.report import Report
 from bridge.errors import ConfigurationError
 from bridge.expiration import Identity
 from bridge.redis.admin.probes import Probes
+from bridge.redis.protocol.patterns import excluded, matches
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings
 from bridge.telemetry import logs
@@ -32,9 +33,15 @@ def verify(settings: Settings, *, as_json: bool, **planned: int) -> int:
 
 
 def _require_matching(settings: Settings, plan: Plan) -> None:
-    if next(plan.unmatched(settings), None) is not None:
-        patterns, mend = ",".join(settings.keys), f"add {PREFIX}:* to it, for the bridge, too"
-        raise ConfigurationError([f"BRIDGE_KEYS: {patterns} leaves out the keys of a verification; {mend}"])
+    key = next(plan.unmatched(settings), None)
+    if key is None:
+        return
+    excluding = [f"!{pattern}" for pattern in excluded(settings.keys) if matches([pattern], key)]
+    remedy = f"remove {','.join(excluding)} from it" if excluding else f"add {PREFIX}:* to it"
+    patterns = ",".join(settings.keys)
+    raise ConfigurationError(
+        [f"BRIDGE_KEYS: {patterns} leaves out the keys of a verification; {remedy}, for the bridge, too"]
+    )
 
 
 async def _verify(settings: Settings, plan: Plan, *, as_json: bool) -> int:

@@ -106,5 +106,5 @@ class Plan:
 
     def unmatched(self, settings: Settings) -> Iterator[bytes]:
         """The keys that `BRIDGE_KEYS` leaves out."""
-        matches = matcher(settings.keys)
-        return (key for key in map(self.key, range(self.total)) if matches is not None and not matches(key))
+        matched = matcher(settings.keys)
+        return (key for key in map(self.key, range(self.total)) if matched is not None and not matched(key))

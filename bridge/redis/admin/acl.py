@@ -16,6 +16,7 @@ from bridge.errors import Refused
 from bridge.redis.admin.inspector import Inspector
 from bridge.redis.protocol.notifications import channels
 from bridge.redis.protocol.own_keys import Names
+from bridge.redis.protocol.patterns import included
 from bridge.redis.wire.endpoint import CLIENT_NAME, CLUSTER, Endpoint, conversation
 from bridge.redis.wire.server import FLAGS
 from bridge.redis.wire.subscription import subscribe
@@ -83,7 +84,7 @@ def acl_rule(settings: Settings) -> str:
     own = re.sub(r"([\\*?\[\]])", r"\\\1", names.own_prefix.decode())
     patterns = [
         f"~{own}*",
-        *(f"%R~{pattern}" for pattern in settings.keys),
+        *(f"%R~{pattern}" for pattern in included(settings.keys)),
         f"&__keyevent@{db}__:*",
         "&__keyevent@*__:expired",
     ]
@@ -114,7 +115,7 @@ def _commands(inspector: Inspector) -> dict[str, list[Word]]:
     commands: dict[str, list[Word]] = {
         rule: [*rule.split("|"), *arguments] for rule, arguments in needs(inspector.names, clustered=clustered).items()
     }
-    for pattern in inspector.settings.keys:
+    for pattern in included(inspector.settings.keys):
         # A pattern nearly always matches itself, and so will whatever pattern of the ACL's allows for its keys.
         commands[f"{READ} {pattern}"] = [READ, pattern]
     return commands

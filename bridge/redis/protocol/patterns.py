@@ -1,18 +1,35 @@
-"""`BRIDGE_KEYS`: Redis's own glob patterns (`KEYS`, `SCAN MATCH`), matched here on keys as bytes."""
+"""`BRIDGE_KEYS`: Redis's own glob patterns (`KEYS`, `SCAN MATCH`), matched here on keys as bytes.
+
+A key is bridged if a pattern matches it and no `!pattern` does. One match takes at most a few steps for each pair of a
+byte of the patterns and a byte of the key, whatever they hold: each `*` but the last binds to the first place where
+what follows it fits, and never tries another. As all between two `*` has a fixed length, the first place is as good
+as any.
+"""
 
 import re
 from collections.abc import Callable, Sequence
 from zlib import crc32
 
+_EXCLUDES = "!"
+
+
+def included(patterns: Sequence[str]) -> list[str]:
+    """The patterns of which one must match."""
+    return [pattern for pattern in patterns if not pattern.startswith(_EXCLUDES)]
+
+
+def excluded(patterns: Sequence[str]) -> list[str]:
+    """The patterns of which none may match, without their `!`."""
+    return [pattern[1:] for pattern in patterns if pattern.startswith(_EXCLUDES)]
+
 
 def matcher(patterns: Sequence[str], shard: int = 0, shards: int = 1) -> Callable[[bytes], object] | None:
-    """What answers something true for a key of the shard that any of `patterns` matches; None where every key is one.
+    """What answers something true for a key of the shard that is to be bridged; None where every key is one.
 
     A key's shard is its CRC-32 modulo their number.
     """
-    matched = None
-    if "*" not in patterns:
-        matched = re.compile(b"|".join(_regex(pattern.encode()) for pattern in patterns), re.DOTALL).fullmatch
+    regex = expression(patterns)
+    matched = None if regex is None else re.compile(regex, re.DOTALL).fullmatch
     if shards == 1:
         return matched
     if matched is None:
@@ -20,33 +37,66 @@ def matcher(patterns: Sequence[str], shard: int = 0, shards: int = 1) -> Callabl
     return lambda key: crc32(key) % shards == shard and matched(key)
 
 
+def matches(patterns: Sequence[str], key: bytes) -> bool:
+    """Whether the key is to be bridged, whatever its shard."""
+    matched = matcher(patterns)
+    return matched is None or bool(matched(key))
+
+
 def scan_match(patterns: Sequence[str], shards: int = 1) -> tuple[bytes, bool]:
     """The MATCH of a SCAN that does not miss any matched key, and whether all that it finds is matched."""
-    single = patterns[0] if len(patterns) == 1 else "*"
-    return single.encode(), shards == 1 and (len(patterns) == 1 or "*" in patterns)
+    wanted = included(patterns)
+    single = wanted[0] if len(wanted) == 1 else "*"
+    exact = shards == 1 and not excluded(patterns) and (len(wanted) == 1 or "*" in wanted)
+    return single.encode(), exact
+
+
+def expression(patterns: Sequence[str]) -> bytes | None:
+    """The regular expression, with `.` for any byte, that fully matches the keys to bridge; None if those are all."""
+    wanted, unwanted = included(patterns), excluded(patterns)
+    if "*" in wanted:
+        if not unwanted:
+            return None
+        wanted = ["*"]
+    regex = _any_of(wanted)
+    return rb"(?!%b\Z)%b" % (_any_of(unwanted), regex) if unwanted else regex
+
+
+def _any_of(globs: Sequence[str]) -> bytes:
+    return b"(?:" + b"|".join(_regex(glob.encode()) for glob in globs) + b")"
 
 
 def _regex(glob: bytes) -> bytes:
     """`glob` as a regular expression, by the rules of Redis's `stringmatchlen` (util.c)."""
-    if glob and not glob.strip(b"*"):
-        return b".+"  # Redis takes nothing but a single `*` for the empty key, and that one never gets here
-    out, i = [], 0
+    if len(glob) > 1 and not glob.strip(b"*"):
+        return b".+"  # Redis takes nothing but a single `*` for the empty key
+    first, *others = _between_stars(glob)
+    if not others:
+        return first
+    *middle, last = others
+    return first + b"".join(b"(?>.*?" + part + b")" for part in middle if part) + b".*" + last
+
+
+def _between_stars(glob: bytes) -> list[bytes]:
+    """What stands before, between and behind the stars, as regular expressions of a fixed length each."""
+    parts, i = [b""], 0
     while i < len(glob):
         char = glob[i : i + 1]
         i += 1
         if char == b"*":
-            out.append(b".*")
-        elif char == b"?":
-            out.append(b".")
+            parts.append(b"")
+            continue
+        if char == b"?":
+            one = b"."
         elif char == b"[":
-            group, i = _group(glob, i)
-            out.append(group)
+            one, i = _group(glob, i)
         else:
             if char == b"\\" and i < len(glob):
                 char = glob[i : i + 1]
                 i += 1
-            out.append(re.escape(char))
-    return b"(?:" + b"".join(out) + b")"
+            one = re.escape(char)
+        parts[-1] += one
+    return parts
 
 
 def _group(glob: bytes, i: int) -> tuple[bytes, int]:
