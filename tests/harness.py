@@ -10,12 +10,10 @@
 import asyncio
 import json
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from itertools import pairwise
 from typing import Any, Self, cast
 
-import msgpack
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
@@ -30,10 +28,11 @@ from bridge.redis.ledger.entries import read_entry
 from bridge.redis.ledger.outbox import Outbox
 from bridge.redis.ledger.outboxes import Outboxes
 from bridge.redis.ledger.scripts import Ledger
-from bridge.redis.protocol.calls import Applied, Batch, Lease, Touched
+from bridge.redis.protocol.calls import Applied, Batch, Lease, Touch, Touched
 from bridge.redis.protocol.gap import Gap
 from bridge.redis.protocol.hints import Hints
 from bridge.redis.protocol.notifications import channels
+from bridge.redis.protocol.operations import ClosedGap, gap_closed
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.protocol.patterns import matcher
 from bridge.redis.source.membership import Members
@@ -44,7 +43,6 @@ from bridge.settings import Settings
 from bridge.tasks import end
 from bridge.telemetry.events import Telemetry
 from bridge.telemetry.shard import ShardTelemetry
-from tests.proxy import Matches, command
 from tests.servers import Bridge, RedisServer, wait_until
 
 NAMES = Names("expiry-bridge", 0)
@@ -311,24 +309,16 @@ class Hand:
     async def touch(self, mode: str = "due") -> Touched:
         """Touch what is due, or walk the ledger (which must be small)."""
         mark = self._mark()
-        touched = await self.ledger.touch(
-            fence=self.lease.fence,
-            mode=mode,
-            limit=500,
-            cursor=b"0",
-            mark=mark,
-            heard=self.hints.handled,
-            seen_ms=None,
-        )
+        walk = b"0" if mode == "walk" else None
+        touched = await self.ledger.touch(Touch(self.lease.fence, mark, 500, self.hints.handled, walk))
         self.hints.touched(mark, touched, 500)
         return touched
 
     async def close_gap(self, missed: int | None = None) -> None:
         """Put the record of the open gap into the outbox, and make an end of it."""
         gap = self.gap
-        words = ("hand", gap.opened_ms, gap.start_ms, gap.cause, "" if missed is None else missed, "")
         self._seq += 1
-        operations = [b"g", *(str(word).encode() for word in words)]
+        operations = gap_closed(ClosedGap("hand", gap.opened_ms, gap.start_ms, gap.cause, missed))
         await self.send(Batch(self.lease.fence, self._seq, gap.start_ms, self.hints.handled, self._mark(), operations))
         gap.close()
 
@@ -564,25 +554,6 @@ class Inside:
 
 
 # What was published.
-
-
-def claim_of(key: bytes) -> Matches:
-    """For a proxy: the batch that handles the `expired` notification of the key."""
-    return batch_with(lambda operations: (b"x", key) in pairwise(operations))
-
-
-def batch_with(where: Callable[[list[bytes]], bool]) -> Matches:
-    """For a proxy: a batch with such operations."""
-    return command(b"EVALSHA", lambda words: where(operations_of(words)))
-
-
-def operations_of(words: Sequence[bytes]) -> list[bytes]:
-    """The operations of an EVALSHA of `apply.lua`; none if it is another script's."""
-    arguments = words[3 + int(words[2]) :]
-    try:
-        return list(msgpack.unpackb(arguments[4], raw=True))
-    except (LookupError, TypeError, ValueError):
-        return []
 
 
 def written(bridge: Bridge) -> list[Event]:

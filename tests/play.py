@@ -18,6 +18,7 @@ from bridge.redis.wire.endpoint import Fenced
 from tests.books import ENDS, Books, Fate, Life, Log
 from tests.harness import NAMES, Hand, lapse, now_ms, passed
 from tests.servers import RedisServer
+from tests.support.redis.operations import EXPIRED, EXPIRED_AHEAD, alike, operations_in
 
 KEYS = [b"a", b"b"]
 SHORT_MS = 25
@@ -335,11 +336,9 @@ class Play:
 
 def _told(operations: Sequence[bytes]) -> Iterator[bytes]:
     """The key of each notification of an expiration that the batch handles."""
-    at = 0
-    while at < len(operations):
-        if operations[at] in {b"x", b"X"}:
-            yield operations[at + 1]
-        at += 5 if operations[at] in {b"r", b"s"} else 2
+    for operation in operations_in(operations):
+        if alike(operation, EXPIRED, EXPIRED_AHEAD):
+            yield operation[1]
 
 
 def expirations(entries: Sequence[Entry]) -> int:

@@ -10,9 +10,10 @@ import pytest
 from redis.asyncio import Redis
 
 from bridge.redis.protocol.audit import MOST_SHORT
-from tests.harness import LAZY, NAMES, Inside, batch_with, expired, known, lapse, now_ms, passed, put, recorded, user_of
+from tests.harness import LAZY, NAMES, Inside, expired, known, lapse, now_ms, passed, put, recorded, user_of
 from tests.proxy import TO_SERVER, Action, Protocol, Proxy
 from tests.servers import RedisServer, wait_until
+from tests.support.redis.operations import GAP_CLOSED, batch_with_any
 
 pytestmark = pytest.mark.both_kinds
 
@@ -241,7 +242,7 @@ async def test_a_record_is_published_once_though_the_reply_of_its_script_is_lost
     server: RedisServer, user: Redis
 ) -> None:
     async with Proxy(server.port, Protocol.RESP) as link:
-        closing = link.break_on(TO_SERVER, batch_with(lambda operations: b"g" in operations), Action.CUT_REPLY)
+        closing = link.break_on(TO_SERVER, batch_with_any(GAP_CLOSED), Action.CUT_REPLY)
         async with Inside(link.port) as bridge:
             await closing.reached()
             await bridge.reconciled(1)
@@ -261,7 +262,7 @@ async def test_a_gap_that_is_cut_off_before_its_record_is_told_of_by_the_next(se
     await known(user, b"recorded", 1)
     await expired(user, b"recorded")
     async with Proxy(server.port, Protocol.RESP) as link:
-        closing = link.break_on(TO_SERVER, batch_with(lambda operations: b"g" in operations), Action.HOLD)
+        closing = link.break_on(TO_SERVER, batch_with_any(GAP_CLOSED), Action.HOLD)
         async with Inside(link.port) as bridge:
             await closing.reached()
             await bridge.told(1)

@@ -8,11 +8,11 @@ from redis.asyncio import Redis
 from bridge.errors import NotConnected
 from bridge.redis.wire.sentinel import Address, Sentinels
 from tests.harness import LAZY, NAMES, Inside, deadlines, ids, known, lazily, passed, put, recorded, user_of
-from tests.harness import claim_of as claim
 from tests.integration.test_journey import run
 from tests.proxy import TO_SERVER, Action, Protocol, Proxy
 from tests.sentinels import replication
 from tests.servers import RedisServer, require, wait_until
+from tests.support.redis.operations import claim_of as claim
 
 pytestmark = pytest.mark.usefixtures("soon")
 

@@ -7,42 +7,30 @@ Redis (restarted with its append-only file), or NATS (restarted with its store).
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from importlib.resources import files
 from itertools import product
 
-import msgpack
 import pytest
 
 from tests.deployment import DURABLE, KEYS, KINDS, PATIENCE, PREFIX, SOON_MS, Deployment, keys, now_ms
 from tests.integration.test_journey import LAZY, be_lazy
 from tests.proxy import TO_CLIENT, TO_SERVER, Action, Breakpoint, Direction, Matches, command
 from tests.servers import Bridge, RedisServer, ValkeyServer, wait_until
+from tests.support.redis.operations import APPEARED, EXPIRED, RESOLVE, batch_with_any
 
 pytestmark = pytest.mark.unmeasured
 
 # The moments.
 
 
-def script(name: str, where: Callable[[list[bytes]], bool] = lambda _: True) -> Matches:
-    """Match the call of one of the ledger's scripts, by its own arguments (those behind its keys)."""
+def script(name: str) -> Matches:
+    """Match the call of one of the ledger's scripts."""
     source = files("bridge.redis.ledger").joinpath("lua", f"{name}.lua").read_bytes()
     digest = hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
-    return command(b"EVALSHA", lambda words: words[1] == digest and where(words[3 + int(words[2]) :]))
-
-
-def operation(wanted: bytes) -> Callable[[list[bytes]], bool]:
-    """Whether a batch (of `apply`) holds this operation. A gap's record comes alone."""
-
-    def holds(arguments: list[bytes]) -> bool:
-        words, at = msgpack.unpackb(arguments[4], raw=True), 0
-        while at < len(words) and words[at] != wanted:
-            at += 5 if words[at] == b"r" else 2
-        return at < len(words)
-
-    return holds
+    return command(b"EVALSHA", lambda words: words[1] == digest)
 
 
 def frame(*parts: bytes) -> Matches:
@@ -113,11 +101,11 @@ MOMENTS = {
     **around("subscribes", When.RECOVERING, command(b"SUBSCRIBE")),
     **around("reads the outbox", When.RECOVERING, command(b"XRANGE")),
     **around("walks the ledger", When.RECOVERING, script("touch")),
-    **around("claims what is gone", When.RECOVERING, script("apply", operation(b"r"))),
-    **around("records", When.RECORDING, script("apply", operation(b"p"))),
+    **around("claims what is gone", When.RECOVERING, batch_with_any(RESOLVE)),
+    **around("records", When.RECORDING, batch_with_any(APPEARED)),
     **around("touches", When.RUNNING, script("touch"), overdue=True),
     "before it is notified": Moment(When.RUNNING, frame(b"__:expired", PREFIX.encode()), direction=TO_CLIENT),
-    **around("claims", When.RUNNING, script("apply", operation(b"x"))),
+    **around("claims", When.RUNNING, batch_with_any(EXPIRED)),
     "before it publishes": Moment(When.RUNNING, PUBLISH, on_nats=True),
     "before it publishes the rest": Moment(When.RUNNING, PUBLISH, on_nats=True, number=KEYS // 2),
     "before the first ack": Moment(When.RUNNING, ACK, on_nats=True, direction=TO_CLIENT),

@@ -5,15 +5,16 @@ taken for that of a former life.
 """
 
 from collections.abc import AsyncIterator
-from itertools import pairwise
 
 import pytest
 from redis.asyncio import Redis
 
-from tests.harness import Inside, batch_with, deadlines, expired, put, recorded, user_of
+from bridge.redis.protocol.operations import appeared
+from tests.harness import Inside, deadlines, expired, put, recorded, user_of
 from tests.integration.test_gaps import FLAGS, NEEDED
 from tests.proxy import TO_SERVER, Action, Protocol, Proxy
 from tests.servers import RedisServer
+from tests.support.redis.operations import batch_with
 
 pytestmark = pytest.mark.both_kinds
 
@@ -37,9 +38,7 @@ async def test_an_expiration_is_told_once_if_the_mark_of_its_recording_was_muted
 ) -> None:
     async with Proxy(server.port, Protocol.RESP) as proxy, Inside(proxy.port) as bridge:
         await bridge.reconciled()
-        recording = proxy.break_on(
-            TO_SERVER, batch_with(lambda operations: (b"p", KEY) in pairwise(operations)), Action.HOLD
-        )
+        recording = proxy.break_on(TO_SERVER, batch_with(lambda operations: appeared(KEY) in operations), Action.HOLD)
         deadline = await put(user, KEY, 2_000)
         await recording.reached()
         await user.config_set(FLAGS, "")

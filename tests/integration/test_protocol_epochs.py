@@ -17,8 +17,6 @@ from tests.harness import (
     NAMES,
     NOTIFY,
     Inside,
-    batch_with,
-    claim_of,
     deadlines,
     entry,
     expired,
@@ -33,6 +31,7 @@ from tests.harness import (
 )
 from tests.proxy import TO_CLIENT, TO_SERVER, Action, Proxy, command, is_subscriber
 from tests.servers import RedisServer, wait_until
+from tests.support.redis.operations import APPEARED, SCAN, batch_with_any, claim_of
 
 LONG_MS = 60_000
 LISTED = ["?*", "*?"]
@@ -158,9 +157,7 @@ async def test_a_bridge_that_is_stopped_does_not_go_through_the_rest_of_the_keys
 ) -> None:
     count = 10 * FOUND_KEYS
     await user.eval(f"for i = 1, {count} do redis.call('SET', i, '', 'PX', {LONG_MS}) end", 0)
-    first = proxy.break_on(
-        TO_SERVER, batch_with(lambda operations: operations[:1] in ([b"s"], [b"p"])), Action.HOLD_REPLY
-    )
+    first = proxy.break_on(TO_SERVER, batch_with_any(SCAN, APPEARED), Action.HOLD_REPLY)
     async with Inside(proxy.port, keys=patterns) as bridge:
         await first.reached()
         stopped = asyncio.create_task(bridge.stop(), name="stop")

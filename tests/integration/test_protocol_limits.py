@@ -11,7 +11,6 @@ from tests.harness import (
     NAMES,
     Inside,
     Witness,
-    claim_of,
     deadlines,
     entry,
     expired,
@@ -26,6 +25,7 @@ from tests.harness import (
 )
 from tests.proxy import TO_CLIENT, TO_SERVER, Action, Proxy, command, is_subscriber
 from tests.servers import Bridge, RedisServer, wait_until
+from tests.support.redis.operations import claim_of
 
 LONG_MS = 60_000
 

@@ -13,6 +13,9 @@ import pytest
 from redis.asyncio import Redis
 
 from bridge.expiration import Via
+from bridge.redis.protocol.calls import ALIVE, GONE
+from bridge.redis.protocol.operations import expired as notified
+from bridge.redis.protocol.operations import resolve, scan
 from bridge.redis.wire.endpoint import Fenced
 from tests.harness import NAMES, Hand, Witness, entry, expired, known, lapse, lazily, passed, put, user_of
 from tests.servers import RedisServer, wait_until
@@ -199,9 +202,9 @@ async def test_what_was_touched_and_has_changed_since_is_not_resolved(hand: Hand
     due = await known(user, b"due", 1, ("PEXPIRE", "due", LONG_MS))
     later = await known(user, b"later", LONG_MS)
     await passed(user, due)
-    for seen in (b"gone", b"alive"):
-        another_entry = [b"r", b"due", b"%d" % (due - 1), seen, b"1"]
-        clock_was_set_back = [b"r", b"later", b"%d" % later, seen, b"1"]
+    for seen in (GONE, ALIVE):
+        another_entry = resolve(b"due", b"%d" % (due - 1), seen, b"1")
+        clock_was_set_back = resolve(b"later", b"%d" % later, seen, b"1")
         await hand.send(replace(hand.batch(), operations=another_entry + clock_was_set_back))
     assert await hand.claimed() == []
     assert (await entry(user, b"due"), await entry(user, b"later")) == (due, later)
@@ -278,8 +281,8 @@ async def test_a_scan_that_finds_more_than_it_was_asked_for_records_and_forgets_
     count = 9_000  # more words than Lua takes for one command
     for command, size in (("'SET', i, '', 'PX', 60000", count), ("'PERSIST', i", 0)):
         await user.eval(f"for i = 1, {count} do redis.call({command}) end", 0)
-        scan = [b"s", b"0", b"%d" % (10 * count), b"*", NAMES.own_prefix]
-        applied = await hand.send(replace(hand.batch(), operations=scan))
+        whole = scan(b"0", 10 * count, b"*", NAMES.own_prefix)
+        applied = await hand.send(replace(hand.batch(), operations=whole))
         assert applied is not None
         assert (applied.found, applied.next_part, applied.state.size) == (count, b"0", size)
 
@@ -323,8 +326,8 @@ async def test_an_older_expiration_is_claimed_and_does_not_undo_a_later_record(
 async def test_an_expiration_behind_a_resolve_of_the_same_batch_does_not_undo_it(hand: Hand, user: Redis) -> None:
     deadline = await known(user, b"k", 1, ("PEXPIRE", "k", LONG_MS))
     await passed(user, deadline)
-    operations = [b"r", b"k", b"%d" % deadline, b"alive", b"1", b"x", b"k"]  # it expired and came back since the touch
-    await hand.send(replace(hand.batch(), operations=operations))
+    came_back = resolve(b"k", b"%d" % deadline, ALIVE, b"1") + notified(b"k")  # it expired since the touch
+    await hand.send(replace(hand.batch(), operations=came_back))
     assert [claim.deadline_ms for claim in await hand.claimed()] == [None]
     assert await entry(user, b"k") == await user.execute_command("PEXPIRETIME", b"k")  # type: ignore[no-untyped-call]
 

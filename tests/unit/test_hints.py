@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.redis.protocol.calls import Applied, State, Touched
+from bridge.redis.protocol import operations as op
+from bridge.redis.protocol.calls import GONE, MOVED, Applied, State, Touched
 from bridge.redis.protocol.gap import Gap
 from bridge.redis.protocol.hints import (
     BATCH_BYTES,
@@ -20,6 +21,7 @@ from bridge.redis.protocol.notifications import Kind, channels, missing_flags
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.protocol.patterns import matcher
 from bridge.redis.protocol.slots import slot_of
+from tests.support.redis.operations import PLACED, alike, operations_in
 
 NAMES = Names("expiry-bridge", 0)
 MARK = NAMES.mark(7, 1)
@@ -45,14 +47,14 @@ def test_hints_become_operations_in_stream_order_with_appearances_last_and_once(
     one = hints()
     notified(one, ("expire", b"a"), ("expired", b"b"), ("expire", b"a"), ("del", b"a"), ("persist", b"c"))
 
-    assert one.batch() == [b"x", b"b", b"d", b"a", b"p", b"a", b"p", b"c"]
+    assert one.batch() == [*op.expired(b"b"), *op.gone(b"a"), *op.appeared(b"a"), *op.appeared(b"c")]
 
 
 def test_every_other_kind_of_end_forgets() -> None:
     one = hints()
     notified(one, ("evicted", b"a"), ("rename_from", b"b"), ("move_from", b"c"))
 
-    assert one.batch() == [b"d", b"a", b"d", b"b", b"d", b"c"]
+    assert one.batch() == [*op.gone(b"a"), *op.gone(b"b"), *op.gone(b"c")]
 
 
 def test_a_key_that_is_ahead_is_claimed_without_its_entry_and_not_forgotten() -> None:
@@ -63,7 +65,7 @@ def test_a_key_that_is_ahead_is_claimed_without_its_entry_and_not_forgotten() ->
     assert one.handled == 0
     notified(one, ("del", MARK))
 
-    assert one.batch() == [b"X", b"a"]
+    assert one.batch() == list(op.expired_ahead(b"a"))
     assert one.handled == 1
 
 
@@ -83,7 +85,7 @@ def test_a_key_is_no_longer_ahead_once_the_mark_of_its_batch_has_come_back() -> 
     one.applied(MARK, applied(b"a"))
     notified(one, ("del", MARK), ("expired", b"a"))
 
-    assert one.batch() == [b"x", b"a"]
+    assert one.batch() == list(op.expired(b"a"))
 
 
 def test_a_key_written_twice_stays_ahead_until_both_marks_are_back() -> None:
@@ -93,7 +95,7 @@ def test_a_key_written_twice_stays_ahead_until_both_marks_are_back() -> None:
     one.applied(second, applied(b"a"))
     notified(one, ("del", MARK), ("expired", b"a"), ("del", second), ("expired", b"a"))
 
-    assert one.batch() == [b"X", b"a", b"x", b"a"]
+    assert one.batch() == [*op.expired_ahead(b"a"), *op.expired(b"a")]
 
 
 def test_what_a_touch_saw_is_resolved_where_its_mark_stands() -> None:
@@ -101,7 +103,7 @@ def test_what_a_touch_saw_is_resolved_where_its_mark_stands() -> None:
     one.touched(MARK, touched((b"a", b"5", b"gone", b"1")), limit=10)
     notified(one, ("del", b"b"), ("del", MARK), ("del", b"a"))
 
-    assert one.batch() == [b"d", b"b", b"r", b"a", b"5", b"gone", b"1", b"d", b"a"]
+    assert one.batch() == [*op.gone(b"b"), *op.resolve(b"a", b"5", GONE, b"1"), *op.gone(b"a")]
 
 
 def test_what_was_claimed_by_a_hint_before_the_mark_is_not_resolved() -> None:
@@ -109,7 +111,7 @@ def test_what_was_claimed_by_a_hint_before_the_mark_is_not_resolved() -> None:
     one.touched(MARK, touched((b"a", b"5", b"gone", b"1")), limit=10)
     notified(one, ("expired", b"a"), ("del", MARK))
 
-    assert one.batch() == [b"x", b"a"]
+    assert one.batch() == list(op.expired(b"a"))
 
 
 def test_what_is_ahead_when_the_mark_comes_is_not_resolved() -> None:
@@ -143,7 +145,7 @@ def test_keys_that_are_not_asked_for_are_ignored_and_their_entries_forgotten() -
     one.touched(MARK, touched((b"other", b"5", b"gone", b"1")), limit=10)
     notified(one, ("expired", b"other"), ("expire", b"other"), ("expired", b"share:1"), ("del", MARK))
 
-    assert one.batch() == [b"x", b"share:1", b"f", b"other"]
+    assert one.batch() == [*op.expired(b"share:1"), *op.forget(b"other")]
 
 
 def test_the_bridges_own_keys_are_never_treated_as_a_users() -> None:
@@ -179,7 +181,7 @@ def test_a_batch_is_bounded_in_keys_in_bytes_and_in_hints_looked_at() -> None:
     one = hints("share:*")
     notified(one, *((("expired", b"share:%d" % n)) for n in range(BATCH_KEYS + 1)))
     assert len(one.batch()) == 2 * BATCH_KEYS
-    assert one.batch() == [b"x", b"share:%d" % BATCH_KEYS]
+    assert one.batch() == list(op.expired(b"share:%d" % BATCH_KEYS))
 
     big = b"share:" + bytes(BATCH_BYTES // 2)
     notified(one, ("expired", big), ("expired", big), ("expired", big))
@@ -188,7 +190,7 @@ def test_a_batch_is_bounded_in_keys_in_bytes_and_in_hints_looked_at() -> None:
 
     notified(one, *(("expired", b"other") for _ in range(LOOK_LIMIT)), ("expired", b"share:1"))
     assert one.batch() == []
-    assert one.batch() == [b"x", b"share:1"]
+    assert one.batch() == list(op.expired(b"share:1"))
 
 
 def test_what_a_scan_found_is_handled_like_an_appearance_when_there_is_room() -> None:
@@ -196,7 +198,7 @@ def test_what_a_scan_found_is_handled_like_an_appearance_when_there_is_room() ->
     one.found.extend([b"a", b"b"])
     notified(one, ("expired", b"a"))
 
-    assert one.batch() == [b"x", b"a", b"p", b"a", b"p", b"b"]
+    assert one.batch() == [*op.expired(b"a"), *op.appeared(b"a"), *op.appeared(b"b")]
     assert not one.waiting
 
 
@@ -204,14 +206,14 @@ def test_the_next_part_of_a_scan_is_the_last_operation_of_a_batch_that_is_not_fu
     one = hints()
     one.scan(b"share:*")
     notified(one, ("expire", b"a"))
-    scan = [b"s", b"0", b"%d" % (FOUND_KEYS - 1), b"share:*", NAMES.own_prefix]
-    assert one.batch() == [b"p", b"a", *scan]
+    scan = op.scan(b"0", FOUND_KEYS - 1, b"share:*", NAMES.own_prefix)
+    assert one.batch() == [*op.appeared(b"a"), *scan]
     assert one.waiting
 
     one.applied(MARK, replace(applied(), next_part=b"160"))
     notified(one, *(("expired", b"%d" % n) for n in range(FOUND_KEYS)))
-    assert b"s" not in one.batch()
-    assert one.batch()[:2] == [b"s", b"160"]
+    assert op.scan(b"160", 1, b"share:*", NAMES.own_prefix)[0] not in one.batch()
+    assert one.batch() == list(op.scan(b"160", FOUND_KEYS, b"share:*", NAMES.own_prefix))
 
     one.applied(MARK, replace(applied(), next_part=b"0"))
     assert one.batch() == []
@@ -225,7 +227,7 @@ def test_nothing_more_is_scanned_once_the_stream_has_ended() -> None:
     notified(one, ("expired", b"b"))
     one.scan_no_more()
 
-    assert one.batch() == [b"x", b"b"]
+    assert one.batch() == list(op.expired(b"b"))
     assert not one.waiting
 
 
@@ -262,9 +264,8 @@ def clustered() -> tuple[Hints, Told]:
 def placed(one: Hints, *keys: bytes, deadline_ms: int = 5) -> dict[bytes, bytes]:
     """Of entries that came from other nodes, by key, what Redis is told of their end."""
     one.moved.extend((key, deadline_ms) for key in keys)
-    operations = iter(one.batch())
-    fours = [(operation, *(next(operations) for _ in range(3))) for operation in operations if operation == b"m"]
-    return {key: word for _, key, _, word in fours}
+    of_others = [operation for operation in operations_in(one.batch()) if alike(operation, PLACED)]
+    return {key: word for _, key, _, word in of_others}
 
 
 def test_of_a_key_that_came_from_another_node_redis_hears_whether_it_was_notified() -> None:
@@ -334,7 +335,12 @@ def test_what_the_same_batch_tells_of_such_a_key_counts_and_goes_before() -> Non
     one, _ = clustered()
     notified(one, ("expired", b"a"), ("restore", b"b"))
     one.moved.extend([(b"a", 5), (b"b", 6)])
-    assert one.batch() == [b"x", b"a", b"p", b"b", b"m", b"a", b"5", b"1", b"m", b"b", b"6", b"1"]
+    assert one.batch() == [
+        *op.expired(b"a"),
+        *op.appeared(b"b"),
+        *op.placed(b"a", 5, SETTLED),
+        *op.placed(b"b", 6, SETTLED),
+    ]
 
 
 def test_only_the_last_keys_are_remembered() -> None:
@@ -366,7 +372,7 @@ def test_a_key_that_a_touch_found_moved_is_resolved_once_another_node_has_it() -
 
     # What is on its way is said to be elsewhere before it is, and to be here too early.
     operations = one.batch()
-    assert operations == [b"r", b"away", b"1", b"moved", b"1", b"r", b"here-gone", b"1", b"gone", b"1"]
+    assert operations == [*op.resolve(b"away", b"1", MOVED, b"1"), *op.resolve(b"here-gone", b"1", GONE, b"1")]
     finished = one.finished_round()
     assert finished is not None
     assert finished.stuck == 2
@@ -377,7 +383,7 @@ def test_while_the_gap_is_open_what_is_on_its_way_does_not_keep_it_open() -> Non
     one, _ = clustered()
     one.touched(MARK, touched((b"here", b"1", b"moved", b"1"), (b"away-gone", b"1", b"gone", b"1")), 10)
     notified(one, ("del", MARK))
-    assert one.batch() == [b"r", b"here", b"1", b"moved", b"1"]
+    assert one.batch() == list(op.resolve(b"here", b"1", MOVED, b"1"))
 
 
 def test_another_ledger_that_appears_is_a_stray_and_what_is_no_ledger_is_none() -> None:

@@ -20,12 +20,13 @@ from bridge.redis.epoch.scan import Scan
 from bridge.redis.ledger.outbox import Outbox
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.protocol.audit import Audit, Reading
-from bridge.redis.protocol.calls import Batch, State
+from bridge.redis.protocol.calls import Batch, State, Touch
 from bridge.redis.protocol.canary import Canary, Fate
 from bridge.redis.protocol.endings import EpochEnded, Missed
 from bridge.redis.protocol.gap import Gap
 from bridge.redis.protocol.hints import Hints, MarkLostError, OwnKeyLostError, Round
 from bridge.redis.protocol.notifications import NEEDED_FLAGS
+from bridge.redis.protocol.operations import ClosedGap, gap_closed
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.protocol.schedule import RETRY, Schedule
 from bridge.redis.wire.endpoint import Fenced
@@ -220,18 +221,19 @@ class Epoch:
         order, void = self._canary.order(), self._canary.void
         mark = self._next_mark()
         touched = await self._ledger.touch(
-            fence=self._fence,
-            mode="walk" if self._walking else "due",
-            limit=limit,
-            cursor=self.gap.cursor or b"0",
-            mark=mark,
-            heard=self.heard,
-            seen_ms=self.seen_ms,
-            audit=self._kept_reading(),
-            count=count,
-            order=order,
-            void=void,
-            skip=self._skip,
+            Touch(
+                self._fence,
+                mark,
+                limit,
+                self.heard,
+                walk=self.gap.cursor if self._walking else None,
+                skip=self._skip,
+                seen_ms=self.seen_ms,
+                reading=self._kept_reading(),
+                count=count,
+                canary=order,
+                void=void,
+            )
         )
         if count and self._audit is not None:
             self._audit.asked(now)
@@ -297,9 +299,8 @@ class Epoch:
         gap, audit = self.gap, self._audit
         missed = audit.in_gap() if audit is not None else None
         # Closed when the touch was made, not now: should this have to be sent again, the stream may be lost by then.
-        span = (self._node, gap.opened_ms, finished.redis_ms)
-        words = (*span, gap.cause, "" if missed is None else missed, self._kept_reading())
-        await self._apply([b"g", *map(_word, words)])
+        record = ClosedGap(self._node, gap.opened_ms, finished.redis_ms, gap.cause, missed, self._kept_reading())
+        await self._apply(list(gap_closed(record)))
         gap.close()
         if audit is not None:
             audit.closed()
@@ -318,7 +319,3 @@ class Epoch:
     def _next_mark(self) -> bytes:
         self._scripts += 1
         return self._names.mark(self._fence, self._scripts)
-
-
-def _word(word: str | int) -> bytes:
-    return str(word).encode(errors="backslashreplace")

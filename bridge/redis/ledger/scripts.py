@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 from redis.exceptions import ClusterDownError, MasterDownError, NoScriptError, ResponseError
 
-from bridge.redis.protocol.calls import Applied, Argument, Batch, Held, Lease, State, Touched
+from bridge.redis.protocol.calls import Applied, Argument, Batch, Held, Lease, State, Touch, Touched
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.wire.endpoint import CLUSTER, Endpoint, conversation
 
@@ -71,38 +71,19 @@ class Ledger:
         """Let a standby take over at once, who is told how many notifications were handled."""
         await self._call("release.lua", [self._names.lease], [fence, heard])
 
-    async def touch(  # noqa: PLR0913 - the script's arguments
-        self,
-        *,
-        fence: int,
-        mode: str,
-        limit: int,
-        cursor: bytes,
-        mark: bytes,
-        heard: int,
-        seen_ms: int | None,
-        audit: str = "",
-        count: bool = False,
-        order: str | int = "",
-        void: int = 0,
-        skip: int = 0,
-    ) -> Touched:
-        """Touch what is `due`, less the first `skip`, or the next part of the `walk`, and extend the lease.
-
-        `audit` is kept with `seen_ms`; `count`: read its counters. `order`: what to do about the canary,
-        of which so many have turned out `void`.
-        """
+    async def touch(self, touch: Touch) -> Touched:
+        """Touch what is due, or the next part of a walk, and extend the lease."""
         names = self._names
         reply = await self._call(
             "touch.lua",
             [
-                *(names.deadlines, names.lease, mark, names.dead, names.canary, names.moved),
+                *(names.deadlines, names.lease, touch.mark, names.dead, names.canary, names.moved),
                 *(key for other in self._others for key in (other.lease, other.canary)),
             ],
             [
-                *(fence, mode, limit, cursor, LEASE_MS, heard),
-                *("" if seen_ms is None else seen_ms, audit, int(count), order, void, skip),
-                int(self._clustered),
+                *(touch.fence, "due" if touch.walk is None else "walk", touch.limit, touch.walk or b"0"),
+                *(LEASE_MS, touch.heard, "" if touch.seen_ms is None else touch.seen_ms, touch.reading),
+                *(int(touch.count), touch.canary, touch.void, touch.skip, int(self._clustered)),
             ],
         )
         now_us, cursor, lowest, size, depth, dead, flat, gone, counters, moved = reply

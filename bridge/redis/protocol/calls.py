@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 Argument = bytes | str | int
 
+GONE, ALIVE, MOVED = b"gone", b"alive", b"moved"
+"""What a touch sees of a key. *Moved*: its slot is on another node of the cluster, or on its way to one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
@@ -43,6 +46,32 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class Touch:
+    """Touch keys, extend the lease, and leave a mark."""
+
+    fence: int
+    mark: bytes
+    limit: int
+    """Of what is due, that many entries at most; of a walk, about that many."""
+    heard: int
+    """Notifications of expirations handled so far."""
+    walk: bytes | None = None
+    """Where to go on with the walk of the whole ledger. None: touch what is due."""
+    skip: int = 0
+    """Due entries to pass over, in front of all others."""
+    seen_ms: int | None = None
+    """Up to when everything is handled; to be stored. None while a gap is open: what is stored stays."""
+    reading: str = ""
+    """The audit's reading, to be stored with `seen_ms`."""
+    count: bool = False
+    """Whether to read the audit's counters."""
+    canary: str | int = ""
+    """What to do about the canary: see `Canary.order`."""
+    void: int = 0
+    """How many canaries turned out void since the last touch."""
+
+
+@dataclass(frozen=True, slots=True)
 class Touched:
     """What a touch saw."""
 
@@ -50,7 +79,7 @@ class Touched:
     cursor: bytes
     """Where the walk goes on; `0` when it is through."""
     seen: Sequence[tuple[bytes, bytes, bytes, bytes]]
-    """key, score, `gone`, `alive` or `moved`, `1` (due) or `0`: the arguments of a resolve."""
+    """Key, score, GONE, ALIVE or MOVED, `1` (due) or `0`: the arguments of `operations.resolve`."""
     dead: int = 0
     """Dead letters kept."""
     canary_gone: bool = False
@@ -90,3 +119,4 @@ class Batch:
     """Notifications of expirations handled, with those of this batch."""
     mark: bytes
     operations: Sequence[bytes]
+    """The words of its operations: see `operations.py`."""

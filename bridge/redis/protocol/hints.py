@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bridge.redis.protocol.calls import Applied, Touched
+from bridge.redis.protocol import operations as op
+from bridge.redis.protocol.calls import ALIVE, GONE, MOVED, Applied, Touched
 from bridge.redis.protocol.canary import Canary
 from bridge.redis.protocol.migrated_keys import Told
 from bridge.redis.protocol.notifications import Kind
@@ -30,8 +31,7 @@ LOOK_LIMIT = 5_000
 """Hints looked at for one batch before the event loop turns: most may be of others' keys, or of keys in it already."""
 
 Seen = tuple[bytes, bytes, bytes]
-"""Score, `gone`, `alive` or `moved`, `1` (due) or `0`: the arguments of a resolve."""
-_GONE, _ALIVE, _MOVED = b"gone", b"alive", b"moved"
+"""Score, GONE, ALIVE or MOVED, `1` (due) or `0`: the arguments of a resolve."""
 
 
 class MarkLostError(Exception):
@@ -204,7 +204,7 @@ class Hints:
             size += len(key)
         self._find(appeared, FOUND_KEYS - count, BATCH_BYTES - size)
         for key in appeared:
-            operations += (b"p", key)
+            operations += op.appeared(key)
         self._place(operations, BATCH_KEYS - len(operations) // 2, BATCH_BYTES - size)
         operations += self._next_part(count, size)
         return operations
@@ -221,7 +221,7 @@ class Hints:
         """Entries that came from other nodes, behind all that is known of their keys."""
         while self._told is not None and self.moved and room > 0 and room_bytes > 0:
             key, deadline = self.moved.popleft()
-            operations += (b"m", key, b"%d" % deadline, self._told.of(key, deadline))
+            operations += op.placed(key, deadline, self._told.of(key, deadline))
             room -= 1
             room_bytes -= len(key)
 
@@ -229,7 +229,7 @@ class Hints:
         """What a batch of so many keys and bytes is to scan."""
         if self.part is None or count >= FOUND_KEYS or size >= BATCH_BYTES:
             return ()
-        return b"s", self.part, b"%d" % (FOUND_KEYS - count), self._match, self._own_prefix
+        return op.scan(self.part, FOUND_KEYS - count, self._match, self._own_prefix)
 
     def _ended(self, key: bytes, kind: Kind, operations: list[bytes]) -> None:
         """The key expired, or is gone otherwise."""
@@ -242,42 +242,42 @@ class Hints:
             if kind is Kind.EXPIRED:
                 self._held.append(key)
         elif kind is Kind.EXPIRED:
-            self._claim(b"x", key, operations)
+            self._claim(op.expired(key), operations)
             if self.round is not None:
                 self.round.pending.pop(key, None)  # claimed by this: nothing is left to resolve
         else:
-            operations += (b"d", key)
+            operations += op.gone(key)
 
-    def _claim(self, operation: bytes, key: bytes, operations: list[bytes]) -> None:
-        operations += (operation, key)
+    def _claim(self, operation: op.Operation, operations: list[bytes]) -> None:
+        operations += operation
         if self._told is not None:
-            self._told.claims(key)
+            self._told.claims(operation[1])
 
     def _release(self, operations: list[bytes]) -> bytes:
         if self._former:
             key = self._former.popleft()
-            self._claim(b"X", key, operations)
+            self._claim(op.expired_ahead(key), operations)
             return key
         key, (score, seen, due) = self._resolving.popleft()
         if self._matches is not None and not self._matches(key):
-            operations += (b"f", key)
+            operations += op.forget(key)
         elif key not in self._ahead:
             if self._told is not None and not self._resolvable(self._told, key, seen):
                 return key
-            operations += (b"r", key, score, seen, due)
+            operations += op.resolve(key, score, seen, due)
         return key
 
     def _resolvable(self, told: Told, key: bytes, seen: bytes) -> bool:
         """Whether what a touch saw of a key, in a cluster, can be resolved now."""
         # A key that is on its way from here is said to have moved when it is past its deadline, too; one on its way to
         # here, to be gone. Once the slot is where it belongs, everybody says so.
-        if seen != _ALIVE and told.away(key) != (seen == _MOVED):
-            if seen == _MOVED and told.catching_up:
+        if seen != ALIVE and told.away(key) != (seen == MOVED):
+            if seen == MOVED and told.catching_up:
                 return True  # a slot may stay half-way for long: its entries wait elsewhere, and the gap can be closed
             if self.round is not None:
                 self.round.stuck += 1
             return False
-        if seen == _GONE:
+        if seen == GONE:
             told.remember(key)
         return True
 
