@@ -34,7 +34,7 @@ check: $(DEV) ## Format, lint, types, and the floors that imports must keep
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-format: $(DEV) ## Format the code, and mend what ruff can mend
+format: $(DEV) ## Format the code, and fix what ruff can fix
 	@$(BIN)/ruff check --fix-only --quiet
 	@$(BIN)/ruff format
 

@@ -93,7 +93,7 @@ class Sink(Protocol):
     async def open(self) -> None:
         """Connect, and create or check the stream or topic. May be called again after any failure or `close()`.
 
-        Raises NotConnected (try again after a back-off) or Refused (somebody must mend it; trying again is harmless).
+        Raises NotConnected (try again after a back-off) or Refused (somebody must fix it; trying again is harmless).
         """
 
     async def publish(self, batch: Sequence[Message]) -> None:

@@ -5,6 +5,7 @@ above those rooms knows a client library's exception class. No message of these 
 """
 
 from collections.abc import Mapping
+from enum import Enum, auto
 
 
 class BridgeError(Exception):
@@ -19,14 +20,40 @@ class ConfigurationError(BridgeError):
         self.problems = problems
 
 
-class Refused(BridgeError):
-    """A server answered and will not serve us (credentials, rights, version, role): somebody must mend it.
+class ErrorKind(Enum):
+    """What a server's answer is about, where a caller acts on that."""
 
-    The message says what was found and how to mend it.
+    OTHER = auto()
+    DENIED = auto()
+    """Our user lacks a right."""
+    DISK = auto()
+    """Redis cannot write to its disk, and refuses all writes."""
+    MEMORY = auto()
+    """Redis's memory is full, and it refuses to store more."""
+    REPLICAS = auto()
+    """Redis wants more replicas in reach before it writes."""
+    CLUSTER_DOWN = auto()
+
+
+class Unusable(BridgeError):
+    """A server that cannot be used: what was found there and, where it is known, what to do about it.
+
+    The message has both. Whoever needs one of them, or acts on the kind, reads the attribute, never the message.
     """
 
+    def __init__(self, found: str, remedy: str = "", kind: ErrorKind = ErrorKind.OTHER) -> None:
+        super().__init__(f"{found}{'; ' if ': ' in found else ': '}{remedy}" if remedy else found)
+        self.found = found
+        self.remedy = remedy
+        """What to do, as an order; empty where only the operator can find out."""
+        self.kind = kind
 
-class NotConnected(BridgeError):
+
+class Refused(Unusable):
+    """A server answered and will not serve us (credentials, rights, version, role): an operator must fix it."""
+
+
+class NotConnected(Unusable):
     """The server cannot be reached: connect again, with back-off. What was under way may or may not have happened."""
 
 

@@ -17,7 +17,7 @@ _NEVER_FLAGS: Final = frozenset(name for name in SECRETS if not name.endswith("_
 """A URL can do without its password, and mostly does: it is a flag."""
 _COMMANDS: Final = {
     "run": "bridge expirations until told to stop",
-    "check": "examine what Redis and the broker must provide, and say how to mend what is missing",
+    "check": "examine what Redis and the broker must provide, and say how to fix what is missing",
     "status": "show the ledger, the outbox, the lease and the dead letters; rates and lag if the bridge answers",
     "dead": "list, show, retry or drop the messages that the broker would not take",
     "verify": "set short-lived keys, read the broker, and say what was delivered, missed, doubled or false",

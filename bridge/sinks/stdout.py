@@ -128,7 +128,9 @@ class _Writer:
                 self._torn = True
         except BrokenPipeError:
             self.usable = False
-            return Refused("standard output is closed, because what read it has ended; start it again, then the bridge")
+            return Refused(
+                "standard output is closed, because what read it has ended", "start it again, then the bridge"
+            )
         except OSError as error:
             return Retryable(f"standard output: {error.strerror}")
         self._torn = False

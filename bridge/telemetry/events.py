@@ -93,7 +93,7 @@ class Telemetry:
         self._log.warning("sink.unreached", reason=reason, retry_in_seconds=round(retry_in, 2))
 
     def sink_refused(self, reason: str, retry_in: float) -> None:
-        """The broker refuses what the bridge needs; somebody must mend it."""
+        """The broker refuses what the bridge needs; somebody must fix it."""
         self.health.unmet(BROKER, reason)
         self._log.error("sink.refused", reason=reason, retry_in_seconds=round(retry_in, 2))
 

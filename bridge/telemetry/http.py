@@ -29,7 +29,8 @@ async def serve_http(settings: Settings, telemetry: Telemetry) -> AsyncIterator[
         except OSError as error:
             raise Refused(
                 f"BRIDGE_HTTP_PORT: cannot listen on {settings.http_host}:{settings.http_port}"
-                f" ({error.strerror or error}); choose a free port, or 0 for none"
+                f" ({error.strerror or error})",
+                "choose a free port, or 0 for none",
             ) from error
         yield
     finally:

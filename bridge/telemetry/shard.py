@@ -76,7 +76,7 @@ class ShardTelemetry:
         self._log.warning("redis.unreached", reason=reason, retry_in_seconds=round(retry_in, 2))
 
     def redis_refused(self, reason: str, retry_in: float) -> None:
-        """Redis refuses what the bridge needs; somebody must mend it."""
+        """Redis refuses what the bridge needs; somebody must fix it."""
         self._health.unmet(self._named(SUBSCRIPTION), reason)
         self._log.error("redis.refused", reason=reason, retry_in_seconds=round(retry_in, 2))
 

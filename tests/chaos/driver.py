@@ -1,7 +1,7 @@
-"""Faults, one after the other and two at a time: `Driver.run` strikes and mends until its time is over.
+"""Faults, one after the other and two at a time: `Driver.run` strikes and fixes until its time is over.
 
-A fault holds what it strikes, its *victims*, until it is mended, and nothing else strikes them meanwhile: so whatever
-is struck can be mended, and when the driver is done, all is.
+A fault holds what it strikes, its *victims*, until it is fixed, and nothing else strikes them meanwhile: so whatever
+is struck can be fixed, and when the driver is done, all is.
 """
 
 import asyncio
@@ -33,11 +33,11 @@ class Driver:
         self.most_kib = 0
         """Of memory, that a bridge ever had resident."""
         self.diary: list[str] = []
-        """When what was struck and mended."""
+        """When what was struck and fixed."""
         self._held: set[str] = set()
 
     async def run(self, seconds: float) -> None:
-        """Strike until the time is over; return when all is mended."""
+        """Strike until the time is over; return when all is fixed."""
         end = asyncio.get_running_loop().time() + seconds
         async with asyncio.TaskGroup() as hands:
             for number in range(HANDS):
@@ -73,10 +73,10 @@ class Driver:
                 async with fault.work(self.target):
                     await asyncio.sleep(min(chance.uniform(*fault.seconds), max(end - loop.time(), fault.seconds[0])))
             except Exception as error:
-                error.add_note(f"while striking or mending: {fault.name}")
+                error.add_note(f"while striking or fixing: {fault.name}")
                 raise
             self._held -= fault.victims
-            self._note("has mended", fault)
+            self._note("has fixed", fault)
 
     def _note(self, what: str, fault: Fault) -> None:
         self.diary.append(f"{now_ms()} {what}: {fault.name} ({', '.join(sorted(fault.victims))})")

@@ -1,4 +1,4 @@
-"""What can be done to a deployment, and how it is mended. What is done to primaries with replicas: `failovers.py`."""
+"""What can be done to a deployment, and how it is fixed. What is done to primaries with replicas: `failovers.py`."""
 
 import random
 from collections.abc import AsyncIterator, Callable
@@ -50,7 +50,7 @@ Work = Callable[["Target"], AbstractAsyncContextManager[None]]
 
 @dataclass(frozen=True)
 class Fault:
-    """What is done to whom: `work` strikes when it is entered, and mends when it is left."""
+    """What is done to whom: `work` strikes when it is entered, and fixes when it is left."""
 
     name: str
     victims: frozenset[str]

@@ -73,7 +73,7 @@ async def test_whatever_strikes_every_expiration_in_the_book_is_announced_or_cou
 
 
 async def strike(topology: Topology[Scene], driver: Driver, chance: random.Random) -> Verdict:
-    """Write and strike, mend all, wait until it is quiet, and judge."""
+    """Write and strike, fix all, wait until it is quiet, and judge."""
     scene, writer = topology.scene, Writer(topology, chance)
     await scene.ready_bridge()
     await scene.start_bridge()
@@ -108,22 +108,22 @@ async def watched(driver: Driver) -> AsyncIterator[None]:
 async def quiet(topology: Topology[Scene], writer: Writer) -> None:
     """Return when every deadline is past, and what there is to say is said: all gaps are closed, and published.
 
-    All is mended. Whatever a bridge has not noticed yet, it notices in this time: then it begins anew, and so do we.
+    All is fixed. Whatever a bridge has not noticed yet, it notices in this time: then it begins anew, and so do we.
     """
 
     async def fences() -> dict[str, str]:
         return {name: ledger.fence for name, ledger in (await topology.state()).items()}
 
     while True:
-        mended_ms, before = now_ms(), await fences()
+        fixed_ms, before = now_ms(), await fences()
         await writer.set(LAST_MS)
         await writer.past()
 
-        async def is_quiet(mended_ms: int = mended_ms, before: object = before) -> bool:
+        async def is_quiet(fixed_ms: int = fixed_ms, before: object = before) -> bool:
             ledgers = await topology.state()
             if {name: ledger.fence for name, ledger in ledgers.items()} != before:
                 return True
-            return all(ledger.seen_ms > mended_ms + ALL_SEEN_MS and not ledger.waiting for ledger in ledgers.values())
+            return all(ledger.seen_ms > fixed_ms + ALL_SEEN_MS and not ledger.waiting for ledger in ledgers.values())
 
         await wait_until(is_quiet, topology.logs, 2 * PATIENCE)
         if await fences() == before:

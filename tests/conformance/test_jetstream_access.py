@@ -196,6 +196,6 @@ class PlainNats(NatsServer):
         return [str(self.program()), "--addr", "127.0.0.1", "--port", str(self.port)]
 
 
-async def test_a_server_without_jetstream_is_refused_with_the_mend(rig: JetStreamRig) -> None:
+async def test_a_server_without_jetstream_is_refused_with_the_remedy(rig: JetStreamRig) -> None:
     with PlainNats() as server:
         await refused(rig.sink(nats_url=server.url), "start it with --jetstream")

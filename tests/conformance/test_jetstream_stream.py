@@ -57,7 +57,7 @@ async def test_two_sinks_may_create_the_stream_at_once(rig: JetStreamRig) -> Non
         ({"subjects": ["expired.>"], "no_ack": True}, "acks nothing"),
     ],
 )
-async def test_a_stream_that_cannot_work_is_refused_with_the_mend(
+async def test_a_stream_that_cannot_work_is_refused_with_the_remedy(
     rig: JetStreamRig, config: dict[str, Any], reason: str
 ) -> None:
     async with rig.client() as client:

@@ -63,7 +63,7 @@ async def test_two_sinks_may_create_the_topic_at_once(rig: KafkaRig) -> None:
         ({"kafka_replication": 99}, r"INVALID_REPLICATION_FACTOR, error 38.*BRIDGE_KAFKA_REPLICATION"),
     ],
 )
-async def test_a_topic_that_cannot_be_created_is_refused_with_the_mend(
+async def test_a_topic_that_cannot_be_created_is_refused_with_the_remedy(
     rig: KafkaRig, settings: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(

@@ -15,7 +15,7 @@ from tests.servers import NatsServer, RedisServer, require
 
 @pytest.fixture(scope="module")
 def redis_url() -> Iterator[str]:
-    """A Redis in which nothing is to be mended."""
+    """A Redis in which nothing is to be fixed."""
     require(RedisServer)
     with RedisServer(SOUND) as server:
         yield server.url

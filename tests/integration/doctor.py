@@ -15,7 +15,7 @@ from tests.conformance.kafka_rig import KafkaRig
 
 SECRET = "s3cret-of-the-owner"
 SOUND = {"notify-keyspace-events": "Egxe", "appendonly": "yes"}
-"""The configuration of a Redis in which nothing is to be mended."""
+"""The configuration of a Redis in which nothing is to be fixed."""
 
 Rows = Mapping[str, Mapping[str, Any]]
 """`area/check` → row."""
@@ -37,7 +37,7 @@ def examine(status: int, *flags: str, **settings: str) -> Rows:
     answer = json.loads(out.getvalue())
     assert answer["ok"] is (status == 0)
     for row in answer["checks"]:
-        assert (row["mend"] is None) == (row["level"] == "pass"), row
+        assert (row["remedy"] is None) == (row["level"] == "pass"), row
     # Of several rows of one check, as of a cluster whose nodes differ, the first: it is the worst.
     return {f"{row['area']}/{row['check']}": row for row in reversed(answer["checks"])}
 

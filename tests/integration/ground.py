@@ -68,12 +68,12 @@ class Account:
 
     @property
     def apply(self) -> Apply:
-        """Its mends for streams."""
+        """Its remedies for streams."""
         return nats_cli(servers=self.server.url, user=f"of-{self.name}", password=SECRET)
 
-    def allow(self, mend: str) -> None:
-        """Do what a mend says of the user's permissions."""
-        self.server.set(self.name, "enabled", mend.partition("permissions: ")[2].partition("; or ")[0])
+    def allow(self, remedy: str) -> None:
+        """Do what a remedy says of the user's permissions."""
+        self.server.set(self.name, "enabled", remedy.partition("permissions: ")[2].partition("; or ")[0])
 
     def work(self, work: Callable[[JetStreamContext], Awaitable[object]]) -> None:
         """Do something in it, as a user that may."""

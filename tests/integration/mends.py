@@ -1,4 +1,4 @@
-"""Doing what `check` says: its mends, as the tools that they are written for would carry them out."""
+"""Doing what `check` says: its remedies, as the tools that they are written for would carry them out."""
 
 import asyncio
 import re
@@ -15,15 +15,15 @@ from redis import Redis
 from tests.conformance.kafka_rig import KafkaRig
 
 Apply = Callable[[str], None]
-"""Carries out one mend. Fails if it is not what its tool takes."""
+"""Carries out one remedy. Fails if it is not what its tool takes."""
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 
 
 def redis_cli(port: int) -> Apply:
     """At the prompt of `redis-cli`, as a user that may do everything."""
 
-    def apply(mend: str) -> None:
-        command = re.split(r", and | \(or ", mend)[0]
+    def apply(remedy: str) -> None:
+        command = re.split(r", and | \(or ", remedy)[0]
         with Redis(port=port) as admin:
             admin.execute_command(*shlex.split(command))
 
@@ -31,7 +31,7 @@ def redis_cli(port: int) -> Apply:
 
 
 def nats_cli(**login: Any) -> Apply:  # noqa: ANN401 - of `nats.connect`
-    """In a shell that has the tool `nats`: `stream add`, `edit` and `rm`, with the options that mends have."""
+    """In a shell that has the tool `nats`: `stream add`, `edit` and `rm`, with the options that remedies have."""
 
     async def run(command: str) -> None:
         program, area, action, name, *words = shlex.split(command)
@@ -49,8 +49,8 @@ def nats_cli(**login: Any) -> Apply:  # noqa: ANN401 - of `nats.connect`
         finally:
             await client.close()
 
-    def apply(mend: str) -> None:
-        for command in re.findall(r"nats stream .*?(?=;|$| \()", mend):
+    def apply(remedy: str) -> None:
+        for command in re.findall(r"nats stream .*?(?=;|$| \()", remedy):
             asyncio.run(run(command))
 
     return apply
@@ -107,8 +107,8 @@ def kafka_tools(rig: KafkaRig) -> Apply:
             wanted = dict(config.split("=", 1) for config in configs)
             await rig.create(rig.topic, replicas=None, **wanted)
 
-    def apply(mend: str) -> None:
-        (command, *_) = re.findall(r"kafka-[a-z]+\.sh .*?(?=;|$)", mend)
+    def apply(remedy: str) -> None:
+        (command, *_) = re.findall(r"kafka-[a-z]+\.sh .*?(?=;|$)", remedy)
         asyncio.run(run(command))
 
     return apply

@@ -1,4 +1,4 @@
-"""What somebody must mend ends the bridge with one line that names it; what passes by itself is waited for."""
+"""What somebody must fix ends the bridge with one line that names it; what passes by itself is waited for."""
 
 import asyncio
 import json
@@ -232,18 +232,18 @@ async def test_a_replica_ends_the_bridge(guarded: RedisServer, broker: NatsServe
 
 
 @pytest.mark.parametrize(
-    ("flags", "missing", "mend"),
+    ("flags", "missing", "remedy"),
     [("", "Egxe", "Egxe"), ("Kx", "Ege", "xKEge"), ("Ex", "ge", "xEge"), ("AK", "E", "AKE")],
 )
 async def test_flags_that_are_missing_and_may_only_be_verified_end_the_bridge(
-    guarded: RedisServer, broker: NatsServer, flags: str, missing: str, mend: str
+    guarded: RedisServer, broker: NatsServer, flags: str, missing: str, remedy: str
 ) -> None:
     await set_flags(guarded, flags)
     line = await refusal(
         settings_for(guarded, broker, redis_password=PASSWORD, redis_notifications="verify"),
     )
     assert f"lacks {missing} " in line
-    assert f"set it to '{mend}'" in line
+    assert f"set it to '{remedy}'" in line
     assert "notify-keyspace-events" in line
     assert "BRIDGE_REDIS_NOTIFICATIONS=verify" in line
     async with owner(guarded) as redis:

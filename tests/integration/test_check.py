@@ -1,4 +1,4 @@
-"""`expiry-bridge check`: each fault that is planted is found, and named with what really mends it."""
+"""`expiry-bridge check`: each fault that is planted is found, and named with what really fixes it."""
 
 import asyncio
 import re
@@ -27,7 +27,7 @@ from tests.servers import Bridge, NatsServer, RedisServer, wait_until
 
 @pytest.fixture
 def sound_redis(redis_kind: type[RedisServer]) -> Iterator[RedisServer]:
-    """A Redis, and a Valkey, in which nothing is to be mended."""
+    """A Redis, and a Valkey, in which nothing is to be fixed."""
     with redis_kind(SOUND) as server:
         yield server
 
@@ -50,7 +50,7 @@ async def make_stream(server: NatsServer) -> None:
 
 
 def run(admin: Redis, *command: str) -> None:
-    """Run a command as a mend says it."""
+    """Run a command as a remedy says it."""
     admin.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
@@ -91,7 +91,7 @@ async def test_it_tells_people_in_plain_lines(redis_server: RedisServer) -> None
         "default",
     ]
     assert any(line.strip().startswith("→ start NATS there") for line in lines)
-    assert lines[-1] == "1 failure, 2 warnings: mend what failed, then check again."
+    assert lines[-1] == "1 failure, 2 warnings: fix what failed, then check again."
 
 
 def test_it_changes_nothing(sound_redis: RedisServer, admin: Redis, nats_server: NatsServer) -> None:
@@ -118,7 +118,7 @@ def test_it_changes_nothing(sound_redis: RedisServer, admin: Redis, nats_server:
 
 
 @pytest.mark.parametrize("flags", ["", "Kx", "Exg"])
-def test_missing_flags_fail_in_verify_mode_and_the_mend_mends_them(
+def test_missing_flags_fail_in_verify_mode_and_the_remedy_fixes_them(
     sound_redis: RedisServer, admin: Redis, flags: str
 ) -> None:
     settings = {"redis_url": sound_redis.url, "sink": "stdout", "redis_notifications": "verify"}
@@ -128,7 +128,7 @@ def test_missing_flags_fail_in_verify_mode_and_the_mend_mends_them(
 
     assert levels(rows) == {"Redis/notifications": "fail"}
     assert "BRIDGE_REDIS_NOTIFICATIONS=verify" in rows["Redis/notifications"]["found"]
-    run(admin, *rows["Redis/notifications"]["mend"].partition(",")[0].split())
+    run(admin, *rows["Redis/notifications"]["remedy"].partition(",")[0].split())
     assert levels(examine(0, **settings)) == {}
     assert set(flags) <= set(str(admin.config_get("notify-keyspace-events")["notify-keyspace-events"]))
 
@@ -172,7 +172,7 @@ def test_a_missing_permission_is_named_and_the_rule_shown_is_enough(
 
         assert levels(rows) == {"Redis/permissions": "fail"}
         assert named in rows["Redis/permissions"]["found"]
-        run(admin, *rows["Redis/permissions"]["mend"].split())
+        run(admin, *rows["Redis/permissions"]["remedy"].split())
         assert levels(examine(0, **settings)) == {}
 
 
@@ -202,7 +202,7 @@ async def test_a_user_with_nothing_but_the_rule_shown_can_run_the_bridge(
             **login,
         }
         rows = await asyncio.to_thread(lambda: examine(1, **settings))
-        run(admin, *rows["Redis/permissions"]["mend"].replace('"', "").replace("\\\\", "\\").split(" "))
+        run(admin, *rows["Redis/permissions"]["remedy"].replace('"', "").replace("\\\\", "\\").split(" "))
         rows = await asyncio.to_thread(lambda: examine(0, **settings))
         assert rows["Redis/permissions"]["level"] == "pass"
 
@@ -227,7 +227,7 @@ def test_a_user_that_may_not_even_connect_is_shown_the_rule(sound_redis: RedisSe
         rows = examine(1, redis_url=sound_redis.url, sink="stdout", **login)
 
     assert levels(rows) == {"Redis/connection": "fail"}
-    assert rows["Redis/connection"]["mend"].startswith("ACL SETUSER limited (~{expiry-bridge:* %R~* ")
+    assert rows["Redis/connection"]["remedy"].startswith("ACL SETUSER limited (~{expiry-bridge:* %R~* ")
 
 
 def test_what_may_not_be_read_is_a_warning(sound_redis: RedisServer, admin: Redis) -> None:
@@ -280,7 +280,7 @@ def test_where_config_is_refused_a_canary_finds_that_expirations_are_mute(
         rows = examine(1, redis_url=sound_redis.url, sink="stdout", **login)
         assert rows["Redis/canary"]["level"] == "fail"
         assert "no notification came" in rows["Redis/canary"]["found"]
-        assert "notify-keyspace-events to Egxe" in rows["Redis/canary"]["mend"]
+        assert "notify-keyspace-events to Egxe" in rows["Redis/canary"]["remedy"]
         admin.config_set("notify-keyspace-events", "Egxe")
         rows = examine(0, redis_url=sound_redis.url, sink="stdout", **login)
         assert rows["Redis/canary"]["level"] == "pass"
@@ -316,7 +316,7 @@ def test_a_version_that_is_too_old_fails(sound_redis: RedisServer, monkeypatch: 
     rows = examine(1, redis_url=sound_redis.url, sink="stdout")
 
     assert levels(rows) == {"Redis/version": "fail"}
-    assert "upgrade" in rows["Redis/version"]["mend"]
+    assert "upgrade" in rows["Redis/version"]["remedy"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`expiry-bridge check`, the topic's side: each fault that is planted is found, and named with what really mends it."""
+"""`expiry-bridge check`, the topic's side: each fault that is planted is found, and named with what really fixes it."""
 
 import asyncio
 import shlex
@@ -18,7 +18,7 @@ from tests.servers import wait_until
 BOTH = {0: [1, 2], 1: [2, 1]}
 """Two partitions, each kept by both brokers."""
 SOUND = {"min.insync.replicas": "2"}
-"""With it, nothing is to be mended in a topic."""
+"""With it, nothing is to be fixed in a topic."""
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ async def rig(kafka_server: KafkaServer, shared_second_broker: KafkaServer) -> A
         yield made
 
 
-def mend(rows: Rows, check: str) -> list[str]:
-    """The words of the first command that mends it; a mend may begin with what to do before that."""
-    text: str = rows[f"Kafka/{check}"]["mend"]
+def remedy(rows: Rows, check: str) -> list[str]:
+    """The words of the first command that fixes it; a remedy may begin with what to do before that."""
+    text: str = rows[f"Kafka/{check}"]["remedy"]
     return shlex.split(text[text.index("kafka-") :].partition(";")[0])
 
 
@@ -60,14 +60,16 @@ async def test_a_sound_topic_passes(rig: KafkaRig, redis_url: str) -> None:
     }
 
 
-async def test_acks_that_one_broker_keeps_alone_are_found_and_the_mend_mends_it(rig: KafkaRig, redis_url: str) -> None:
+async def test_acks_that_one_broker_keeps_alone_are_found_and_the_remedy_fixes_it(
+    rig: KafkaRig, redis_url: str
+) -> None:
     await rig.create(replicas=BOTH, min_insync_replicas="1")
 
     rows = await examine_kafka(rig, 0, redis_url)
 
     assert levels(rows) == {"Kafka/replication": "warn"}
     assert rows["Kafka/replication"]["found"].startswith("2 replicas, min.insync.replicas=1: an ack may be kept by one")
-    await asyncio.to_thread(kafka_tools(rig), rows["Kafka/replication"]["mend"])
+    await asyncio.to_thread(kafka_tools(rig), rows["Kafka/replication"]["remedy"])
     assert levels(await examine_kafka(rig, 0, redis_url)) == {}
 
 
@@ -85,7 +87,7 @@ async def test_a_topic_with_fewer_replicas_than_must_be_in_sync_is_found(rig: Ka
     assert levels(rows) == {"Kafka/replication": "warn"}
     found = "1 replica, min.insync.replicas=2: Kafka before 3.7 acks nothing, a newer one takes it for 1"
     assert rows["Kafka/replication"]["found"] == found
-    assert rows["Kafka/replication"]["mend"].startswith("add 1 broker, and then give it 3 replicas: kafka-reassign-")
+    assert rows["Kafka/replication"]["remedy"].startswith("add 1 broker, and then give it 3 replicas: kafka-reassign-")
 
 
 @pytest.mark.parametrize(
@@ -113,11 +115,11 @@ async def test_partitions_that_have_lost_too_many_brokers_are_found(  # noqa: PL
     assert levels(rows) == {f"Kafka/{check}": "fail"} | others
     assert rows[f"Kafka/{check}"]["found"].startswith(found)
     which = {"replication": "--under-min-isr-partitions", "leaders": "--unavailable-partitions"}[check]
-    assert mend(rows, check)[-4:] == ["--describe", "--topic", rig.topic, which]
+    assert remedy(rows, check)[-4:] == ["--describe", "--topic", rig.topic, which]
     if check == "replication":
         tried = (await examine_kafka(rig, 1, redis_url, "--publish"))["Kafka/test publish"]
         assert tried["found"] == f"partition 0 of {rig.topic} refuses it (NOT_ENOUGH_REPLICAS, error 19)"
-        assert which in tried["mend"]
+        assert which in tried["remedy"]
 
 
 # A topic that does not exist
@@ -132,12 +134,12 @@ async def test_a_missing_topic_is_created_by_the_bridge_or_has_to_be_made(rig: K
     assert "the bridge creates it" in provided["Kafka/topic"]["found"]
     assert "may write to" in provided["Kafka/right to write"]["found"]
     assert levels(wanted) == {"Kafka/topic": "fail"}
-    assert mend(wanted, "topic") == shlex.split(
+    assert remedy(wanted, "topic") == shlex.split(
         f"kafka-topics.sh --bootstrap-server {rig.server.address} --create --topic {rig.topic} --partitions 1"
         " --replication-factor 2 --config cleanup.policy=delete --config retention.ms=18000000"
         " --config min.insync.replicas=1"
     )
-    assert "BRIDGE_KAFKA_PROVISION=true" in wanted["Kafka/topic"]["mend"]
+    assert "BRIDGE_KAFKA_PROVISION=true" in wanted["Kafka/topic"]["remedy"]
 
 
 @pytest.mark.parametrize(
@@ -158,14 +160,14 @@ async def test_a_missing_topic_that_cannot_be_created_is_found(
 
     assert levels(rows) == {"Kafka/topic": "fail"}
     assert found in rows["Kafka/topic"]["found"]
-    assert variable in rows["Kafka/topic"]["mend"]
+    assert variable in rows["Kafka/topic"]["remedy"]
 
 
 async def test_a_topic_that_would_be_created_with_one_replica_is_found(rig: KafkaRig, redis_url: str) -> None:
     rows = await examine_kafka(rig, 0, redis_url, kafka_replication=1)
 
     assert levels(rows) == {"Kafka/replication": "warn"}
-    assert "BRIDGE_KAFKA_REPLICATION=3" in rows["Kafka/replication"]["mend"]
+    assert "BRIDGE_KAFKA_REPLICATION=3" in rows["Kafka/replication"]["remedy"]
 
 
 async def test_topics_that_depend_on_the_key_are_not_looked_at_and_not_named(rig: KafkaRig, redis_url: str) -> None:
@@ -181,7 +183,7 @@ async def test_topics_that_depend_on_the_key_are_not_looked_at_and_not_named(rig
     assert f"topics whose names begin with {rig.topic}." in provided["Kafka/right to write"]["found"]
     assert levels(wanted) == {"Kafka/topic": "warn"}
     assert wanted["Kafka/topic"]["found"].startswith(start)
-    assert "BRIDGE_KAFKA_PROVISION=true" in wanted["Kafka/topic"]["mend"]
+    assert "BRIDGE_KAFKA_PROVISION=true" in wanted["Kafka/topic"]["remedy"]
     assert "disease" not in f"{provided}{wanted}"
 
 
@@ -210,7 +212,7 @@ async def test_brokers_whose_advertised_addresses_lead_nowhere_are_found(
     rows = await examine_kafka(rig, 1, redis_url, kafka_bootstrap_servers=f"127.0.0.1:{rig.server.proxied_port}")
 
     assert levels(rows) == {"Kafka/connection": "fail"}
-    assert rows["Kafka/connection"]["mend"] == "check their advertised.listeners"
+    assert rows["Kafka/connection"]["remedy"] == "check their advertised.listeners"
 
 
 # A test publish

@@ -1,4 +1,4 @@
-"""`expiry-bridge check`, the way in to Kafka: who may not log in, or may not do something, learns what mends it."""
+"""`expiry-bridge check`, the way in to Kafka: who may not log in, or may not do something, learns what fixes it."""
 
 import shlex
 from collections.abc import AsyncIterator
@@ -27,9 +27,9 @@ async def rig(secure_kafka: KafkaServer) -> AsyncIterator[KafkaRig]:
         await made.forbid("ann")
 
 
-async def mended(rig: KafkaRig, rows: Rows, check: str) -> None:
-    """Do what the mend says, which must be to give `ann` a right."""
-    text: str = rows[f"Kafka/{check}"]["mend"]
+async def fixed(rig: KafkaRig, rows: Rows, check: str) -> None:
+    """Do what the remedy says, which must be to give `ann` a right."""
+    text: str = rows[f"Kafka/{check}"]["remedy"]
     words = shlex.split(text[text.index("kafka-acls.sh") :])
     server = f"--bootstrap-server 127.0.0.1:{rig.server.ports['LOGIN']} --command-config admin.properties"
     assert words[:8] == ["kafka-acls.sh", *server.split(), "--add", "--allow-principal", "User:ann"]
@@ -74,7 +74,7 @@ async def test_a_login_that_is_refused_is_found(  # noqa: PLR0913, PLR0917 - a t
 
     assert levels(rows) == {"Kafka/connection": "fail"}
     assert found in rows["Kafka/connection"]["found"]
-    assert variable in rows["Kafka/connection"]["mend"]
+    assert variable in rows["Kafka/connection"]["remedy"]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ async def test_a_certificate_that_is_refused_is_found(
     rows = await examine_kafka(rig, 1, redis_url, **right | wrong)
 
     assert levels(rows) == {"Kafka/connection": "fail"}
-    assert variable in rows["Kafka/connection"]["mend"]
+    assert variable in rows["Kafka/connection"]["remedy"]
 
 
 async def test_a_listener_for_another_protocol_is_found(
@@ -106,7 +106,7 @@ async def test_a_listener_for_another_protocol_is_found(
     rows = await examine_kafka(rig, 1, redis_url, **plain)
 
     assert levels(rows) == {"Kafka/connection": "fail"}
-    assert "its listener is one for PLAINTEXT" in rows["Kafka/connection"]["mend"]
+    assert "its listener is one for PLAINTEXT" in rows["Kafka/connection"]["remedy"]
 
 
 async def test_a_broker_that_stops_answering_is_found(
@@ -121,13 +121,13 @@ async def test_a_broker_that_stops_answering_is_found(
     assert levels(rows) == {"Kafka/topic": "fail"}
     assert rows["Kafka/connection"]["level"] == "pass"
     assert rows["Kafka/topic"]["found"].startswith("Kafka does not answer")
-    assert "check again" in rows["Kafka/topic"]["mend"]
+    assert "check again" in rows["Kafka/topic"]["remedy"]
 
 
 # Rights
 
 
-async def test_a_missing_topic_that_the_user_may_not_create_is_found_and_its_mend_mends_it(
+async def test_a_missing_topic_that_the_user_may_not_create_is_found_and_its_remedy_fixes_it(
     rig: KafkaRig, redis_url: str
 ) -> None:
     await rig.delete()
@@ -137,8 +137,8 @@ async def test_a_missing_topic_that_the_user_may_not_create_is_found_and_its_men
 
     assert levels(rows) == {"Kafka/topic": "fail"}
     assert "may not create it" in rows["Kafka/topic"]["found"]
-    assert f"--create --topic {rig.topic} --partitions 1" in rows["Kafka/topic"]["mend"]
-    await mended(rig, rows, "topic")
+    assert f"--create --topic {rig.topic} --partitions 1" in rows["Kafka/topic"]["remedy"]
+    await fixed(rig, rows, "topic")
     assert levels(await examine_kafka(rig, 0, redis_url, **as_ann(rig.server))) == {}
 
 
@@ -150,4 +150,4 @@ async def test_rights_to_topics_that_depend_on_the_key_are_tried(rig: KafkaRig, 
     assert levels(rows) == {"Kafka/topic": "warn", "Kafka/right to write": "warn"}
     for check, operation in {"topic": "Create", "right to write": "Write"}.items():
         end = f"--operation {operation} --topic {rig.topic}. --resource-pattern-type prefixed"
-        assert rows[f"Kafka/{check}"]["mend"].endswith(end)
+        assert rows[f"Kafka/{check}"]["remedy"].endswith(end)

@@ -86,7 +86,7 @@ def test_rights_that_nobody_tells_of_can_be_tried(ground: Ground) -> None:
     tried = examine(0, "--publish", **account.settings)
 
     assert levels(untried) == {"NATS/permissions": "warn"}
-    assert untried["NATS/permissions"]["mend"] == "try it: expiry-bridge check --publish"
+    assert untried["NATS/permissions"]["remedy"] == "try it: expiry-bridge check --publish"
     assert levels(tried) == {}
 
 
@@ -124,7 +124,7 @@ async def test_a_user_with_nothing_but_the_permissions_shown_can_run_the_bridge(
     account = await asyncio.to_thread(ground.account, permissions='{ publish: { deny: ">" } }')
     account.settings["redis_url"] = one_redis.url
     rows = await asyncio.to_thread(lambda: examine(1, **account.settings))
-    await asyncio.to_thread(account.allow, rows["NATS/JetStream"]["mend"])
+    await asyncio.to_thread(account.allow, rows["NATS/JetStream"]["remedy"])
 
     async with Bridge({f"BRIDGE_{name.upper()}": value for name, value in account.settings.items()}) as bridge:
         await bridge.ready()
@@ -144,7 +144,7 @@ def test_a_cluster_in_which_the_bridge_would_make_a_stream_with_one_replica_is_w
 
     assert levels(rows) == {"NATS/stream": "warn"}
     assert "with one replica" in rows["NATS/stream"]["found"]
-    nats_cli(servers=settings["nats_url"])(rows["NATS/stream"]["mend"])
+    nats_cli(servers=settings["nats_url"])(rows["NATS/stream"]["remedy"])
     assert levels(examine(0, **settings)).get("NATS/stream") is None
 
 

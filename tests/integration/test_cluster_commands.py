@@ -81,7 +81,7 @@ def told(*arguments: str, **settings: str) -> str:
 
 @pytest.fixture(scope="module")
 def ground() -> Iterator[Ground]:
-    """Three primaries with a replica each, in which nothing is to be mended."""
+    """Three primaries with a replica each, in which nothing is to be fixed."""
 
     async def opened(stack: AsyncExitStack) -> RedisCluster:
         return await stack.enter_async_context(RedisCluster.of(RedisServer, config=SOUND))
@@ -97,7 +97,7 @@ def ground() -> Iterator[Ground]:
 # check
 
 
-def test_of_a_cluster_in_which_nothing_is_to_be_mended_each_check_is_one_row(ground: Ground) -> None:
+def test_of_a_cluster_in_which_nothing_is_to_be_fixed_each_check_is_one_row(ground: Ground) -> None:
     rows = ground.examine(0)
 
     assert levels(rows) == {}
@@ -108,7 +108,7 @@ def test_of_a_cluster_in_which_nothing_is_to_be_mended_each_check_is_one_row(gro
     assert rows["Redis/role"]["found"] == "primary"
 
 
-def test_what_is_wrong_on_some_primaries_names_them_and_its_mend_mends_it_there(ground: Ground) -> None:
+def test_what_is_wrong_on_some_primaries_names_them_and_its_remedy_fixes_it_there(ground: Ground) -> None:
     first, second, third = ground.primaries
     for node in (first, second):
         ground.ask(node, "CONFIG", "SET", "hz", 500)
@@ -125,11 +125,11 @@ def test_what_is_wrong_on_some_primaries_names_them_and_its_mend_mends_it_there(
     assert rows["Redis/persistence"]["found"].startswith("append-only file, with appendfsync no")  # on all of them
     for row in levels(rows):
         for name in rows[row]["nodes"]:
-            redis_cli(int(name.partition(":")[2]))(rows[row]["mend"])
+            redis_cli(int(name.partition(":")[2]))(rows[row]["remedy"])
     assert levels(ground.examine(0)) == {}
 
 
-def test_people_are_told_on_which_nodes_to_mend_it(ground: Ground) -> None:
+def test_people_are_told_on_which_nodes_to_fix_it(ground: Ground) -> None:
     (first, *_) = ground.primaries
 
     ground.ask(first, "CONFIG", "SET", "hz", 500)
@@ -169,7 +169,7 @@ def test_a_right_that_a_user_lacks_on_one_primary_is_told_with_the_rule_that_is_
     assert rows["Redis/permissions"]["found"] == (
         f"{ground.names[0]}: user limited may not run, or not on the bridge's keys and channels: zadd, asking"
     )
-    redis_cli(first.port)(rows["Redis/permissions"]["mend"])
+    redis_cli(first.port)(rows["Redis/permissions"]["remedy"])
     assert levels(ground.examine(0, **login)) == {}
 
 
@@ -211,7 +211,7 @@ def test_a_user_with_nothing_but_the_rule_shown_can_run_the_bridge_which_the_oth
 ) -> None:
     login = ground.users(ground.cluster.nodes, "+client|setname", "+cluster|nodes")
     given = {**login, "keys": "share:*,expiry-bridge-verify:*", "nats_url": nats_server.url, "sink": "jetstream"}
-    rule = ground.examine(1, **given)["Redis/connection"]["mend"]
+    rule = ground.examine(1, **given)["Redis/connection"]["remedy"]
     for node in ground.cluster.nodes:
         ground.ask(node, "CONFIG", "SET", FLAGS, "")
         redis_cli(node.port)(rule)
@@ -298,7 +298,7 @@ async def metric(bridge: Bridge, line: str) -> bool:
     return line in (await bridge.get("/metrics"))[1]
 
 
-async def test_a_node_that_the_settings_name_as_a_single_redis_is_refused_with_the_mend(
+async def test_a_node_that_the_settings_name_as_a_single_redis_is_refused_with_the_remedy(
     ground: Ground,
 ) -> None:
     name = ground.names[0]

@@ -50,9 +50,9 @@ def test_without_a_java_that_is_new_enough_it_says_so(
     assert JAVA_IS_MISSING in refused(capsys)
 
 
-@pytest.mark.parametrize(("home", "mend"), [("", "make setup"), (".", "its libs/")])
+@pytest.mark.parametrize(("home", "remedy"), [("", "make setup"), (".", "its libs/")])
 def test_without_a_broker_that_java_could_run_it_says_how_to_get_one(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, home: str, mend: str
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, home: str, remedy: str
 ) -> None:
     fake_java(tmp_path / "bin", "17.0.1")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -63,7 +63,7 @@ def test_without_a_broker_that_java_could_run_it_says_how_to_get_one(
 
     assert JAVA_IS_MISSING not in line
     assert "KAFKA_HOME" in line
-    assert mend in line
+    assert remedy in line
 
 
 def test_a_kafka_that_does_not_start_ends_it_with_javas_own_words(

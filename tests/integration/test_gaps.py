@@ -1,6 +1,6 @@
 """Whatever interrupts the notifications: it is noticed, announced as a gap with its cause, and nothing in it is lost.
 
-Each fault strikes a bridge that knows of keys; their deadlines pass before it is mended. Nothing but what the contract
+Each fault strikes a bridge that knows of keys; their deadlines pass before it is fixed. Nothing but what the contract
 says cannot be had is ever missing: what the ledger or the outbox held when somebody deleted it.
 """
 
@@ -46,16 +46,16 @@ class Harm(Enum):
 
 
 async def nothing(_: Deployment) -> None:
-    """Nothing has to be mended."""
+    """Nothing has to be fixed."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is done to a deployment, how it is mended, and the cause (a regular expression) that the bridge names."""
+    """What is done to a deployment, how it is fixed, and the cause (a regular expression) that the bridge names."""
 
     strike: Step
     cause: str
-    mend: Step = nothing
+    remedy: Step = nothing
     harm: Harm = Harm.NOTHING
     settings: Mapping[str, str] = field(default_factory=dict)
 
@@ -73,10 +73,10 @@ def is_commander(connection: Connection) -> bool:
     return not connection.subscriber
 
 
-def on_each_link(strike: Callable[[Where, Deployment], Awaitable[None]], cause: str, mend: Step) -> dict[str, Fault]:
+def on_each_link(strike: Callable[[Where, Deployment], Awaitable[None]], cause: str, remedy: Step) -> dict[str, Fault]:
     """The same fault for the commands, for the notifications, and for both."""
     links = {"commands": is_commander, "notifications": is_subscriber, "both": everybody}
-    return {name: Fault(partial(strike, where), cause, mend) for name, where in links.items()}
+    return {name: Fault(partial(strike, where), cause, remedy) for name, where in links.items()}
 
 
 async def cut(where: Where, deployment: Deployment) -> None:
@@ -240,7 +240,7 @@ async def struck(kind: type[RedisServer], name: str, fault: Fault, all_ready: as
 
 
 async def strike(deployment: Deployment, bridge: Bridge, fault: Fault) -> None:
-    """Strike it, let deadlines pass, mend it, look at all that it did and said."""
+    """Strike it, let deadlines pass, fix it, look at all that it did and said."""
     expiring, lasting, opened = keys(KEYS), keys(KEYS, start=KEYS), len(events(bridge, "gap.opened"))
     if fault.harm is not Harm.EVERYTHING:
         await deployment.set(lasting, LASTING_MS)
@@ -253,7 +253,7 @@ async def strike(deployment: Deployment, bridge: Bridge, fault: Fault) -> None:
     if fault.harm is Harm.EVERYTHING:
         await deployment.set(lasting, LASTING_MS, known=False)
     await deployment.past(set(expiring))
-    await fault.mend(deployment)
+    await fault.remedy(deployment)
     next_epoch.release()
 
     await bridge.ready(PATIENCE)

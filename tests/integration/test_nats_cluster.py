@@ -86,7 +86,7 @@ async def test_a_stream_has_as_many_copies_as_it_can_have_and_one_is_warned_of(r
             (warning,) = await opened()
             assert "one copy, in a cluster" in warning
             rows = await examined()
-            assert rows["NATS/replicas"]["mend"] == "nats stream edit EXPIRY --replicas=3"
+            assert rows["NATS/replicas"]["remedy"] == "nats stream edit EXPIRY --replicas=3"
             await client.jetstream().delete_stream("EXPIRY")
         assert await opened() == []
         await cluster.in_step()

@@ -1,7 +1,7 @@
-"""Misconfigurations, planted on real servers: `check` finds each of them, and doing what it says mends it.
+"""Misconfigurations, planted on real servers: `check` finds each of them, and doing what it says fixes it.
 
 The list is in `planted/`. A scene plants one or several at once, which must be all that `check` finds there. Then its
-mends are carried out, word for word, but for those that take another machine; after that `check` must find no more than
+remedies are carried out, word for word, but for those that take another machine; then `check` must find no more than
 that.
 """
 
@@ -23,7 +23,7 @@ def test_the_list_has_more_than_twenty_faults() -> None:
 
 
 @pytest.mark.parametrize(("build", "faults"), SCENES)
-def test_each_planted_fault_is_found_and_its_mend_mends_it(
+def test_each_planted_fault_is_found_and_its_remedy_fixes_it(
     ground: Ground, build: Build, faults: tuple[Fault, ...]
 ) -> None:
     made = build(ground)
@@ -32,13 +32,13 @@ def test_each_planted_fault_is_found_and_its_mend_mends_it(
     for fault in faults:
         row = rows[fault.row]
         assert re.match(made.pattern(fault.found), row["found"]), row["found"]
-        assert re.fullmatch(made.pattern(fault.mend), row["mend"]), row["mend"]
+        assert re.fullmatch(made.pattern(fault.remedy), row["remedy"]), row["remedy"]
     left = {fault.row: fault.level for fault in faults if fault.by_hand}
     if len(left) == len(faults):
         return
     for fault in faults:
         if not fault.by_hand:
-            made.apply(rows[fault.row]["mend"])
+            made.apply(rows[fault.row]["remedy"])
     rows = examine(int("fail" in left.values()), *made.flags, **made.settings)
     assert wrong(rows, made) == left
 

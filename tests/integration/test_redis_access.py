@@ -166,7 +166,7 @@ async def test_tls_on_one_side_alone_is_told_by_the_url(guarded: GuardedRedis, m
     monkeypatch.setattr(greeting, "HANDSHAKE_TIMEOUT", 0.5)
     monkeypatch.setattr("bridge.redis.wire.subscription.HANDSHAKE_TIMEOUT", 0.5)
     plain = guarded.tls_url.replace("rediss", "redis")
-    await refused("it may want TLS: rediss:// in BRIDGE_REDIS_URL", NotConnected, redis_url=plain)
+    await refused("it may want TLS.? set BRIDGE_REDIS_URL to a rediss:// URL", NotConnected, redis_url=plain)
     encrypted = guarded.url.replace("redis", "rediss")
     await refused("begins no TLS, .*BRIDGE_REDIS_URL", NotConnected, redis_url=encrypted)
 
@@ -174,13 +174,13 @@ async def test_tls_on_one_side_alone_is_told_by_the_url(guarded: GuardedRedis, m
 async def test_a_login_that_is_wrong_is_refused_over_tls_and_over_a_unix_socket(certificates: Path) -> None:
     server = GuardedRedis(certificates)
     server.config["unixsocket"] = str(server.directory / "redis.sock")
-    mend = "check BRIDGE_REDIS_USERNAME and BRIDGE_REDIS_PASSWORD"
+    remedy = "check BRIDGE_REDIS_USERNAME and BRIDGE_REDIS_PASSWORD"
     with server:
         socket = {"redis_url": f"unix://{server.config['unixsocket']}"}
         await comes_in(**socket, redis_username="ann", redis_password=SECRET)
         for way in (secure(server, certificates), socket):
-            await refused(mend, **way, redis_username="ann", redis_password=f"{SECRET}3")
-            await refused(mend, **way, redis_username="bob", redis_password=SECRET)
+            await refused(remedy, **way, redis_username="ann", redis_password=f"{SECRET}3")
+            await refused(remedy, **way, redis_username="bob", redis_password=SECRET)
     await refused("redis.sock", NotConnected, **socket)
 
 

@@ -32,7 +32,7 @@ SPAN_MS = 6000
 """Longer than a failover takes."""
 PASSWORD = "the-sentinels-own"
 SAFE = {**SOUND, "min-replicas-to-write": "1"}
-"""The configuration of a Redis behind Sentinel in which nothing is to be mended."""
+"""The configuration of a Redis behind Sentinel in which nothing is to be fixed."""
 
 
 async def expiring(deployment: SentinelDeployment, first: int, replica: RedisServer) -> None:
@@ -158,7 +158,7 @@ async def test_a_login_that_the_sentinels_refuse_names_their_own_settings(group:
     assert PASSWORD not in str(caught.value)
 
 
-async def test_a_service_that_the_sentinels_do_not_monitor_is_told_with_the_mend(group: Group) -> None:
+async def test_a_service_that_the_sentinels_do_not_monitor_is_told_with_the_remedy(group: Group) -> None:
     with pytest.raises(Refused, match="monitors no service 'nobody': check the service in BRIDGE_REDIS_URL"):
         await located(group.url_of(*group.sentinels, service="nobody"), redis_sentinel_password=PASSWORD)
 
@@ -183,7 +183,7 @@ async def test_a_sentinel_user_without_the_rights_is_told_which(group: Group) ->
 async def test_a_replica_that_a_sentinel_names_is_not_taken(group: Group) -> None:
     async with Group.of(RedisServer) as other:
         first, second = other.nodes
-        for sentinel in other.sentinels:  # else they would mend it
+        for sentinel in other.sentinels:  # else they would fix it
             sentinel.pause()
         async with Redis(port=first.port) as client:
             await run(client, "REPLICAOF", "127.0.0.1", second.port)

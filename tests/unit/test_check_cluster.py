@@ -21,7 +21,7 @@ WELL = {"a": "myself,master", "b": "master", "c": "master", "ra": "slave", "open
 
 
 @pytest.mark.parametrize(
-    ("changed", "level", "found", "mend"),
+    ("changed", "level", "found", "remedy"),
     [
         ({}, "pass", "3 primaries serve all 16384 slots, each has a replica", ""),
         ({"slots": "10923-16000"}, "fail", "383 of 16384 slots are served by no primary", f"--cluster fix {FIRST}"),
@@ -32,12 +32,14 @@ WELL = {"a": "myself,master", "b": "master", "c": "master", "ra": "slave", "open
         ({"ra": "slave,noaddr"}, "warn", f"can be lost: {FIRST}", f"add-node HOST:PORT {FIRST} --cluster-slave"),
     ],
 )
-def test_a_cluster_is_judged_by_what_its_nodes_say(changed: dict[str, str], level: str, found: str, mend: str) -> None:
+def test_a_cluster_is_judged_by_what_its_nodes_say(
+    changed: dict[str, str], level: str, found: str, remedy: str
+) -> None:
     text = re.sub(r" +$", "", NODES.format(**{**WELL, **changed}), flags=re.MULTILINE)
     finding = judged(state_of({("10.0.0.1", 6379): text}))
-    assert (finding.level, bool(finding.mend)) == (level, bool(mend))
+    assert (finding.level, bool(finding.remedy)) == (level, bool(remedy))
     assert found in finding.found
-    assert mend in finding.mend
+    assert remedy in finding.remedy
 
 
 def test_what_one_of_several_nodes_says_of_itself_and_others_counts() -> None:

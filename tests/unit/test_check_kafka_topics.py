@@ -24,7 +24,7 @@ def kept(*in_sync: int, replicas: int = 3, minimum: str = "2") -> Topic:
 
 
 @pytest.mark.parametrize(
-    ("found", "level", "text", "mend"),
+    ("found", "level", "text", "remedy"),
     [
         (kept(3, 3), "pass", "3 replicas, min.insync.replicas=2", ""),
         (kept(3, 2), "warn", "1 of 2 partitions have not all of them in sync", "--under-replicated-partitions"),
@@ -36,13 +36,13 @@ def kept(*in_sync: int, replicas: int = 3, minimum: str = "2") -> Topic:
     ],
 )
 def test_replicas_are_judged_by_how_many_must_and_how_many_do_keep_what_is_acked(
-    found: Topic, level: str, text: str, mend: str
+    found: Topic, level: str, text: str, remedy: str
 ) -> None:
     told = TOPIC_CHECKS["replication"](found)
 
     assert told.level == level
     assert text in told.found
-    assert mend in told.mend
+    assert remedy in told.remedy
 
 
 def test_what_a_broker_keeps_to_itself_is_not_judged() -> None:
@@ -55,44 +55,45 @@ def test_what_a_broker_keeps_to_itself_is_not_judged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "found", "mend"),
+    ("code", "found", "remedy"),
     [
         (17, "t cannot be used (INVALID_TOPIC, error 17)", "change BRIDGE_KAFKA_TOPIC"),
         (5, "t cannot be used (LEADER_NOT_AVAILABLE, error 5)", "run the check again"),
         (7, "t cannot be used (REQUEST_TIMED_OUT, error 7)", "run the check again"),
     ],
 )
-def test_a_topic_that_nobody_can_tell_of_is_the_only_finding(code: int, found: str, mend: str) -> None:
+def test_a_topic_that_nobody_can_tell_of_is_the_only_finding(code: int, found: str, remedy: str) -> None:
     (row,) = judge(topic(Examined(Found(code), 3)))
 
     assert (row.check, row.finding.level, row.finding.found) == ("topic", "fail", found)
-    assert row.finding.mend.startswith(mend)
+    assert row.finding.remedy.startswith(remedy)
 
 
 @pytest.mark.parametrize(
-    ("code", "mend"),
+    ("code", "remedy"),
     [
         (44, "change BRIDGE_KAFKA_TOPIC, or create it as the rules of this Kafka want it"),
         (41, "run the check again when Kafka serves steadily"),
     ],
 )
-def test_a_topic_that_cannot_be_created_is_found_with_what_mends_it(code: int, mend: str) -> None:
+def test_a_topic_that_cannot_be_created_is_found_with_what_fixes_it(code: int, remedy: str) -> None:
     row = judge(topic(Examined(Found(3), 3, creation=code)))[0]
 
-    assert (row.check, row.finding.level, row.finding.mend) == ("topic", "fail", mend)
+    assert (row.check, row.finding.level, row.finding.remedy) == ("topic", "fail", remedy)
 
 
 @pytest.mark.parametrize(
-    ("replicas", "level", "mend"), [(-1, "warn", "set BRIDGE_KAFKA_REPLICATION=3"), (1, "warn", "=3"), (3, "pass", "")]
+    ("replicas", "level", "remedy"),
+    [(-1, "warn", "set BRIDGE_KAFKA_REPLICATION=3"), (1, "warn", "=3"), (3, "pass", "")],
 )
 def test_replicas_of_a_new_topic_are_not_left_to_chance_where_there_could_be_more(
-    replicas: int, level: str, mend: str
+    replicas: int, level: str, remedy: str
 ) -> None:
     rows = judge(topic(Examined(Found(3), 3, creation=0), kafka_replication=replicas))
 
     told = {row.check: row.finding for row in rows}["replication"]
     assert told.level == level
-    assert mend in told.mend
+    assert remedy in told.remedy
 
 
 @pytest.mark.parametrize(

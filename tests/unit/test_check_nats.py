@@ -22,7 +22,7 @@ def stream(cluster: dict[str, bool] | None = None, **config: object) -> StreamIn
 
 
 @pytest.mark.parametrize(
-    ("info", "level", "found", "mend"),
+    ("info", "level", "found", "remedy"),
     [
         (stream(), "pass", "1: the server stands alone, and what is acked is kept by it only", ""),
         (stream({}), "warn", "1: an ack is kept by one server only", "nats stream edit EXPIRY --replicas=3"),
@@ -32,17 +32,17 @@ def stream(cluster: dict[str, bool] | None = None, **config: object) -> StreamIn
     ],
 )
 def test_replicas_are_judged_by_how_many_keep_what_is_acked(
-    info: StreamInfo, level: str, found: str, mend: str
+    info: StreamInfo, level: str, found: str, remedy: str
 ) -> None:
     told = STREAM_CHECKS["replicas"](info, TOOLS)
 
     assert told.level == level
     assert told.found.startswith(found)
-    assert told.mend.startswith(mend)
+    assert told.remedy.startswith(remedy)
 
 
 @pytest.mark.parametrize(
-    ("config", "level", "found", "mend"),
+    ("config", "level", "found", "remedy"),
     [
         ({}, "pass", "none: messages are kept until somebody deletes them", ""),
         ({"max_msgs": 20_000, "max_age": 7200.0}, "pass", "20000 messages, 2 h", ""),
@@ -50,17 +50,17 @@ def test_replicas_are_judged_by_how_many_keep_what_is_acked(
     ],
 )
 def test_limits_are_judged_by_what_a_consumer_can_miss(
-    config: dict[str, object], level: str, found: str, mend: str
+    config: dict[str, object], level: str, found: str, remedy: str
 ) -> None:
     told = STREAM_CHECKS["limits"](stream(None, **config), TOOLS)
 
     assert told.level == level
     assert told.found.startswith(found)
-    assert told.mend == mend
+    assert told.remedy == remedy
 
 
 @pytest.mark.parametrize(
-    ("code", "mend"),
+    ("code", "remedy"),
     [
         (10002, "raise max_file in the account's jetstream { }"),
         (10023, "make room on the server's disk"),
@@ -69,11 +69,11 @@ def test_limits_are_judged_by_what_a_consumer_can_miss(
         (1, "look into the log of the NATS server"),
     ],
 )
-def test_a_message_that_is_refused_is_told_of_with_what_mends_it(code: int, mend: str) -> None:
+def test_a_message_that_is_refused_is_told_of_with_what_fixes_it(code: int, remedy: str) -> None:
     told = refused(APIError(code=503, description="no", err_code=code), TOOLS)
 
     assert told.found == f"EXPIRY refuses it: no (error {code})"
-    assert told.mend.startswith(mend)
+    assert told.remedy.startswith(remedy)
 
 
 @pytest.mark.parametrize("answer", [b"", b"{", b"[]", b"{}", b'{"data":{}}', b'{"data":{"user":"a","permissions":1}}'])

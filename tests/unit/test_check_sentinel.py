@@ -16,7 +16,7 @@ Reply = Answer | BridgeError
 
 
 SOUND = Answer("10.0.0.9:26379", ("10.0.0.1", 6379), 1, frozenset({"master"}), quorum=2, others=2, replicas=1)
-"""Of a sentinel that sees nothing to be mended."""
+"""Of a sentinel that sees nothing to be fixed."""
 ANOTHER = replace(SOUND, address=("10.0.0.1", 6380), epoch=2)
 DOWN = replace(SOUND, flags=frozenset({"master", "s_down"}))
 
@@ -51,7 +51,7 @@ async def test_sentinels_are_judged_by_what_a_failover_needs(replies: list[Reply
     finding = await check_sentinels(inspector(*replies))
     assert finding is not None
     assert finding.level.value == level
-    assert bool(finding.mend) == (level != "pass")
+    assert bool(finding.remedy) == (level != "pass")
     assert re.search(found, finding.found)
 
 

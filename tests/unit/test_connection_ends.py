@@ -25,7 +25,7 @@ def test_a_nats_server_that_hangs_up_over_tls_may_want_a_certificate(error: Exce
 
 
 @pytest.mark.parametrize(
-    ("tls", "what"), [(True, "BRIDGE_REDIS_TLS_CERT_FILE"), (False, "TLS: rediss:// in BRIDGE_REDIS_URL")]
+    ("tls", "what"), [(True, "BRIDGE_REDIS_TLS_CERT_FILE"), (False, "TLS: set BRIDGE_REDIS_URL to a rediss:// URL")]
 )
 def test_a_redis_that_hangs_up_may_want_what_it_did_not_get(tls: bool, what: str) -> None:  # noqa: FBT001 - a parameter
     told = unwelcome(REDIS, HungUp("Connection closed by server."), tls=tls, answered=False)

@@ -121,7 +121,7 @@ def test_variables_of_others_are_left_alone() -> None:
     assert attempted(others) == (loaded(), [])
 
 
-def test_a_service_link_of_kubernetes_is_told_how_to_mend() -> None:
+def test_a_service_link_of_kubernetes_is_told_how_to_remedy() -> None:
     (problem,) = problems_of(redis_service_host="10.0.0.1")
     assert "enableServiceLinks: false" in problem
 

@@ -176,16 +176,16 @@ async def test_hanging_up_before_the_confirmation_is_not_connected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "mend"),
+    ("answer", "remedy"),
     [
         (b"-WRONGPASS invalid username-password pair or user is disabled.\r\n", "BRIDGE_REDIS_PASSWORD"),
         (b"-NOAUTH Authentication required.\r\n", "BRIDGE_REDIS_PASSWORD"),
         (b"-NOPERM No permissions to access a channel\r\n", "ACL"),
     ],
 )
-async def test_a_refused_login_or_channel_says_how_to_mend_it_and_holds_no_secret(answer: bytes, mend: str) -> None:
+async def test_a_refused_login_or_channel_says_how_to_fix_it_and_holds_no_secret(answer: bytes, remedy: str) -> None:
     async with served(Script(answer), password="s3cret") as endpoint:
-        with pytest.raises(Refused, match=mend) as caught:
+        with pytest.raises(Refused, match=remedy) as caught:
             await opened(endpoint, deque())
         assert "s3cret" not in str(caught.value)
 

@@ -151,7 +151,7 @@ def test_the_keys_that_are_missed_are_named_by_number_and_the_first_few() -> Non
     assert "Up to 3 keys could not be deleted" in notes
 
 
-def test_where_all_ids_are_others_the_mend_is_the_source_and_not_the_bridge() -> None:
+def test_where_all_ids_are_others_the_remedy_is_the_source_and_not_the_bridge() -> None:
     made = books(2)
     assert "is the bridge running" in "\n".join(Report(made, "", interrupted=False, left=0)._notes())
     for number in expiring(made):

@@ -1,4 +1,4 @@
-"""`expiry-bridge check`: a doctor. What Redis and the broker must be, what they are, and how to mend the difference.
+"""`expiry-bridge check`: a doctor. What Redis and the broker must be, what they are, and how to fix the difference.
 
 Guarantees: changes nothing, in Redis or at the broker, but for a key of the bridge's own that expires at once; with
 `publish` one message is published, too. Exit status 1 if anything fails: then `run` would refuse to work, or could not
@@ -63,7 +63,7 @@ def _as_json(row: Row) -> dict[str, Any]:
         "check": row.check,
         "level": finding.level.value,
         "found": finding.found,
-        "mend": finding.mend or None,
+        "remedy": finding.remedy or None,
         **({"nodes": list(row.nodes)} if row.nodes else {}),
     }
 
@@ -78,9 +78,9 @@ def _show(rows: Sequence[Row], counts: Counter[Level]) -> None:
             finding = row.finding
             style = _STYLES[finding.level]
             screen.rows([[Text(finding.level.value, style), row.check.ljust(width), finding.found]], indent=2)
-            if finding.mend:
+            if finding.remedy:
                 where = row.where and f"on {row.where}: "
-                screen.whole(Text.assemble(("→ ", style), where, finding.mend), indent=width + 10)
+                screen.whole(Text.assemble(("→ ", style), where, finding.remedy), indent=width + 10)
         screen.say()
     screen.say(_verdict(counts))
 
@@ -90,6 +90,6 @@ def _verdict(counts: Counter[Level]) -> Text:
     warnings = f"{warned} warning{'s' * (warned != 1)}"
     if failed:
         return Text(
-            f"{failed} failure{'s' * (failed != 1)}, {warnings}: mend what failed, then check again.", "bold red"
+            f"{failed} failure{'s' * (failed != 1)}, {warnings}: fix what failed, then check again.", "bold red"
         )
     return Text(f"No failure, {warnings}: the bridge can work here.", "green")

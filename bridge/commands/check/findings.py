@@ -1,9 +1,10 @@
-"""What a check finds: a level, what was seen, and, unless all is well, how to mend it."""
+"""What a check finds: a level, what was seen, and, unless all is well, how to fix it."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from bridge.errors import Unusable
 
 MESSAGE_BYTES = 4096
 """A limit below this is warned of: a message is some 400 bytes and two or three times the key."""
@@ -25,7 +26,7 @@ class Finding:
 
     level: Level
     found: str
-    mend: str = ""
+    remedy: str = ""
     """What to do about it: never empty for a warning or a failure."""
 
 
@@ -34,20 +35,19 @@ def passed(found: str) -> Finding:
     return Finding(Level.PASS, found)
 
 
-def warning(found: str, mend: str) -> Finding:
+def warning(found: str, remedy: str) -> Finding:
     """Not as it should be, but the bridge works."""
-    return Finding(Level.WARN, found, mend)
+    return Finding(Level.WARN, found, remedy)
 
 
-def failure(found: str, mend: str) -> Finding:
+def failure(found: str, remedy: str) -> Finding:
     """The bridge cannot work like this."""
-    return Finding(Level.FAIL, found, mend)
+    return Finding(Level.FAIL, found, remedy)
 
 
-def failed_with(error: Exception, mend: str) -> Finding:
-    """A server that cannot be used. Where `error` says itself what to check or set, that is the mend, else `mend`."""
-    found, *advice = re.split(": (check|set) ", str(error), maxsplit=1)
-    return failure(found, " ".join(advice) or mend)
+def failed_with(error: Unusable, remedy: str) -> Finding:
+    """A server that cannot be used; `remedy`: what to do where `error` does not know better."""
+    return failure(error.found, error.remedy or remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +61,4 @@ class Row:
     nodes: Sequence[str] = ()
     """In a cluster, the primaries of which it was found, where it is a matter of theirs."""
     where: str = ""
-    """Where to mend it, for people, if that is not the only server there is."""
+    """Where to fix it, for people, if that is not the only server there is."""

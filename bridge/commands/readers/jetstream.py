@@ -13,7 +13,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RetentionPolic
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from bridge.commands.readers.arrivals import Arrival, read_event
-from bridge.errors import NotConnected, Refused
+from bridge.errors import ErrorKind, NotConnected, Refused
 from bridge.settings import Settings
 from bridge.sinks.jetstream.connect import Handlers, connect, discard
 from bridge.sinks.jetstream.headers import ATTRIBUTE_PREFIX
@@ -76,7 +76,7 @@ class JetStreamReader:
             self._consumer = await jetstream.pull_subscribe(self._subject, stream=self._stream, config=config)
         except NotFoundError:
             raise Refused(
-                f"stream {self._stream} does not exist: check BRIDGE_NATS_STREAM, and that the bridge has run"
+                f"stream {self._stream} does not exist", "check BRIDGE_NATS_STREAM, and that the bridge has run"
             ) from None
         except ServiceUnavailableError as error:
             raise NotConnected(f"JetStream is not ready: {error.description or 'is it enabled?'}") from None
@@ -124,8 +124,8 @@ class JetStreamReader:
         info = await jetstream.stream_info(self._stream)
         if info.config.retention == RetentionPolicy.WORK_QUEUE:
             raise Refused(
-                f"stream {self._stream} is a work queue: what is read here would be taken from its consumers;"
-                " read back from another stream (BRIDGE_NATS_STREAM), one that sources it for instance"
+                f"stream {self._stream} is a work queue: what is read here would be taken from its consumers",
+                "read back from another stream (BRIDGE_NATS_STREAM), one that sources it for instance",
             )
         return info.state.last_seq + 1
 
@@ -141,8 +141,9 @@ class JetStreamReader:
     def _unanswered(self) -> Refused | NotConnected:
         if self._lost.startswith("nats: permissions"):
             return Refused(
-                f"the NATS user may not read stream {self._stream} ({self._lost}): allow it to publish to $JS.API.>"
-                " and to subscribe to _INBOX.>, or use another user (BRIDGE_NATS_USER)"
+                f"the NATS user may not read stream {self._stream} ({self._lost})",
+                "allow it to publish to $JS.API.> and to subscribe to _INBOX.>, or use another user (BRIDGE_NATS_USER)",
+                ErrorKind.DENIED,
             )
         return NotConnected("NATS does not answer the JetStream API")
 

@@ -10,7 +10,7 @@ from bridge.commands.check.nats.client import API_SECONDS, Nats
 from bridge.commands.check.nats.remedies import NatsTools
 from bridge.commands.readers.arrivals import Arrival, read_event
 from bridge.commands.readers.jetstream import attributes_of
-from bridge.errors import NotConnected, Refused
+from bridge.errors import ErrorKind, NotConnected, Refused
 from bridge.settings import Settings
 from bridge.sinks.jetstream.connect import Handlers, connect, discard
 from bridge.sinks.jetstream.denials import Denials
@@ -87,4 +87,8 @@ class JetStreamTail:
         if not nats.denials:
             return NotConnected("NATS does not answer the JetStream API")
         needed = f"{self._tools.api[0]} and {self._question}"
-        return Refused(f"the NATS user may not read stream {self._tools.stream}: allow it to publish to {needed}")
+        return Refused(
+            f"the NATS user may not read stream {self._tools.stream}",
+            f"allow it to publish to {needed}",
+            ErrorKind.DENIED,
+        )

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from bridge.commands.readers.arrivals import Arrival, read_event
-from bridge.errors import NotConnected, Refused
+from bridge.errors import ErrorKind, NotConnected, Refused
 from bridge.settings import Settings
 from bridge.sinks.kafka.cluster import Cluster, words
 from bridge.sinks.kafka.connect import admitted
@@ -103,7 +103,9 @@ class KafkaReader:
         if code == DENIED:
             raise self._denied()
         if code == UNKNOWN_TOPIC and not self._comes_later and not self._opened:
-            raise Refused(f"topic {self._topic} does not exist: check BRIDGE_KAFKA_TOPIC, and that the bridge has run")
+            raise Refused(
+                f"topic {self._topic} does not exist", "check BRIDGE_KAFKA_TOPIC, and that the bridge has run"
+            )
         if code not in {NO_ERROR, UNKNOWN_TOPIC, LEADER_NOT_AVAILABLE}:
             raise NotConnected(f"topic {self._topic} is not ready: {words(code)}")
         if code != UNKNOWN_TOPIC:
@@ -122,8 +124,9 @@ class KafkaReader:
 
     def _denied(self) -> Refused:
         return Refused(
-            f"the Kafka user may not read topic {self._topic}: allow it to (ACL operations Read and Describe),"
-            " or use another user (BRIDGE_KAFKA_SASL_USERNAME)"
+            f"the Kafka user may not read topic {self._topic}",
+            "allow it to (ACL operations Read and Describe), or use another user (BRIDGE_KAFKA_SASL_USERNAME)",
+            ErrorKind.DENIED,
         )
 
     def _failed(self, error: Exception) -> NotConnected:

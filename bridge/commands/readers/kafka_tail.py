@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from bridge.commands.readers.arrivals import Arrival
 from bridge.commands.readers.kafka import READ_MS, REQUEST_SECONDS, arrival_of, stop
-from bridge.errors import NotConnected, Refused
+from bridge.errors import ErrorKind, NotConnected, Refused
 from bridge.settings import Settings
 from bridge.sinks.kafka.cluster import Cluster
 from bridge.sinks.kafka.connect import admitted
@@ -80,4 +80,8 @@ class KafkaTail:
         return records
 
     def _denied(self) -> Refused:
-        return Refused(f"the Kafka user may not read topic {self._topic}: allow it to (ACL operations Read, Describe)")
+        return Refused(
+            f"the Kafka user may not read topic {self._topic}",
+            "allow it to (ACL operations Read, Describe)",
+            ErrorKind.DENIED,
+        )

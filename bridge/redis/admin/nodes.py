@@ -11,7 +11,7 @@ from operator import attrgetter, itemgetter
 from typing import TypeVar
 
 from bridge.clock import SystemClock
-from bridge.errors import BridgeError, NotConnected, Refused
+from bridge.errors import NotConnected, Refused, Unusable
 from bridge.redis.admin.inspector import Expirations, Inspector, State
 from bridge.redis.wire.server import Server
 from bridge.redis.wire.topology import Topology
@@ -91,19 +91,19 @@ class Nodes:
 
 async def ask(
     inspectors: Mapping[str, Inspector], question: Callable[[Inspector], Awaitable[Answer]]
-) -> tuple[dict[str, Answer], dict[str, BridgeError]]:
+) -> tuple[dict[str, Answer], dict[str, Unusable]]:
     """Ask all of them side by side. The answers; and the errors of those that do not answer."""
 
-    async def one(inspector: Inspector) -> Answer | BridgeError:
+    async def one(inspector: Inspector) -> Answer | Unusable:
         try:
             return await question(inspector)
         except (NotConnected, Refused) as error:
             return error
 
     replies = await asyncio.gather(*(one(inspector) for inspector in inspectors.values()))
-    found, errors = dict[str, Answer](), dict[str, BridgeError]()
+    found, errors = dict[str, Answer](), dict[str, Unusable]()
     for name, reply in zip(inspectors, replies, strict=True):
-        if isinstance(reply, BridgeError):
+        if isinstance(reply, Unusable):
             errors[name] = reply
         else:
             found[name] = reply

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from redis.exceptions import AskError, NoPermissionError, ResponseError
 
-from bridge.errors import Refused
+from bridge.errors import ErrorKind, Refused
 from bridge.redis.admin.inspector import Inspector
 from bridge.redis.admin.nodes import Nodes
 from bridge.redis.wire.endpoint import Endpoint, conversation
@@ -155,9 +155,10 @@ class Probes:
         if isinstance(reply, NoPermissionError):
             more = "" if self._nodes.topology is None else " +asking +cluster|nodes"
             raise Refused(
-                f"{endpoint.title} does not permit user {endpoint.user} to set the keys of a verification ({reply}):"
-                f" ACL SETUSER {endpoint.user} (~{self._prefix}* +set +del +pexpireat +time{more}), or use another user"
-                " (BRIDGE_REDIS_USERNAME)"
+                f"{endpoint.title} does not permit user {endpoint.user} to set the keys of a verification ({reply})",
+                f"ACL SETUSER {endpoint.user} (~{self._prefix}* +set +del +pexpireat +time{more}), or use another user"
+                " (BRIDGE_REDIS_USERNAME)",
+                ErrorKind.DENIED,
             ) from reply
         if isinstance(reply, ResponseError) and not (redirected and isinstance(reply, AskError)):
             raise reply

@@ -64,7 +64,7 @@ class Cluster:
         return max((source.redis_ms() for source in self._sources.values()), default=0.0)
 
     async def run(self) -> None:
-        """Work until `stop`. Raises Refused where Redis never served us: somebody has to mend the settings."""
+        """Work until `stop`. Raises Refused where Redis never served us: somebody has to fix the settings."""
         await self._find()
         if self._stopping.is_set():
             return

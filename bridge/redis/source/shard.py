@@ -128,7 +128,7 @@ class RedisSource:
         return self._schedule.redis_ms()
 
     async def run(self) -> None:
-        """Work until `stop`. Raises Refused where Redis never served us: somebody has to mend the settings."""
+        """Work until `stop`. Raises Refused where Redis never served us: somebody has to fix the settings."""
         while not self._stopping.is_set():
             try:
                 await self._epoch()
@@ -243,8 +243,8 @@ class RedisSource:
         if shards != self._settings.shards:
             raise Refused(
                 f"the ledger in Redis at {self._endpoint} has {shards} shards, and BRIDGE_SHARDS is"
-                f" {self._settings.shards}: set BRIDGE_SHARDS to {shards} (how to change the number:"
-                " deploy/operations.md)"
+                f" {self._settings.shards}",
+                f"set BRIDGE_SHARDS to {shards} (how to change the number: deploy/operations.md)",
             )
 
     async def _watch_primary(self) -> None:
@@ -289,7 +289,7 @@ class RedisSource:
         """No epoch can begin, or one has ended, for a reason that may stay for long."""
         refused, attempt = ending is Ending.REFUSED, not self._in_epoch
         self._ended(ending, str(error))
-        # With the lease, or if somebody must mend something, a bridge that can work shall have the shard.
+        # With the lease, or if somebody must fix something, a bridge that can work shall have the shard.
         if attempt and (refused or self._leased) and self._members.shared:
             self._members.unable()
             await self._tenure.release(self._ledger, self._heard)

@@ -49,7 +49,7 @@ class Shards:
         return max(source.redis_ms() for source in self._sources)
 
     async def run(self) -> None:
-        """Work until `stop`. Raises Refused where Redis never served us: somebody has to mend the settings."""
+        """Work until `stop`. Raises Refused where Redis never served us: somebody has to fix the settings."""
         work = {f"shard-{number}": source.run() for number, source in enumerate(self._sources)}
         await run_together({"members": self._members.run(), **work})
 

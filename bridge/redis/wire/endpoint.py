@@ -20,7 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 
-from bridge.errors import BridgeError, NotConnected, Refused
+from bridge.errors import BridgeError, ErrorKind, NotConnected, Refused
 from bridge.redis.wire.handshake import HungUp, PlainConnection, TlsConnection, UnixConnection, tls_context, unwelcome
 from bridge.settings import Settings
 
@@ -155,15 +155,15 @@ async def conversation(endpoint: Endpoint, timeout: float = COMMAND_TIMEOUT) -> 
     except client.AskError as error:  # MOVED is one, too
         raise _elsewhere(endpoint, error) from error
     except (client.TryAgainError, client.ClusterDownError) as error:  # MASTERDOWN is one of the latter
-        message = f"{endpoint.title} cannot serve now: {error}"
-        raise NotConnected(message) from error
+        kind = ErrorKind.CLUSTER_DOWN if isinstance(error, client.ClusterDownError) else ErrorKind.OTHER
+        raise NotConnected(f"{endpoint.title} cannot serve now: {error}", kind=kind) from error
     except client.ReadOnlyError as error:
         raise no_primary(endpoint) from error
     except client.ResponseError as error:
         raise refusal(endpoint, str(error)) from error
     except client.RedisError as error:
         told = unwelcome(endpoint.title, error, tls=endpoint.tls, answered=True)
-        raise told or Refused(f"{endpoint.title} does not answer as a Redis does: check BRIDGE_REDIS_URL") from error
+        raise told or Refused(f"{endpoint.title} does not answer as a Redis does", "check BRIDGE_REDIS_URL") from error
 
 
 def lost(endpoint: Endpoint, error: BaseException, *, answered: bool) -> BridgeError:
@@ -181,7 +181,7 @@ def _elsewhere(endpoint: Endpoint, error: client.ResponseError) -> BridgeError:
 
 def of_cluster(endpoint: Endpoint, why: str = "") -> Refused:
     """The settings name it as a server of its own, and it is a part of a cluster."""
-    return Refused(f"{endpoint.title} is a node of a cluster{why}: set BRIDGE_REDIS_URL to {cluster_url(endpoint)}")
+    return Refused(f"{endpoint.title} is a node of a cluster{why}", f"set BRIDGE_REDIS_URL to {cluster_url(endpoint)}")
 
 
 def cluster_url(endpoint: Endpoint) -> str:
@@ -191,7 +191,7 @@ def cluster_url(endpoint: Endpoint) -> str:
 
 def refused_login(endpoint: Endpoint, answer: str) -> Refused:
     """Redis would not log us in."""
-    return Refused(f"{endpoint.title} refuses the login ({answer}): check {endpoint.login}")
+    return Refused(f"{endpoint.title} refuses the login ({answer})", f"check {endpoint.login}")
 
 
 def no_primary(endpoint: Endpoint, role: str = "") -> BridgeError:
@@ -199,11 +199,18 @@ def no_primary(endpoint: Endpoint, role: str = "") -> BridgeError:
     is_what = f"{endpoint.title} is a replica{role}: only a primary expires keys"
     if endpoint.finder:
         return NotConnected(f"{is_what}; {endpoint.finder} will name the primary")
-    return Refused(f"{is_what}; point BRIDGE_REDIS_URL at the primary")
+    return Refused(is_what, "point BRIDGE_REDIS_URL at the primary")
 
 
 _PASSING = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "MISCONF", "NOREPLICAS", "UNBLOCKED")
 """Answers of a server that is there, but cannot serve just now."""
+_KINDS = {
+    "MISCONF": ErrorKind.DISK,
+    "maxmemory": ErrorKind.MEMORY,
+    "NOREPLICAS": ErrorKind.REPLICAS,
+    "CLUSTERDOWN": ErrorKind.CLUSTER_DOWN,
+}
+"""By a word of the answer."""
 
 
 def refusal(endpoint: Endpoint, answer: str) -> BridgeError:
@@ -211,7 +218,7 @@ def refusal(endpoint: Endpoint, answer: str) -> BridgeError:
     if answer.startswith(("FENCED", "LEASELOST")):
         return Fenced(answer.partition(" ")[2])
     if answer.startswith(_PASSING):
-        return NotConnected(f"{endpoint.title}: {answer}")
+        return NotConnected(f"{endpoint.title}: {answer}", kind=_kind(answer))
     if "not allowed in cluster mode" in answer:
         return of_cluster(endpoint, f" ({answer})")
     if "READONLY" in answer or "read only replica" in answer:
@@ -219,7 +226,12 @@ def refusal(endpoint: Endpoint, answer: str) -> BridgeError:
     # Redis 7.0 says "no permissions", Valkey "No permissions".
     if any(word in answer.lower() for word in ("noperm", "no permissions", "acl failure", "can't run this command")):
         return Refused(
-            f"{endpoint.title} does not permit what the bridge needs ({answer}): widen the ACL of its user"
-            " (`expiry-bridge check` says by what)"
+            f"{endpoint.title} does not permit what the bridge needs ({answer})",
+            "widen the ACL of its user (`expiry-bridge check` says by what)",
+            ErrorKind.DENIED,
         )
-    return Refused(f"{endpoint.title} answers: {answer}")
+    return Refused(f"{endpoint.title} answers: {answer}", kind=_kind(answer))
+
+
+def _kind(answer: str) -> ErrorKind:
+    return next((kind for word, kind in _KINDS.items() if word in answer), ErrorKind.OTHER)

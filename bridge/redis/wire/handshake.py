@@ -75,8 +75,8 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
             context.load_cert_chain(settings.redis_tls_cert_file, settings.redis_tls_key_file, password)
     except (OSError, ValueError) as error:  # ssl.SSLError is the former
         why = getattr(error, "reason", None) or getattr(error, "strerror", None) or "unreadable"
-        mend = f"check BRIDGE_REDIS_TLS_CA_FILE, {_CERTIFICATES}, and BRIDGE_REDIS_TLS_KEY_PASSWORD"
-        raise Refused(f"the TLS files for Redis do not work ({why}): {mend}") from error
+        remedy = f"check BRIDGE_REDIS_TLS_CA_FILE, {_CERTIFICATES}, and BRIDGE_REDIS_TLS_KEY_PASSWORD"
+        raise Refused(f"the TLS files for Redis do not work ({why})", remedy) from error
     return context
 
 
@@ -91,29 +91,29 @@ def unwelcome(server: str, error: BaseException, *, tls: bool, answered: bool) -
         if isinstance(cause, ssl.SSLError) and (refused := _refused_tls(server, cause)):
             return refused
         if isinstance(cause, ConnectionAbortedError) and "handshake" in str(cause):
-            return NotConnected(f"{server} begins no TLS, which rediss:// in BRIDGE_REDIS_URL asks for: check its port")
+            return NotConnected(
+                f"{server} begins no TLS, which rediss:// in BRIDGE_REDIS_URL asks for", "check its port"
+            )
     if answered:
         return None
-    hint = (
-        f"a client's certificate, or another one: check {_CERTIFICATES}"
-        if tls
-        else "TLS: rediss:// in BRIDGE_REDIS_URL"
-    )
-    return NotConnected(f"{server} closed the connection before it answered; it may want {hint}")
+    found = f"{server} closed the connection before it answered"
+    if tls:
+        return NotConnected(f"{found}; it may want a client's certificate, or another one", f"check {_CERTIFICATES}")
+    return NotConnected(f"{found}; it may want TLS", "set BRIDGE_REDIS_URL to a rediss:// URL")
 
 
 def _refused_tls(server: str, error: ssl.SSLError) -> Refused | None:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Refused(f"the certificate of {server} is not trusted ({error.verify_message}): {_mend(error)}")
+        return Refused(f"the certificate of {server} is not trusted ({error.verify_message})", _remedy(error))
     reason = getattr(error, "reason", None) or ""  # OpenSSL's; what asyncio raises itself has none
     if "_ALERT_" in reason:  # the server's word
-        return Refused(f"{server} refuses our TLS ({reason}): check {_CERTIFICATES}")
+        return Refused(f"{server} refuses our TLS ({reason})", f"check {_CERTIFICATES}")
     if reason in _NO_TLS:
-        return Refused(f"no TLS with {server} ({reason}): check the port in BRIDGE_REDIS_URL, or use redis:// there")
+        return Refused(f"no TLS with {server} ({reason})", "check the port in BRIDGE_REDIS_URL, or use redis:// there")
     return None  # a connection that broke
 
 
-def _mend(error: ssl.SSLCertVerificationError) -> str:
+def _remedy(error: ssl.SSLCertVerificationError) -> str:
     if error.verify_code in _OTHER_HOST:
         return "name it in BRIDGE_REDIS_URL as its certificate does"
     if error.verify_code == _EXPIRED:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from bridge.errors import BridgeError, NotConnected, Refused
+from bridge.errors import BridgeError, ErrorKind, NotConnected, Refused
 from bridge.redis.wire.endpoint import Endpoint, conversation
 from bridge.settings import RedisAddress, Settings
 
@@ -106,28 +106,32 @@ class Sentinels:
                 replies = await pipeline.execute(raise_on_error=False)
                 for reply in replies:
                     if isinstance(reply, ResponseError):
-                        raise reply
+                        raise self._refused(sentinel, str(reply)) or reply
             return _answer(sentinel, *replies)
         except (NotConnected, Refused) as error:
-            return self._translated(sentinel, error)
+            return _for_sentinels(error)
         except (LookupError, ValueError, TypeError, AttributeError) as error:
             return NotConnected(f"{sentinel.title} does not answer as a sentinel does ({type(error).__name__})")
 
-    def _translated(self, sentinel: Sentinel, error: BridgeError) -> BridgeError:
-        said = str(error)
-        if "No such master" in said:
+    def _refused(self, sentinel: Sentinel, answer: str) -> Refused | None:
+        """What an answer means that only a sentinel gives, or only what is no sentinel."""
+        if "No such master" in answer:
             return Refused(
-                f"{sentinel.title} monitors no service '{self.service}': check the service in BRIDGE_REDIS_URL"
-                f" (redis-cli -h {sentinel.host} -p {sentinel.port} SENTINEL MASTERS lists them)"
+                f"{sentinel.title} monitors no service '{self.service}'",
+                "check the service in BRIDGE_REDIS_URL"
+                f" (redis-cli -h {sentinel.host} -p {sentinel.port} SENTINEL MASTERS lists them)",
             )
-        if "unknown command" in said.lower():
-            return Refused(f"{sentinel.title} is no sentinel: check the hosts and ports in BRIDGE_REDIS_URL")
-        if "widen the ACL" in said:
-            return Refused(
-                f"{said.partition(' does not permit')[0]} does not permit what the bridge needs: check the ACL of its"
-                " user there (ACL SETUSER … +sentinel|get-master-addr-by-name +sentinel|master +client|setname)"
-            )
+        if "unknown command" in answer.lower():
+            return Refused(f"{sentinel.title} is no sentinel", "check the hosts and ports in BRIDGE_REDIS_URL")
+        return None
+
+
+def _for_sentinels(error: NotConnected | Refused) -> NotConnected | Refused:
+    """A sentinel's users have other rights than Redis's."""
+    if error.kind is not ErrorKind.DENIED:
         return error
+    rights = "+sentinel|get-master-addr-by-name +sentinel|master +client|setname"
+    return Refused(error.found, f"check the ACL of its user there (ACL SETUSER … {rights})", ErrorKind.DENIED)
 
 
 def newest(answers: Sequence[Answer]) -> Address:

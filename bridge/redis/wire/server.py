@@ -1,6 +1,6 @@
 """What a Redis server must be for an epoch to begin: version, role, notification flags.
 
-`inspect` finds out; `Refused` says what is wrong and how to mend it. The `check` command builds on the same findings.
+`inspect` finds out; `Refused` says what is wrong and how to fix it. The `check` command builds on the same findings.
 """
 
 import re
@@ -66,8 +66,9 @@ def require(server: Server, endpoint: Endpoint) -> None:
     """Raise unless the bridge can work with this server: Refused, or NotConnected where it may be able to later."""
     if not server.supported:
         raise Refused(
-            f"Redis at {endpoint} is {server.product} {server.version}: the bridge needs Redis"
-            f" {_text(MIN_REDIS)} or Valkey {_text(MIN_VALKEY)}, or newer (it reads deadlines with PEXPIRETIME)"
+            f"Redis at {endpoint} is {server.product} {server.version}",
+            f"the bridge needs Redis {_text(MIN_REDIS)} or Valkey {_text(MIN_VALKEY)}, or newer"
+            " (it reads deadlines with PEXPIRETIME)",
         )
     if server.clustered and endpoint.finder != CLUSTER:
         raise of_cluster(endpoint)
@@ -114,12 +115,11 @@ async def _no_more_than_usual(endpoint: Endpoint) -> int | None:
     client = endpoint.client(connections=1)
     try:
         async with conversation(endpoint):
-            await client.select(DATABASES)
-    except Refused as error:
-        if "cluster mode" in str(error):
-            return 1
-        return DATABASES if "out of range" in str(error) else None
-    else:
+            try:
+                await client.select(DATABASES)
+            except ResponseError as error:
+                answer = str(error)
+                return 1 if "cluster mode" in answer else DATABASES if "out of range" in answer else None
         return None
     finally:
         await client.aclose()
@@ -141,8 +141,8 @@ async def add_flags(client: Redis, endpoint: Endpoint, flags: str) -> str:
 def flags_missing(endpoint: Endpoint, flags: str, why: str) -> Refused:
     """What to say where notifications are not switched on, and the bridge does not switch them on."""
     return Refused(
-        f"Redis at {endpoint}: {FLAGS} is '{flags}' and lacks {missing_flags(flags)} ({why});"
-        f" set it to '{flags + missing_flags(flags)}' there (the bridge needs {NEEDED_FLAGS})"
+        f"Redis at {endpoint}: {FLAGS} is '{flags}' and lacks {missing_flags(flags)} ({why})",
+        f"set it to '{flags + missing_flags(flags)}' there (the bridge needs {NEEDED_FLAGS})",
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError, NotConnected, Refused
@@ -181,15 +182,13 @@ class Topology:
     async def _ask_one(self, address: Address) -> View | BridgeError:
         try:
             async with conversation(self.at(address), ASK_TIMEOUT):
-                reply = await self.client(address).execute_command("CLUSTER", "NODES")  # type: ignore[no-untyped-call]
-        except Refused as error:
-            if "cluster support disabled" in str(error):
-                node = self.at(address)
-                return Refused(
-                    f"{node.title} is no node of a cluster: set BRIDGE_REDIS_URL to redis{'s' * node.tls}://{node}"
-                )
-            return error
-        except NotConnected as error:
+                try:
+                    reply = await self.client(address).execute_command("CLUSTER", "NODES")  # type: ignore[no-untyped-call]
+                except ResponseError as error:
+                    if "cluster support disabled" in str(error):
+                        return _no_cluster(self.at(address))
+                    raise
+        except (NotConnected, Refused) as error:
             return error
         return tuple(claims(reply.decode(), address, tls=self.endpoint.tls))
 
@@ -216,6 +215,10 @@ class Topology:
         self.news.set()
         self.news = asyncio.Event()
         return True
+
+
+def _no_cluster(node: Endpoint) -> Refused:
+    return Refused(f"{node.title} is no node of a cluster", f"set BRIDGE_REDIS_URL to redis{'s' * node.tls}://{node}")
 
 
 def merged(views: Sequence[View], stale: Sequence[View] = ()) -> Sequence[Node]:

@@ -9,7 +9,7 @@ and no limits: nothing is dropped by the bridge's choice. Create the stream your
 size; an existing stream is checked and never changed.
 
 How it is built, from the outside in: `sink` keeps one `session` at a time; a session is one TCP connection, from
-`connect` to the reason why it ended, and is never mended, only followed by the next. Its `window` sends batches
+`connect` to the reason why it ended, and is never repaired, only followed by the next. Its `window` sends batches
 (`flight`), with `headers`, reads the `replies` and knows what was denied (`denials`); `stream` is the stream itself.
 """
 

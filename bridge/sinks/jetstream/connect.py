@@ -31,11 +31,11 @@ CLOSE_SECONDS = 2.0
 OLDEST_SERVER = (2, 9)
 
 _AUTHENTICATION = ("authorization violation", "authentication expired", "authentication revoked")
-_CREDENTIALS_MEND = (
+_CREDENTIALS_REMEDY = (
     "check BRIDGE_NATS_USER and BRIDGE_NATS_PASSWORD, BRIDGE_NATS_TOKEN, BRIDGE_NATS_CREDS_FILE, BRIDGE_NATS_NKEY_SEED"
     " or the user in BRIDGE_NATS_URL"
 )
-_TLS_MEND = "check BRIDGE_NATS_TLS_CA_FILE, BRIDGE_NATS_TLS_CERT_FILE and BRIDGE_NATS_TLS_KEY_FILE"
+_TLS_REMEDY = "check BRIDGE_NATS_TLS_CA_FILE, BRIDGE_NATS_TLS_CERT_FILE and BRIDGE_NATS_TLS_KEY_FILE"
 
 _NO_TLS = "the NATS server offers no TLS, but BRIDGE_NATS_TLS_* or a tls:// URL asks for it: no password was sent"
 
@@ -181,7 +181,7 @@ def _credentials(file: Path) -> RawCredentials:
     except (OSError, UnicodeDecodeError):
         raise Refused("BRIDGE_NATS_CREDS_FILE cannot be read") from None
     if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
-        raise Refused("BRIDGE_NATS_CREDS_FILE is not a credentials file: it needs a user JWT and a user nkey seed")
+        raise Refused("BRIDGE_NATS_CREDS_FILE is not a credentials file", "it needs a user JWT and a user nkey seed")
     return RawCredentials(text)
 
 
@@ -198,8 +198,8 @@ def _tls_context(settings: Settings) -> ssl.SSLContext:
             context.load_cert_chain(settings.nats_tls_cert_file, settings.nats_tls_key_file, password)
     except (OSError, ValueError) as error:  # ssl.SSLError is the former
         why = getattr(error, "reason", None) or getattr(error, "strerror", None) or "unreadable"
-        mend = f"{_TLS_MEND}, and BRIDGE_NATS_TLS_KEY_PASSWORD"
-        raise Refused(f"the TLS files for NATS do not work ({why}): {mend}") from None
+        remedy = f"{_TLS_REMEDY}, and BRIDGE_NATS_TLS_KEY_PASSWORD"
+        raise Refused(f"the TLS files for NATS do not work ({why})", remedy) from None
     return context
 
 
@@ -234,12 +234,12 @@ def _translated(errors: list[Exception], servers: str, *, encrypted: bool) -> Ex
     cause = causes[-1] if causes else errors[-1]
     if encrypted and isinstance(cause, ConnectionResetError | BrokenPipeError | UnexpectedEOF):
         # In TLS 1.3 a server refuses a certificate when we take the handshake for done; its reason may be overtaken.
-        hint = f"it may want a client's certificate, or another one: {_TLS_MEND}"
-        return NotConnected(f"NATS at {servers} closed the connection before it answered; {hint}")
+        shut = "closed the connection before it answered; it may want a client's certificate, or another one"
+        return NotConnected(f"NATS at {servers} {shut}", _TLS_REMEDY)
     if isinstance(cause, OSError | Error):  # OSError includes TimeoutError
         return NotConnected(f"NATS at {servers} cannot be reached: {str(cause) or type(cause).__name__}")
     if isinstance(cause, ValueError | NkeysError):  # from reading the credentials: its words may quote them
-        return Refused(f"the NATS credentials do not work ({type(cause).__name__}): {_CREDENTIALS_MEND}")
+        return Refused(f"the NATS credentials do not work ({type(cause).__name__})", _CREDENTIALS_REMEDY)
     return cause
 
 
@@ -247,12 +247,12 @@ def _refused(error: Exception, servers: str) -> Refused | None:
     """What the server, or the library on our behalf, will not have; None where `error` says nothing of that."""
     text = str(error).lower()
     if any(phrase in text for phrase in _AUTHENTICATION):
-        return Refused(f"NATS at {servers} refuses the credentials: {_CREDENTIALS_MEND}")
+        return Refused(f"NATS at {servers} refuses the credentials", _CREDENTIALS_REMEDY)
     if isinstance(error, ssl.SSLCertVerificationError):  # of its authority, its date, or its host
         why = f"the certificate of NATS at {servers} is not trusted ({error.verify_message})"
-        return Refused(f"{why}: check it, BRIDGE_NATS_TLS_CA_FILE and the host in BRIDGE_NATS_URL")
+        return Refused(why, "check it, BRIDGE_NATS_TLS_CA_FILE and the host in BRIDGE_NATS_URL")
     if isinstance(error, ssl.SSLError):
         return Refused(
-            f"no TLS with NATS at {servers} ({getattr(error, 'reason', None) or 'handshake failed'}): {_TLS_MEND}"
+            f"no TLS with NATS at {servers} ({getattr(error, 'reason', None) or 'handshake failed'})", _TLS_REMEDY
         )
     return None

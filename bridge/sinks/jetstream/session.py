@@ -1,6 +1,6 @@
 """One connection's life: batches are published over it until it ends, for a reason, for good.
 
-A session is never mended. Whatever goes wrong with the connection (it breaks, a PONG does not come in time, the server
+A session is never repaired. Whatever goes wrong with it (it breaks, a PONG does not come in time, the server
 sends an `-ERR`) ends the session: all batches under way end in NotConnected at once, and the next `open()` makes a new
 one. So there is one way back to health, and it reads the credentials afresh and checks the stream.
 """
@@ -13,7 +13,7 @@ from nats.errors import Error
 
 from bridge.clock import Clock
 from bridge.contracts import Message
-from bridge.errors import NotConnected, Refused
+from bridge.errors import ErrorKind, NotConnected, Refused
 from bridge.settings import Settings
 from bridge.sinks.jetstream.connect import Handlers, connect, discard
 from bridge.sinks.jetstream.denials import Denials
@@ -129,7 +129,9 @@ class Session:
         for _ in range(2):  # the first PING overtakes the SUB, the second does not; a denial comes before its PONG
             await client.rtt(PONG_SECONDS)
         if self._denials.subscription:
-            raise Refused("the NATS user may not subscribe to _INBOX.>, where the acks arrive: allow it")
+            raise Refused(
+                "the NATS user may not subscribe to _INBOX.>, where the acks arrive", "allow it", ErrorKind.DENIED
+            )
 
     async def _watch_connection(self) -> None:
         while True:

@@ -9,7 +9,7 @@ from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
-from bridge.errors import NotConnected, Refused, Retryable
+from bridge.errors import ErrorKind, NotConnected, Refused, Retryable
 from bridge.sinks.observer import SinkEvents
 from bridge.sinks.subjects import SubjectTemplate, covers, overlaps
 
@@ -84,8 +84,8 @@ class Stream:
         if info is None:
             wanted = ", ".join(self._subjects.published)
             raise Refused(
-                f"stream {self._name} does not exist: create it with the subjects {wanted},"
-                " or set BRIDGE_NATS_PROVISION=true"
+                f"stream {self._name} does not exist",
+                f"create it with the subjects {wanted}, or set BRIDGE_NATS_PROVISION=true",
             )
         self._check(info.config)
         if in_cluster(info) and info.config.num_replicas == 1:
@@ -147,18 +147,18 @@ class Stream:
         if error.err_code == SUBJECTS_OVERLAP:
             return Refused(
                 f"stream {self._name} cannot be created: another stream binds some of"
-                f" {', '.join(self._subjects.provisioned)}; name that stream in BRIDGE_NATS_STREAM,"
-                " or change BRIDGE_NATS_SUBJECT"
+                f" {', '.join(self._subjects.provisioned)}",
+                "name that stream in BRIDGE_NATS_STREAM, or change BRIDGE_NATS_SUBJECT",
             )
         if error.err_code == NO_CLUSTER:
             return Refused(
-                f"stream {self._name} cannot be created with {replicas} replicas: the NATS server is in no cluster;"
-                " set BRIDGE_NATS_REPLICAS=1, or leave it unset"
+                f"stream {self._name} cannot be created with {replicas} replicas: the NATS server is in no cluster",
+                "set BRIDGE_NATS_REPLICAS=1, or leave it unset",
             )
         if error.err_code == NO_PEERS:  # a stream with fewer copies would stay like that
             return NotConnected(
-                f"stream {self._name} cannot be created with {replicas} replicas now ({error.description}): start the"
-                " other servers of the cluster, or set BRIDGE_NATS_REPLICAS to what it can hold"
+                f"stream {self._name} cannot be created with {replicas} replicas now ({error.description})",
+                "start the other servers of the cluster, or set BRIDGE_NATS_REPLICAS to what it can hold",
             )
         return self._translated(error)
 
@@ -167,11 +167,11 @@ class Stream:
         wanted = self._subjects.published
         names = f"stream {self._name} binds {', '.join(bound) or 'no subjects'}"
         if not any(overlaps(pattern, subject) for pattern in bound for subject in wanted):
-            mend = f"add {', '.join(wanted)} to it, or change BRIDGE_NATS_SUBJECT or BRIDGE_NATS_STREAM"
-            raise Refused(f"{names}: {mend}")
+            remedy = f"add {', '.join(wanted)} to it, or change BRIDGE_NATS_SUBJECT or BRIDGE_NATS_STREAM"
+            raise Refused(names, remedy)
         if config.sealed or config.no_ack:
             what = "is sealed" if config.sealed else "acks nothing (no_ack)"
-            raise Refused(f"stream {self._name} {what}: name another one in BRIDGE_NATS_STREAM, or change it")
+            raise Refused(f"stream {self._name} {what}", "name another one in BRIDGE_NATS_STREAM, or change it")
         missing = [subject for subject in wanted if not any(covers(pattern, subject) for pattern in bound)]
         if missing:
             self._warn(f"{names}, not all of {', '.join(missing)}: other messages become dead letters")
@@ -186,11 +186,13 @@ class Stream:
             self._warn(f"stream {self._name} has interest retention: what no consumer waits for is dropped")
 
     def _unchecked(self) -> None:
-        """The user may not ask about streams: to be mended, unless publishing is all that was wanted."""
+        """The user may not ask about streams: to be fixed, unless publishing is all that was wanted."""
         if self._provision:
             raise Refused(
-                f"the NATS user may not use the JetStream API: allow it to publish to $JS.API.STREAM.INFO.{self._name}"
-                f" and $JS.API.STREAM.CREATE.{self._name}, or set BRIDGE_NATS_PROVISION=false"
+                "the NATS user may not use the JetStream API",
+                f"allow it to publish to $JS.API.STREAM.INFO.{self._name} and $JS.API.STREAM.CREATE.{self._name},"
+                " or set BRIDGE_NATS_PROVISION=false",
+                ErrorKind.DENIED,
             )
         self._warn(f"stream {self._name} is not checked: the user may not publish to $JS.API.STREAM.INFO.{self._name}")
 
@@ -199,9 +201,9 @@ class Stream:
 
     def _translated(self, error: APIError) -> Refused | NotConnected:
         if error.err_code in NOT_ENABLED:
-            return Refused("JetStream is not enabled for this NATS account: enable it in the server's configuration")
+            return Refused("JetStream is not enabled for this NATS account", "enable it in the server's configuration")
         if isinstance(error, ServiceUnavailableError):
             if error.err_code is None:  # nobody listens on the API's subjects
-                return Refused("the NATS server has no JetStream: start it with --jetstream")
+                return Refused("the NATS server has no JetStream", "start it with --jetstream")
             return NotConnected(f"JetStream is not ready: {error.description}")
         return Refused(f"stream {self._name}: {error.description} (error {error.err_code})")

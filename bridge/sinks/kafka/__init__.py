@@ -17,7 +17,7 @@ A topic that it creates (`BRIDGE_KAFKA_PROVISION`) keeps messages by time (`clea
 (`auto.create.topics.enable`); that is theirs to do.
 
 How it is built, from the outside in: `sink` keeps one `session` at a time; a session is one producer, from `connect`
-to the reason why it ended, and is never mended, only followed by the next. `loading` sorts a batch into the `lanes` of
+to the reason why it ended; it is never repaired, only followed by the next. `loading` sorts a batch into the `lanes` of
 its partitions, where `records` are sent one after the other; `topics` finds, creates and checks topics, on the
 `cluster`; `outcomes` is what outlives a session. `inspection` is for `expiry-bridge check`, and changes nothing.
 """

@@ -27,7 +27,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.metadata import MetadataRequest
 
-from bridge.errors import BridgeError, ConfigurationError, NotConnected, Refused
+from bridge.errors import BridgeError, ConfigurationError, ErrorKind, NotConnected, Refused
 from bridge.settings import Settings
 from bridge.tasks import end
 
@@ -40,9 +40,9 @@ MAX_BATCH_BYTES = 1 << 30
 """We do the accounting: a topic may take less than another."""
 
 _CREDENTIALS = "BRIDGE_KAFKA_SASL_USERNAME and BRIDGE_KAFKA_SASL_PASSWORD"
-_LOGIN_MEND = "check BRIDGE_KAFKA_SASL_MECHANISM and BRIDGE_KAFKA_SECURITY_PROTOCOL"
-_TLS_MEND = "check BRIDGE_KAFKA_TLS_CA_FILE, BRIDGE_KAFKA_TLS_CERT_FILE and BRIDGE_KAFKA_TLS_KEY_FILE"
-_VERSION_MEND = "check its version, Kafka 3 or newer is needed"
+_LOGIN_REMEDY = "check BRIDGE_KAFKA_SASL_MECHANISM and BRIDGE_KAFKA_SECURITY_PROTOCOL"
+_TLS_REMEDY = "check BRIDGE_KAFKA_TLS_CA_FILE, BRIDGE_KAFKA_TLS_CERT_FILE and BRIDGE_KAFKA_TLS_KEY_FILE"
+_VERSION_REMEDY = "check its version, Kafka 3 or newer is needed"
 _NO_LOGIN = (UnsupportedSaslMechanismError, IllegalSaslStateError)
 _MISFITS = (IncompatibleBrokerVersion, NotImplementedError)
 """What the library raises of a broker that does not know the requests."""
@@ -51,8 +51,8 @@ _MISFITS = (IncompatibleBrokerVersion, NotImplementedError)
 def require_compression(settings: Settings) -> None:
     """Raises ConfigurationError: `BRIDGE_KAFKA_COMPRESSION` needs a package that is not installed."""
     if settings.kafka_compression not in {"none", "gzip"} and importlib.util.find_spec("cramjam") is None:
-        mend = "pip install 'expiry-bridge[kafka-compression]'"
-        problem = f"{settings.kafka_compression} needs a package that is not installed: {mend}"
+        remedy = "pip install 'expiry-bridge[kafka-compression]'"
+        problem = f"{settings.kafka_compression} needs a package that is not installed: {remedy}"
         raise ConfigurationError([f"BRIDGE_KAFKA_COMPRESSION: {problem}"])
 
 
@@ -142,8 +142,8 @@ def _tls_context(settings: Settings) -> ssl.SSLContext:
             context.load_cert_chain(settings.kafka_tls_cert_file, settings.kafka_tls_key_file, password or "")
     except (OSError, ssl.SSLError, ValueError) as error:
         why = getattr(error, "reason", None) or getattr(error, "strerror", None) or "unreadable"
-        mend = f"{_TLS_MEND} and BRIDGE_KAFKA_TLS_KEY_PASSWORD"
-        raise Refused(f"the TLS files for Kafka do not work ({why}): {mend}") from None
+        remedy = f"{_TLS_REMEDY} and BRIDGE_KAFKA_TLS_KEY_PASSWORD"
+        raise Refused(f"the TLS files for Kafka do not work ({why})", remedy) from None
     return context
 
 
@@ -183,35 +183,38 @@ def _translated(error: BaseException, server: str, settings: Settings) -> Bridge
     for cause in (error, error.__cause__):
         if isinstance(cause, ssl.SSLCertVerificationError):
             why = f"the certificate of {kafka} is not trusted ({cause.verify_message})"
-            mend = "check it, BRIDGE_KAFKA_TLS_CA_FILE and the host in BRIDGE_KAFKA_BOOTSTRAP_SERVERS"
-            return Refused(f"{why}: {mend}")
+            remedy = "check it, BRIDGE_KAFKA_TLS_CA_FILE and the host in BRIDGE_KAFKA_BOOTSTRAP_SERVERS"
+            return Refused(why, remedy)
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
-            return Refused(f"no TLS with {kafka} ({getattr(cause, 'reason', None) or 'handshake failed'}): {_TLS_MEND}")
-    for kinds, text in (
-        ((SaslAuthenticationFailed,), f"{kafka} refuses the credentials: check {_CREDENTIALS}"),
-        ((UnicodeError,), f"{server} names no host: check BRIDGE_KAFKA_BOOTSTRAP_SERVERS"),
-        ((ValueError,), f"{kafka} does not prove that it knows the password: check {_CREDENTIALS}"),  # SCRAM
-        (_NO_LOGIN, f"{kafka} does not offer this way to log in: {_LOGIN_MEND}"),
-        (_MISFITS, f"{kafka} does not understand us: {_VERSION_MEND}"),
+            reason = getattr(cause, "reason", None) or "handshake failed"
+            return Refused(f"no TLS with {kafka} ({reason})", _TLS_REMEDY)
+    for kinds, found, remedy in (
+        ((SaslAuthenticationFailed,), f"{kafka} refuses the credentials", f"check {_CREDENTIALS}"),
+        ((UnicodeError,), f"{server} names no host", "check BRIDGE_KAFKA_BOOTSTRAP_SERVERS"),
+        ((ValueError,), f"{kafka} does not prove that it knows the password", f"check {_CREDENTIALS}"),  # SCRAM
+        (_NO_LOGIN, f"{kafka} does not offer this way to log in", _LOGIN_REMEDY),
+        (_MISFITS, f"{kafka} does not understand us", _VERSION_REMEDY),
     ):
         if isinstance(error, kinds):
-            return Refused(text)
+            return Refused(found, remedy)
     if isinstance(error, KafkaError | ConnectionResetError | ssl.SSLEOFError):
-        hint = f"check whether its listener is one for {settings.kafka_security_protocol}"
-        return NotConnected(f"{kafka} closed the connection: {hint} (BRIDGE_KAFKA_SECURITY_PROTOCOL)")
+        asked = f"{settings.kafka_security_protocol} (BRIDGE_KAFKA_SECURITY_PROTOCOL)"
+        return NotConnected(f"{kafka} closed the connection", f"check whether its listener is one for {asked}")
     return NotConnected(f"{kafka} cannot be reached: {getattr(error, 'strerror', None) or str(error) or 'no answer'}")
 
 
 def _not_started(error: BaseException, server: str) -> BridgeError:
     if isinstance(error, ClusterAuthorizationFailedError):
-        return Refused("the Kafka user may not write to any topic: allow it to (ACL operation Write)")
+        return Refused(
+            "the Kafka user may not write to any topic", "allow it to (ACL operation Write)", ErrorKind.DENIED
+        )
     if isinstance(error, _MISFITS):
-        return Refused(f"Kafka at {server} has no idempotent producers: {_VERSION_MEND}")
+        return Refused(f"Kafka at {server} has no idempotent producers", _VERSION_REMEDY)
     if isinstance(error, BrokerResponseError):
         why = f"{error.message}, error {error.errno}"
-        return NotConnected(f"Kafka at {server} gives no producer id ({why}): check the log of its brokers")
-    mend = "check their advertised.listeners"
-    return NotConnected(f"Kafka at {server} answers, but the brokers that it names cannot be reached: {mend}")
+        return NotConnected(f"Kafka at {server} gives no producer id ({why})", "check the log of its brokers")
+    found = f"Kafka at {server} answers, but the brokers that it names cannot be reached"
+    return NotConnected(found, "check their advertised.listeners")
 
 
 def _owner(task: asyncio.Task[Any]) -> object:

@@ -1,6 +1,6 @@
 """One producer's life: batches are published by it until it ends, for a reason, for good.
 
-A session is never mended. Whatever goes wrong (a batch fails, no broker answers, nothing is acked for long) ends the
+A session is never repaired. Whatever goes wrong (a batch fails, no broker answers, nothing is acked for long) ends the
 session: all batches under way end in NotConnected at once, and the next `open()` makes a new producer. One that has
 failed to deliver is of no more use: its sequence numbers have a hole, and the broker refuses what comes after it. So
 there is one way back to health, and it reads the credentials afresh, asks the bootstrap servers and checks the topic.

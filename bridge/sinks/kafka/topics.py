@@ -162,7 +162,7 @@ class Topics:
         return finding is not None and now < finding.until
 
     def _hopeless(self, topic: str, standing: Standing, now: float) -> bool:
-        """Whether to give up on the topic. If it is the only one, never: somebody will mend it."""
+        """Whether to give up on the topic. If it is the only one, never: somebody will fix it."""
         if self._names.fixed is not None:
             return False
         if standing is Standing.MISSING:
@@ -226,8 +226,8 @@ class Topics:
         if code in {NO_ERROR, LEADER_NOT_AVAILABLE}:
             return READY
         if code == UNKNOWN_TOPIC:
-            mend = "create it, or set BRIDGE_KAFKA_PROVISION=true"
-            return Finding(Standing.MISSING, f"{named} does not exist: {mend}")
+            remedy = "create it, or set BRIDGE_KAFKA_PROVISION=true"
+            return Finding(Standing.MISSING, f"{named} does not exist: {remedy}")
         if code == DENIED:
             return self._closed(f"the Kafka user may not write to {named}: allow it to (ACL operation Write)")
         if code == INVALID_TOPIC:
@@ -245,8 +245,8 @@ class Topics:
         if code in {INVALID_TOPIC, POLICY_VIOLATION}:
             return self._closed(f"{what} cannot be created ({words(code)}): change BRIDGE_KAFKA_TOPIC, or create it")
         if code in {INVALID_PARTITIONS, INVALID_REPLICATION, INVALID_CONFIG}:
-            mend = "check BRIDGE_KAFKA_PARTITIONS, BRIDGE_KAFKA_REPLICATION and BRIDGE_KAFKA_RETENTION_HOURS"
-            return Finding(Standing.UNSUITABLE, f"{what} cannot be created ({words(code)}): {mend}")
+            remedy = "check BRIDGE_KAFKA_PARTITIONS, BRIDGE_KAFKA_REPLICATION and BRIDGE_KAFKA_RETENTION_HOURS"
+            return Finding(Standing.UNSUITABLE, f"{what} cannot be created ({words(code)}): {remedy}")
         return Finding(Standing.LATER, f"{what} cannot be created now: {words(code)}")
 
     def _closed(self, reason: str) -> Finding:

@@ -105,8 +105,8 @@ def redis_that_cannot_write_its_snapshots(ground: Ground) -> Scene:
     in_the_way.mkdir()
     save(server.port, "err")
 
-    def apply(mend: str) -> None:
-        assert "BGSAVE" in mend
+    def apply(remedy: str) -> None:
+        assert "BGSAVE" in remedy
         in_the_way.rmdir()
         save(server.port, "ok")
         with Redis(port=server.port) as admin:
@@ -135,7 +135,7 @@ def redis_that_waits_for_replicas(ground: Ground) -> Scene:
     server = ground.redis({"min-replicas-to-write": "1"})
     apply = redis_cli(server.port)
     settings = {"redis_url": server.url, "sink": "stdout"}
-    return Scene(settings, lambda mend: apply(mend.partition("; or ")[2]), {"port": server.port})
+    return Scene(settings, lambda remedy: apply(remedy.partition("; or ")[2]), {"port": server.port})
 
 
 @scene(
@@ -152,7 +152,7 @@ def redis_that_is_a_replica(ground: Ground) -> Scene:
     replica = ground.redis({"replicaof": f"127.0.0.1 {primary.port}"})
     settings = {"redis_url": replica.url, "sink": "stdout"}
     return Scene(
-        settings, lambda mend: settings.update(redis_url=f"redis://{mend.split()[-1]}"), {"port": primary.port}
+        settings, lambda remedy: settings.update(redis_url=f"redis://{remedy.split()[-1]}"), {"port": primary.port}
     )
 
 
@@ -192,8 +192,8 @@ def redis_cluster_that_lacks_slots(ground: Ground) -> Scene:
     with Redis(port=server.port) as admin:
         admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_000)
 
-    def apply(mend: str) -> None:
-        if "fix" in mend:  # as the tool does it
+    def apply(remedy: str) -> None:
+        if "fix" in remedy:  # as the tool does it
             served(server.port, 16_001)
 
     settings = {"redis_url": f"redis+cluster://127.0.0.1:{server.port}", "sink": "stdout"}
@@ -223,8 +223,8 @@ def redis_that_is_no_cluster(ground: Ground) -> Scene:
 
 
 def to_that_url(settings: Settings) -> Apply:
-    """The last word of the mend is the URL to use."""
-    return lambda mend: settings.update(redis_url=mend.split()[-1])
+    """The last word of the remedy is the URL to use."""
+    return lambda remedy: settings.update(redis_url=remedy.split()[-1])
 
 
 @scene(
@@ -262,8 +262,8 @@ def nothing_where_redis_and_nats_should_be(ground: Ground) -> Scene:
     settings = {"redis_url": f"redis://127.0.0.1:{port}", "nats_url": f"nats://127.0.0.1:{port}"}
     right = ground.nats()
 
-    def apply(mend: str) -> None:
-        name = "redis_url" if "REDIS" in mend else "nats_url"
+    def apply(remedy: str) -> None:
+        name = "redis_url" if "REDIS" in remedy else "nats_url"
         settings[name] = right[name]
 
     return Scene(settings, apply, {"port": port})

@@ -16,20 +16,20 @@ NATS_PERMISSIONS = (
     '["expired.0.*", "$JS.API.STREAM.INFO.EXPIRY", "$JS.API.STREAM.CREATE.EXPIRY", "$JS.API.INFO",'
     ' "$SYS.REQ.USER.INFO"] }, subscribe: { allow: ["_INBOX.>"] } }'
 )
-"""What mends each right that is missing."""
+"""What fixes each right that is missing."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A misconfiguration: where `check` shows it, how bad it is, how what was found begins, and the whole mend."""
+    """A misconfiguration: where `check` shows it, how bad it is, how what was found begins, and the whole remedy."""
 
     row: str
     level: str
     found: str
-    mend: str
+    remedy: str
     """In all texts `<port>` and its like stand for what the scene says, `<number>` for any number."""
     by_hand: bool = False
-    """Whether its mend takes another machine, and is not carried out."""
+    """Whether its remedy takes another machine, and is not carried out."""
 
 
 @dataclass
@@ -71,12 +71,12 @@ class Scenes:
 
 
 def changed(settings: Settings) -> Apply:
-    """Mends that are a change of settings."""
-    return lambda mend: settings.update(
-        (name.lower(), value) for name, value in re.findall(r"BRIDGE_([A-Z_]+)=([^\s,;]+)", mend)
+    """Remedies that are a change of settings."""
+    return lambda remedy: settings.update(
+        (name.lower(), value) for name, value in re.findall(r"BRIDGE_([A-Z_]+)=([^\s,;]+)", remedy)
     )
 
 
-def by_hand(mend: str) -> None:
-    """No mend of the scene is carried out."""
-    raise AssertionError(mend)
+def by_hand(remedy: str) -> None:
+    """No remedy of the scene is carried out."""
+    raise AssertionError(remedy)

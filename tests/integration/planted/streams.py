@@ -213,8 +213,8 @@ def a_stream_on_one_server_of_a_cluster(ground: Ground) -> Scene:
     url = settings["nats_url"]
     nats_cli(servers=url)(f"{ADD} --replicas=1 --defaults")
 
-    def apply(mend: str) -> None:
-        nats_cli(servers=url)(mend)
+    def apply(remedy: str) -> None:
+        nats_cli(servers=url)(remedy)
         asyncio.run(wait_until(lambda: in_sync(url, 3), timeout=30))
 
     return Scene(settings, apply)

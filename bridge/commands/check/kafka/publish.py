@@ -31,7 +31,7 @@ async def try_to_publish(cluster: Cluster, topic: str, compression: str, tools: 
         return passed(f"in partition {partition} of {topic}, under the key {key}; its type is {CHECK_TYPE}")
     if code == UNKNOWN_TOPIC:
         return missing(topic)
-    mends = {
+    remedies = {
         DENIED: tools.allow("Write"),
         TOO_LARGE: tools.configure(MAX_MESSAGE, MEGABYTE),
         FEW_IN_SYNC: f"start the brokers that are missing: {tools.show('--under-min-isr-partitions')}",
@@ -39,8 +39,8 @@ async def try_to_publish(cluster: Cluster, topic: str, compression: str, tools: 
         LEADER_NOT_AVAILABLE: f"start the brokers that have it: {tools.show('--unavailable-partitions')}",
         NOT_LEADER: AGAIN,
     }
-    mend = mends.get(code, "look into the log of the Kafka brokers")
-    return failure(f"partition {partition} of {topic} refuses it ({words(code)})", mend)
+    remedy = remedies.get(code, "look into the log of the Kafka brokers")
+    return failure(f"partition {partition} of {topic} refuses it ({words(code)})", remedy)
 
 
 def missing(topic: str) -> Finding:

@@ -1,4 +1,4 @@
-"""The commands of Kafka's own tools that mend what `check` finds, as an administrator's shell takes them."""
+"""The commands of Kafka's own tools that fix what `check` finds, as an administrator's shell takes them."""
 
 import shlex
 

@@ -9,7 +9,7 @@ from bridge.commands.check.kafka.remedies import AGAIN, Tools
 from bridge.commands.check.kafka.topic import AREA, Topic, judge
 from bridge.commands.check.test_message import CHECK
 from bridge.contracts import Message
-from bridge.errors import BridgeError, NotConnected, Refused
+from bridge.errors import ErrorKind, NotConnected, Refused, Unusable
 from bridge.settings import Settings
 from bridge.sinks.kafka.cluster import Cluster
 from bridge.sinks.kafka.connect import connect, discard, require_compression
@@ -58,12 +58,11 @@ async def _try(cluster: Cluster, topic: Topic, trial: Message) -> Finding:
     return await try_to_publish(cluster, name, topic.settings.kafka_compression, topic.tools, trial)
 
 
-def _not_connected(error: BridgeError, tools: Tools) -> Row:
-    found, denied, _ = str(error).partition(": allow it to")
-    if denied:
-        return Row(AREA, "right to write", failure(found, tools.allow("Write")))
-    mend = "start Kafka there, or point BRIDGE_KAFKA_BOOTSTRAP_SERVERS at where it is"
-    return Row(AREA, "connection", failed_with(error, mend))
+def _not_connected(error: Unusable, tools: Tools) -> Row:
+    if error.kind is ErrorKind.DENIED:
+        return Row(AREA, "right to write", failure(error.found, tools.allow("Write")))
+    remedy = "start Kafka there, or point BRIDGE_KAFKA_BOOTSTRAP_SERVERS at where it is"
+    return Row(AREA, "connection", failed_with(error, remedy))
 
 
 def _connection(cluster: Cluster, settings: Settings, tools: Tools) -> Finding:

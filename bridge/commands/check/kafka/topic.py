@@ -84,8 +84,8 @@ def _existing(topic: Topic) -> Finding:
 
 def _unusable(topic: Topic) -> Finding:
     code = topic.examined.found.code
-    mend = "change BRIDGE_KAFKA_TOPIC" if code == INVALID_TOPIC else AGAIN
-    return failure(f"{topic.names.fixed} cannot be used ({words(code)})", mend)
+    remedy = "change BRIDGE_KAFKA_TOPIC" if code == INVALID_TOPIC else AGAIN
+    return failure(f"{topic.names.fixed} cannot be used ({words(code)})", remedy)
 
 
 def _missing(topic: Topic) -> Finding:
@@ -95,9 +95,9 @@ def _missing(topic: Topic) -> Finding:
     if code in {NO_ERROR, EXISTS}:
         return passed(f"{found} yet: the bridge creates it when it starts")
     if code in {DENIED, CLUSTER_DENIED}:
-        mend = f"{topic.tools.create()}; or {topic.tools.allow('Create')}"
-        return failure(f"{found}, and user {topic.tools.user} may not create it", mend)
-    return failure(f"{found}, and cannot be created ({words(code)})", _creation_mend(code))
+        remedy = f"{topic.tools.create()}; or {topic.tools.allow('Create')}"
+        return failure(f"{found}, and user {topic.tools.user} may not create it", remedy)
+    return failure(f"{found}, and cannot be created ({words(code)})", _creation_remedy(code))
 
 
 def _of_keys(topic: Topic) -> Finding:
@@ -110,12 +110,12 @@ def _of_keys(topic: Topic) -> Finding:
     if code in {None, NO_ERROR, EXISTS}:
         return passed(f"{found}; the bridge creates those that are missing")
     if code in {DENIED, CLUSTER_DENIED}:  # a right to create some of them is not seen here
-        mend = topic.tools.allow("Create")
-        return warning(f"{found}; user {topic.tools.user} may not create all of those that are missing", mend)
-    return failure(f"{found}; those that are missing cannot be created ({words(code)})", _creation_mend(code))
+        remedy = topic.tools.allow("Create")
+        return warning(f"{found}; user {topic.tools.user} may not create all of those that are missing", remedy)
+    return failure(f"{found}; those that are missing cannot be created ({words(code)})", _creation_remedy(code))
 
 
-def _creation_mend(code: int) -> str:
+def _creation_remedy(code: int) -> str:
     if code in {INVALID_TOPIC, POLICY_VIOLATION}:
         return "change BRIDGE_KAFKA_TOPIC, or create it as the rules of this Kafka want it"
     if code in {INVALID_PARTITIONS, INVALID_REPLICATION, INVALID_CONFIG}:
@@ -141,8 +141,8 @@ def _leaders(topic: Topic) -> Finding:
     without = count - len(topic.partitions)
     if not without:
         return passed("each partition has one")
-    mend = f"start the brokers that have it: {topic.tools.show('--unavailable-partitions')}"
-    return failure(f"{without} of {count} partitions have none, and take nothing", mend)
+    remedy = f"start the brokers that have it: {topic.tools.show('--unavailable-partitions')}"
+    return failure(f"{without} of {count} partitions have none, and take nothing", remedy)
 
 
 def _replication(topic: Topic) -> Finding:
@@ -152,19 +152,19 @@ def _replication(topic: Topic) -> Finding:
     if MIN_IN_SYNC in topic.config:
         found += f", {MIN_IN_SYNC}={minimum}"
     if few := _lagging(partitions, minimum):
-        mend = f"start the brokers that are missing: {topic.tools.show('--under-min-isr-partitions')}"
-        return failure(f"{found}: {few} of {len(partitions)} partitions have fewer in sync, and ack nothing", mend)
+        remedy = f"start the brokers that are missing: {topic.tools.show('--under-min-isr-partitions')}"
+        return failure(f"{found}: {few} of {len(partitions)} partitions have fewer in sync, and ack nothing", remedy)
     if minimum > replicas:  # since Kafka 3.7 it counts for no more than there are
-        mend = f"{_more_replicas(topic)}; or {topic.tools.configure(MIN_IN_SYNC, replicas)}"
-        return warning(f"{found}: Kafka before 3.7 acks nothing, a newer one takes it for {replicas}", mend)
+        remedy = f"{_more_replicas(topic)}; or {topic.tools.configure(MIN_IN_SYNC, replicas)}"
+        return warning(f"{found}: Kafka before 3.7 acks nothing, a newer one takes it for {replicas}", remedy)
     if replicas == 1:
         return warning(f"{found}: an ack is kept by one broker only, and lost with it", _more_replicas(topic))
     if minimum == 1 and MIN_IN_SYNC in topic.config:
-        mend = topic.tools.configure(MIN_IN_SYNC, 2)
-        return warning(f"{found}: an ack may be kept by one broker only, and lost with it", mend)
+        remedy = topic.tools.configure(MIN_IN_SYNC, 2)
+        return warning(f"{found}: an ack may be kept by one broker only, and lost with it", remedy)
     if behind := _lagging(partitions, replicas):
-        mend = f"start the brokers that are missing: {topic.tools.show('--under-replicated-partitions')}"
-        return warning(f"{found}: {behind} of {len(partitions)} partitions have not all of them in sync", mend)
+        remedy = f"start the brokers that are missing: {topic.tools.show('--under-replicated-partitions')}"
+        return warning(f"{found}: {behind} of {len(partitions)} partitions have not all of them in sync", remedy)
     return passed(found)
 
 

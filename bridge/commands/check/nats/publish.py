@@ -47,13 +47,13 @@ def _bind(tools: NatsTools, bound: Sequence[str] | None) -> str:
 
 def refused(error: APIError, tools: NatsTools) -> Finding:
     """The stream answered with an error."""
-    mend = LOG
+    remedy = LOG
     if error.err_code == TOO_LARGE:
-        mend = tools.edit(max_msg_size=-1)
+        remedy = tools.edit(max_msg_size=-1)
     elif error.err_code == STREAM_FULL:
-        mend = tools.edit(max_msgs=-1, max_bytes=-1)
+        remedy = tools.edit(max_msgs=-1, max_bytes=-1)
     elif error.err_code == ACCOUNT_FULL:
-        mend = tools.more_storage()
+        remedy = tools.more_storage()
     elif error.err_code in SERVER_FULL:
-        mend = "make room on the server's disk, or raise max_file_store in its jetstream { }"
-    return failure(f"{tools.stream} refuses it: {error.description} (error {error.err_code})", mend)
+        remedy = "make room on the server's disk, or raise max_file_store in its jetstream { }"
+    return failure(f"{tools.stream} refuses it: {error.description} (error {error.err_code})", remedy)

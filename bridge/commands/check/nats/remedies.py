@@ -1,4 +1,4 @@
-"""What mends what `check` finds at NATS: the commands of its own tool, and the least that the bridge's user needs."""
+"""What fixes what `check` finds at NATS: the commands of its own tool, and the least that the bridge's user needs."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -46,8 +46,8 @@ async def check_nats(settings: Settings, db: int, trial: Message | None) -> list
     try:
         client = await connect(settings, Handlers(on_error, on_change, on_change))
     except (NotConnected, Refused) as error:
-        mend = "start NATS there, or point BRIDGE_NATS_URL at where it is"
-        return [Row(AREA, "connection", failed_with(error, mend))]
+        remedy = "start NATS there, or point BRIDGE_NATS_URL at where it is"
+        return [Row(AREA, "connection", failed_with(error, remedy))]
     nats = Nats(client, client.jetstream(timeout=API_SECONDS), denials, tools)
     try:
         return [Row(AREA, "connection", _connection(client)), *await _examine(nats, trial)]
@@ -135,8 +135,8 @@ async def _account(nats: Nats, *, missing: bool) -> Finding:
         return passed("enabled")
     streams, storage = account.limits.max_streams, account.limits.max_storage
     if missing and 0 <= streams <= account.streams:
-        mend = "raise max_streams in the account's jetstream { }, in the server's configuration; or delete a stream"
-        return failure(f"this account has {account.streams} streams, and may not have more", mend)
+        remedy = "raise max_streams in the account's jetstream { }, in the server's configuration; or delete a stream"
+        return failure(f"this account has {account.streams} streams, and may not have more", remedy)
     if storage < 0:
         return passed("enabled")
     found = f"{account.storage} of the {storage} bytes that this account may store"

@@ -17,8 +17,8 @@ from bridge.redis.admin.nodes import Nodes, ask
 from bridge.redis.protocol.slots import SLOTS
 from bridge.settings import Settings
 
-MEND = "start its nodes, or let BRIDGE_REDIS_URL name some that are there"
-MEND_ONE = "start it, or let a replica take over; then check again"
+REMEDY = "start its nodes, or let BRIDGE_REDIS_URL name some that are there"
+REMEDY_ONE = "start it, or let a replica take over; then check again"
 _LEVELS = [Level.FAIL, Level.WARN, Level.PASS]
 _DURATION = re.compile(r"\b(\d+) ms\b")
 
@@ -29,7 +29,7 @@ async def check_cluster(settings: Settings) -> list[Row]:
     try:
         return await _examine(nodes)
     except (NotConnected, Refused) as error:
-        return [Row(AREA, "connection", unusable(error, settings, MEND))]
+        return [Row(AREA, "connection", unusable(error, settings, REMEDY))]
     finally:
         await nodes.close()
 
@@ -38,7 +38,7 @@ async def _examine(nodes: Nodes) -> list[Row]:
     primaries = await nodes.find()
     _, errors = await ask(primaries, Inspector.connect)
     reached = {name: inspector for name, inspector in primaries.items() if name not in errors}
-    unreached = {name: unusable(error, nodes.settings, MEND_ONE) for name, error in errors.items()}
+    unreached = {name: unusable(error, nodes.settings, REMEDY_ONE) for name, error in errors.items()}
     rows = by_node("connection", unreached, len(primaries))
     if not reached:
         return rows or [
@@ -70,7 +70,7 @@ def judged(state: ClusterState) -> Finding:
             f"redis-cli --cluster fix {one}",
         )
     if state.failing:
-        return failure(f"other nodes cannot reach {_named(state.failing)}", MEND_ONE)
+        return failure(f"other nodes cannot reach {_named(state.failing)}", REMEDY_ONE)
     if state.moving:
         return warning(
             f"{found}; on their way to another one: {state.moving}",
@@ -89,13 +89,13 @@ def by_node(check: str, findings: Mapping[str, Finding | None], primaries: int) 
     groups = defaultdict[tuple[str, ...], dict[str, Finding]](dict)
     for name, finding in findings.items():
         if finding is not None:
-            groups[finding.level, _DURATION.sub("", finding.found), finding.mend][name] = finding
+            groups[finding.level, _DURATION.sub("", finding.found), finding.remedy][name] = finding
     rows = []
     for group in sorted(groups.values(), key=lambda group: _LEVELS.index(next(iter(group.values())).level)):
         finding = max(group.values(), key=lambda finding: [int(ms) for ms in _DURATION.findall(finding.found)])
         everywhere, names = len(group) == primaries, _named(group)
         if not everywhere and names not in finding.found:
-            finding = Finding(finding.level, f"{names}: {finding.found}", finding.mend)
+            finding = Finding(finding.level, f"{names}: {finding.found}", finding.remedy)
         rows.append(Row(AREA, check, finding, tuple(group), "every node" if everywhere else names))
     return rows
 

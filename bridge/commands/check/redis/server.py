@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from bridge.commands.check.findings import Finding, Row, failed_with, failure, passed, warning
 from bridge.commands.check.redis.sentinel import check_cut_off, check_sentinels
-from bridge.errors import BridgeError, NotConnected, Refused
+from bridge.errors import ErrorKind, NotConnected, Refused, Unusable
 from bridge.redis.admin.acl import acl_rule, denied, may_set_flags
 from bridge.redis.admin.inspector import Inspector
 from bridge.redis.protocol.notifications import NEEDED_FLAGS, missing_flags
@@ -22,7 +22,7 @@ BUFFER_HARD, BUFFER_SOFT = 8 * 1024**2, 1024**2
 """Bytes. Redis's own defaults are 32 MiB, and 8 MiB for 60 s."""
 NAMES_SHOWN = 8
 LAST_WRITES = {"the append-only file": "aof_last_write_status", "a snapshot": "rdb_last_bgsave_status"}
-TOLD_ELSEWHERE = ("does not permit", "MISCONF", "maxmemory")
+TOLD_ELSEWHERE = {ErrorKind.DENIED, ErrorKind.DISK, ErrorKind.MEMORY}
 """Why Redis would not set a key, where another check has said so."""
 HZ, DEFAULT_HZ = 100, 10
 """Somebody who wants timely notifications may have raised it far beyond the default."""
@@ -46,20 +46,21 @@ async def check_redis(settings: Settings) -> list[Row]:
 
 
 async def _connection(redis: Inspector) -> Finding:
-    mend = "start Redis there, or point BRIDGE_REDIS_URL at where it is"
+    remedy = "start Redis there, or point BRIDGE_REDIS_URL at where it is"
     if redis.sentinels is not None:
-        mend = "look at the sentinels and at what they monitor (SENTINEL MASTERS), or correct BRIDGE_REDIS_URL"
+        remedy = "look at the sentinels and at what they monitor (SENTINEL MASTERS), or correct BRIDGE_REDIS_URL"
     try:
         await redis.connect()
     except (NotConnected, Refused) as error:
-        return unusable(error, redis.settings, mend)
+        return unusable(error, redis.settings, remedy)
     return passed(f"{redis.endpoint}, db {redis.endpoint.db}, as user {redis.user}")
 
 
-def unusable(error: BridgeError, settings: Settings, mend: str) -> Finding:
-    """A server that does not serve us: for lack of a right, or for what `mend` mends."""
-    found, denial, _ = str(error).partition(": widen the ACL")
-    return failure(found, acl_rule(settings)) if denial else failed_with(error, mend)
+def unusable(error: Unusable, settings: Settings, remedy: str) -> Finding:
+    """A server that does not serve us: for lack of a right, or for what `remedy` fixes."""
+    if error.kind is ErrorKind.DENIED:
+        return failure(error.found, acl_rule(settings))
+    return failed_with(error, remedy)
 
 
 async def safely(check: Check, redis: Inspector) -> Finding | None:
@@ -114,12 +115,12 @@ async def _notifications(redis: Inspector) -> Finding:
     if not missing:
         return passed(f"{FLAGS} is '{flags}'")
     found = f"{FLAGS} is '{flags}' and lacks {missing}"
-    mend = f"CONFIG SET {FLAGS} {flags}{missing}, and the same in its configuration file"
+    remedy = f"CONFIG SET {FLAGS} {flags}{missing}, and the same in its configuration file"
     if redis.settings.redis_notifications == "verify":
-        return failure(f"{found}; the bridge may not add it (BRIDGE_REDIS_NOTIFICATIONS=verify)", mend)
+        return failure(f"{found}; the bridge may not add it (BRIDGE_REDIS_NOTIFICATIONS=verify)", remedy)
     if not await may_set_flags(redis):
-        return failure(f"{found}; the bridge may not add it (CONFIG SET is refused)", mend)
-    return warning(f"{found}; will be added by the bridge when it starts", f"{mend}, to have it from the start")
+        return failure(f"{found}; the bridge may not add it (CONFIG SET is refused)", remedy)
+    return warning(f"{found}; will be added by the bridge when it starts", f"{remedy}, to have it from the start")
 
 
 async def _permissions(redis: Inspector) -> Finding:
@@ -173,12 +174,12 @@ async def _persistence(redis: Inspector) -> Finding:
         )
     if info["aof_enabled"]:
         return await _append_only(redis)
-    mend = "CONFIG SET appendonly yes, and the same in its configuration file"
+    remedy = "CONFIG SET appendonly yes, and the same in its configuration file"
     if save is None:
-        return warning("no append-only file; whether there are snapshots cannot be read: CONFIG GET is refused", mend)
+        return warning("no append-only file; whether there are snapshots cannot be read: CONFIG GET is refused", remedy)
     if save:
-        return warning("snapshots only: a crash of Redis loses what came after the last one", mend)
-    return warning("none: a restart of Redis loses the ledger and the outbox, and all keys", mend)
+        return warning("snapshots only: a crash of Redis loses what came after the last one", remedy)
+    return warning("none: a restart of Redis loses the ledger and the outbox, and all keys", remedy)
 
 
 async def _append_only(redis: Inspector) -> Finding:
@@ -227,7 +228,7 @@ async def _canary(redis: Inspector) -> Finding | None:
     try:
         lag = await redis.canary()
     except (NotConnected, Refused) as error:
-        return None if (await _role(redis)).level == "fail" else _not_set(str(error))
+        return None if (await _role(redis)).level == "fail" else _not_set(error)
     if lag is not None:
         return passed(
             f"a key of the bridge's own expired, and its notification came {lag * 1000:.0f} ms after its deadline"
@@ -238,19 +239,19 @@ async def _canary(redis: Inspector) -> Finding | None:
     )
 
 
-def _not_set(error: str) -> Finding | None:
+def _not_set(error: Unusable) -> Finding | None:
     """The canary could not even be tried."""
-    if any(words in error for words in TOLD_ELSEWHERE):
+    if error.kind in TOLD_ELSEWHERE:
         return None
-    if "The cluster is down" in error:
+    if error.kind is ErrorKind.CLUSTER_DOWN:
         return failure(
             "a key of the bridge's own cannot be set: the cluster is down",
             "see what it lacks: redis-cli --cluster check HOST:PORT",
         )
-    mend = "look into its log"
-    if "NOREPLICAS" in error:
-        mend = "start the replicas that min-replicas-to-write asks for; or CONFIG SET min-replicas-to-write 0"
-    return failure(f"a key of the bridge's own cannot be set: {error}", mend)
+    remedy = error.remedy or "look into its log"
+    if error.kind is ErrorKind.REPLICAS:
+        remedy = "start the replicas that min-replicas-to-write asks for; or CONFIG SET min-replicas-to-write 0"
+    return failure(f"a key of the bridge's own cannot be set: {error.found}", remedy)
 
 
 async def _hz(redis: Inspector) -> Finding:
@@ -262,8 +263,8 @@ async def _hz(redis: Inspector) -> Finding:
     return passed(f"hz {hz}: no matter, the bridge touches each key at its deadline")
 
 
-def _unreadable(command: str, mend: str) -> Finding:
-    return warning(f"cannot be read: {command} is refused", f"make sure of it: {mend}")
+def _unreadable(command: str, remedy: str) -> Finding:
+    return warning(f"cannot be read: {command} is refused", f"make sure of it: {remedy}")
 
 
 def _size(limit: int) -> str:
