@@ -39,7 +39,7 @@ format: $(DEV) ## Format the code, and fix what ruff can fix
 	@$(BIN)/ruff format
 
 docs: $(DEV) ## Renew the tables of the README that are made of the code
-	@$(BIN)/python -m tests.docs
+	@$(BIN)/python -m tests.support.docs
 
 clean: ## Remove what the other commands made
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist

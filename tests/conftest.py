@@ -16,16 +16,18 @@ import structlog
 from hypothesis import HealthCheck, configuration, settings
 
 from bridge.commands.embedded import DIRECTORY_PREFIX
-from tests.kafka_access import secure_server
-from tests.kafka_server import KafkaServer
-from tests.kafka_server import version as kafka_version
-from tests.servers import ROOT, NatsServer, RedisServer, ValkeyServer, require, version
-from tests.warm import ORIGINAL
+from tests.support.brokers.kafka import KafkaServer
+from tests.support.brokers.kafka import version as kafka_version
+from tests.support.brokers.kafka_access import secure_server
+from tests.support.servers import ROOT, NatsServer, RedisServer, ValkeyServer, require, version
+from tests.support.warm import ORIGINAL
 
 PR_SET_CHILD_SUBREAPER = 36
 TCP_LISTEN = "0A"
 GRACE_SECONDS = 3.0
 KINDS = (RedisServer, ValkeyServer)
+WITH_KAFKA = {"shared_kafka", "secure_kafka"}
+"""Fixtures that start a Kafka."""
 UNMEASURED = ("chaos", "cluster", "unmeasured")
 """Marks of tests that run without coverage, they and their bridges: it costs a third more, and where much is done in
 the test's own process, three times as much. Others see the same lines.
@@ -47,6 +49,12 @@ def pytest_report_header() -> list[str]:
     """What the tests run against."""
     servers = [f"{server.__name__}: {version(server)}" for server in (RedisServer, ValkeyServer, NatsServer)]
     return [*servers, f"KafkaServer: {kafka_version()}"]
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what asks for a Kafka by a fixture; what asks for it while it runs is marked where it is written."""
+    if WITH_KAFKA & {*getattr(item, "fixturenames", ())}:
+        item.add_marker("kafka")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -124,8 +132,9 @@ def shared_kafka() -> Iterator[KafkaServer]:
 
 
 @pytest.fixture
-def kafka_server(shared_kafka: KafkaServer) -> Iterator[KafkaServer]:
+def kafka_server(request: pytest.FixtureRequest, shared_kafka: KafkaServer) -> Iterator[KafkaServer]:
     """A Kafka that runs. What other tests left in it is there, so use a topic of your own."""
+    assert request.node.get_closest_marker("kafka"), "mark it `kafka`, so that it runs where the one Kafka does"
     yield shared_kafka
     if shared_kafka.running:
         shared_kafka.resume()
@@ -142,7 +151,7 @@ def shared_second_broker(shared_kafka: KafkaServer) -> Iterator[KafkaServer]:
 
 @pytest.fixture(scope="session")
 def secure_kafka(certificates: Path) -> Iterator[KafkaServer]:
-    """A Kafka with rights, for the session: see `tests/kafka_access.py`."""
+    """A Kafka with rights, for the session: see `tests/support/brokers/kafka_access.py`."""
     require(KafkaServer)
     with secure_server(certificates) as server:
         yield server

@@ -17,8 +17,8 @@ from tests.bench.cases import CASES
 from tests.bench.machine import machine
 from tests.bench.profile import profiled
 from tests.bench.runner import Result, run
-from tests.docs import README, renewed
-from tests.servers import ROOT
+from tests.support.docs import README, renewed
+from tests.support.servers import ROOT
 
 SCRATCH = ROOT / ".cache" / "bench"
 

@@ -7,7 +7,7 @@ from typing import Final, Self
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from tests.kafka_server import KafkaServer
+from tests.support.brokers.kafka import KafkaServer
 
 PARTITIONS: Final = 6
 """As the bridge creates them."""

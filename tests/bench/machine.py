@@ -5,8 +5,8 @@ import platform
 from importlib.metadata import version as version_of
 from pathlib import Path
 
-from tests.kafka_server import version as kafka_version
-from tests.servers import NatsServer, RedisServer, version
+from tests.support.brokers.kafka import version as kafka_version
+from tests.support.servers import NatsServer, RedisServer, version
 
 _LIBRARIES = ("redis", "hiredis", "nats-py", "aiokafka")
 

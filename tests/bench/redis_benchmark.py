@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from bridge.commands.embedded import Process, Unavailable
 from tests.bench.case import Figures
 from tests.bench.stage import AN_HOUR, PREFIX, VALUE
-from tests.servers import TOOLS, wait_until
+from tests.support.servers import TOOLS, wait_until
 
 CONNECTIONS = 50
 NAMES = 1_000_000_000

@@ -16,7 +16,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from redis.asyncio import Redis
 
 from bridge.redis.protocol.own_keys import Names
-from tests.servers import FreshBridge, NatsServer, RedisServer, wait_until
+from tests.support.servers import FreshBridge, NatsServer, RedisServer, wait_until
 
 NAMES = Names("expiry-bridge", 0)
 STREAM = "EXPIRY"

@@ -13,7 +13,7 @@ from tests.bench.cases import CASES
 from tests.bench.machine import machine
 from tests.bench.report import FILE, Report, read, tables, write
 from tests.bench.runner import Result, run
-from tests.servers import NatsServer, RedisServer, require
+from tests.support.servers import NatsServer, RedisServer, require
 
 SCALE: Final = 0.05
 FLOORS: Final = {

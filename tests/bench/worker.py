@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bridge.commands.embedded import Process
-from tests.servers import ROOT, wait_until
+from tests.support.servers import ROOT, wait_until
 
 READY = "ready"
 

@@ -15,10 +15,13 @@ from tests.chaos.faults import Fault, on_one_redis
 from tests.chaos.replicated import DOWN_AFTER_MS, Clustered, Watched
 from tests.chaos.slots import Slots
 from tests.chaos.topology import SHARDS, Shards, Topology
-from tests.cluster_deployment import ClusterDeployment
-from tests.deployment import DURABLE, KINDS, Deployment, KafkaDeployment, Scene
-from tests.kafka_server import KafkaServer
-from tests.sentinels import SentinelDeployment
+from tests.support.brokers.kafka import KafkaServer
+from tests.support.deployments.cluster import ClusterDeployment
+from tests.support.deployments.jetstream import Deployment
+from tests.support.deployments.kafka import KafkaDeployment
+from tests.support.deployments.kinds import KINDS
+from tests.support.deployments.scene import DURABLE, Scene
+from tests.support.deployments.sentinel import SentinelDeployment
 
 SEED = os.environ.get("CHAOS_SEED") or str(random.randrange(1_000_000))
 SETTINGS = {"BRIDGE_OUTBOX_LIMIT": "300"}

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tests.chaos.faults import Fault, Target, bridge_name
 from tests.chaos.topology import Topology
-from tests.deployment import Scene, now_ms
-from tests.servers import Bridge
+from tests.support.deployments.scene import Scene, now_ms
+from tests.support.servers import Bridge
 
 HANDS = 2
 """Faults at a time, at most."""

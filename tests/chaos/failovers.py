@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 
 from tests.chaos.faults import REDIS, Fault, Target, on_all
 from tests.chaos.replicated import Clustered, Replicated, Watched
-from tests.deployment import Scene
-from tests.servers import RedisServer, start
+from tests.support.deployments.scene import Scene
+from tests.support.servers import RedisServer, start
 
 MOMENT = (0.0, 0.5)
 """Seconds for which a primary may be silent, and is not replaced."""

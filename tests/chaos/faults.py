@@ -12,10 +12,10 @@ from redis.asyncio import Redis
 
 from bridge.commands.embedded import Server
 from tests.chaos.topology import Topology
-from tests.deployment import PATIENCE, Scene
-from tests.integration.test_gaps import FLAGS, NEEDED, Where, everybody, is_commander, overflow
-from tests.proxy import Direction, Proxy, is_subscriber
-from tests.servers import Bridge, start, wait_until
+from tests.support.deployments.interruptions import FLAGS, NEEDED, overflow
+from tests.support.deployments.scene import Scene
+from tests.support.proxy import Direction, Proxy, Where, everybody, is_commander, is_subscriber
+from tests.support.servers import PATIENCE, Bridge, start, wait_until
 
 DEFAULT_LIMIT = "32mb 8mb 60"
 """Redis's default limit of a subscriber's output buffer."""

@@ -26,8 +26,8 @@ from itertools import accumulate, pairwise
 
 from tests.chaos.book import DRIFT_MS, LEEWAY_MS, Book, History, Life
 from tests.chaos.ground import Ground, Record, Upheaval
-from tests.deployment import Stored
-from tests.integration.test_journey import id_of_deadline
+from tests.support.contract import id_of_deadline
+from tests.support.deployments.stored import Stored
 
 DUPLICATE_WINDOW_MS = 120_000
 """Of JetStream: a copy within it is not stored."""

@@ -11,8 +11,8 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as SilentError
 
 from tests.chaos.topology import Home, Topology
-from tests.deployment import Scene
-from tests.servers import RedisServer
+from tests.support.deployments.scene import Scene
+from tests.support.servers import RedisServer
 
 CENSUS_KEYS = 1_000
 """Keys in one question."""

@@ -11,12 +11,12 @@ from typing import Self
 
 from tests.chaos.ground import Record
 from tests.chaos.topology import ONLY, Home, S_co, Topology
-from tests.cluster_deployment import ClusterDeployment
-from tests.cluster_nodes import slot_of
-from tests.deployment import PATIENCE
-from tests.integration.test_journey import run
-from tests.sentinels import SERVICE, SentinelDeployment
-from tests.servers import RedisServer, wait_until
+from tests.support.deployments.cluster import ClusterDeployment
+from tests.support.deployments.sentinel import SentinelDeployment
+from tests.support.redis.commands import run
+from tests.support.redis.nodes import slot_of
+from tests.support.redis.sentinel import SERVICE
+from tests.support.servers import PATIENCE, RedisServer, wait_until
 
 NUMBERS = 32
 """More ledgers than the primaries of a cluster ever have, one after the other."""

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 
 from tests.chaos.faults import REDIS, Fault, Target
 from tests.chaos.replicated import Clustered
-from tests.cluster_nodes import slot_of
-from tests.deployment import now_ms
-from tests.servers import RedisServer, ValkeyServer
+from tests.support.deployments.scene import now_ms
+from tests.support.redis.nodes import slot_of
+from tests.support.servers import RedisServer, ValkeyServer
 
 LATE_MS = 5_000
 """How late an expiration may be claimed by who holds the ledger, be it a frozen bridge."""

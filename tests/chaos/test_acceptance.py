@@ -10,10 +10,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.deployment import DURABLE, PATIENCE, Deployment, KafkaDeployment, Scene, keys, now_ms, on_both_kinds
-from tests.integration.test_journey import LEDGER
-from tests.kafka_server import KafkaServer
-from tests.servers import RedisServer, start, wait_until
+from tests.support.brokers.kafka import KafkaServer
+from tests.support.contract import LEDGER
+from tests.support.deployments.jetstream import Deployment
+from tests.support.deployments.kafka import KafkaDeployment
+from tests.support.deployments.kinds import on_both_kinds
+from tests.support.deployments.scene import DURABLE, Scene, keys, now_ms
+from tests.support.servers import PATIENCE, RedisServer, start, wait_until
 
 FACTOR = float(os.environ.get("CHAOS_KEYS", "1"))
 KILLS = int(os.environ.get("CHAOS_KILLS", "5"))

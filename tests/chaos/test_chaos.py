@@ -25,9 +25,9 @@ from tests.chaos.ground import Ground
 from tests.chaos.judgement import Verdict, judge
 from tests.chaos.topology import Topology
 from tests.chaos.writer import Writer
-from tests.deployment import PATIENCE, Scene, now_ms
-from tests.kafka_server import KafkaServer
-from tests.servers import wait_until
+from tests.support.brokers.kafka import KafkaServer
+from tests.support.deployments.scene import Scene, now_ms
+from tests.support.servers import PATIENCE, wait_until
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "20"))
 MOST_MIB = 160
@@ -42,7 +42,9 @@ ALL_SEEN_MS = 3_000
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240 + 2 * SECONDS)]
 
 
-@pytest.mark.parametrize("case", chosen())
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.kafka] if case == "kafka" else []) for case in chosen()]
+)
 async def test_whatever_strikes_every_expiration_in_the_book_is_announced_or_counted_and_nothing_else_is(
     case: str, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,9 +12,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bridge.tasks import end
-from tests.deployment import PATIENCE, Deployment, keys
-from tests.integration.test_shards import SHARDS, sharded, shared
-from tests.servers import RedisServer
+from tests.support.deployments.jetstream import Deployment
+from tests.support.deployments.scene import keys
+from tests.support.deployments.sharded import SHARDS, sharded, shared
+from tests.support.servers import PATIENCE, RedisServer
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "0"))
 RESTART_SECONDS = 10.0

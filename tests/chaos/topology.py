@@ -14,9 +14,11 @@ from redis.exceptions import TimeoutError as SilentError
 
 from tests.chaos.book import Book
 from tests.chaos.ground import Record, Upheaval
-from tests.deployment import PATIENCE, Scene, events, now_ms
-from tests.integration.test_journey import LEDGER, run
-from tests.servers import RedisServer, wait_until
+from tests.support.contract import LEDGER
+from tests.support.deployments.scene import Scene, now_ms
+from tests.support.deployments.telemetry import events
+from tests.support.redis.commands import run
+from tests.support.servers import PATIENCE, RedisServer, wait_until
 
 S_co = TypeVar("S_co", bound=Scene, covariant=True)
 Home = Callable[[str], RedisServer]

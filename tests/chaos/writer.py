@@ -9,8 +9,8 @@ from itertools import count
 
 from tests.chaos.keyspace import Keyspace, Untold
 from tests.chaos.topology import Topology
-from tests.deployment import PATIENCE, PREFIX, Scene, now_ms
-from tests.servers import wait_until
+from tests.support.deployments.scene import PREFIX, Scene, now_ms
+from tests.support.servers import PATIENCE, wait_until
 
 Commands = Sequence[Sequence[str]]
 

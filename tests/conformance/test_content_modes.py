@@ -9,13 +9,13 @@ from cloudevents.core.base import BaseCloudEvent
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event, from_structured_event
 
-from tests.conformance.kafka_rig import broker_of
-from tests.conformance.rigs import NASTY_KEYS, BrokerRig, Received, messages
+from tests.support.brokers.kafka_rig import EACH_BROKER, broker_of
+from tests.support.brokers.rigs import NASTY_KEYS, BrokerRig, Received, messages
 
 Mode = Literal["structured", "binary"]
 
 
-@pytest.fixture(params=["jetstream", "kafka"])
+@pytest.fixture(params=EACH_BROKER)
 async def rig(request: pytest.FixtureRequest) -> AsyncIterator[BrokerRig]:
     async with broker_of(request) as made:
         yield made

@@ -10,8 +10,8 @@ from bridge.contracts import Message
 from bridge.errors import NotConnected, Rejected, Retryable
 from bridge.sinks.jetstream import JetStreamSink
 from bridge.sinks.jetstream.headers import headers_of, size
-from tests.conformance.rigs import JetStreamRig, batches, deliver, ids, messages
-from tests.proxy import TO_CLIENT, TO_SERVER, Action, Protocol, Proxy
+from tests.support.brokers.rigs import JetStreamRig, batches, deliver, ids, messages
+from tests.support.proxy import TO_CLIENT, TO_SERVER, Action, Protocol, Proxy
 
 ACK = rb"^MSG _INBOX.*\"stream\""
 FREEZE_SECONDS = 10.0

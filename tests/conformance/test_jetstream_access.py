@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from bridge.errors import NotConnected, Rejected
-from tests.conformance.nats_jwt import Operator, nkey
-from tests.conformance.rigs import SECRET, JetStreamRig, ids, messages, refused, works
-from tests.servers import NatsServer
+from tests.support.brokers.nats_jwt import Operator, nkey
+from tests.support.brokers.rigs import SECRET, JetStreamRig, ids, messages, refused, works
+from tests.support.servers import NatsServer
 
 USER: dict[str, Any] = {"nats_user": "ann", "nats_password": SECRET}
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from bridge.errors import NotConnected, Refused
-from tests.conformance.nats_jwt import Operator, nkey
-from tests.conformance.rigs import SECRET, JetStreamRig, deliver, messages, refused, works
-from tests.servers import wait_until
+from tests.support.brokers.nats_jwt import Operator, nkey
+from tests.support.brokers.rigs import SECRET, JetStreamRig, deliver, messages, refused, works
+from tests.support.servers import wait_until
 
 TLS_FILES = {"ca": "ca.pem", "cert": "client.pem", "key": "client.key"}
 

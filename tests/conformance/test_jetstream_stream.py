@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from nats.js.api import RetentionPolicy, StorageType
 
-from tests.conformance.rigs import JetStreamRig, refused, works
+from tests.support.brokers.rigs import JetStreamRig, refused, works
 
 
 @pytest.fixture

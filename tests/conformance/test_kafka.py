@@ -10,11 +10,11 @@ from aiokafka.partitioner import DefaultPartitioner
 from bridge.contracts import Message
 from bridge.errors import ConfigurationError, NotConnected
 from bridge.sinks.kafka import KafkaSink, connect
-from tests.conformance.kafka_rig import KafkaRig
-from tests.conformance.rigs import batches, deliver, ids, messages
-from tests.kafka_server import KafkaServer
-from tests.proxy import TO_CLIENT, Connection, Proxy
-from tests.servers import wait_until
+from tests.support.brokers.kafka import KafkaServer
+from tests.support.brokers.kafka_rig import KafkaRig
+from tests.support.brokers.rigs import batches, deliver, ids, messages
+from tests.support.proxy import TO_CLIENT, Connection, Proxy
+from tests.support.servers import wait_until
 
 DEATH_SECONDS = 5.0
 """Generous: two are promised."""

@@ -8,11 +8,11 @@ import pytest
 
 from bridge.errors import NotConnected, Refused, Rejected
 from bridge.sinks.kafka import KafkaSink, connect, topics
-from tests.conformance.kafka_rig import KafkaRig
-from tests.conformance.rigs import deliver, ids, messages
-from tests.kafka_access import ANN, MECHANISMS, SECRET, as_ann, at, with_certificate
-from tests.kafka_server import KafkaServer
-from tests.servers import wait_until
+from tests.support.brokers.kafka import KafkaServer
+from tests.support.brokers.kafka_access import ANN, MECHANISMS, SECRET, as_ann, at, with_certificate
+from tests.support.brokers.kafka_rig import KafkaRig
+from tests.support.brokers.rigs import deliver, ids, messages
+from tests.support.servers import wait_until
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import pytest
 
 from bridge.errors import NotConnected
 from bridge.sinks.kafka import session
-from tests.conformance.kafka_rig import KafkaRig
-from tests.conformance.rigs import batches, deliver, ids, messages
-from tests.kafka_server import KafkaServer
-from tests.servers import wait_until
+from tests.support.brokers.kafka import KafkaServer
+from tests.support.brokers.kafka_rig import KafkaRig
+from tests.support.brokers.rigs import batches, deliver, ids, messages
+from tests.support.servers import wait_until
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ from bridge.commands.readers import Reader, Tail, create, tail
 from bridge.errors import NotConnected, Refused
 from bridge.expiration import GapRecord
 from bridge.settings import Settings, SinkKind
-from tests.conformance.kafka_rig import KafkaRig
-from tests.conformance.rigs import PATIENCE, JetStreamRig, ids, messages
-from tests.servers import wait_until
+from tests.support.brokers.kafka_rig import EACH_BROKER, KafkaRig
+from tests.support.brokers.rigs import PATIENCE, JetStreamRig, ids, messages
+from tests.support.servers import wait_until
 
 AnyRig = JetStreamRig | KafkaRig
 
 
-@pytest.fixture(params=["jetstream", "kafka"])
+@pytest.fixture(params=EACH_BROKER)
 async def rig(request: pytest.FixtureRequest) -> AsyncIterator[AnyRig]:
     """Each broker in turn, with several partitions where it has any."""
     if request.param == "kafka":

@@ -11,13 +11,13 @@ from bridge.contracts import Sink
 from bridge.errors import NotConnected
 from bridge.settings import Settings, SinkKind
 from bridge.sinks import create
-from tests.conformance.kafka_rig import broker_of
-from tests.conformance.rigs import NASTY_KEYS, Observed, Rig, StdoutRig, batches, deliver, ids, messages
+from tests.support.brokers.kafka_rig import EACH_BROKER, broker_of
+from tests.support.brokers.rigs import NASTY_KEYS, Observed, Rig, StdoutRig, batches, deliver, ids, messages
 
 BOUNDED_SECONDS = 8.0
 
 
-@pytest.fixture(params=["stdout", "jetstream", "kafka"])
+@pytest.fixture(params=["stdout", *EACH_BROKER])
 async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
     async with StdoutRig() if request.param == "stdout" else broker_of(request) as made:
         yield made

@@ -11,7 +11,7 @@ import pytest
 
 from bridge.errors import NotConnected, Refused, Retryable
 from bridge.sinks.stdout import StdoutSink
-from tests.conformance.rigs import StdoutRig, ids, messages
+from tests.support.brokers.rigs import StdoutRig, ids, messages
 
 
 @pytest.fixture

@@ -1,16 +1,16 @@
 """Fixtures of the tests of the whole."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from redis.asyncio import Redis
 
-from tests.harness import LAZY, Inside, user_of
 from tests.integration.doctor import SOUND
 from tests.integration.ground import Accounts, Ground
-from tests.proxy import Protocol, Proxy
-from tests.servers import NatsServer, RedisServer, require
+from tests.support.harness.fixtures import bridge, proxy, server, soon, user
+from tests.support.servers import NatsServer, RedisServer, require
+
+__all__ = ["bridge", "proxy", "server", "soon", "user"]
 
 
 @pytest.fixture(scope="module")
@@ -34,39 +34,3 @@ def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
     """Servers in which something is wrong."""
     with ExitStack() as stack:
         yield Ground(request, stack)
-
-
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests that are not about how long the bridge takes to try again, or to touch what it was not told of."""
-    monkeypatch.setattr("bridge.backoff.Backoff.next", lambda _: 0.02)
-    monkeypatch.setattr("bridge.redis.protocol.schedule.HEARTBEAT", 0.05)
-
-
-@pytest.fixture
-def server(redis_kind: type[RedisServer]) -> Iterator[RedisServer]:
-    """A server that may be told not to expire by itself."""
-    with redis_kind(LAZY) as server:
-        yield server
-
-
-@pytest.fixture
-async def user(server: RedisServer) -> AsyncIterator[Redis]:
-    """The user, straight to the server."""
-    async with user_of(server) as user:
-        yield user
-
-
-@pytest.fixture
-async def proxy(server: RedisServer) -> AsyncIterator[Proxy]:
-    """What the bridge connects to."""
-    async with Proxy(server.port, Protocol.RESP) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def bridge(proxy: Proxy, user: Redis) -> AsyncIterator[Inside]:
-    """A bridge that has closed its first gap."""
-    async with Inside(proxy.port) as bridge:
-        await bridge.reconciled()
-        yield bridge

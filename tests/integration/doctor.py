@@ -11,7 +11,7 @@ import pytest
 
 from bridge.cli.main import main
 from bridge.telemetry import logs
-from tests.conformance.kafka_rig import KafkaRig
+from tests.support.brokers.kafka_rig import KafkaRig
 
 SECRET = "s3cret-of-the-owner"
 SOUND = {"notify-keyspace-events": "Egxe", "appendonly": "yes"}

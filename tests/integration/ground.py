@@ -15,11 +15,11 @@ from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 
 from bridge.commands.embedded import free_port
-from tests.conformance.kafka_rig import KafkaRig
 from tests.integration.doctor import SECRET, SOUND
 from tests.integration.mends import Apply, nats_cli
-from tests.kafka_server import KafkaServer
-from tests.servers import NatsServer, RedisServer, wait_until
+from tests.support.brokers.kafka import KafkaServer
+from tests.support.brokers.kafka_rig import KafkaRig
+from tests.support.servers import NatsServer, RedisServer, wait_until
 
 Settings = dict[str, Any]
 

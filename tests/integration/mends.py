@@ -12,7 +12,7 @@ import nats
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from redis import Redis
 
-from tests.conformance.kafka_rig import KafkaRig
+from tests.support.brokers.kafka_rig import KafkaRig
 
 Apply = Callable[[str], None]
 """Carries out one remedy. Fails if it is not what its tool takes."""

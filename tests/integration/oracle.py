@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from redis.asyncio import Redis
 
 from bridge.commands.verify.plan import PREFIX
-from tests.servers import Bridge, wait_until
+from tests.support.servers import Bridge, wait_until
 
 SUBJECT = f"expired.0.{PREFIX}"
 QUICK = ("--keys", "200", "--rate", "400", "--ttl-min", "300ms", "--ttl-max", "1s")

@@ -14,21 +14,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from tests.integration.test_journey import (
-    KINDS,
-    World,
-    arrivals,
-    bridged,
-    client,
-    everything_due,
-    now_ms,
-    recorded,
-    run,
-    token,
-    told,
-    world,
-)
-from tests.servers import Bridge, wait_until
+from tests.support.contract import token
+from tests.support.deployments.arrivals import arrivals, everything_due, told
+from tests.support.deployments.world import KINDS, World, bridged, world
+from tests.support.redis.commands import client, now_ms, recorded, run
+from tests.support.servers import Bridge, wait_until
 
 pytestmark = pytest.mark.unmeasured
 

@@ -20,9 +20,9 @@ from bridge.cloudevents import MAX_TIME_MS, Encoder
 from bridge.expiration import Event, Expiration, GapRecord, Identity, Via
 from bridge.settings import Settings
 from bridge.sinks.subjects import SubjectTemplate
-from tests.conformance.kafka_rig import broker_of
-from tests.conformance.rigs import NASTY_KEYS, BrokerRig, Received
-from tests.servers import ROOT
+from tests.support.brokers.kafka_rig import EACH_BROKER, broker_of
+from tests.support.brokers.rigs import NASTY_KEYS, BrokerRig, Received
+from tests.support.servers import ROOT
 
 Document = dict[str, Any]
 
@@ -175,7 +175,7 @@ def test_addresses_are_the_defaults_of_the_settings() -> None:
     assert DOCUMENT["info"]["version"] == bridge.__version__
 
 
-@pytest.fixture(params=["jetstream", "kafka"])
+@pytest.fixture(params=EACH_BROKER)
 async def rig(request: pytest.FixtureRequest) -> AsyncIterator[BrokerRig]:
     async with broker_of(request) as made:
         yield made

@@ -10,10 +10,11 @@ import pytest
 from redis.asyncio import Redis
 
 from bridge.redis.protocol.audit import MOST_SHORT
-from tests.harness import LAZY, NAMES, Inside, expired, known, lapse, now_ms, passed, put, recorded, user_of
-from tests.proxy import TO_SERVER, Action, Protocol, Proxy
-from tests.servers import RedisServer, wait_until
+from tests.support.harness.inside import Inside
+from tests.support.harness.user import LAZY, NAMES, expired, known, lapse, now_ms, passed, put, recorded, user_of
+from tests.support.proxy import TO_SERVER, Action, Protocol, Proxy
 from tests.support.redis.operations import GAP_CLOSED, batch_with_any
+from tests.support.servers import RedisServer, wait_until
 
 pytestmark = pytest.mark.both_kinds
 

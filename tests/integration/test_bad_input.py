@@ -11,9 +11,11 @@ import pytest
 from redis.asyncio import Redis
 
 from bridge.commands.embedded import free_port
-from tests.integration.test_journey import KINDS, START, all_of, arrivals, run, set_for, settings_for, told
-from tests.proxy import Framer, Protocol, resp_arguments
-from tests.servers import Bridge, NatsServer, RedisServer, require, wait_until
+from tests.support.deployments.arrivals import START, all_of, arrivals, told
+from tests.support.deployments.world import KINDS, settings_for
+from tests.support.proxy import Framer, Protocol, resp_arguments
+from tests.support.redis.commands import run, set_for
+from tests.support.servers import Bridge, NatsServer, RedisServer, require, wait_until
 
 PASSWORD = "correct-Horse"
 WRONG = "wrong-Horse"

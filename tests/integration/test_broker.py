@@ -16,12 +16,14 @@ import pytest
 from nats.js.api import StreamConfig
 
 from bridge.delivery.loop import IN_FLIGHT
-from tests.deployment import KEYS, PATIENCE, PREFIX, STREAM, Deployment, events, keys, on_both_kinds
-from tests.integration.test_gaps import unready
-from tests.integration.test_journey import DEAD, LEDGER, OUTBOX
-from tests.integration.test_kill_points import ACK
-from tests.proxy import TO_CLIENT, Action
-from tests.servers import Bridge, RedisServer, wait_until
+from tests.support.brokers.nats_frames import ACK
+from tests.support.contract import DEAD, LEDGER, OUTBOX, STREAM
+from tests.support.deployments.jetstream import Deployment
+from tests.support.deployments.kinds import on_both_kinds
+from tests.support.deployments.scene import KEYS, PREFIX, keys
+from tests.support.deployments.telemetry import events, unready
+from tests.support.proxy import TO_CLIENT, Action
+from tests.support.servers import PATIENCE, Bridge, RedisServer, wait_until
 
 pytestmark = pytest.mark.unmeasured
 

@@ -22,7 +22,7 @@ from bridge.redis.admin.inspector import Inspector
 from bridge.redis.wire.server import Server
 from bridge.settings import Settings
 from tests.integration.doctor import SECRET, SOUND, examine, levels
-from tests.servers import Bridge, NatsServer, RedisServer, wait_until
+from tests.support.servers import Bridge, NatsServer, RedisServer, wait_until
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import orjson
 import pytest
 
 from bridge.sinks.kafka import connect
-from tests.conformance.kafka_rig import KafkaRig
 from tests.integration.doctor import Rows, examine_kafka, levels
 from tests.integration.mends import kafka_tools
-from tests.kafka_server import KafkaServer
-from tests.servers import wait_until
+from tests.support.brokers.kafka import KafkaServer
+from tests.support.brokers.kafka_rig import KafkaRig
+from tests.support.servers import wait_until
 
 BOTH = {0: [1, 2], 1: [2, 1]}
 """Two partitions, each kept by both brokers."""

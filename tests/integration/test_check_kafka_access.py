@@ -9,11 +9,11 @@ import pytest
 
 from bridge.commands.check.kafka import server as check_kafka
 from bridge.sinks.kafka import connect
-from tests.conformance.kafka_rig import KafkaRig
 from tests.integration.doctor import Rows, examine_kafka, levels
-from tests.kafka_access import ANN, SECRET, as_ann, at, with_certificate
-from tests.kafka_server import KafkaServer
-from tests.proxy import TO_SERVER, Action
+from tests.support.brokers.kafka import KafkaServer
+from tests.support.brokers.kafka_access import ANN, SECRET, as_ann, at, with_certificate
+from tests.support.brokers.kafka_rig import KafkaRig
+from tests.support.proxy import TO_SERVER, Action
 
 ALONE = {"Kafka/replication": "warn"}
 """What is always found of a topic of a single broker."""

@@ -12,7 +12,7 @@ from redis import Redis
 from tests.integration.doctor import examine, levels
 from tests.integration.ground import Account, Ground
 from tests.integration.mends import nats_cli
-from tests.servers import Bridge, RedisServer, wait_until
+from tests.support.servers import Bridge, RedisServer, wait_until
 
 
 def stored(account: Account, stream: str = "EXPIRY") -> list[RawStreamMsg]:

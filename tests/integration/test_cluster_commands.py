@@ -21,12 +21,13 @@ from bridge.redis.ledger.letters import fields_of
 from bridge.redis.protocol.slots import slot_of
 from bridge.settings import Settings
 from bridge.telemetry import logs
-from tests.deployment import PATIENCE, events, now_ms
 from tests.integration.doctor import SECRET, SOUND, Rows, examine, levels
 from tests.integration.mends import redis_cli
 from tests.integration.oracle import QUICK, Verification
-from tests.redis_cluster import RedisCluster
-from tests.servers import Bridge, NatsServer, RedisServer, wait_until
+from tests.support.deployments.scene import now_ms
+from tests.support.deployments.telemetry import events
+from tests.support.redis.cluster import RedisCluster
+from tests.support.servers import PATIENCE, Bridge, NatsServer, RedisServer, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.measured]
 

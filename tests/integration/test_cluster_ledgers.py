@@ -11,11 +11,11 @@ from bridge.redis.protocol.calls import Lease
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings
-from tests.cluster_deployment import ClusterDeployment
-from tests.cluster_nodes import slot_of
-from tests.deployment import PATIENCE, now_ms
-from tests.redis_cluster import RedisCluster
-from tests.servers import Bridge, RedisServer, wait_until
+from tests.support.deployments.cluster import ClusterDeployment
+from tests.support.deployments.scene import now_ms
+from tests.support.redis.cluster import RedisCluster
+from tests.support.redis.nodes import slot_of
+from tests.support.servers import PATIENCE, Bridge, RedisServer, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.measured]
 

@@ -7,10 +7,11 @@ from itertools import cycle, islice
 
 import pytest
 
-from tests.cluster_deployment import ClusterDeployment, keys_of
-from tests.cluster_nodes import slot_of
-from tests.deployment import PATIENCE, events, keys
-from tests.servers import RedisServer, ValkeyServer, wait_until
+from tests.support.deployments.cluster import ClusterDeployment, keys_of
+from tests.support.deployments.scene import keys
+from tests.support.deployments.telemetry import events
+from tests.support.redis.nodes import slot_of
+from tests.support.servers import PATIENCE, RedisServer, ValkeyServer, wait_until
 
 pytestmark = pytest.mark.cluster
 

@@ -18,10 +18,12 @@ from bridge.redis.protocol.calls import Argument
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings
 from bridge.telemetry import logs
-from tests.harness import NAMES, Inside, expired, keys, put, user_of
-from tests.servers import RedisServer, wait_until
-from tests.unit.test_fuzz_letters import NAMES as FIELDS
-from tests.unit.test_fuzz_letters import VALUES
+from tests.support.fuzz import NAMES as FIELDS
+from tests.support.fuzz import VALUES
+from tests.support.harness.inside import Inside
+from tests.support.harness.published import keys
+from tests.support.harness.user import NAMES, expired, put, user_of
+from tests.support.servers import RedisServer, wait_until
 
 pytestmark = pytest.mark.unmeasured
 

@@ -20,12 +20,12 @@ from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings
 from bridge.telemetry import logs
 from bridge.telemetry.events import Telemetry
-from tests.conformance.kafka_rig import KafkaRig
-from tests.conformance.rigs import JetStreamRig
-from tests.harness import user_of
-from tests.kafka_server import KafkaServer
-from tests.proxy import TO_SERVER, Action, Protocol, Proxy, command
-from tests.servers import Bridge, RedisServer, wait_until
+from tests.support.brokers.kafka import KafkaServer
+from tests.support.brokers.kafka_rig import KafkaRig
+from tests.support.brokers.rigs import JetStreamRig
+from tests.support.harness.user import user_of
+from tests.support.proxy import TO_SERVER, Action, Protocol, Proxy, command
+from tests.support.servers import Bridge, RedisServer, wait_until
 
 NAMES = Names("expiry-bridge", 0)
 KEY = b"share:of-a-person"

@@ -15,7 +15,7 @@ from bridge.commands.demo.stage import BridgeProcess
 from bridge.commands.demo.story import UNDISTURBED, WHILE_FROZEN, WHILE_KILLED
 from bridge.commands.embedded import EmbeddedKafka, EmbeddedNats, EmbeddedValkey
 from bridge.telemetry import logs
-from tests.servers import Bridge, require, wait_until
+from tests.support.servers import Bridge, require, wait_until
 
 DEMO_SECONDS = 90.0
 STRAY = {"BRIDGE_REDIS_URL": "redis://127.0.0.1:1", "BRIDGE_SINK": "kafka", "BRIDGE_UNKNOWN": "x"}

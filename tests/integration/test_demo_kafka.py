@@ -10,9 +10,9 @@ from bridge.commands.demo.errors import DemoError
 from bridge.commands.demo.kafka import KafkaArrivals
 from bridge.commands.embedded import EmbeddedKafka, EmbeddedValkey, free_port, kafka
 from bridge.telemetry import logs
-from tests.conformance.kafka_rig import KafkaRig
-from tests.kafka_server import KafkaServer
-from tests.servers import require
+from tests.support.brokers.kafka import KafkaServer
+from tests.support.brokers.kafka_rig import KafkaRig
+from tests.support.servers import require
 
 READ_SECONDS = 30.0
 JAVA_IS_MISSING = "Kafka needs Java 17 or newer"

@@ -7,12 +7,14 @@ from redis.asyncio import Redis
 
 from bridge.errors import NotConnected
 from bridge.redis.wire.sentinel import Address, Sentinels
-from tests.harness import LAZY, NAMES, Inside, deadlines, ids, known, lazily, passed, put, recorded, user_of
-from tests.integration.test_journey import run
-from tests.proxy import TO_SERVER, Action, Protocol, Proxy
-from tests.sentinels import replication
-from tests.servers import RedisServer, require, wait_until
+from tests.support.harness.inside import Inside
+from tests.support.harness.published import deadlines, ids
+from tests.support.harness.user import LAZY, NAMES, known, lazily, passed, put, recorded, user_of
+from tests.support.proxy import TO_SERVER, Action, Protocol, Proxy
+from tests.support.redis.commands import run
 from tests.support.redis.operations import claim_of as claim
+from tests.support.redis.sentinel import replication
+from tests.support.servers import RedisServer, require, wait_until
 
 pytestmark = pytest.mark.usefixtures("soon")
 

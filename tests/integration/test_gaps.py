@@ -5,34 +5,31 @@ says cannot be had is ever missing: what the ledger or the outbox held when some
 """
 
 import asyncio
-import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
-from http import HTTPStatus
 
 import pytest
 from redis.asyncio import Redis
 
-from tests.deployment import DURABLE, KEYS, KINDS, PATIENCE, Deployment, Scene, events, keys
-from tests.integration.test_journey import LEASE, LEDGER, OUTBOX
-from tests.integration.test_kill_points import script
-from tests.proxy import TO_CLIENT, TO_SERVER, Action, Connection, is_subscriber
-from tests.servers import Bridge, RedisServer, wait_until
+from tests.support.contract import LEASE, LEDGER, OUTBOX
+from tests.support.deployments.interruptions import FLAGS, LASTING_MS, NEEDED, overflow
+from tests.support.deployments.jetstream import Deployment
+from tests.support.deployments.kinds import KINDS
+from tests.support.deployments.scene import DURABLE, KEYS, keys
+from tests.support.deployments.telemetry import events, unready
+from tests.support.proxy import TO_CLIENT, TO_SERVER, Action, Where, everybody, is_commander, is_subscriber
+from tests.support.redis.scripts import script
+from tests.support.servers import PATIENCE, Bridge, RedisServer, wait_until
 
 pytestmark = [pytest.mark.both_kinds, pytest.mark.unmeasured]
 
-FLAGS = "notify-keyspace-events"
-NEEDED = "Egxe"
 STRUCK_MS = 800
 """How long keys live whose deadlines are to pass in the gap."""
-LASTING_MS = 600_000
-"""How long keys live that outlive every gap."""
 
 Step = Callable[[Deployment], Awaitable[None]]
-Where = Callable[[Connection], bool]
 
 
 class Harm(Enum):
@@ -61,16 +58,6 @@ class Fault:
 
 
 # What strikes.
-
-
-def everybody(_: Connection) -> bool:
-    """All connections to Redis."""
-    return True
-
-
-def is_commander(connection: Connection) -> bool:
-    """The connections that scripts and other commands go through."""
-    return not connection.subscriber
 
 
 def on_each_link(strike: Callable[[Where, Deployment], Awaitable[None]], cause: str, remedy: Step) -> dict[str, Fault]:
@@ -110,24 +97,6 @@ async def accept(deployment: Deployment) -> None:
 async def kill_pubsub(deployment: Deployment) -> None:
     """Close all subscribers' connections."""
     assert await deployment.redis.client_kill_filter(_type="pubsub") == 1
-
-
-async def overflow(deployment: Scene) -> None:
-    """Make Redis drop the subscriber, because it takes too little."""
-    redis, noise = deployment.redis, "noise" * 10_000
-    await redis.config_set("client-output-buffer-limit", "pubsub 64kb 0 0")
-    held = deployment.redis_link.stall(TO_CLIENT, is_subscriber)
-    await redis.set(noise, "")
-
-    async def is_dropped() -> bool:
-        async with redis.pipeline(transaction=False) as pipeline:
-            for _ in range(50):  # until the kernel's buffers are full as well
-                pipeline.pexpire(noise, LASTING_MS)
-            await pipeline.execute()
-        return not await redis.client_list(_type="pubsub")
-
-    await wait_until(is_dropped, "Redis dropping the subscriber", PATIENCE)
-    held.release()
 
 
 async def freeze(deployment: Deployment) -> None:
@@ -264,21 +233,6 @@ async def strike(deployment: Deployment, bridge: Bridge, fault: Fault) -> None:
     gaps = events(bridge, "gap.opened")[opened:]
     assert gaps, "no gap was announced"
     assert re.search(fault.cause, gaps[-1]["cause"]), gaps[-1]["cause"]
-
-
-async def unready(bridge: Bridge) -> dict[str, str]:
-    """Why it is not ready, as soon as it is not."""
-    reasons: dict[str, str] = {}
-
-    async def is_unready() -> bool:
-        nonlocal reasons
-        status, body = await bridge.get("/readyz")
-        reasons = json.loads(body).get("reasons", {})
-        return status == HTTPStatus.SERVICE_UNAVAILABLE
-
-    await wait_until(is_unready, bridge.log, PATIENCE)
-    assert all(reasons.values())
-    return reasons
 
 
 def closed(bridge: Bridge) -> bool:

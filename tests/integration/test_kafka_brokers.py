@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.deployment import PATIENCE, keys
-from tests.kafka_cluster import KafkaClusterDeployment
-from tests.servers import RedisServer, start
+from tests.support.deployments.kafka_cluster import KafkaClusterDeployment
+from tests.support.deployments.scene import keys
+from tests.support.servers import PATIENCE, RedisServer, start
 
 COUNT = 200
 SPAN_MS = 4000
@@ -18,6 +18,7 @@ async def expiring(deployment: KafkaClusterDeployment, first: int) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.kafka
 @pytest.mark.timeout(240)
 async def test_on_kafka_nothing_is_lost_when_a_leader_is_killed_and_then_another_one_freezes() -> None:
     async with KafkaClusterDeployment.with_cluster(RedisServer) as deployment:

@@ -4,19 +4,11 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from tests.integration.test_journey import (
-    LEDGER,
-    all_of,
-    arrivals,
-    bridged,
-    client,
-    everything_due,
-    recorded,
-    run,
-    set_for,
-    told,
-)
-from tests.servers import NatsServer, RedisServer
+from tests.support.contract import LEDGER
+from tests.support.deployments.arrivals import all_of, arrivals, everything_due, told
+from tests.support.deployments.world import bridged
+from tests.support.redis.commands import client, recorded, run, set_for
+from tests.support.servers import NatsServer, RedisServer
 
 SCANNED = 5000
 """How long keys live that a scan has to find: the bridge needs a moment to start."""

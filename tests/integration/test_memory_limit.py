@@ -5,8 +5,8 @@ import contextlib
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
-from tests.integration.test_journey import LEASE, LEDGER
-from tests.servers import Bridge, RedisServer, wait_until
+from tests.support.contract import LEASE, LEDGER
+from tests.support.servers import Bridge, RedisServer, wait_until
 
 FULL = {"maxmemory": "4mb", "maxmemory-policy": "noeviction"}
 

@@ -10,11 +10,13 @@ import pytest
 from redis.asyncio import Redis
 
 from bridge.redis.protocol.operations import appeared
-from tests.harness import Inside, deadlines, expired, put, recorded, user_of
-from tests.integration.test_gaps import FLAGS, NEEDED
-from tests.proxy import TO_SERVER, Action, Protocol, Proxy
-from tests.servers import RedisServer
+from tests.support.deployments.interruptions import FLAGS, NEEDED
+from tests.support.harness.inside import Inside
+from tests.support.harness.published import deadlines
+from tests.support.harness.user import expired, put, recorded, user_of
+from tests.support.proxy import TO_SERVER, Action, Protocol, Proxy
 from tests.support.redis.operations import batch_with
+from tests.support.servers import RedisServer
 
 pytestmark = pytest.mark.both_kinds
 

@@ -9,11 +9,12 @@ from bridge.clock import SystemClock
 from bridge.errors import NotConnected
 from bridge.settings import Settings
 from bridge.sinks.jetstream import JetStreamSink
-from tests.conformance.rigs import Observed
-from tests.deployment import PATIENCE, keys
 from tests.integration.doctor import Rows, examine
-from tests.nats_cluster import ClusterDeployment, NatsCluster
-from tests.servers import NatsServer, RedisServer, start, wait_until
+from tests.support.brokers.nats_cluster import NatsCluster
+from tests.support.brokers.rigs import Observed
+from tests.support.deployments.nats_cluster import ClusterDeployment
+from tests.support.deployments.scene import keys
+from tests.support.servers import PATIENCE, NatsServer, RedisServer, start, wait_until
 
 pytestmark = pytest.mark.cluster
 

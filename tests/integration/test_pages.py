@@ -13,8 +13,8 @@ import pytest
 from redis.asyncio import Redis
 
 from bridge.cli import arguments as flags
-from tests.servers import PASSED_ON, ROOT, TOOLS, Bridge, NatsServer, RedisServer, require
-from tests.unit.deployed import DEPLOY
+from tests.support.deployed import DEPLOY
+from tests.support.servers import PASSED_ON, ROOT, TOOLS, Bridge, NatsServer, RedisServer, require
 
 PAGES = [ROOT / "README.md", *sorted(DEPLOY.glob("*.md"))]
 ELSEWHERE = {"make", "pip", "export", "docker", "helm"}

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from redis.asyncio import Redis
 
 from bridge.tasks import end
-from tests.integration.test_journey import settings_for
-from tests.prometheus import Prometheus
-from tests.servers import Bridge, NatsServer, RedisServer, require, start, wait_until
-from tests.unit.deployed import DEPLOY
+from tests.support.deployed import DEPLOY
+from tests.support.deployments.world import settings_for
+from tests.support.prometheus import Prometheus
+from tests.support.servers import Bridge, NatsServer, RedisServer, require, start, wait_until
 
 DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
 VARIABLES = {"$job": "bridge", "$__rate_interval": "10s"}

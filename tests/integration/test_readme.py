@@ -14,12 +14,12 @@ from nats.js.api import ConsumerConfig
 from redis import Redis
 
 from bridge.settings import Settings
-from tests.conformance.kafka_rig import KafkaRig
-from tests.conformance.rigs import JetStreamRig, messages
-from tests.docs import renewed
-from tests.kafka_server import KafkaServer
-from tests.proxy import TO_SERVER, Action, Protocol, Proxy
-from tests.servers import ROOT, FreshBridge, NatsServer, RedisServer, wait_until
+from tests.support.brokers.kafka import KafkaServer
+from tests.support.brokers.kafka_rig import KafkaRig
+from tests.support.brokers.rigs import JetStreamRig, messages
+from tests.support.docs import renewed
+from tests.support.proxy import TO_SERVER, Action, Protocol, Proxy
+from tests.support.servers import ROOT, FreshBridge, NatsServer, RedisServer, wait_until
 
 README = (ROOT / "README.md").read_text()
 GROUP = "revoke-shares"

@@ -24,9 +24,11 @@ from bridge.redis.wire import handshake as greeting
 from bridge.redis.wire.endpoint import CLIENT_NAME, Endpoint, conversation
 from bridge.redis.wire.subscription import subscribe
 from bridge.settings import Settings
-from tests.deployment import events
-from tests.harness import Witness, expired, known, put, user_of, written
-from tests.servers import Bridge, RedisServer, require, wait_until
+from tests.support.deployments.telemetry import events
+from tests.support.harness.published import written
+from tests.support.harness.user import expired, known, put, user_of
+from tests.support.harness.witness import Witness
+from tests.support.servers import Bridge, RedisServer, require, wait_until
 
 SECRET = "hunter2"
 CERTIFICATES = "BRIDGE_REDIS_TLS_CERT_FILE and BRIDGE_REDIS_TLS_KEY_FILE"

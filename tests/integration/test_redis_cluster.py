@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
-from tests.cluster_deployment import ClusterDeployment
-from tests.deployment import PATIENCE, keys
-from tests.servers import RedisServer, wait_until
+from tests.support.deployments.cluster import ClusterDeployment
+from tests.support.deployments.scene import keys
+from tests.support.servers import PATIENCE, RedisServer, wait_until
 
 pytestmark = pytest.mark.cluster
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from tests.conformance.nats_jwt import Operator, nkey
-from tests.deployment import events
-from tests.servers import Bridge, FreshBridge, NatsServer, RedisServer, require, wait_until
+from tests.support.brokers.nats_jwt import Operator, nkey
+from tests.support.deployments.telemetry import events
+from tests.support.servers import Bridge, FreshBridge, NatsServer, RedisServer, require, wait_until
 
 pytestmark = pytest.mark.unmeasured
 

@@ -15,13 +15,17 @@ from bridge.errors import NotConnected, Refused
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.redis.wire.primary import Primary
 from bridge.settings import Settings
-from tests.deployment import PATIENCE, events, keys, on_both_kinds
-from tests.harness import Inside
 from tests.integration.doctor import SOUND, examine, levels
 from tests.integration.oracle import QUICK, World
-from tests.integration.test_journey import LEDGER, run
-from tests.sentinels import SERVICE, Group, SentinelDeployment, SentinelServer, role
-from tests.servers import Bridge, NatsServer, RedisServer, require, start, wait_until
+from tests.support.contract import LEDGER
+from tests.support.deployments.kinds import on_both_kinds
+from tests.support.deployments.scene import keys
+from tests.support.deployments.sentinel import SentinelDeployment
+from tests.support.deployments.telemetry import events
+from tests.support.harness.inside import Inside
+from tests.support.redis.commands import run
+from tests.support.redis.sentinel import SERVICE, Group, SentinelServer, role
+from tests.support.servers import PATIENCE, Bridge, NatsServer, RedisServer, require, start, wait_until
 
 pytestmark = pytest.mark.cluster
 

@@ -9,29 +9,12 @@ from signal import SIGTERM
 import pytest
 from redis.asyncio import Redis
 
-from tests.integration.test_journey import (
-    LAZY,
-    LEASE,
-    LEDGER,
-    OUTBOX,
-    START,
-    Arrived,
-    all_of,
-    arrivals,
-    be_lazy,
-    client,
-    deadline_after,
-    everything_due,
-    now_ms,
-    recorded,
-    run,
-    set_for,
-    settings_for,
-    told,
-    world,
-)
-from tests.proxy import Protocol, Proxy
-from tests.servers import Bridge, FreshBridge, NatsServer, RedisServer, require, wait_until
+from tests.support.contract import LEASE, LEDGER, OUTBOX, Arrived
+from tests.support.deployments.arrivals import START, all_of, arrivals, everything_due, told
+from tests.support.deployments.world import settings_for, world
+from tests.support.proxy import Protocol, Proxy
+from tests.support.redis.commands import LAZY, be_lazy, client, deadline_after, now_ms, recorded, run, set_for
+from tests.support.servers import Bridge, FreshBridge, NatsServer, RedisServer, require, wait_until
 
 
 async def depth(redis: Redis) -> int:

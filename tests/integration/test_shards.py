@@ -1,52 +1,17 @@
 """Several bridges, which share the shards of one ledger: evenly, one after the other, and none of them for good."""
 
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import pytest
 
-from bridge.redis.protocol.own_keys import Names
-from tests.deployment import PATIENCE, PREFIX, Deployment, keys
-from tests.servers import Bridge, RedisServer, wait_until
+from tests.support.deployments.jetstream import Deployment
+from tests.support.deployments.scene import PREFIX, keys
+from tests.support.deployments.sharded import ALL, SETTINGS, SHARDS, holders, sharded, shared
+from tests.support.servers import PATIENCE, RedisServer, wait_until
 
 pytestmark = pytest.mark.unmeasured
 
-SHARDS = 4
-SETTINGS = {"BRIDGE_SHARDS": str(SHARDS), "BRIDGE_SCAN_INTERVAL": "0"}
-ALL = [Names("expiry-bridge", 0, shard) for shard in range(SHARDS)]
 LIFE_MS = 2_500
 """How long keys live: long enough to be recorded on a busy machine, and for shards to change hands meanwhile."""
 MANY = 200
-
-
-@asynccontextmanager
-async def sharded(kind: type[RedisServer]) -> AsyncIterator[Deployment]:
-    async with Deployment.of(kind, settings=SETTINGS) as deployment:
-        yield deployment
-
-
-async def holders(deployment: Deployment) -> Counter[str]:
-    """By process id: how many leases each bridge holds."""
-    found: Counter[str] = Counter()
-    for names in ALL:
-        holder = await deployment.redis.hget(names.lease, "holder")
-        if holder:
-            found[str(holder).split("-")[-2]] += 1
-    return found
-
-
-async def shared(deployment: Deployment, *shares: tuple[Bridge, int]) -> None:
-    """Return when each bridge holds so many leases, nobody else holds any, and all of these bridges are ready."""
-    wanted = {str(bridge.pid): count for bridge, count in shares if count}
-
-    async def is_so() -> bool:
-        return await holders(deployment) == wanted
-
-    await wait_until(is_so, lambda: "\n".join(bridge.log() for bridge, _ in shares), PATIENCE)
-    for bridge, count in shares:
-        if count:
-            await bridge.ready(PATIENCE)
 
 
 async def set_and_recorded(deployment: Deployment, names: list[str]) -> None:

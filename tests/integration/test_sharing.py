@@ -20,8 +20,9 @@ from bridge.redis.wire.sentinel import Address, Sentinels
 from bridge.settings import Settings
 from bridge.tasks import end
 from bridge.telemetry.events import Telemetry
-from tests.harness import Inside, put, user_of
-from tests.servers import RedisServer, require, wait_until
+from tests.support.harness.inside import Inside
+from tests.support.harness.user import put, user_of
+from tests.support.servers import RedisServer, require, wait_until
 
 NAMES = Names("expiry-bridge", 0)
 PATIENCE = 40.0

@@ -15,8 +15,8 @@ from bridge.cli.main import main
 from bridge.commands.embedded import free_port
 from bridge.redis.protocol.own_keys import Names
 from bridge.telemetry import logs
-from tests.integration.test_journey import SET_TOGETHER
-from tests.servers import Bridge, NatsServer, RedisServer, wait_until
+from tests.support.redis.commands import SET_TOGETHER
+from tests.support.servers import Bridge, NatsServer, RedisServer, wait_until
 
 NAMES = Names("expiry-bridge", 0)
 KEY = "share:of-a-person"

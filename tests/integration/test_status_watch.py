@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 
 from redis import Redis
 
-from tests.servers import ROOT, Bridge, NatsServer, RedisServer, wait_until
+from tests.support.servers import ROOT, Bridge, NatsServer, RedisServer, wait_until
 
 KEY = "share:of-a-person"
 

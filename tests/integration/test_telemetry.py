@@ -7,9 +7,22 @@ import pytest
 from redis.asyncio import Redis
 
 from bridge.endings import Ending
-from tests.harness import LAZY, NAMES, Inside, expired, known, lapse, lazily, now_ms, passed, put, recorded, user_of
-from tests.proxy import TO_SERVER, Action, Protocol, Proxy, command
-from tests.servers import RedisServer, wait_until
+from tests.support.harness.inside import Inside
+from tests.support.harness.user import (
+    LAZY,
+    NAMES,
+    expired,
+    known,
+    lapse,
+    lazily,
+    now_ms,
+    passed,
+    put,
+    recorded,
+    user_of,
+)
+from tests.support.proxy import TO_SERVER, Action, Protocol, Proxy, command
+from tests.support.servers import RedisServer, wait_until
 
 LONG_MS = 600_000
 

@@ -10,27 +10,11 @@ from collections.abc import Iterator
 import pytest
 from redis.asyncio import Redis
 
-from tests.integration.test_journey import (
-    KINDS,
-    LEASE,
-    LEDGER,
-    Command,
-    Word,
-    World,
-    all_of,
-    arrivals,
-    client,
-    deadline_after,
-    everything_due,
-    id_of_deadline,
-    now_ms,
-    recorded,
-    run,
-    set_for,
-    told,
-    world,
-)
-from tests.servers import RedisServer, ValkeyServer, wait_until
+from tests.support.contract import LEASE, LEDGER, id_of_deadline
+from tests.support.deployments.arrivals import all_of, arrivals, everything_due, told
+from tests.support.deployments.world import KINDS, World, world
+from tests.support.redis.commands import Command, Word, client, deadline_after, now_ms, recorded, run, set_for
+from tests.support.servers import RedisServer, ValkeyServer, wait_until
 
 pytestmark = pytest.mark.both_kinds
 

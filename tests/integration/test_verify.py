@@ -7,7 +7,6 @@ import pytest
 
 from bridge.commands.embedded import free_port
 from bridge.commands.verify.plan import PREFIX
-from tests.harness import NAMES, user_of
 from tests.integration.oracle import (
     HASTY,
     LONG,
@@ -20,7 +19,8 @@ from tests.integration.oracle import (
     deadline_of,
     no_bridge_any_more,
 )
-from tests.servers import Bridge, NatsServer, RedisServer, require, wait_until
+from tests.support.harness.user import NAMES, user_of
+from tests.support.servers import Bridge, NatsServer, RedisServer, require, wait_until
 
 
 @pytest.fixture

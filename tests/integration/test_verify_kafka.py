@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bridge.commands.embedded import free_port
-from tests.conformance.kafka_rig import KafkaRig
-from tests.harness import user_of
 from tests.integration.oracle import HASTY, LONG, PATIENCE, QUICK, Verification, World
-from tests.kafka_server import KafkaServer
-from tests.servers import RedisServer
+from tests.support.brokers.kafka import KafkaServer
+from tests.support.brokers.kafka_rig import KafkaRig
+from tests.support.harness.user import user_of
+from tests.support.servers import RedisServer
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from bridge.commands.embedded.server import Server, StartFailed, Unavailable, fr
 OLDEST_JAVA = 17
 MAIN_JAR = "kafka_2.*.jar"
 OF_THE_CHECKOUT = Path(__file__).resolve().parents[3] / ".cache" / "kafka"
-"""Where `.ci/bootstrap` puts what `tests/pom.xml` asks for."""
+"""Where `.ci/bootstrap` puts what `tests/support/brokers/pom.xml` asks for."""
 
 JVM = (
     "-XX:+UseSerialGC",

@@ -12,7 +12,7 @@ from tests.bench.chart import Bar, Chart, number
 from tests.bench.figures import percentile
 from tests.bench.probes import Probes
 from tests.bench.stage import JetStreamStage, Stage, staged_with_nats
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 OTHERS: Final = (0, 10_000, 100_000, 1_000_000)
 KEYS: Final = 1_000

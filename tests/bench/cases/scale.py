@@ -11,7 +11,7 @@ from tests.bench.case import Figures, Medians, Variant, Verdict
 from tests.bench.chart import Bar, Chart
 from tests.bench.stage import PATIENCE, JetStreamStage, TooLate, in_seconds, staged_with_nats, until
 from tests.bench.usage import Usage
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 KEYS: Final = 200_000
 PROCESSES: Final = (1, 2, 4)

@@ -16,7 +16,7 @@ from tests.bench.figures import percentile
 from tests.bench.stage import PATIENCE, BareBridge, staged_with_nats
 from tests.bench.usage import Usage
 from tests.bench.worker import Worker
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 KEYS: Final = 1_000_000
 ALONE_SECONDS: Final = 3.0

@@ -12,7 +12,7 @@ from tests.bench.kafka import PARTITIONS, KafkaTopics
 from tests.bench.stage import staged
 from tests.bench.usage import Usage
 from tests.bench.worker import Worker
-from tests.kafka_server import KafkaServer
+from tests.support.brokers.kafka import KafkaServer
 
 KEYS: Final = 100_000
 WARM_UP_KEYS: Final = 30_000

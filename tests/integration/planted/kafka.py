@@ -2,15 +2,17 @@
 
 import asyncio
 
+import pytest
+
 from bridge.commands.embedded import free_port
-from tests.conformance.kafka_rig import KafkaRig
 from tests.integration.ground import Ground
 from tests.integration.mends import kafka_tools
 from tests.integration.planted.scenes import PUBLISH, Fault, Scene, Scenes
-from tests.kafka_access import as_ann
+from tests.support.brokers.kafka_access import as_ann
+from tests.support.brokers.kafka_rig import KafkaRig
 
 ONE_BROKER = {"Kafka/replication": "warn"}
-scene = Scenes()
+scene = Scenes(pytest.mark.kafka)
 
 
 @scene(

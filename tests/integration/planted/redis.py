@@ -9,7 +9,7 @@ from tests.integration.doctor import SECRET
 from tests.integration.ground import Ground, Settings
 from tests.integration.mends import Apply, redis_cli
 from tests.integration.planted.scenes import Fault, Scene, Scenes
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 IN_ITS_FILE = ", and the same in its configuration file"
 scene = Scenes()

@@ -56,7 +56,9 @@ Build = Callable[[Ground], Scene]
 class Scenes:
     """A part of the list: `scene = Scenes()`, then `@scene(Fault(…), …)` before each function that builds one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *marks: pytest.MarkDecorator) -> None:
+        """`marks` are those of each of their tests."""
+        self._marks = marks
         self.entered: list[Any] = []
         """Parameters of a test: the function, and all the faults that are to be found there."""
 
@@ -64,7 +66,7 @@ class Scenes:
         """Enter a scene, in which these are all the faults."""
 
         def enter(build: Build) -> Build:
-            self.entered.append(pytest.param(build, faults, id=build.__name__.replace("_", "-")))
+            self.entered.append(pytest.param(build, faults, id=build.__name__.replace("_", "-"), marks=self._marks))
             return build
 
         return enter

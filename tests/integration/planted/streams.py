@@ -8,7 +8,7 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamSourc
 from tests.integration.ground import Ground, in_sync
 from tests.integration.mends import nats_cli
 from tests.integration.planted.scenes import Fault, Scene, Scenes, changed
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 ADD = "nats stream add EXPIRY --subjects='expired.0.*' --storage=file --dupe-window=10m"
 OF_OTHERS = Fault(

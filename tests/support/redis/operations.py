@@ -17,7 +17,7 @@ from bridge.redis.protocol.operations import (
     resolve,
     scan,
 )
-from tests.proxy import Matches, command
+from tests.support.proxy import Matches, command
 
 EXPIRED, EXPIRED_AHEAD, GONE = expired(b""), expired_ahead(b""), gone(b"")
 RESOLVE, FORGET = resolve(b"", b"", b"", b""), forget(b"")

@@ -1,0 +1,302 @@
+"""The rules of the ledger protocol, as a running bridge keeps them: its stream held, its replies cut, its lease taken.
+
+A proxy between the bridge and Redis does to the connection what the network might, at the moment that hurts most.
+"""
+
+import asyncio
+from collections import Counter, deque
+
+import pytest
+from redis.asyncio import Redis
+
+from bridge.clock import SystemClock
+from bridge.redis.protocol.hints import FOUND_KEYS
+from bridge.redis.protocol.notifications import channels
+from bridge.redis.wire.subscription import Hint, Subscription
+from tests.support.harness.inside import Inside
+from tests.support.harness.published import deadlines, ids, keys
+from tests.support.harness.user import NAMES, NOTIFY, entry, expired, known, lazily, passed, put, recorded, user_of
+from tests.support.proxy import TO_CLIENT, TO_SERVER, Action, Proxy, command, is_subscriber
+from tests.support.redis.operations import APPEARED, SCAN, batch_with_any, claim_of
+from tests.support.servers import RedisServer, wait_until
+
+LONG_MS = 60_000
+LISTED = ["?*", "*?"]
+"""Patterns of all keys, as no script can scan for."""
+
+pytestmark = [pytest.mark.usefixtures("soon"), pytest.mark.both_kinds]
+
+
+# The stream is held.
+
+
+async def test_an_expiration_before_the_known_deadline_is_told_at_once(
+    bridge: Inside, proxy: Proxy, user: Redis
+) -> None:
+    await put(user, b"k", LONG_MS)
+    await recorded(user, b"k")
+    held = proxy.stall(TO_CLIENT, is_subscriber)
+    await user.pexpire(b"k", 1)
+    await expired(user, b"k")
+    held.release()
+    await bridge.told(1)
+    await bridge.quiet(user)
+    assert deadlines(bridge.published) == [None]
+    assert await entry(user, b"k") is None
+
+
+async def test_a_key_that_expires_three_times_while_hints_are_late_is_told_three_times(
+    bridge: Inside, proxy: Proxy, user: Redis
+) -> None:
+    held = proxy.stall(TO_CLIENT, is_subscriber)
+    for _ in range(3):
+        await put(user, b"k", 5)
+        await expired(user, b"k")
+    held.release()
+    await bridge.quiet(user)
+    assert keys(bridge.published) == [b"k"] * 3
+    assert len(set(ids(bridge.published))) == 3
+
+
+# A script's reply is cut, or the script is.
+
+
+@pytest.mark.parametrize("cut", [Action.CUT, Action.CUT_REPLY])
+async def test_a_claim_whose_reply_is_cut_is_told_once_without_a_restart(
+    cut: Action, bridge: Inside, proxy: Proxy, user: Redis
+) -> None:
+    held = proxy.stall(TO_CLIENT, is_subscriber)
+    claim = proxy.break_on(TO_SERVER, claim_of(b"unknown"), cut)
+    known_deadline = await known(user, b"known", 1)
+    await expired(user, b"known")
+    await put(user, b"unknown", 1)
+    await expired(user, b"unknown")
+    held.release()
+    await claim.reached()
+    await bridge.reconciled(2)
+    await bridge.quiet(user)
+    assert Counter(keys(bridge.published)) == {b"known": 1, b"unknown": 1}
+    assert set(deadlines(bridge.published)) == {known_deadline, None}
+
+    async def is_settled() -> bool:
+        return await user.hget(NAMES.lease, "depth") == b"0"
+
+    await wait_until(is_settled, "an empty outbox")
+
+
+async def test_what_a_touch_ended_before_a_disconnect_is_told_or_counted(proxy: Proxy, user: Redis) -> None:
+    await lazily(user)
+    async with Inside(proxy.port) as bridge:
+        await bridge.reconciled()
+        held = proxy.stall(TO_CLIENT, is_subscriber)
+        await known(user, b"back", 1)
+        deadline = await known(user, b"gone", 1)
+
+        async def are_touched() -> bool:
+            canaries = int(await user.hget(NAMES.lease, "canaries") or 0)
+            return int((await user.info("stats"))["expired_keys"]) - canaries >= 2
+
+        await wait_until(are_touched, "the touch")
+        later = await put(user, b"back", LONG_MS)
+        proxy.cut(is_subscriber)
+        held.release()
+        await bridge.reconciled(2)
+        await bridge.quiet(user)
+        told = [event["data"] for event in bridge.published]
+        assert [(data["key"], data["deadline_ms"], data["via"]) for data in told] == [("gone", deadline, "sweep")]
+        assert bridge.telemetry.ambiguous == 1
+        assert await entry(user, b"back") == later
+
+
+async def test_what_a_scan_returned_is_read_again_when_it_is_recorded(proxy: Proxy, user: Redis) -> None:
+    for key in (b"deleted", b"persisted", b"alive"):
+        await put(user, key, LONG_MS)
+    scan = proxy.break_on(TO_SERVER, command(b"SCAN"), Action.HOLD_REPLY)
+    async with Inside(proxy.port, keys=LISTED) as bridge:
+        await scan.reached()
+        await user.delete(b"deleted")
+        await user.persist(b"persisted")
+        await bridge._past_here(user)
+        scan.release()
+        await bridge.reconciled()
+        assert await user.zrange(NAMES.deadlines, 0, -1) == [b"alive"]
+        assert bridge.published == []
+
+
+async def test_what_is_flushed_while_a_scan_is_under_way_is_never_told(proxy: Proxy, user: Redis) -> None:
+    await put(user, b"flushed", LONG_MS)
+    scan = proxy.break_on(TO_SERVER, command(b"SCAN"), Action.HOLD_REPLY)
+    async with Inside(proxy.port, keys=LISTED) as bridge:
+        await scan.reached()
+        await known(user, b"due", 1)
+        await user.flushall()
+        scan.release()
+        await bridge.reconciled()
+        await bridge.quiet(user)
+        assert await user.zcard(NAMES.deadlines) == 0
+        assert bridge.published == []
+        assert "lease" in bridge.telemetry.causes[-1]
+
+
+@pytest.mark.parametrize("patterns", [["*"], LISTED], ids=["scanned", "listed"])
+async def test_a_bridge_that_is_stopped_does_not_go_through_the_rest_of_the_keyspace(
+    patterns: list[str], proxy: Proxy, user: Redis
+) -> None:
+    count = 10 * FOUND_KEYS
+    await user.eval(f"for i = 1, {count} do redis.call('SET', i, '', 'PX', {LONG_MS}) end", 0)
+    first = proxy.break_on(TO_SERVER, batch_with_any(SCAN, APPEARED), Action.HOLD_REPLY)
+    async with Inside(proxy.port, keys=patterns) as bridge:
+        await first.reached()
+        stopped = asyncio.create_task(bridge.stop(), name="stop")
+        await asyncio.sleep(0)
+        first.release()
+        await stopped
+        assert 0 < await user.zcard(NAMES.deadlines) < count
+
+
+# Redis does not expire, or says nothing of it.
+
+
+async def test_a_deadline_that_passes_while_writes_are_paused_is_told_once(
+    bridge: Inside, user: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.redis.protocol.schedule.HEARTBEAT", 2.0)  # the next touch is the one at the deadline
+    await lazily(user)
+    deadline = await known(user, b"k", 200)
+    await put(user, b"wakes the bridge", LONG_MS)
+    await recorded(user, b"wakes the bridge")  # so it knows of the deadline, and will touch at it
+    await user.client_pause(5_000, all=False)
+    await passed(user, deadline + 20)
+    await user.client_unpause()
+    await bridge.told(1)
+    await bridge.quiet(user)
+    assert keys(bridge.published) == [b"k"]
+
+
+async def test_without_the_flag_for_deletions_nothing_is_told_and_it_is_not_ready(
+    proxy: Proxy, user: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.redis.epoch.epoch.MARK_DEADLINE", 0.2)
+    async with Inside(proxy.port, redis_notifications="verify") as bridge:
+        await bridge.reconciled()
+        await put(user, b"long", LONG_MS)
+        await recorded(user, b"long")
+        await user.config_set("notify-keyspace-events", "Ex")
+        await known(user, b"short", 1, ("DEL", "short"))
+        await user.delete(b"long")
+        await bridge.ended()
+        assert bridge.published == []
+        assert "subscription" in bridge.unready
+        await user.zrem(NAMES.deadlines, b"short")  # after the gap it would look like an expiry, and be told as one
+        await wait_until(lambda: "notify-keyspace-events" in bridge.unready.get("subscription", ""))
+        await user.config_set("notify-keyspace-events", NOTIFY["notify-keyspace-events"])
+        await bridge.reconciled(2)
+        await bridge.quiet(user)
+        assert bridge.published == []
+        assert "mute" in bridge.telemetry.endings[0]
+
+
+async def test_a_flag_that_is_taken_away_is_set_again_behind_a_gap(
+    proxy: Proxy, user: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.redis.wire.notify_flags.FLAGS_CHECK", 0.05)
+    async with Inside(proxy.port) as bridge:
+        await bridge.reconciled()
+        await user.config_set("notify-keyspace-events", "Eg")
+        deadline = await known(user, b"k", 1)
+        await expired(user, b"k")
+        await bridge.reconciled(2)
+        await bridge.quiet(user)
+        assert deadlines(bridge.published) == [deadline]
+        assert "notify-keyspace-events" in bridge.telemetry.causes[-1]
+
+
+# The bridge's own keys.
+
+
+LOSSES = {
+    "the ledger is deleted": ("DEL", NAMES.deadlines),
+    "the ledger is renamed": ("RENAME", NAMES.deadlines, "mine"),
+    "the lease is deleted": ("DEL", NAMES.lease),
+    "the database is swapped away": ("SWAPDB", 0, 1),
+    "the database is flushed": ("FLUSHDB",),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+async def test_the_loss_of_an_own_key_is_a_gap_with_its_cause(loss: str, bridge: Inside, user: Redis) -> None:
+    await put(user, b"k", LONG_MS)
+    await recorded(user, b"k")
+    await user.execute_command(*LOSSES[loss])  # type: ignore[no-untyped-call]
+    await put(user, b"wakes the bridge", LONG_MS)
+    await bridge.reconciled(2)
+    assert bridge.telemetry.causes[0] == "start"
+    assert any(word in bridge.telemetry.causes[1] for word in ("own key deadlines was deleted", "lease was gone"))
+    flushed = "database" in loss
+    expected = [b"wakes the bridge"] if flushed else [b"k", b"wakes the bridge"]
+    assert sorted(await user.zrange(NAMES.deadlines, 0, -1)) == expected
+    await bridge.quiet(user)
+    assert bridge.published == []
+
+
+async def test_the_eviction_of_the_ledger_is_a_gap_with_its_cause(bridge: Inside, user: Redis) -> None:
+    await put(user, b"k", LONG_MS)
+    await recorded(user, b"k")
+    await user.config_set("maxmemory-policy", "allkeys-random")
+    await user.config_set("maxmemory", 1)
+    await bridge.ended()
+    await user.config_set("maxmemory", 0)
+    await bridge.reconciled(2)
+    assert any(word in bridge.telemetry.causes[1] for word in ("evicted", "lease lost"))
+    await bridge.quiet(user)
+    assert bridge.published == []
+
+
+async def test_expirations_of_another_database_are_not_told(bridge: Inside, user: Redis, server: RedisServer) -> None:
+    async with user_of(server, db=1) as other:
+        await put(other, b"k", 1)
+        await expired(other, b"k")
+    await user.config_resetstat()
+    await put(user, b"k", 1)
+    await expired(user, b"k")
+    await bridge.quiet(user)
+    assert keys(bridge.published) == [b"k"]
+    assert bridge.telemetry.causes == ["start"]
+
+
+# The stream begins.
+
+
+async def test_events_between_the_confirmations_of_a_subscription_are_heard() -> None:
+    expired_channel, gone_channel = b"__keyevent@0__:expired", b"__keyevent@0__:del"
+    frames = [
+        _reply(b"subscribe", expired_channel, 1),
+        _reply(b"message", expired_channel, b"early"),
+        _reply(b"subscribe", gone_channel, 2),
+        _reply(b"message", gone_channel, b"subscribe"),
+        _reply(b"message", expired_channel, gone_channel),
+    ]
+    stream = b"+OK\r\n" + b"".join(frames)
+    confirmed_at = len(b"+OK\r\n" + b"".join(frames[:3]))
+    for step in (1, 7, len(stream)):
+        hints: deque[Hint] = deque()
+        session = Subscription([expired_channel, gone_channel], hints, lambda: None, SystemClock())
+        confirmed = asyncio.create_task(session.confirmed())
+        for start in range(0, len(stream), step):
+            session.data_received(stream[start : start + step])
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert confirmed.done() == (start + step >= confirmed_at)
+        assert list(hints) == [
+            (expired_channel, b"early"),
+            (gone_channel, b"subscribe"),
+            (expired_channel, gone_channel),
+        ]
+        assert session.ended is None
+        await confirmed
+    assert {expired_channel, gone_channel} <= set(channels(0))
+
+
+def _reply(kind: bytes, channel: bytes, last: bytes | int) -> bytes:
+    tail = b":%d\r\n" % last if isinstance(last, int) else b"$%d\r\n%b\r\n" % (len(last), last)
+    return b"*3\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in (kind, channel)) + tail

@@ -1,0 +1,190 @@
+"""Kafka for the conformance suite: a topic of its own on a server that many tests share."""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import NodeNotReadyError
+from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest, DescribeAclsRequest
+
+from bridge.clock import SystemClock
+from bridge.settings import Settings
+from bridge.sinks.kafka import KafkaSink
+from tests.support.brokers.kafka import KafkaServer
+from tests.support.brokers.rigs import PATIENCE, BrokerRig, JetStreamRig, Received
+from tests.support.servers import wait_until
+
+OF_THE_TOPIC = 1
+TOPIC, LITERAL, ANY, ALLOW = 2, 3, 1, 3
+OPERATIONS = {"write": 4, "create": 5, "describe": 8, "describeconfigs": 10}
+_numbers = itertools.count(1)
+
+
+class KafkaRig(BrokerRig):
+    """One partition, so that the order of all messages can be seen, unless the settings say otherwise."""
+
+    def __init__(self, server: KafkaServer, **settings: Any) -> None:  # noqa: ANN401 - of any field's type
+        super().__init__()
+        self.server = server
+        self.topic = f"expired-{next(_numbers)}"
+        self.settings = {
+            "kafka_bootstrap_servers": [server.address],
+            "kafka_topic": self.topic,
+            "kafka_partitions": 1,
+            **settings,
+        }
+
+    def sink(self, *, request_seconds: float = 10.0, **settings: Any) -> KafkaSink:  # noqa: ANN401 - likewise
+        """See `Rig`."""
+        made = Settings(**{**self.settings, **settings})
+        return KafkaSink(made, 0, SystemClock(), self.observed, request_seconds=request_seconds)
+
+    @contextlib.asynccontextmanager
+    async def opened(self, *, request_seconds: float = 10.0, **settings: Any) -> AsyncIterator[KafkaSink]:  # noqa: ANN401 - likewise
+        """A new one, open until the end of the block."""
+        sink = self.sink(request_seconds=request_seconds, **settings)
+        try:
+            await sink.open()
+            yield sink
+        finally:
+            await sink.close()
+
+    @contextlib.asynccontextmanager
+    async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        """A client of the test's own."""
+        client = AIOKafkaAdminClient(bootstrap_servers=self.server.address)
+        await client.start()
+        try:
+            yield client
+        finally:
+            await client.close()
+
+    async def create(
+        self, topic: str | None = None, *, replicas: dict[int, list[int]] | None = None, **configs: str
+    ) -> None:
+        """Create a topic with one partition, or with `replicas` of each; in the names of `configs`, `_` is a dot."""
+        layout: dict[str, Any] = {"num_partitions": -1, "replication_factor": -1, "replica_assignments": replicas}
+        if replicas is None:
+            layout = {"num_partitions": 1, "replication_factor": 1}
+        async with self.admin() as admin:
+            made = NewTopic(topic or self.topic, topic_configs=_dotted(configs), **layout)
+            answer = await admin.create_topics([made])
+        assert [code for _, code, *_ in answer.topic_errors] == [0]
+
+    async def configure(self, **configs: str) -> None:
+        """Change the topic's configuration."""
+        async with self.admin() as admin:
+            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, self.topic, _dotted(configs))])
+
+    async def exists(self) -> bool:
+        """Whether the topic does."""
+        async with self.admin() as admin:
+            return self.topic in await admin.list_topics()
+
+    async def described(self) -> tuple[int, dict[str, str]]:
+        """How many partitions the topic has, and those of its configurations that are its own."""
+        async with self.admin() as admin:
+            (about,) = await admin.describe_topics([self.topic])
+            (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, self.topic)])
+        own = {name: value for name, value, _, source, *_ in answer.resources[0][4] if source == OF_THE_TOPIC}
+        return len(about["partitions"]), own
+
+    async def has_brokers(self, count: int) -> bool:
+        """Whether so many brokers serve."""
+        async with self.admin() as admin:
+            try:
+                return len((await admin.describe_cluster())["brokers"]) == count
+            except NodeNotReadyError:  # one that is dead is still counted, and was asked
+                return False
+
+    async def delete(self) -> None:
+        """Delete the topic."""
+        async with self.admin() as admin:
+            await admin.delete_topics([self.topic])
+
+    async def allow(self, user: str, operation: str, topic: str | None = None) -> None:
+        """Give a right to a topic; return when it counts."""
+        place = (TOPIC, topic or self.topic, LITERAL, f"User:{user}", "*", OPERATIONS[operation], ALLOW)
+        async with self.admin() as admin:
+            ask = admin._send_request
+            answer = await ask(CreateAclsRequest(*place))
+            assert [code for code, *_ in answer.creation_responses] == [0]
+            await wait_until(lambda: _any_acls(ask(DescribeAclsRequest(*place))))
+
+    async def forbid(self, user: str, topic: str | None = None) -> None:
+        """Take all rights away, to one topic or to all; return when they count no more."""
+        place = (TOPIC, topic, ANY if topic is None else LITERAL, f"User:{user}", "*", ANY, ANY)
+        async with self.admin() as admin:
+            ask = admin._send_request
+            answer = await ask(DeleteAclsRequest(*place))
+            assert [code for code, *_ in answer.filter_responses] == [0]
+            while await _any_acls(ask(DescribeAclsRequest(*place))):
+                continue
+
+    async def records(self, topic: str | None = None) -> list[Any]:
+        """All that a topic holds, partition by partition."""
+        name = topic or self.topic
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.server.address)
+        await consumer.start()
+        try:
+            async with self.admin() as admin:
+                (about,) = await admin.describe_topics([name])
+            places = [TopicPartition(name, partition["partition"]) for partition in about["partitions"]]
+            consumer.assign(places)
+            await consumer.seek_to_beginning(*places)
+            ends = await consumer.end_offsets(places)
+            found: dict[TopicPartition, list[Any]] = {place: [] for place in places}
+            async with asyncio.timeout(PATIENCE):
+                while any([await consumer.position(place) < ends[place] for place in places]):
+                    for place, more in (await consumer.getmany(timeout_ms=100)).items():
+                        found[place] += more
+        finally:
+            await consumer.stop()
+        return [record for place in sorted(found) for record in found[place]]
+
+    async def stored(self) -> list[str]:
+        """See `Rig`."""
+        return [message.headers["ce_id"] for message in await self.received()]
+
+    async def received(self) -> list[Received]:
+        """See `BrokerRig`. Fails if a header comes twice, or is not UTF-8."""
+        found = []
+        for record in await self.records():
+            headers = {name: value.decode() for name, value in record.headers}
+            assert len(headers) == len(record.headers)
+            found.append(Received(record.topic, record.key, headers, record.value))
+        return found
+
+    def freeze(self) -> None:
+        """See `Rig`."""
+        self.server.pause()
+
+    def thaw(self) -> None:
+        """See `Rig`."""
+        self.server.resume()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.thaw()
+
+
+EACH_BROKER = ["jetstream", pytest.param("kafka", marks=pytest.mark.kafka)]
+"""For the parameter of a fixture that uses `broker_of`."""
+
+
+def broker_of(request: pytest.FixtureRequest) -> BrokerRig:
+    """The rig that the fixture's parameter names: `jetstream` or `kafka`."""
+    return KafkaRig(request.getfixturevalue("kafka_server")) if request.param == "kafka" else JetStreamRig()
+
+
+async def _any_acls(asked: Awaitable[Any]) -> bool:
+    return bool((await asked).resources)
+
+
+def _dotted(configs: dict[str, str]) -> dict[str, str]:
+    return {name.replace("_", "."): value for name, value in configs.items()}

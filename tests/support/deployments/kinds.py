@@ -1,0 +1,23 @@
+"""The two kinds of Redis, and a test on both of them side by side."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from tests.support.servers import RedisServer, ValkeyServer
+
+KINDS: tuple[type[RedisServer], ...] = (RedisServer, ValkeyServer)
+
+
+async def on_both_kinds(play: Callable[[type[RedisServer]], Awaitable[None]]) -> None:
+    """Play it on Redis and on Valkey, side by side: most of the time, a test with real servers waits."""
+
+    async def told(kind: type[RedisServer]) -> None:
+        try:
+            await play(kind)
+        except Exception as error:
+            error.add_note(f"with {kind.distribution}")
+            raise
+
+    async with asyncio.TaskGroup() as side_by_side:
+        for kind in KINDS:
+            side_by_side.create_task(told(kind))

@@ -1,0 +1,47 @@
+"""Fixtures of a bridge on one server, for the `conftest.py` of each room that wants them."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.support.harness.inside import Inside
+from tests.support.harness.user import LAZY, user_of
+from tests.support.proxy import Protocol, Proxy
+from tests.support.servers import RedisServer
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that are not about how long the bridge takes to try again, or to touch what it was not told of."""
+    monkeypatch.setattr("bridge.backoff.Backoff.next", lambda _: 0.02)
+    monkeypatch.setattr("bridge.redis.protocol.schedule.HEARTBEAT", 0.05)
+
+
+@pytest.fixture
+def server(redis_kind: type[RedisServer]) -> Iterator[RedisServer]:
+    """A server that may be told not to expire by itself."""
+    with redis_kind(LAZY) as server:
+        yield server
+
+
+@pytest.fixture
+async def user(server: RedisServer) -> AsyncIterator[Redis]:
+    """The user, straight to the server."""
+    async with user_of(server) as user:
+        yield user
+
+
+@pytest.fixture
+async def proxy(server: RedisServer) -> AsyncIterator[Proxy]:
+    """What the bridge connects to."""
+    async with Proxy(server.port, Protocol.RESP) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def bridge(proxy: Proxy, user: Redis) -> AsyncIterator[Inside]:
+    """A bridge that has closed its first gap."""
+    async with Inside(proxy.port) as bridge:
+        await bridge.reconciled()
+        yield bridge

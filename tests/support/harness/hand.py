@@ -1,0 +1,211 @@
+"""An epoch whose steps the test takes: what Redis notifies is held until the test lets it be heard."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Self
+
+from bridge.clock import SystemClock
+from bridge.contracts import Entry, Settlement
+from bridge.expiration import Expiration, Identity
+from bridge.redis.ledger.entries import read_entry
+from bridge.redis.ledger.outbox import Outbox
+from bridge.redis.ledger.scripts import Ledger
+from bridge.redis.protocol.calls import Applied, Batch, Lease, Touch, Touched
+from bridge.redis.protocol.gap import Gap
+from bridge.redis.protocol.hints import Hints
+from bridge.redis.protocol.notifications import channels
+from bridge.redis.protocol.operations import ClosedGap, gap_closed
+from bridge.redis.protocol.patterns import matcher
+from bridge.redis.wire.endpoint import Endpoint
+from bridge.redis.wire.subscription import Hint, Subscription, subscribe
+from bridge.settings import Settings
+from bridge.telemetry.events import Telemetry
+from tests.support.harness.user import NAMES
+from tests.support.servers import RedisServer
+
+LIMIT_SECONDS = 10.0
+
+
+class Hand:
+    """The steps of one epoch after the other. Nothing happens that the test does not ask for.
+
+    `async with Hand(server) as hand:` begins with an epoch; `begin()` drops what was not handled.
+    """
+
+    names = NAMES
+    """Of its ledger."""
+
+    def __init__(
+        self,
+        server: RedisServer,
+        *,
+        keys: Sequence[str] = ("*",),
+        instance: str = "hand",
+        endpoint: Endpoint | None = None,
+    ) -> None:
+        """`endpoint`: the server, where it is not what a URL names."""
+        settings = Settings(redis_url=server.url, keys=list(keys))
+        self._endpoint = endpoint or Endpoint.of(settings)
+        self._client = self._endpoint.client()
+        self._matches = matcher(settings.keys)
+        self._instance = instance
+        self._sync = b"hand:" + instance.encode()
+        self._identity = Identity(settings.source, 0)
+        self.ledger = Ledger(self._client, self._endpoint, self.names)
+        self._outbox = Outbox(self.ledger, self._identity, settings.outbox_limit, Telemetry().shard())
+        self._wake = asyncio.Event()
+        self._held: deque[Hint] = deque()
+        self._subscription: Subscription | None = None
+        self._syncs = 0
+        self.lease: Lease
+        self.hints: Hints
+        self.gap: Gap
+
+    async def begin(self) -> None:
+        """A new epoch: a new fence, a new subscription, an open gap."""
+        self.end()
+        lease = await self.ledger.acquire(self._instance)
+        assert isinstance(lease, Lease)
+        self.lease, self._seq, self._scripts = lease, 0, 0
+        kinds = channels(0)
+        self._held = deque()
+        self.hints = self._new_hints()
+        self._subscription = await subscribe(
+            self._endpoint, [*kinds, self._sync], self._held, self._wake.set, SystemClock()
+        )
+        start_ms = await self.ledger.now_ms()
+        opened_ms = lease.seen_ms or start_ms
+        recovered, ambiguous = await self._client.hmget(self.names.lease, "recovered", "ambiguous")
+        self.gap = Gap("a test", opened_ms, start_ms, recovered=int(recovered or 0), ambiguous=int(ambiguous or 0))
+
+    def end(self) -> None:
+        """The subscription is lost, and with it every hint that was not handled."""
+        if self._subscription is not None:
+            self._subscription.end("the test has ended it")
+
+    async def hear(self) -> None:
+        """Let everything be heard that Redis has notified so far."""
+        self._syncs += 1
+        token = (self._sync, b"%d" % self._syncs)
+        await self._client.publish(*token)
+        await asyncio.wait_for(self._arrived(token), LIMIT_SECONDS)
+        while (hint := self._held.popleft()) != token:
+            self.hints.stream.append(hint)
+
+    def batch(self) -> Batch:
+        """What was heard, as the next script to be sent."""
+        self._seq += 1
+        operations = self.hints.batch()
+        return Batch(self.lease.fence, self._seq, self.gap.start_ms, self.hints.handled, self._mark(), operations)
+
+    async def send(self, batch: Batch) -> Applied | None:
+        """Send one script, and learn from its reply. As the bridge does, send none that would do nothing."""
+        if not batch.operations:
+            return None
+        applied = await self.ledger.apply(batch)
+        if applied is not None:
+            self.hints.applied(batch.mark, applied)
+            self.gap.applied(applied)
+        return applied
+
+    async def record(self, *keys: bytes) -> None:
+        """Handle these keys alone, as if a scan had found them; hear nothing."""
+        self.hints.found.extend(keys)
+        while self.hints.found:
+            await self.send(self.batch())
+
+    async def scan(self, match: bytes = b"*") -> int:
+        """Go through the keyspace, together with what was heard; how many keys were found. Hear nothing."""
+        self.hints.scan(match)
+        found = 0
+        while self.hints.part is not None:
+            applied = await self.send(self.batch())
+            assert applied is not None
+            found += applied.found
+        return found
+
+    def part(self, count: int) -> Batch:
+        """The first `count` hints that were heard, as the next script to be sent: as if a batch had ended there."""
+        stream = self.hints.stream
+        later = [stream.pop() for _ in range(len(stream) - count)]
+        try:
+            return self.batch()
+        finally:
+            stream.extend(reversed(later))
+
+    async def step(self, count: int = 1) -> None:
+        """Handle the first hints that were heard, alone."""
+        await self.send(self.part(count))
+
+    async def handle(self) -> None:
+        """Hear and handle, until there is nothing more."""
+        while await self._handle_heard():
+            self.hints.finished_round()
+
+    async def touch(self, mode: str = "due") -> Touched:
+        """Touch what is due, or walk the ledger (which must be small)."""
+        mark = self._mark()
+        walk = b"0" if mode == "walk" else None
+        touched = await self.ledger.touch(Touch(self.lease.fence, mark, 500, self.hints.handled, walk))
+        self.hints.touched(mark, touched, 500)
+        return touched
+
+    async def close_gap(self, missed: int | None = None) -> None:
+        """Put the record of the open gap into the outbox, and make an end of it."""
+        gap = self.gap
+        self._seq += 1
+        operations = gap_closed(ClosedGap("hand", gap.opened_ms, gap.start_ms, gap.cause, missed))
+        await self.send(Batch(self.lease.fence, self._seq, gap.start_ms, self.hints.handled, self._mark(), operations))
+        gap.close()
+
+    async def sweep(self, mode: str = "due") -> None:
+        """Touch, and handle what comes of it."""
+        await self.touch(mode)
+        await self.handle()
+
+    async def claimed(self, key: bytes | None = None) -> list[Expiration]:
+        """What is in the outbox (of one key), in order."""
+        claims = [event for entry in await self.entries() for event in entry.events if isinstance(event, Expiration)]
+        return [claim for claim in claims if key is None or claim.key == key]
+
+    async def entries(self, after: bytes = b"0-0") -> list[Entry]:
+        """What is in the outbox behind an entry."""
+        found = await self.ledger.entries(after, 100_000)
+        return [read_entry(self._identity, *one, self.names.shard) for one in found]
+
+    async def settle(self, entries: Sequence[Entry]) -> int:
+        """Take these out of the outbox, as if the broker had acked them; how many expirations wait there then."""
+        await self._outbox.settle([Settlement(entry) for entry in entries])
+        return self._outbox.depth
+
+    def id_of(self, key: bytes, deadline_ms: int) -> str:
+        """The id of an expiration with a known deadline."""
+        return self._identity.of_deadline(key, deadline_ms)
+
+    async def __aenter__(self) -> Self:
+        await self.begin()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.end()
+        await self._client.aclose()
+
+    async def _handle_heard(self) -> bool:
+        await self.hear()
+        heard = self.hints.waiting
+        while self.hints.waiting:
+            await self.send(self.batch())
+        return heard
+
+    async def _arrived(self, token: Hint) -> None:
+        while token not in self._held:
+            self._wake.clear()
+            await self._wake.wait()
+
+    def _new_hints(self) -> Hints:
+        return Hints(self.names, channels(0), self._matches)
+
+    def _mark(self) -> bytes:
+        self._scripts += 1
+        return self.names.mark(self.lease.fence, self._scripts)

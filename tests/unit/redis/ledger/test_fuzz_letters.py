@@ -1,0 +1,102 @@
+"""What is read back from streams that others can write to, too: dead letters, and the entries of the outbox.
+
+Whatever is there becomes an event that can be published, or is said to be unreadable; nothing else is raised.
+"""
+
+from typing import Any
+
+import msgpack
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from bridge.cloudevents import Encoder
+from bridge.contracts import DeadLetter
+from bridge.expiration import GAP_KEY, Event, Expiration, GapRecord, Identity, Via
+from bridge.redis.ledger.entries import Unreadable, read_entry
+from bridge.redis.ledger.letters import fields_of, letter_of
+from tests.support.fuzz import ID, NAMES, VALUES
+
+IDENTITY = Identity("/redis", 0)
+TIMES = st.integers(0, 2**63 - 1)
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
+EXPIRATIONS = st.builds(Expiration, st.just(ID), st.binary(max_size=20), st.none() | TIMES, TIMES, st.sampled_from(Via))
+GAPS = st.builds(GapRecord, st.just(ID), TEXTS, TIMES, TIMES, TEXTS, st.none() | TIMES, TIMES, TIMES, st.just(GAP_KEY))
+
+
+def publishable(event: Event) -> None:
+    """It encodes, in both modes, and its times are numbers that a consumer can hold."""
+    for mode in ("structured", "binary"):
+        message = Encoder("/redis", 0, mode).encode(event)
+        assert message.id
+        assert all(type(value) is str for value in message.attributes.values())
+
+
+def stored(letter: DeadLetter) -> dict[bytes, bytes]:
+    """The fields as Redis gives them back."""
+    words = [word if isinstance(word, bytes) else str(word).encode() for word in fields_of(letter)]
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+@given(EXPIRATIONS | GAPS, TEXTS)
+def test_a_dead_letter_is_read_back_as_it_was(event: Event, reason: str) -> None:
+    letter = DeadLetter(event, reason)
+    assert letter_of(stored(letter)) == letter
+    publishable(event)
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=10), st.none() | EXPIRATIONS | GAPS)
+@example({b"deadline_ms": b"9" * 30}, Expiration(ID, b"k", 1, 2, Via.SWEEP))
+@example({b"closed_ms": b"9" * 18}, GapRecord(ID, "n", 1, 2, "c", None, 0, 0))
+def test_any_fields_are_a_letter_or_said_to_be_none(fields: dict[bytes, bytes], base: Event | None) -> None:
+    if base is not None:
+        fields = stored(DeadLetter(base, "r")) | fields
+    letter = letter_of(fields)
+    if letter is not None:
+        publishable(letter.event)
+
+
+# The outbox.
+
+PACKED: st.SearchStrategy[Any] = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**63), 2**64 - 1),
+        st.floats(),
+        st.binary(max_size=8),
+        st.sampled_from([b"n", b"s", b"k", b"1", b""]),
+    ),
+    lambda inner: st.lists(inner, max_size=9) | st.dictionaries(st.binary(max_size=2), inner, max_size=3),
+    max_leaves=12,
+)
+CLAIMS = st.lists(
+    st.tuples(st.binary(max_size=8), st.sampled_from([False]) | TIMES, st.sampled_from([b"n", b"s"])), max_size=5
+).map(lambda claims: [part for claim in claims for part in claim])
+GAP_PARTS = st.lists(TIMES.map(lambda number: b"%d" % number) | st.just(b"n") | st.just(b""), min_size=7, max_size=7)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([b"at", b"claims", b"gap", b"else"]),
+        st.binary(max_size=30) | st.just(b"1") | (PACKED | CLAIMS | GAP_PARTS).map(msgpack.packb),
+        max_size=4,
+    )
+)
+@example({b"at": b"1"})
+@example({b"at": b"1", b"claims": msgpack.packb([])})
+@example({b"at": b"1", b"claims": msgpack.packb([b"k", 2**64 - 1, b"n"])})
+@example({b"at": b"1", b"claims": msgpack.packb([b"k", float("inf"), b"n"])})
+@example({b"at": b"1", b"claims": msgpack.packb([[b"k"], 1, b"n"])})
+@example({b"at": b"1", b"claims": msgpack.packb([b"k", 1, [b"n"]])})
+@example({b"at": b"1", b"claims": msgpack.packb(5)})
+@example({b"at": b"1", b"claims": b"\x91" * 10_000})
+@example({b"at": b"1", b"claims": b"\xdd\xff\xff\xff\xff"})
+@example({b"gap": msgpack.packb([1, 2, 3, 4, 5, 6, 7])})
+def test_any_entry_of_the_outbox_is_events_or_unreadable(fields: dict[bytes, bytes]) -> None:
+    try:
+        entry = read_entry(IDENTITY, b"1-1", fields)
+    except Unreadable:
+        return
+    assert entry.events, "nobody would ever settle it"
+    for event in entry.events:
+        publishable(event)
