@@ -38,7 +38,7 @@ format: $(DEV) ## Format the code, and fix what ruff can fix
 	@$(BIN)/ruff check --fix-only --quiet
 	@$(BIN)/ruff format
 
-docs: $(DEV) ## Renew the tables of the README that are made of the code
+docs: $(DEV) ## Renew the tables of the pages that are made of the code
 	@$(BIN)/python -m tests.support.docs
 
 clean: ## Remove what the other commands made

@@ -17,7 +17,7 @@ from tests.bench.cases import CASES
 from tests.bench.machine import machine
 from tests.bench.profile import profiled
 from tests.bench.runner import Result, run
-from tests.support.docs import README, renewed
+from tests.support.docs import renew
 from tests.support.servers import ROOT
 
 SCRATCH = ROOT / ".cache" / "bench"
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     report.write(found, out)
     sys.stdout.write("\n".join(["", *report.tables(found), f"Written to {out}\n"]))
     if given.publish:
-        README.write_text(renewed(README.read_text()))
+        renew()
     return 0 if all(verdict.reached for result in results for verdict in result.verdicts) else 1
 
 
@@ -58,7 +58,7 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0, help="factor for the number of keys, such as 0.1")
     parser.add_argument("--out", type=Path, default=SCRATCH, help="where JSON and SVG go (default: %(default)s)")
     parser.add_argument(
-        "--publish", action="store_true", help="put them where the README shows them, and renew its tables"
+        "--publish", action="store_true", help="put them where RESULTS.md shows them, and renew its tables"
     )
     parser.add_argument("--profile", action="store_true", help="also sample where the bridge's processor time goes")
     return parser.parse_args(arguments)

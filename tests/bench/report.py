@@ -1,4 +1,4 @@
-"""What was found: as JSON, as SVG, and as the tables of the README."""
+"""What was found: as JSON, as SVG, and as the tables of RESULTS.md."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -13,10 +13,10 @@ from tests.bench.chart import PARTS, Chart, number, svg
 from tests.bench.runner import Result
 
 PUBLISHED: Final = Path(__file__).resolve().parent / "results"
-"""What the README shows."""
+"""What RESULTS.md shows."""
 FILE: Final = "results.json"
 SHOWN: Final = {"throughput-jetstream", "throughput-kafka", "lag"}
-"""Charts that the README does not fold away."""
+"""Charts that RESULTS.md does not fold away."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def read(directory: Path) -> Report:
 
 
 def published() -> str:
-    """The README's part of it, in Markdown."""
+    """Its part of RESULTS.md, in Markdown."""
     if not (PUBLISHED / FILE).exists():
         return "Not measured yet.\n"
     report = read(PUBLISHED)
@@ -107,7 +107,7 @@ def stages(report: Report) -> str:
 
 
 def _image(chart: Chart) -> str:
-    file = (PUBLISHED / f"{chart.name}.svg").relative_to(PUBLISHED.parents[2])
+    file = (PUBLISHED / f"{chart.name}.svg").relative_to(PUBLISHED.parent)
     return f"![{chart.title}]({file})"
 
 

@@ -1,4 +1,4 @@
-"""Every command that the README and the pages of `deploy/` show is one that there is, and does what it says."""
+"""Every command that the README and the other pages show exists, and does what it says."""
 
 import asyncio
 import os
@@ -13,11 +13,11 @@ import pytest
 from redis.asyncio import Redis
 
 from bridge.cli import arguments as flags
-from tests.support.deployed import DEPLOY
+from tests.support.docs import pages
 from tests.support.servers import PASSED_ON, ROOT, TOOLS, Bridge, NatsServer, RedisServer, require
 
-PAGES = [ROOT / "README.md", *sorted(DEPLOY.glob("*.md"))]
-ELSEWHERE = {"make", "pip", "export", "docker", "helm"}
+PAGES = [page for page in pages() if page.name != "CHANGELOG.md" and not page.is_relative_to(ROOT / "tests")]
+ELSEWHERE = {"make", "pip", "pip-audit", "export", "docker", "helm"}
 """What begins a line that no test runs: what it does is installing, or needs an engine or a cluster."""
 SHORTER = {"--keys 1000": "--keys 50", "--ttl-max 5s": "--ttl-max 1s"}
 PLACEHOLDERS = {"ID…": "1-0"}
@@ -43,7 +43,7 @@ def inline(page: Path, program: str) -> list[list[str]]:
     return [shlex.split(command) for command in commands]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_in_the_text_are_commands_that_there_are(page: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
@@ -57,7 +57,7 @@ def test_commands_in_the_text_are_commands_that_there_are(page: Path) -> None:
 async def test_the_commands_of_the_pages_do_what_they_say(tmp_path: Path) -> None:
     require(RedisServer)
     require(NatsServer)
-    lines = {page.name: shown(page) for page in PAGES}
+    lines = {page.name: runnable(shown(page)) for page in PAGES}
     durable = {"appendonly": "yes", "save": "3600 1"}
     with RedisServer(durable) as redis_server, NatsServer() as nats_server:
         settings = {"BRIDGE_REDIS_URL": redis_server.url, "BRIDGE_NATS_URL": nats_server.url}
@@ -65,13 +65,14 @@ async def test_the_commands_of_the_pages_do_what_they_say(tmp_path: Path) -> Non
             await bridge.ready()
             await redis.set("lasting", "", ex=600)
             shims(tmp_path, redis_server)
-            before = [line for page in ("README.md", "RUNBOOK.md") for line in runnable(lines.pop(page))]
-            assert len(before) == 5
+            uninstall = lines.pop("upgrade.md")
+            before = list(dict.fromkeys(line for page in lines.values() for line in page))
+            assert [line for line in before if line.startswith("expiry-bridge verify")]
             for line in before:
                 await run(line, tmp_path, bridge)
             assert await bridge.stop() == 0
             assert await redis.keys("{expiry-bridge:*")
-            for line in [line for page in lines.values() for line in runnable(page)]:  # uninstalling comes last
+            for line in uninstall:
                 await run(line, tmp_path, bridge)
             assert await redis.keys() == [b"lasting"]
 

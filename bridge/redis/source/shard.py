@@ -244,7 +244,7 @@ class RedisSource:
             raise Refused(
                 f"the ledger in Redis at {self._endpoint} has {shards} shards, and BRIDGE_SHARDS is"
                 f" {self._settings.shards}",
-                f"set BRIDGE_SHARDS to {shards} (how to change the number: deploy/operations.md)",
+                f"set BRIDGE_SHARDS to {shards} (how to change the number: deploy/docs/how-to/shards.md)",
             )
 
     async def _watch_primary(self) -> None:

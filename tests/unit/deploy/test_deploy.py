@@ -263,7 +263,12 @@ def test_the_chart_and_the_manifests_are_of_this_version() -> None:
 
 def test_the_page_on_uninstalling_names_every_key_of_the_bridge() -> None:
     names = Names(Settings().namespace, 0)
-    commands = (DEPLOY / "operations.md").read_text().partition("redis-cli -n 0 UNLINK")[2].partition("```")[0]
+    commands = (
+        (DEPLOY / "docs" / "how-to" / "upgrade.md")
+        .read_text()
+        .partition("redis-cli -n 0 UNLINK")[2]
+        .partition("```")[0]
+    )
 
     kept = {names.deadlines, names.outbox, names.dead, names.lease, names.canary, names.shards, names.members}
     assert set(re.findall(r"'(.+?)'", commands)) == {name.decode() for name in kept}
