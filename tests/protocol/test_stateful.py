@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from tests.support.harness.play import KEYS, LONG_MS, SHORT_MS, Play
+from tests.support.harness.checked_server import KEYS, LONG_MS, SHORT_MS
+from tests.support.harness.play import Play
 from tests.support.harness.user import LAZY, lazily, user_of
 from tests.support.servers import RedisServer
 

@@ -1,149 +1,49 @@
-"""The ledger protocol on a real server, step by step: the user, the network, and two processes, of which one is stale.
-
-Every step is checked by the books, which know from the notifications themselves what really happened.
-"""
+"""The ledger protocol on a real server, step by step: the user, the network, and two processes, one of them stale."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from bridge.contracts import Entry
-from bridge.expiration import Expiration, GapRecord
 from bridge.redis.protocol.calls import Batch
 from bridge.redis.protocol.hints import OwnKeyLostError
 from bridge.redis.wire.endpoint import Fenced
-from tests.support.harness.books import ENDS, Books, Fate, Life, Log
+from tests.support.harness.books import ENDS, Fate, Life
+from tests.support.harness.checked_server import KEYS, CheckedServer, expirations
 from tests.support.harness.hand import Hand
-from tests.support.harness.user import NAMES, lapse, now_ms, passed
+from tests.support.harness.user import NAMES, lapse, now_ms
 from tests.support.redis.operations import EXPIRED, EXPIRED_AHEAD, alike, operations_in
 from tests.support.servers import RedisServer
 
-KEYS = [b"a", b"b"]
-SHORT_MS = 25
-"""Long enough for a key to be recorded, short enough to be waited for."""
-LONG_MS = 60_000
 
-_LIVE = """
-local time = redis.call('TIME')
-local deadline = math.max(time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2], ARGV[3])
-if ARGV[1] == 'SET' then redis.call('SET', KEYS[1], '', 'PXAT', deadline) return {1, deadline} end
-return {redis.call('PEXPIREAT', KEYS[1], deadline), deadline}
-"""
-_AGAIN = """
-local time, deadline = redis.call('TIME'), redis.call('PEXPIRETIME', KEYS[1])
-if deadline <= time[1] * 1000 + math.floor(time[2] / 1000) + 2 then return 0 end
-redis.call('DEL', KEYS[1])
-redis.call('SET', KEYS[1], '', 'PXAT', deadline)
-return deadline
-"""
-
-_RENAME = """
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('RENAME', KEYS[1], KEYS[2])
-return 1
-"""
-
-
-class Play:
+class Play(CheckedServer):
     """One example: the server's user, the bridge that holds the lease, and the one that held it before."""
 
     def __init__(self, server: RedisServer, user: Redis) -> None:
-        self.user, self._server = user, server
-        self.books, self._log = Books(), Log(user)
-        self.hand = Hand(server, instance="0")
+        super().__init__(server, user)
         self.stale: Hand | None = None
         self._stale_hears = False
         self.late: list[tuple[Hand, Batch]] = []
         """Batches of former epochs, which Redis has not read yet."""
         self.doubt: tuple[Batch, Sequence[Life], bool] | None = None
         """A batch whose reply was lost, its hints, and whether it was applied: the connection is cut."""
-        self.unsettled: list[Entry] = []
         self._held: list[Life] = []
         """Heard, and neither handled nor lost: see `Hints`."""
         self._hands = [self.hand]
-        self._entries: dict[bytes, int] = {}
-        self._read = b"0-0"
-        self._counted, self._recorded_counts = 0, 0
-        self._last = {SHORT_MS: 0, LONG_MS: 0}
         self._walked = self._scanned = self._closing = False
 
     async def open(self) -> None:
-        await self.user.flushall()
-        await self._log.open()
+        """Begin with an empty server, and an epoch."""
+        await super().open()
         await self._begin()
         await self.look()
 
     async def close(self) -> None:
-        await self._log.close()
+        """End all epochs."""
+        await super().close()
         for hand in self._hands:
             await hand.__aexit__()
-
-    async def look(self, handled: Sequence[Life] = ()) -> None:
-        """See what the last script, or command, has done, and check it."""
-        events = await self._log.new()
-        for event, key in events:
-            self.books.ended(event, key, self._entries)
-        before = self._entries
-        scores: Any = await self.user.zrange(NAMES.deadlines, 0, -1, withscores=True)
-        self._entries = {key: int(score) for key, score in scores}
-        ambiguous, depth = await self.user.hmget(NAMES.lease, "ambiguous", "depth")
-        claims = []
-        for entry in await self.hand.entries(self._read):
-            self._read = entry.id
-            self.unsettled.append(entry)
-            for found in entry.events:
-                if isinstance(found, GapRecord):
-                    self._recorded_counts += found.ambiguous
-                else:
-                    claims.append(found)
-        self.books.claimed(claims, handled)
-        counted = self._recorded_counts + int(ambiguous or 0)
-        self.books.check(before, self._entries, counted - self._counted)
-        self._counted = counted
-        assert int(depth or 0) == expirations(self.unsettled), "the outbox's depth"
-
-    # The user.
-
-    async def live(self, command: str, key: bytes, ttl: int) -> None:
-        done, deadline = await self.user.eval(_LIVE, 1, key, command, ttl, self._last[ttl] + 1)
-        await self.look()
-        if done:
-            self._last[ttl] = deadline
-            self.books.began(key, deadline)
-
-    async def alter(self, command: str, key: bytes) -> None:
-        user, target = self.user, KEYS[1]
-        done: Any
-        if command == "DEL":
-            await user.delete(key)
-            done = False
-        elif command == "DEL, SET":
-            done = await user.eval(_AGAIN, 1, key)
-        elif command == "RENAME":
-            done = key != target and await user.eval(_RENAME, 2, key, target)
-        else:
-            done = await (user.persist(key) if command == "PERSIST" else user.set(key, b""))
-        former = self.books.alive(key)
-        await self.look()
-        if done and former is not None and command in {"RENAME", "DEL, SET"}:
-            self.books.began(target if command == "RENAME" else key, former.deadline)
-        elif done:
-            self.books.began(key, None)
-
-    async def read(self) -> None:
-        await self.user.exists(*KEYS)
-        await self.look()
-
-    async def wait(self) -> None:
-        """Let all short deadlines pass; nothing expires by that."""
-        lives = [life for key in KEYS if (life := self.books.alive(key)) is not None]
-        deadlines = [*(life.deadline for life in lives if life.deadline), *self._entries.values()]
-        short = [deadline for deadline in deadlines if deadline <= self._last[SHORT_MS]]
-        if short:
-            await passed(self.user, max(short))
 
     # The bridge.
 
@@ -170,7 +70,7 @@ class Play:
             and self._walked
             and self._scanned
             and not hints.found
-            and min(self._entries.values(), default=gap.start_ms) >= gap.start_ms
+            and min(self.entries.values(), default=gap.start_ms) >= gap.start_ms
         )
         self._walked |= mode == "walk"
         await self.hand.touch(mode)
@@ -186,7 +86,7 @@ class Play:
         assert self.hand.hints.part is None, "so few keys are one part"
         self._scanned = True
         for key in KEYS:
-            self.books.scanned(key, self._entries)
+            self.books.scanned(key, self.entries)
 
     async def reconcile(self) -> None:
         """All that is needed to close the gap, and to sweep what is due."""
@@ -233,7 +133,7 @@ class Play:
         self._stale_hears = self.connected()
         self._give_up(count)
         await lapse(self.user)
-        self.stale, self.hand = self.hand, Hand(self._server, instance=str(len(self._hands)))
+        self.stale, self.hand = self.hand, Hand(self.server, instance=str(len(self._hands)))
         self._hands.append(self.hand)
         await self._begin()
 
@@ -280,7 +180,7 @@ class Play:
         await self.arrive_late()
         await self.wait()
         await self.reconcile()
-        self.books.check_quiet(self._entries)
+        self.books.check_quiet(self.entries)
 
     async def _begin(self) -> None:
         await self.hand.begin()
@@ -332,7 +232,7 @@ class Play:
 
     async def _due(self) -> bool:
         now = await now_ms(self.user)
-        return any(deadline < now for deadline in self._entries.values())
+        return any(deadline < now for deadline in self.entries.values())
 
 
 def _told(operations: Sequence[bytes]) -> Iterator[bytes]:
@@ -340,8 +240,3 @@ def _told(operations: Sequence[bytes]) -> Iterator[bytes]:
     for operation in operations_in(operations):
         if alike(operation, EXPIRED, EXPIRED_AHEAD):
             yield operation[1]
-
-
-def expirations(entries: Sequence[Entry]) -> int:
-    """How many of them these entries hold."""
-    return sum(isinstance(event, Expiration) for entry in entries for event in entry.events)
