@@ -24,6 +24,7 @@ from bridge.sinks import create
 from bridge.tasks import end, run_together
 from bridge.telemetry.events import Telemetry
 from bridge.telemetry.http import serve_http
+from bridge.telemetry.systemd import notifying
 
 DRAINED, FAILED = 0, 1
 CLOSE_TIMEOUT = 5.0
@@ -37,8 +38,9 @@ async def serve(settings: Settings) -> int:
     """
     telemetry = Telemetry()
     async with serve_http(settings, telemetry):
-        service = _Service(settings, telemetry, SystemClock())
-        return await service.run()
+        with notifying(os.environ):
+            service = _Service(settings, telemetry, SystemClock())
+            return await service.run()
 
 
 class _Service:

@@ -30,27 +30,27 @@ def manifest(name: str) -> Document:
     return parsed(DEPLOY / "kubernetes" / f"{name}.yaml")
 
 
-def found(tool: str, *, get: str, provided: bool = False) -> Path:
+def found(tool: str, *, get: str) -> Path:
     """A tool, else a skip that says how to `get` it.
 
-    One that `.ci/bootstrap` provides may not be missing in CI.
+    In CI, none may be missing.
     """
     places = [str(TOOLS), f"{sys.prefix}/bin", os.environ.get("PATH", "")]
     program = shutil.which(tool, path=os.pathsep.join(places))
     if program is None:
         missing = f"NOT CHECKED: {tool} is not installed ({get})"
-        if provided and os.environ.get("CI") == "true":
+        if os.environ.get("CI") == "true":
             pytest.fail(missing, pytrace=False)
         pytest.skip(missing)
     return Path(program)
 
 
-def judged(tool: str, *arguments: str, get: str, provided: bool = False) -> str:
+def judged(tool: str, *arguments: str, get: str) -> str:
     """What a tool prints; see `found`.
 
     Raises CalledProcessError, with what it printed, where the tool finds fault.
     """
-    program = found(tool, get=get, provided=provided)
+    program = found(tool, get=get)
     try:
         return subprocess.run([program, *arguments], check=True, capture_output=True, text=True).stdout
     except subprocess.CalledProcessError as error:

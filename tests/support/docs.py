@@ -11,6 +11,8 @@ from typing import Final
 from bridge.settings import reference
 from bridge.telemetry.reference import events, metrics
 from tests.bench.report import published
+from tests.support.chart_values import chart_values
+from tests.support.deployed import CHART
 from tests.support.servers import ROOT
 
 REFERENCE: Final = ROOT / "deploy" / "docs" / "reference"
@@ -18,6 +20,7 @@ GENERATED: Final[Mapping[Path, Mapping[str, Callable[[], str]]]] = {
     REFERENCE / "settings.md": {"expiry-bridge settings": reference},
     REFERENCE / "metrics.md": {"bridge.telemetry.reference.metrics": metrics},
     REFERENCE / "log-events.md": {"bridge.telemetry.reference.events": events},
+    CHART / "README.md": {"values.yaml and values.schema.json": chart_values},
     ROOT / "tests" / "bench" / "RESULTS.md": {"python -m tests.bench --publish": published},
 }
 """Page → the makers of its tables, by the name that stands in front of each."""

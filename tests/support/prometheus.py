@@ -31,7 +31,7 @@ class Prometheus(Server):
     @classmethod
     def program(cls) -> Path:
         """See `Server`."""
-        return found("prometheus", get="run `make setup`, or Debian: apt install prometheus", provided=True)
+        return found("prometheus", get="run `make setup`, or Debian: apt install prometheus")
 
     def command(self) -> Sequence[str]:
         """See `Process`."""

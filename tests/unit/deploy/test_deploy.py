@@ -1,6 +1,6 @@
 """`deploy/` and `compose.yaml` are true of the code: every setting, port and dependency in them, and how they stop it.
 
-Pure Python, so it holds everywhere. What helm makes of the chart is in `test_tools.py`.
+Pure Python, so it holds everywhere. What helm makes of the chart is in `tests/deploy/`.
 """
 
 import asyncio
@@ -21,7 +21,6 @@ from bridge.commands.embedded import free_port
 from bridge.redis.protocol.own_keys import Names
 from bridge.service import CLOSE_TIMEOUT
 from bridge.settings import Settings, variable
-from bridge.settings.redis_url import DEFAULT_SENTINEL_PORT
 from bridge.telemetry.events import Telemetry
 from bridge.telemetry.http import serve_http
 from tests.support.deployed import CHART, DEPLOY, UNIT, Document, manifest, parsed
@@ -34,6 +33,7 @@ SECRETS_IN = "/run/secrets/expiry-bridge"
 TEXTS = sorted(
     path for path in (*DEPLOY.rglob("*"), ROOT / "compose.yaml") if path.is_file() and path.suffix != ".lock"
 )
+IMAGE = "ghcr.io/expiry-bridge/expiry-bridge"
 VARIABLES = {variable(name) for name in Settings.model_fields}
 DRAIN_SECONDS = Settings().shutdown_timeout + 2 * CLOSE_TIMEOUT
 """How long a bridge may take to end after SIGTERM, unless it is told otherwise."""
@@ -130,9 +130,7 @@ def test_the_settings_of_the_manifests_are_accepted_and_their_secrets_are_mounte
 def test_the_chart_sets_only_what_there_is(tmp_path: Path) -> None:
     values = parsed(CHART / "values.yaml")
 
-    settings = settings_of(values["env"], tmp_path)
-
-    assert values["podAnnotations"]["prometheus.io/port"] == str(settings.http_port)
+    settings_of(values["env"], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +139,7 @@ def test_the_chart_sets_only_what_there_is(tmp_path: Path) -> None:
         ({}, None),
         ({"replica": 1}, "'replica' was unexpected"),
         ({"env": {"REDIS_URL": "redis://redis"}}, "'REDIS_URL' does not match"),
+        ({"env": {"BRIDGE_REDIS_PASSWORD": "hunter2"}}, "'BRIDGE_REDIS_PASSWORD' should not be valid"),
         ({"secretFiles": {"BRIDGE_REDIS_PASSWORD": "password"}}, "'BRIDGE_REDIS_PASSWORD' does not match"),
         ({"networkPolicy": {"egressPorts": ["6379"]}}, "'6379' is not of type 'integer'"),
     ],
@@ -211,9 +210,7 @@ def test_the_network_policy_lets_the_bridge_reach_its_servers() -> None:
     ports = {port["port"] for rule in manifest("networkpolicy")["spec"]["egress"] for port in rule["ports"]}
 
     wanted = {int(port) for name in environment if "URL" in name for port in re.findall(r":(\d+)", environment[name])}
-    wanted.add(DEFAULT_SENTINEL_PORT)  # which a URL may name instead
     assert ports == wanted | {53}
-    assert {*parsed(CHART / "values.yaml")["networkPolicy"]["egressPorts"]} == wanted
 
 
 def test_nothing_of_kubernetes_selects_other_pods_than_the_deployments() -> None:
@@ -255,7 +252,16 @@ def test_the_chart_and_the_manifests_are_of_this_version() -> None:
     image = manifest("deployment")["spec"]["template"]["spec"]["containers"][0]["image"]
 
     assert chart["version"] == chart["appVersion"] == bridge.__version__
-    assert image == f"expiry-bridge:{bridge.__version__}"
+    assert image == f"{IMAGE}:{bridge.__version__}"
+
+
+def test_the_image_has_one_name_everywhere() -> None:
+    assert parsed(CHART / "values.yaml")["image"]["repository"] == IMAGE
+    assert (
+        f"image: {IMAGE}:{bridge.__version__}\n" in parsed(CHART / "Chart.yaml")["annotations"]["artifacthub.io/images"]
+    )
+    assert {services()[name]["image"] for name in ("bridge", "bridge-kafka")} == {IMAGE}
+    assert f"--tag {IMAGE} " in (DEPLOY / "docs" / "start.md").read_text()
 
 
 # What is left.

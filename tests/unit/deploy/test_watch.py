@@ -132,7 +132,7 @@ def test_the_runbooks_links_lead_somewhere() -> None:
 
 def test_compose_shows_prometheus_the_bridges_and_grafana_the_dashboard() -> None:
     services = parsed(ROOT / "compose.yaml")["services"]
-    bridges = {name for name, service in services.items() if service.get("image") == "expiry-bridge"}
+    bridges = {name for name, service in services.items() if service.get("image", "").endswith("/expiry-bridge")}
     scraped = parsed(DEPLOY / "prometheus.yml")["scrape_configs"]
     mounts = dict(mount.split(":")[:2] for name in ("prometheus", "grafana") for mount in services[name]["volumes"])
 
@@ -155,14 +155,14 @@ def test_compose_shows_prometheus_the_bridges_and_grafana_the_dashboard() -> Non
     [("check rules", "alerts.yaml"), ("test rules", "alerts_test.yaml"), ("check config", "prometheus.yml")],
 )
 def test_promtool_sees_the_alerts_do_what_they_should(command: str, file: str) -> None:
-    assert "SUCCESS" in judged("promtool", *command.split(), str(DEPLOY / file), get=PROMTOOL, provided=True)
+    assert "SUCCESS" in judged("promtool", *command.split(), str(DEPLOY / file), get=PROMTOOL)
 
 
 def test_promtool_finds_no_fault_with_the_metrics() -> None:
     telemetry = Telemetry()
     telemetry.shard().node_named("127.0.0.1:6379")
 
-    promtool = found("promtool", get=PROMTOOL, provided=True)
+    promtool = found("promtool", get=PROMTOOL)
     text = generate_latest(telemetry.metrics.registry)
     judgement = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
 
