@@ -31,6 +31,7 @@ bench: $(DEV) ## Measure, with servers of its own, and say which bars are reache
 check: $(DEV) ## Format, lint, types, and the floors that imports must keep
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
+	@$(BIN)/ruff check --quiet --preview --config 'lint.explicit-preview-rules=true' --select PLW1514 bridge # UTF-8, in any locale
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 

@@ -32,7 +32,7 @@ CLOSE_TIMEOUT = 5.0
 
 
 async def serve(settings: Settings) -> int:
-    """Run the bridge until SIGTERM or SIGINT. The exit status: 0 drained, 1 not drained in time.
+    """Run the bridge until SIGTERM, SIGINT or SIGHUP. The exit status: 0 drained, 1 not drained in time.
 
     Raises BridgeError where it cannot work, and whatever else a part of it failed with.
     """
@@ -109,7 +109,9 @@ class _Service:
 @contextmanager
 def _signals(handle: Callable[[signal.Signals], None]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # `nohup` means it
+        numbers.append(signal.SIGHUP)
     for number in numbers:
         loop.add_signal_handler(number, handle, number)
     try:

@@ -1,91 +1,60 @@
-"""The command line: flags to settings, errors to exit statuses.
+"""The first that runs: what has to be in place before anything else is imported, which takes most of a second.
 
-Exit status: 0 done or drained, 1 failed, 2 bad configuration or usage (one line per error), 130 interrupted.
+From here on a signal to `run` ends it, also as process 1 of a container, for which the kernel ignores every signal
+without a handler; and no file or socket of ours can become standard input, output or error, whichever of them the
+process was started without.
 """
 
-import argparse
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from bridge.cli.arguments import DEMO_SINKS, parse, planned
-from bridge.errors import BridgeError, ConfigurationError
-from bridge.settings import Settings, SinkKind, load, reference
+_STDOUT, _STDERR = 1, 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand with `argv` (default: the process's arguments); returns the exit status."""
+    arguments = sys.argv[1:] if argv is None else argv
+    service = list(arguments[:1]) == ["run"]
+    _occupy(os.O_RDONLY if service else os.O_WRONLY)
+    if not service or threading.current_thread() is not threading.main_thread():
+        return _dispatched(arguments)
+    with _ended_by_signals():
+        return _dispatched(arguments)
+
+
+def _dispatched(arguments: Sequence[str]) -> int:
+    from bridge.cli.dispatch import dispatch  # noqa: PLC0415 - see the module
+
+    return dispatch(arguments)
+
+
+def _occupy(output: int) -> None:
+    """Open the null device in place of what is closed; standard output with `output`.
+
+    With O_RDONLY, what is written there fails instead of being lost: expirations, above all.
+    """
+    for fd, mode in enumerate((os.O_RDONLY, output, os.O_WRONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, mode)  # takes the lowest number that is free, and so this one
+    sys.stdout = sys.stdout or os.fdopen(_STDOUT, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(_STDERR, "w", encoding="utf-8", closefd=False)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Until the service has handlers of its own, it has nothing to finish: a signal ends the process at once."""
+    # `nohup` ignores SIGHUP, and means it.
+    ours = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, lambda *_: os._exit(0))
     try:
-        status = _dispatch(argv)
-        sys.stdout.flush()  # a broken pipe has to show here: at the interpreter's exit nobody could handle it
-    except ConfigurationError as error:
-        for problem in error.problems:
-            _complain(problem)
-        return 2
-    except BridgeError as error:
-        _complain(f"expiry-bridge: {error}")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # Whoever read our output has left. What is still buffered goes nowhere, and quietly.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return status
-
-
-def _dispatch(argv: Sequence[str] | None) -> int:
-    try:
-        options = parse(argv)
-    except SystemExit as stop:  # argparse's way to end after --help, --version and errors of usage
-        return stop.code if isinstance(stop.code, int) else 2
-    if options.command == "settings":
-        sys.stdout.write(reference())
-        return 0
-    # The subcommands are imported late: errors of the configuration must not wait for client libraries.
-    if options.command == "demo":
-        from bridge.commands.demo import demo  # noqa: PLC0415 - see above
-
-        return demo(sink=SinkKind(getattr(options, "sink", DEMO_SINKS[0])))
-    settings = load({name: value for name, value in vars(options).items() if name in Settings.model_fields})
-    return _with_settings(settings, options)
-
-
-def _with_settings(settings: Settings, options: argparse.Namespace) -> int:
-    match options.command:
-        case "check":
-            from bridge.commands.check import check  # noqa: PLC0415 - see `_dispatch`
-
-            return check(settings, as_json=options.json, publish=options.publish)
-        case "status":
-            from bridge.commands.status import status  # noqa: PLC0415 - likewise
-
-            return status(settings, as_json=options.json, watch=options.watch, show_keys=options.show_keys)
-        case "dead":
-            return _dead(settings, options)
-        case "verify":
-            from bridge.commands.verify import verify  # noqa: PLC0415 - likewise
-
-            return verify(settings, as_json=options.json, **planned(options))
-        case _:
-            from bridge.commands.run import run  # noqa: PLC0415 - likewise
-
-            return run(settings)
-
-
-def _dead(settings: Settings, options: argparse.Namespace) -> int:
-    from bridge.commands import dead  # noqa: PLC0415 - see `_dispatch`
-
-    match options.action:
-        case "list":
-            return dead.list_letters(settings, limit=options.limit, show_keys=options.show_keys, as_json=options.json)
-        case "show":
-            return dead.show_letter(settings, options.id, as_json=options.json)
-        case "retry":
-            return dead.retry_letters(settings, None if options.all else options.ids)
-        case _:
-            return dead.drop_letters(settings, options.ids)
-
-
-def _complain(text: str) -> None:
-    sys.stderr.write(" ".join(text.split()) + "\n")
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)

@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bridge.errors import ConfigurationError
 from bridge.settings.model import SECRETS, Settings, variable
-from bridge.settings.values import read_file
+from bridge.settings.values import LogFormat, read_file
 
 _ENCODING = "utf-8-sig"  # a byte order mark is no part of the first name
 _VARIABLES = [variable(name) for name in Settings.model_fields]
@@ -32,17 +32,35 @@ _PLAIN = {
 }
 
 
+_SOURCES = SettingsConfigDict(
+    env_prefix="BRIDGE_",
+    env_ignore_empty=True,
+    env_file_encoding=_ENCODING,
+    enable_decoding=False,  # lists are separated by commas, they are not JSON
+    extra="ignore",  # others' variables in `.env`; what looks like ours, `load` has judged by then
+)
+_ENV_FILE = Path(".env")
+
+
 class _Loaded(Settings, BaseSettings):
-    model_config = SettingsConfigDict(
-        env_prefix="BRIDGE_",
-        env_ignore_empty=True,
-        env_file_encoding=_ENCODING,
-        enable_decoding=False,  # lists are separated by commas, they are not JSON
-        extra="ignore",  # others' variables in `.env`; what looks like ours, `load` has judged by then
-    )
+    model_config = _SOURCES
 
 
-def load(flags: Mapping[str, str], env_file: Path = Path(".env")) -> Settings:
+class _LogFormat(BaseSettings):
+    model_config = _SOURCES
+    log_format: LogFormat | None = None
+
+
+def log_format(flags: Mapping[str, str], env_file: Path = _ENV_FILE) -> LogFormat | None:
+    """The form in which to say that settings are wrong: the one they ask for, as far as they can be read."""
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value and name in _LogFormat.model_fields}
+    try:
+        return _LogFormat(_env_file=env_file, **given).log_format
+    except (ValidationError, OSError, UnicodeDecodeError):
+        return None
+
+
+def load(flags: Mapping[str, str], env_file: Path = _ENV_FILE) -> Settings:
     """The settings from flags (by field name), environment and `.env` (which may be missing), in this precedence.
 
     Raises ConfigurationError with one line per problem, which begins with the variable's name (or with the path of a

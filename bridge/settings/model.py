@@ -20,6 +20,7 @@ from bridge.settings.values import (
     BrokersOwn,
     File,
     Host,
+    LogFormat,
     Namespace,
     NatsUrl,
     NatsUrlFile,
@@ -170,9 +171,7 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="`debug` (may show users' keys), `info`, `warning` or `error`"
     )
-    log_format: Literal["console", "json"] | None = Field(
-        None, description="unset = `console` on a terminal, else `json`"
-    )
+    log_format: LogFormat | None = Field(None, description="unset = `console` on a terminal, else `json`")
 
     _text = field_validator("*", mode="before")(check_text)
 

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -24,6 +24,7 @@ from bridge.settings.redis_url import (
 )
 
 _Value = TypeVar("_Value")
+LogFormat = Literal["console", "json"]
 
 DEFAULT_KAFKA_PORT = 9092
 

@@ -9,6 +9,7 @@ batch is sent again.
 """
 
 import asyncio
+import fcntl
 import os
 import select
 import threading
@@ -39,9 +40,14 @@ class StdoutSink:
         return self._writer is not None and self._writer.usable
 
     async def open(self) -> None:
-        """Raises NotConnected while a line from before `close()` is still stuck half way in a full pipe."""
+        """Raises NotConnected while a line from before `close()` is still stuck half way in a full pipe.
+
+        Refused: there is no standard output, or none that can be written to.
+        """
         if self.connected:
             return
+        if not _writable(self._fd):
+            raise Refused("standard output is closed, or not open for writing: start the bridge with one, as in `| …`")
         if self._writer is not None and not await self._writer.ended():
             # A second thread would write into the first one's line.
             raise NotConnected("standard output: its reader still holds up the line before")
@@ -63,6 +69,13 @@ class StdoutSink:
         """Returns at once. Batches under way end in NotConnected; a line in a full pipe may still be written later."""
         if self._writer is not None:
             self._writer.stop()
+
+
+def _writable(fd: int) -> bool:
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+    except OSError:
+        return False
 
 
 def _line(message: Message) -> bytes:

@@ -3,13 +3,17 @@
 The help texts are the reference: the README's table is made of them (`reference.py`).
 """
 
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from bridge import __version__
 from bridge.endings import Ending
 from bridge.expiration import Via
+from bridge.telemetry import logs
 from bridge.telemetry.lag import LagHistogram
 
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
@@ -94,6 +98,11 @@ class Metrics:
         )
         self.scan_seconds = self._by_shard(Gauge, "scan_duration_seconds", "How long the last scan took.")
         # The process.
+        self.registry.register(
+            _Count(
+                "dropped_log_lines", "Log lines dropped, because what reads them was too slow or gone.", logs.dropped
+            )
+        )
         Info("bridge_build", "What runs here.", registry=self.registry).info({"version": __version__})
         ProcessCollector(registry=self.registry)
 
@@ -118,3 +127,16 @@ class Metrics:
 
     def _gauge(self, name: str, help_text: str) -> Gauge:
         return Gauge(f"bridge_{name}", help_text, registry=self.registry)
+
+
+class _Count(Collector):
+    """A counter that somebody else counts, and that is read when it is asked for."""
+
+    def __init__(self, name: str, help_text: str, read: Callable[[], int]) -> None:
+        self._name = f"bridge_{name}"
+        self._help = help_text
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        """What the registry asks for."""
+        yield CounterMetricFamily(self._name, self._help, value=self._read())

@@ -32,6 +32,7 @@ _EXAMPLES: Final[dict[object, Sequence[object]]] = {
     Callable[[], float]: [float],
     Ending: list(Ending),
     BaseException: [RuntimeError("text")],
+    BaseException | None: [RuntimeError("text")],
 }
 """Values of all types that an event is told of. There are no bytes among them, on purpose: no event is told a key."""
 
@@ -90,7 +91,7 @@ def _methods() -> Iterator[Callable[..., None]]:
         for name, method in inspect.getmembers(part, inspect.ismethod):
             if not name.startswith("_") and name != "shard":
                 yield method
-    yield logs.failed
+    yield from (logs.failed, logs.refused, logs.library_failed, logs.lines_dropped)
 
 
 def _calls(method: Callable[..., None]) -> Iterator[dict[str, object]]:

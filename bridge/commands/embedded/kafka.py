@@ -111,7 +111,7 @@ class EmbeddedKafka(Server):
     def starting(self) -> Generator[None, None, None]:
         """See `Server`. The storage has to be prepared once, which Kafka does not do by itself."""
         properties = {**self.properties(), **self.config}
-        self._properties.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
+        self._properties.write_text("".join(f"{name}={value}\n" for name, value in properties.items()), "utf-8")
         if not (self.directory / "data").exists():
             yield from self._format()
         yield from super().starting()

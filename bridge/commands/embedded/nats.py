@@ -26,7 +26,8 @@ class EmbeddedNats(Server):
         """See `Process`."""
         file = self.directory / "server.conf"
         store = self.directory / "jetstream"
-        file.write_text(f'listen: "127.0.0.1:{self.port}"\njetstream {{ store_dir: "{store}" }}\n{self.config}\n')
+        own = f'listen: "127.0.0.1:{self.port}"\njetstream {{ store_dir: "{store}" }}\n'
+        file.write_text(f"{own}{self.config}\n", "utf-8")
         return [str(self.program()), "--config", str(file)]
 
     def answers(self) -> bool:

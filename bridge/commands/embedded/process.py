@@ -159,7 +159,7 @@ class Process(ABC):
 
     def _read(self, name: str) -> str:
         file = self._directory and self._directory / name  # not `directory`: reading must not make one
-        return file.read_text(errors="replace") if file and file.exists() else ""
+        return file.read_text("utf-8", errors="replace") if file and file.exists() else ""
 
     def _started(self) -> Child:
         if self._child is None:

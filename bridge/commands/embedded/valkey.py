@@ -26,7 +26,7 @@ class EmbeddedValkey(Server):
         """See `Process`."""
         own = {"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.directory), "daemonize": "no"}
         file = self.directory / "server.conf"
-        file.write_text("".join(f"{key} {value}\n" for key, value in {**own, **self.config}.items()))
+        file.write_text("".join(f"{key} {value}\n" for key, value in {**own, **self.config}.items()), "utf-8")
         return [str(self.program()), str(file)]
 
     def answers(self) -> bool:

@@ -38,7 +38,7 @@ class Ledger:
         self._clustered = endpoint.finder == CLUSTER
         self._names = names
         self._scripts = {
-            path.name: client.register_script(path.read_text())
+            path.name: client.register_script(path.read_text("utf-8"))
             for path in files("bridge.redis.ledger").joinpath("lua").iterdir()
         }
 

@@ -177,7 +177,7 @@ def _user_of(urls: list[str]) -> tuple[str | None, str | None, str | None]:
 def _credentials(file: Path) -> RawCredentials:
     """Raises Refused: it is not a credentials file. The library would look for its first line for ever."""
     try:
-        text = file.read_text()
+        text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError):
         raise Refused("BRIDGE_NATS_CREDS_FILE cannot be read") from None
     if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:

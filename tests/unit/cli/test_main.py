@@ -290,7 +290,7 @@ def test_an_unknown_flag_is_answered_with_the_nearest(capsys: pytest.CaptureFixt
 # Errors
 
 
-@pytest.mark.parametrize("command", [*WITH_SETTINGS, "verify"])
+@pytest.mark.parametrize("command", [*WITH_SETTINGS[1:], "verify"])
 def test_each_problem_of_the_configuration_is_one_line_and_the_status_is_2(
     commands: Commands, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,6 +99,11 @@ def test_the_settings_of_compose_are_accepted_and_name_its_own_servers(name: str
     assert settings.http_host == "0.0.0.0"  # noqa: S104 - within the container
 
 
+def test_the_image_has_an_init_so_that_signals_reach_the_bridge_from_its_first_instruction_on() -> None:
+    assert re.search(r"apt-get install .* tini ", DOCKERFILE)
+    assert 'ENTRYPOINT ["tini", "--", "expiry-bridge"]' in DOCKERFILE
+
+
 def test_the_two_bridges_of_compose_do_not_stand_by_for_each_other_and_see_the_demos_keys_alone() -> None:
     one, other = (services()[name]["environment"] for name in ("bridge", "bridge-kafka"))
 
