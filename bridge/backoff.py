@@ -7,6 +7,9 @@ then fails must not be hammered.
 
 import random
 
+JITTER = random.Random()  # noqa: S311 - jitter, not a secret
+"""Of all retry loops that are given no other; a simulation seeds it."""
+
 
 class Backoff:
     """The delays of one retry loop, in seconds."""
@@ -14,7 +17,7 @@ class Backoff:
     def __init__(self, first: float = 0.1, most: float = 10.0, rng: random.Random | None = None) -> None:
         self._first = first
         self._most = most
-        self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
+        self._rng = rng or JITTER
         self._ceiling = first
 
     def next(self) -> float:

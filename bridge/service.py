@@ -16,11 +16,12 @@ from contextlib import contextmanager
 from bridge import __version__
 from bridge.clock import Clock, SystemClock
 from bridge.cloudevents import Encoder
+from bridge.contracts import Sink
 from bridge.delivery.loop import Delivery
 from bridge.redis.source.cluster import Cluster
 from bridge.redis.source.shards import Shards
 from bridge.settings import Settings
-from bridge.sinks import create
+from bridge.sinks import SinkEvents, create
 from bridge.tasks import end, run_together
 from bridge.telemetry.events import Telemetry
 from bridge.telemetry.http import serve_http
@@ -38,19 +39,28 @@ async def serve(settings: Settings) -> int:
     """
     telemetry = Telemetry()
     async with serve_http(settings, telemetry):
+        instance = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         with notifying(os.environ):
-            service = _Service(settings, telemetry, SystemClock())
-            return await service.run()
+            return await Service(settings, telemetry, SystemClock(), instance).run()
 
 
-class _Service:
-    def __init__(self, settings: Settings, telemetry: Telemetry, clock: Clock) -> None:
+class Service:
+    """The whole bridge. What differs between machines, processes and runs is given: clock, name, and maker of sinks."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        telemetry: Telemetry,
+        clock: Clock,
+        instance: str,
+        make_sink: Callable[[Settings, int, Clock, SinkEvents], Sink] = create,
+    ) -> None:
+        """`instance`: the name of this process, which no other one has. `make_sink`: see `bridge.sinks.create`."""
         self._settings = settings
         self._telemetry = telemetry
-        instance = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         source = Cluster if settings.redis_address().nodes else Shards
         self._source = source(settings, instance, clock, telemetry)
-        self._sink = create(settings, self._source.db, clock, telemetry)
+        self._sink = make_sink(settings, self._source.db, clock, telemetry)
         encoder = Encoder(settings.source, self._source.db, settings.content_mode)
         self._delivery = Delivery(self._source.outbox, self._sink, encoder, self._source.redis_ms, clock, telemetry)
         self._stopping = asyncio.Event()

@@ -1,0 +1,198 @@
+"""The writer's book: every life of every key, how it ended, and what the ledger knew of it then.
+
+It watches the simulated server from inside, so it is exact, and nobody tells it anything. A *life* begins when a key
+gets a deadline, or another one, or loses it; it ends when the key expires, is deleted, or begins another life.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from bridge.redis.protocol.own_keys import Names
+from tests.simulation.redis.keyspace import Database
+from tests.simulation.redis.server import Server, Session
+from tests.simulation.redis.values import Reply, SortedSet
+from tests.simulation.redis.watcher import Watcher
+
+NAMES = Names("expiry-bridge", 0)
+
+
+class Fate(Enum):
+    """What became of a life."""
+
+    ALIVE = auto()
+    REPLACED = auto()
+    """By the next life of the key, of which the bridge is told, or not."""
+    EXPIRED = auto()
+    DELETED = auto()
+
+
+class Promise(Enum):
+    """What is promised of an expiration whose notification is lost."""
+
+    RECORDED = auto()
+    """It is announced, unless the key is back before anybody looks: then it is counted."""
+    LATER = auto()
+    """The same, unless a later life of the key is recorded before: the ledger knew a nearer deadline of it."""
+    NEARER = auto()
+    """The same, unless the key is set again before: the ledger knew a later deadline of it."""
+    NOTHING = auto()
+
+
+@dataclass(eq=False, slots=True)
+class Life:
+    """One life of a key. Times are Redis's, in ms."""
+
+    key: bytes
+    number: int
+    deadline: int | None
+    began_ms: int
+    fate: Fate = Fate.ALIVE
+    ended_ms: int = 0
+    entry: int | None = None
+    """What the ledger had for the key when it ended."""
+    recorded: bool = False
+    """Whether a batch has read this life, and left its deadline in the ledger."""
+    promise: Promise = Promise.NOTHING
+    left: bool = False
+    """Whether the ledger's entry has changed since it expired."""
+    back_ms: int | None = None
+    """When the key was there again."""
+    notified: bool = True
+    """Whether subscribers were told that it ended."""
+
+
+class Book(Watcher):
+    """See the module."""
+
+    def __init__(self, server: Server, tell: Callable[[str], None]) -> None:
+        self.lives: dict[bytes, list[Life]] = defaultdict(list)
+        self.broken: list[str] = []
+        """Rules about keys that a script of the bridge has broken."""
+        self.server = server
+        self._tell = tell
+        self._dirty: dict[bytes, None] = {}
+        self._read: dict[bytes, Reply] = {}
+        self._open: list[Life] = []
+        """Expired, and the ledger's entry is as it was."""
+
+    @property
+    def ledger(self) -> dict[bytes, float]:
+        """What it holds now."""
+        found = self.server.keyspace.databases[0].values.get(NAMES.deadlines)
+        return found.scores if isinstance(found, SortedSet) else {}
+
+    def alive(self, key: bytes) -> Life | None:
+        """The life of the key now, which may be past its deadline."""
+        lives = self.lives[key]
+        return lives[-1] if lives and lives[-1].fate is Fate.ALIVE else None
+
+    # What happens on the server.
+
+    def ended(self, database: Database, key: bytes, how: str) -> None:
+        """See `Watcher`."""
+        life = self.alive(key) if _users(database, key) else None
+        if life is None:
+            return
+        entry = self.ledger.get(key)
+        life.entry = None if entry is None else int(entry)
+        life.ended_ms = self.server.keyspace.now_ms
+        life.notified = "x" in self.server.keyspace.flags or "A" in self.server.keyspace.flags
+        life.fate = Fate.EXPIRED if how == "expired" else Fate.DELETED if how else Fate.REPLACED
+        self._tell(f"{how or 'replaced'} {key.decode()} #{life.number} deadline={life.deadline} entry={life.entry}")
+        if life.fate is Fate.EXPIRED:
+            life.promise = self._promise(life)
+            if life.promise is not Promise.NOTHING:
+                self._open.append(life)
+
+    def changed(self, database: Database, key: bytes) -> None:
+        """See `Watcher`."""
+        if _users(database, key):
+            self._dirty[key] = None
+
+    def read(self, key: bytes, deadline: Reply) -> None:
+        """See `Watcher`."""
+        self._read[key] = deadline
+
+    def done(self, script: str | None, session: Session | None) -> None:
+        """See `Watcher`."""
+        dirty, self._dirty = self._dirty, {}
+        for key in dirty:
+            self._compare(key)
+            life = self.lives[key][-1] if self.lives[key] else None
+            if script is not None and (life is None or life.fate is not Fate.EXPIRED):
+                self.broken.append(f"{script} has changed the user's key {key!r}")
+        if script == "apply.lua":
+            ledger = self.ledger
+            for key, deadline in self._read.items():
+                life = self.alive(key)
+                if life is not None and life.deadline == deadline == ledger.get(key):
+                    life.recorded = True
+        self._read.clear()
+        if script is not None and self._open:
+            self._settle()
+
+    def resume(self) -> None:
+        """Redis has started with other data: what is not there any longer was lost."""
+        database = self.server.keyspace.databases[0]
+        for key, lives in self.lives.items():
+            life = lives[-1] if lives else None
+            if life is not None and life.fate is Fate.ALIVE and key not in database.values:
+                life.fate, life.ended_ms = Fate.DELETED, self.server.clock_ms
+        for key in database.values:
+            if _users(database, key):
+                self._compare(key)
+
+    def _compare(self, key: bytes) -> None:
+        database = self.server.keyspace.databases[0]
+        if key not in database.values:
+            return
+        life, deadline = self.alive(key), database.deadlines.get(key)
+        if life is not None and life.deadline == deadline:
+            return
+        now = self.server.keyspace.now_ms
+        lives = self.lives[key]
+        if life is not None:
+            life.fate, life.ended_ms = Fate.REPLACED, now
+            entry = self.ledger.get(key)
+            life.entry = None if entry is None else int(entry)
+        elif lives:
+            lives[-1].back_ms = now
+        for former in lives:
+            if former.promise is Promise.NEARER and not former.left:
+                former.promise = Promise.NOTHING
+        lives.append(Life(key, len(lives) + 1, deadline, now))
+        self._tell(f"begins {key.decode()} #{len(lives)} deadline={deadline}")
+
+    def _settle(self) -> None:
+        """Note which entries have changed."""
+        ledger = self.ledger
+        for life in self._open:
+            if ledger.get(life.key) != life.entry:
+                life.left = True
+                if life.promise is Promise.LATER and life.key in ledger:
+                    life.promise = Promise.NOTHING
+        self._open = [life for life in self._open if not life.left]
+
+    def _promise(self, life: Life) -> Promise:
+        known, deadline = life.entry, life.deadline
+        if known is None or deadline is None:
+            return Promise.NOTHING
+        if known == deadline:
+            return Promise.RECORDED if life.recorded else Promise.NOTHING
+        if not any(one.deadline == known and self.became(one) is life for one in self.lives[life.key]):
+            return Promise.NOTHING
+        return Promise.LATER if known < deadline else Promise.NEARER
+
+    def became(self, life: Life) -> Life:
+        """The life that it has become, by being replaced."""
+        lives = self.lives[life.key]
+        place = life.number - 1
+        while lives[place].fate is Fate.REPLACED and place + 1 < len(lives):
+            place += 1
+        return lives[place]
+
+
+def _users(database: Database, key: bytes) -> bool:
+    return database.number == 0 and not key.startswith(NAMES.own_prefix)

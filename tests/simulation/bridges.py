@@ -1,0 +1,125 @@
+"""Bridge processes of the simulated world: the whole service, unmodified, in a process that can be killed.
+
+This is the one place that knows how `bridge.service` is put together.
+"""
+
+import signal
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
+
+import structlog
+
+from bridge.clock import SystemClock
+from bridge.errors import BridgeError
+from bridge.service import Service
+from bridge.settings import Settings
+from bridge.telemetry.events import Telemetry
+from tests.simulation.broker import Broker, SimSink
+from tests.simulation.loop import OWNER, SimLoop, SimProcess
+from tests.simulation.network import Network
+
+Tell = Callable[[str, str], None]
+"""Who, and what."""
+
+
+class SimClock(SystemClock):
+    """The loop's time; it also waits by the loop's timers."""
+
+    def __init__(self, loop: SimLoop) -> None:
+        self._loop = loop
+
+    def monotonic(self) -> float:
+        """Virtual seconds."""
+        return self._loop.time()
+
+
+class Bridge:
+    """One bridge, through all its lives."""
+
+    def __init__(self, name: str, settings: Settings, network: Network, broker: Broker, tell: Tell) -> None:
+        self.name = name
+        self.lives = 0
+        self.process: SimProcess | None = None
+        self.telemetry: Telemetry | None = None
+        self.failures: list[BaseException] = []
+        """What it has ended with, and may not."""
+        self._asked = False
+        """Whether this process was asked to end."""
+        self._settings = settings
+        self._network = network
+        self._broker = broker
+        self._tell = tell
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a process."""
+        return self.process is not None and self.process.alive
+
+    @property
+    def ready(self) -> bool:
+        """What /readyz says."""
+        return self.running and self.telemetry is not None and not self.telemetry.health.reasons
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why it is not."""
+        return {} if self.telemetry is None else self.telemetry.health.reasons
+
+    def start(self) -> None:
+        """A new process, with a name of its own."""
+        if self.running:
+            return
+        self.lives += 1
+        self._asked = False
+        self.process = process = SimProcess(f"{self.name}{self.lives}", self._network.loop)
+        self._tell(process.name, "starts")
+        process.run(self._serve(process))
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self.process is not None and self.process.alive:
+            self._tell(self.process.name, "is killed")
+            self._network.loop.kill(self.process)
+            self._network.bury(self.process)
+
+    def stop(self) -> None:
+        """Ask it to end; asked again, it ends at once, as with `os._exit`."""
+        if self._asked:
+            self.kill()
+        elif self.running and self.process is not None:
+            self._asked = True
+            self.process.signal(signal.SIGTERM)
+
+    async def _serve(self, process: SimProcess) -> None:
+        clock = SimClock(self._network.loop)
+        self.telemetry = telemetry = Telemetry(clock)
+        try:
+            service = Service(self._settings, telemetry, clock, process.name, lambda *_: SimSink(self._broker))
+            status = await service.run()
+            self._tell(process.name, f"ends with {status}")
+        except BridgeError as error:  # the command line says it, and a supervisor starts the process again
+            self._tell(process.name, f"ends: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
+            if process.alive:
+                self.failures.append(error)
+                self._tell(process.name, f"fails: {error!r}")
+        finally:
+            process.alive = False
+            self._network.bury(process)
+
+
+def log_to(tell: Tell, level: int = 20) -> None:
+    """Send what the bridges log there."""
+
+    def capture(_: Any, name: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:  # noqa: ANN401 - structlog's
+        owner = OWNER.get()
+        if owner is not None and owner.alive:
+            what = event.pop("event")
+            tell(owner.name, " ".join([name, what, *(f"{key}={value}" for key, value in event.items())]))
+        raise structlog.DropEvent
+
+    structlog.configure(
+        processors=[capture],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=False,
+    )

@@ -1,0 +1,67 @@
+"""The command line of the simulation."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+from tests.simulation.plan import plan
+from tests.simulation.world import Outcome, run
+
+WORKERS = 2
+
+
+def fixed_hashes() -> None:
+    """Start again where the order of sets of bytes would differ from run to run."""
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        os.environ["PYTHONHASHSEED"] = "0"
+        os.execv(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]])  # noqa: S606 - ourselves
+
+
+def judged(seed: int) -> Outcome:
+    """One seed, without its log where nothing is wrong."""
+    outcome = run(plan(seed))
+    outcome.log = []
+    return outcome
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit status: 1 where a promise was broken."""
+    fixed_hashes()
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=1000)
+    parser.add_argument("--from", type=int, default=0, dest="first")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--trace", action="store_true")
+    parser.add_argument("--workers", type=int, default=WORKERS)
+    options = parser.parse_args(arguments)
+    if options.seed is not None:
+        outcome = run(plan(options.seed))
+        if options.trace:
+            sys.stdout.writelines(f"{line}\n" for line in outcome.log)
+        report(outcome)
+        return bool(outcome.violations)
+    begun, failed, seconds = time.monotonic(), 0, 0.0
+    seeds = range(options.first, options.first + options.seeds)
+    with ProcessPoolExecutor(options.workers) as pool:
+        for outcome in pool.map(judged, seeds, chunksize=10):
+            seconds += outcome.virtual_seconds
+            if outcome.violations:
+                failed += 1
+                report(outcome)
+    took = time.monotonic() - begun
+    sys.stdout.write(f"{len(seeds)} seeds, {failed} failed, {seconds / 60:.0f} virtual minutes in {took:.1f} s\n")
+    return bool(failed)
+
+
+def report(outcome: Outcome) -> None:
+    """What a run has come to, and how to run it again."""
+    verdict = "; ".join(f"{name}: {said[0][:1500]}" for name, said in outcome.violations.items()) or "holds"
+    sys.stdout.write(
+        f"seed {outcome.plan.seed} ({outcome.digest}, {outcome.virtual_seconds:.1f} s, {outcome.steps} steps,"
+        f" {outcome.counts}): {verdict}\n"
+        f"  python -m tests.simulation --seed {outcome.plan.seed} --trace\n"
+    )
+    sys.stdout.flush()

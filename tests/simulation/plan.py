@@ -1,0 +1,82 @@
+"""What a seed means: how many bridges, which server and broker, which users, and which faults, how often."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tests.simulation.broker import Faults
+from tests.simulation.network import Conditions
+from tests.simulation.writer import Habits
+
+STRIKES = {
+    "cut": 0.5, "stall": 0.2, "kill": 0.3, "stop": 0.1, "pause": 0.2, "freeze": 0.1, "pause_writes": 0.2, "mute": 0.1,
+    "flush_scripts": 0.1, "broker_away": 0.15, "busy": 0.1, "no_memory": 0.1, "evict": 0.2, "clock_forward": 0.05,
+    "restart": 0.08, "trap": 1.5,
+}  # fmt: skip
+"""Faults that may lose nothing, and how often in a second at most."""
+LOSSY = {"delete_own": 0.05, "flush": 0.05, "restart_empty": 0.05, "restart_old": 0.1, "clock_back": 0.05}
+"""Faults with which Redis itself loses something."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run depends on, besides the code."""
+
+    seed: int
+    seconds: float = 10.0
+    """Of the safety phase."""
+    bridges: int = 2
+    kind: str = "redis"
+    broker: str = "jetstream"
+    settings: Mapping[str, object] = field(default_factory=dict)
+    disorder: float = 0.0
+    step: float = 1e-6
+    """Seconds that one callback takes."""
+    cycle_share: float = 0.5
+    """Of what is past its deadline, how much one turn of the active expiry finds."""
+    flags: str = ""
+    """Of notifications, in the server's configuration file."""
+    network: Conditions = field(default_factory=Conditions)
+    publishing: Faults = field(default_factory=Faults)
+    habits: Habits = field(default_factory=Habits)
+    strikes: Mapping[str, float] = field(default_factory=dict)
+    """Faults by name: how often in a second."""
+
+
+def plan(seed: int) -> Plan:
+    """Of that seed."""
+    rng = random.Random(seed)
+
+    def often(most: float) -> float:
+        """Half of the seeds do without."""
+        return 0.0 if rng.random() < 0.5 else rng.random() * most
+
+    latency = 10 ** rng.uniform(-4, -2)
+    strikes = {name: often(2 * most) for name, most in STRIKES.items()}
+    if rng.random() < 0.2:
+        strikes |= {name: often(2 * most) for name, most in LOSSY.items()}
+    return Plan(
+        seed,
+        seconds=rng.uniform(5, 14),
+        bridges=rng.choice([1, 2, 2, 2, 3]),
+        kind=rng.choice(["redis", "redis", "valkey"]),
+        broker=rng.choice(["jetstream", "kafka"]),
+        settings={"outbox_limit": rng.choice([2, 10, 1_000_000, 1_000_000])},
+        disorder=rng.choice([0.0, 0.0, 0.3]),
+        step=10 ** rng.uniform(-6, -4.3),
+        cycle_share=rng.choice([0.0, 0.1, 0.5, 1.0]),
+        flags=rng.choice(["Egxe", "", "AKE"]),
+        network=Conditions(latency, latency * rng.uniform(0.1, 3), often(0.05), rng.uniform(0.01, 0.5), often(0.3)),
+        publishing=Faults(often(0.2), often(0.05), often(0.2), often(0.1), rng.random()),
+        habits=Habits(
+            keys=rng.choice([1, 2, 3, 5]),
+            pause=10 ** rng.uniform(-1.7, -0.3),
+            near=rng.uniform(0, 0.9),
+            burst=often(0.4),
+            ttl=10 ** rng.uniform(-2, 0.3),
+            same=often(0.6),
+            crowd=often(0.05),
+            provoked=often(0.3),
+        ),
+        strikes=strikes,
+    )

@@ -1,0 +1,250 @@
+"""One run: a seed becomes servers, bridges, users and faults, and a verdict.
+
+First the *safety* phase, in which anything may go wrong; then a *quiet* one, in which all is well and everything has to
+be delivered; then a *proof*: some keys that have to be announced on time, exactly once, by their notifications.
+"""
+
+import asyncio
+import gc
+import random
+import sys
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+import structlog
+
+from bridge.backoff import JITTER
+from bridge.settings import Settings
+from tests.simulation.book import NAMES, Book
+from tests.simulation.bridges import Bridge, log_to
+from tests.simulation.broker import Broker
+from tests.simulation.faults import Nemesis
+from tests.simulation.loop import SimLoop, SimProcess
+from tests.simulation.network import Network
+from tests.simulation.plan import LOSSY, Plan
+from tests.simulation.redis.keyspace import Held
+from tests.simulation.redis.server import Server, Session
+from tests.simulation.validators import evidence, judge
+from tests.simulation.writer import Writer
+
+EPOCH_US = 1_790_000_000_000_000
+"""Redis's clock when the world begins."""
+REDIS = ("redis", 6379)
+QUIET_SECONDS = 90.0
+"""Within which all has to be delivered."""
+CYCLE_SECONDS = 0.1
+"""Between two turns of Redis's active expiry."""
+PROOF_SECONDS = 1.0
+"""Within which a key has to be announced while all is well."""
+
+
+@dataclass
+class Outcome:
+    """What came of a run."""
+
+    plan: Plan
+    violations: dict[str, list[str]]
+    digest: str
+    virtual_seconds: float
+    steps: int
+    counts: dict[str, int]
+    log: list[str] = field(default_factory=list)
+
+
+class Watch(Book):
+    """The book, and who else wants to know what happens on the server."""
+
+    def __init__(self, world: "World") -> None:
+        super().__init__(world.server, lambda said: world.tell("redis", said))
+        self._world = world
+        self._nested = False
+
+    def before(self, script: str, session: Session, words: list[bytes]) -> bool:
+        """See `Watcher`."""
+        return self._world.nemesis.before(script, session, words)
+
+    def done(self, script: str | None, session: Session | None) -> None:
+        """See `Watcher`."""
+        super().done(script, session)
+        if script is not None and session is not None:
+            self._world.nemesis.after(script, session)
+            self._world.writer.provoked()
+
+
+class World:
+    """See the module."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.log: list[str] = []
+        self.violations: dict[str, list[str]] = {}
+        rng = random.Random(plan.seed)
+        self.loop = SimLoop(rng.randrange(1 << 60), disorder=plan.disorder, step=plan.step)
+        self.network = Network(self.loop, random.Random(rng.randrange(1 << 60)), plan.network)
+        self.loop.net = self.network
+        self.server = Server(
+            lambda: EPOCH_US + int(self.loop.time() * 1e6),
+            random.Random(rng.randrange(1 << 60)),
+            kind=plan.kind,
+            run_id=f"{plan.seed:040x}",
+            flags=plan.flags,
+        )
+        self.book = Watch(self)
+        self.server.watcher = self.book
+        self.snapshots: list[tuple[int, list[Held]]] = []
+        """What Redis held, and when."""
+        self._restarts = 0
+        self.network.listen(REDIS, self.server)
+        self.broker = Broker(
+            plan.broker, self.network, random.Random(rng.randrange(1 << 60)), lambda said: self.tell("broker", said)
+        )
+        self.broker.faults = plan.publishing
+        settings = Settings.model_validate({"redis_url": "redis://redis:6379/0", "http_port": 0, **plan.settings})
+        self.bridges = [
+            Bridge("abc"[number], settings, self.network, self.broker, self.tell) for number in range(plan.bridges)
+        ]
+        self.writer = Writer(self.server, self.book, random.Random(rng.randrange(1 << 60)), plan.habits)
+        self.nemesis = Nemesis(self, random.Random(rng.randrange(1 << 60)))
+        self._fate = SimProcess("fate", self.loop)
+
+    def tell(self, who: str, said: str) -> None:
+        """A line of the log."""
+        self.log.append(f"{self.loop.time() - 1000:.6f} {who} {said}")
+
+    def violate(self, sentence: str, said: str) -> None:
+        """It is contradicted."""
+        self.violations.setdefault(sentence, []).append(said)
+
+    def run(self) -> Outcome:
+        """All of it."""
+        log_to(self.tell)
+        JITTER.seed(self.plan.seed)
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_until_complete(self._fate.run(self._course()))
+            if not self.violations:
+                self._judge()
+        except Exception as error:  # noqa: BLE001 - a finding
+            self.violate("the bridge comes to its end", repr(error))
+        finally:
+            for bridge in self.bridges:
+                bridge.kill()
+            asyncio.set_event_loop(None)
+        digest = blake2b("\n".join(self.log).encode(), digest_size=16).hexdigest()
+        counts = {
+            "lives": sum(map(len, self.book.lives.values())),
+            "stored": len(self.broker.stored),
+            "gaps": sum(message.gap for message in self.broker.stored),
+        }
+        return Outcome(self.plan, self.violations, digest, self.loop.time() - 1000, self.loop.steps, counts, self.log)
+
+    # Phases.
+
+    async def _course(self) -> None:
+        for bridge in self.bridges:
+            bridge.start()
+        cycle = self._fate.run(self._cycle())
+        writer = self._fate.run(self.writer.work())
+        await self.nemesis.work(self.plan.seconds)
+        writer.cancel()
+        self.tell("fate", "quiet")
+        self.nemesis.heal()
+        self.writer.settle()
+        await self._quiet()
+        if not self.violations:
+            await self._prove()
+        cycle.cancel()
+
+    async def _cycle(self) -> None:
+        lossy = any(self.plan.strikes.get(name) for name in LOSSY)
+        while True:
+            await asyncio.sleep(CYCLE_SECONDS)
+            self.server.cycle(self.plan.cycle_share)
+            if lossy:
+                databases = self.server.keyspace.databases
+                self.snapshots.append((self.server.clock_ms, [database.snapshot() for database in databases]))
+                del self.snapshots[:-20]
+
+    def restart(self, held: list[Held] | None) -> None:
+        """Redis is killed, and starts: with its data, or with what it held once."""
+        self._restarts += 1
+        self.server.restart(f"{self.plan.seed:036x}{self._restarts:04x}")
+        if held is not None:
+            self.server.keyspace.restore(held)
+            self.snapshots.clear()
+            self.book.resume()
+
+    def rerun(self, session: Session, words: list[bytes], seconds: float) -> None:
+        """Let Redis read that request only after so long."""
+        self.loop.call_later(seconds, self.server.late, session, words, context=self.network.context)
+
+    async def _quiet(self) -> None:
+        until = self.loop.time() + QUIET_SECONDS
+        while (waiting := self._waiting()) and self.loop.time() < until:
+            await asyncio.sleep(0.2)
+            for bridge in self.bridges:
+                bridge.start()
+        if waiting:
+            self.violate("what is recorded is delivered", waiting)
+
+    def _waiting(self) -> str:
+        """What has not come to its end."""
+        ready = [bridge for bridge in self.bridges if bridge.ready]
+        if not ready:
+            return f"no bridge is ready: {[bridge.reasons for bridge in self.bridges]}"
+        now = self.server.keyspace.now_ms
+        if due := {key: score for key, score in self.book.ledger.items() if score < now - 20}:
+            return f"due in the ledger at {now}: {due!r}"
+        if any(key.startswith(b"user:") for key in self.server.keyspace.databases[0].deadlines):
+            return "keys are about to expire"
+        if depth := self.server.user("XLEN", NAMES.outbox):
+            return f"{depth!r} entries in the outbox"
+        return ""
+
+    async def _prove(self) -> None:
+        """On time, once, by its notification."""
+        self.tell("fate", "proof")
+        gaps = sum(message.gap for message in self.broker.stored)
+        begun = len(self.broker.stored)
+        keys = [b"user:proof:%d" % number for number in range(4)]
+        for key in keys:
+            self.server.user("SET", key, "v", "PX", 300 + 50 * len(key))
+            await asyncio.sleep(0.03)
+        deadlines = {key: self.server.keyspace.databases[0].deadlines.get(key, 0) for key in keys}
+        offset = (EPOCH_US + self.server.offset_us) / 1e6
+        await asyncio.sleep(1.5 + PROOF_SECONDS)
+        if sum(message.gap for message in self.broker.stored) != gaps:
+            self.tell("fate", "a gap in the proof")
+            return
+        for key in keys:
+            said = [message for message in self.broker.stored[begun:] if message.key == key]
+            deadline = deadlines[key]
+            late = [message for message in said if offset + message.at > deadline / 1000 + PROOF_SECONDS]
+            if not said or late or b'"via":"notification"' not in said[0].body:
+                self.violate("on time", f"{key!r} of {deadline}: {said}")
+
+    def _judge(self) -> None:
+        found = evidence(self.book, self.broker.stored, self.broker.kind)
+        found.excused = self.nemesis.excused
+        self.violations |= judge(found)
+        for bridge in self.bridges:
+            for failure in bridge.failures:
+                self.violate("no process ends by itself", repr(failure))
+        for complaint in self.loop.complaints:
+            self.violate("no error goes unnoticed", complaint)
+
+
+def run(plan: Plan) -> Outcome:
+    """One run, and nothing left of it."""
+    hook = sys.unraisablehook
+    gc.disable()
+    world = World(plan)
+    try:
+        return world.run()
+    finally:
+        # What killed processes leave behind complains when it is collected: nobody is to hear that.
+        sys.unraisablehook = lambda _: None
+        structlog.reset_defaults()  # what it was told last knows the world
+        del world
+        gc.collect()
+        sys.unraisablehook = hook

@@ -1,0 +1,155 @@
+"""The users of the simulated Redis: they set, extend, persist, delete, rename, and look, at the worst moments.
+
+They reach the server at once, so that the seed, and not a network, decides what they meet: often the very millisecond
+of a deadline, or a deadline that a key has had before.
+"""
+
+import asyncio
+import random
+from dataclasses import dataclass
+
+from tests.simulation.book import Book
+from tests.simulation.redis.server import Server
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """How a seed's users behave."""
+
+    keys: int = 4
+    pause: float = 0.1
+    """Seconds between commands, on average."""
+    near: float = 0.5
+    """How often they wait for a deadline instead."""
+    burst: float = 0.1
+    """How often one command follows at once."""
+    ttl: float = 0.3
+    """Seconds, on average."""
+    same: float = 0.2
+    """How often a deadline is one that there was before."""
+    crowd: float = 0.0
+    """How often many keys are set together."""
+    provoked: float = 0.0
+    """How often they act at the very moment at which a script of the bridge has run."""
+
+
+class Writer:
+    """See the module."""
+
+    def __init__(self, server: Server, book: Book, rng: random.Random, habits: Habits) -> None:
+        self._server = server
+        self._book = book
+        self._rng = rng
+        self._habits = habits
+        self.keys = [b"user:%d" % number for number in range(habits.keys)]
+        self._deadlines: list[int] = []
+        self._crowds = 0
+
+    @property
+    def _now(self) -> int:
+        return self._server.keyspace.now_ms
+
+    async def work(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(self._pause())
+            self.act()
+
+    def _pause(self) -> float:
+        rng, habits = self._rng, self._habits
+        if rng.random() < habits.burst:
+            return 0.0
+        if rng.random() < habits.near and (ahead := self._ahead()):
+            return max(rng.choice(ahead) - self._now + rng.choice((-2, -1, 0, 0, 1, 1, 2, 3, 5)), 0) / 1000
+        return rng.expovariate(1 / habits.pause)
+
+    def _ahead(self) -> list[int]:
+        """Deadlines that come soon."""
+        now = self._now
+        return [at for at in self._server.keyspace.databases[0].deadlines.values() if now - 5 <= at < now + 1500]
+
+    def _ttl(self) -> int:
+        """In ms."""
+        return 1 + int(min(self._rng.expovariate(1 / self._habits.ttl), 8.0) * 1000)
+
+    def _deadline(self) -> int:
+        """One that there was before, or another one."""
+        rng = self._rng
+        if self._deadlines and rng.random() < self._habits.same:
+            chosen = rng.choice(self._deadlines[-8:])
+            if chosen > self._now - 20:
+                return chosen
+        chosen = self._now + self._ttl()
+        self._deadlines.append(chosen)
+        return chosen
+
+    def provoked(self) -> None:
+        """A script of the bridge has run."""
+        if self._rng.random() < self._habits.provoked:
+            self.act()
+
+    def act(self) -> None:
+        """One command, or some that belong together."""
+        rng, key = self._rng, self._rng.choice(self.keys)
+        if rng.random() < self._habits.crowd:
+            self._crowd()
+            return
+        chosen = rng.choices(
+            [
+                self._set, self._set, self._extend, self._persist, self._plain, self._delete, self._again, self._rename,
+                self._copy, self._look, self._other,
+            ],
+            weights=[30, 10, 12, 4, 5, 7, 8, 4, 3, 6, 3],
+        )[0]  # fmt: skip
+        chosen(key)
+
+    def settle(self) -> None:
+        """Let everything that has a deadline reach it soon."""
+        for key in list(self._server.keyspace.databases[0].deadlines):
+            if key.startswith(b"user:"):
+                self._server.user("PEXPIRE", key, self._rng.randrange(50, 1500))
+
+    def _set(self, key: bytes) -> None:
+        if self._rng.random() < 0.5:
+            self._server.user("SET", key, "v", "PXAT", max(self._deadline(), 1))
+        else:
+            self._server.user("SET", key, "v", "PX", self._ttl())
+
+    def _extend(self, key: bytes) -> None:
+        self._server.user("PEXPIREAT", key, self._deadline())
+
+    def _persist(self, key: bytes) -> None:
+        self._server.user("PERSIST", key)
+
+    def _plain(self, key: bytes) -> None:
+        self._server.user("SET", key, "v")
+
+    def _delete(self, key: bytes) -> None:
+        self._server.user(self._rng.choice(["DEL", "GETDEL"]), key)
+
+    def _again(self, key: bytes) -> None:
+        """The same life once more: deleted, and set with the same deadline."""
+        deadline = self._server.keyspace.databases[0].deadlines.get(key)
+        if deadline is not None and deadline > self._now:
+            self._server.user("DEL", key)
+            self._server.user("SET", key, "v", "PXAT", deadline)
+
+    def _rename(self, key: bytes) -> None:
+        self._server.user("RENAME", key, self._rng.choice(self.keys))
+
+    def _copy(self, key: bytes) -> None:
+        self._server.user("COPY", key, self._rng.choice(self.keys), "REPLACE")
+
+    def _look(self, _: bytes) -> None:
+        for key in self.keys:
+            self._server.user("GET", key)
+
+    def _other(self, key: bytes) -> None:
+        """In another database, whose expirations count, too."""
+        self._server.user("SET", key, "v", "PX", 20, database=1)
+
+    def _crowd(self) -> None:
+        self._crowds += 1
+        deadline = self._deadline()
+        for number in range(self._rng.randrange(5, 30)):
+            self._server.user("SET", b"user:c%d:%d" % (self._crowds, number), "v", "PXAT", max(deadline, 1))
