@@ -34,6 +34,7 @@ check: $(DEV) ## Format, lint, types, and the floors that imports must keep
 	@$(BIN)/ruff check --quiet --preview --config 'lint.explicit-preview-rules=true' --select PLW1514 bridge # UTF-8, in any locale
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m tests.support.lua
 
 format: $(DEV) ## Format the code, and fix what ruff can fix
 	@$(BIN)/ruff check --fix-only --quiet

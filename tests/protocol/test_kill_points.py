@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from importlib.resources import files
 from itertools import product
 
 import pytest
 
+from bridge.redis.ledger import assembly
 from tests.support.brokers.nats_frames import ACK, CREATE, PUBLISH, frame
 from tests.support.deployments.jetstream import Deployment
 from tests.support.deployments.kinds import KINDS
@@ -144,8 +144,8 @@ async def killed(kind: type[RedisServer], victim: str, moment: Moment) -> None:
 async def brought_to(moment: Moment, deployment: Deployment) -> tuple[Bridge, Breakpoint]:
     """A bridge that is on its way to the moment."""
     first, second = keys(KEYS), ["share:0", *keys(KEYS, start=KEYS)]
-    for path in files("bridge.redis.ledger").joinpath("lua").iterdir():
-        await deployment.redis.script_load(path.read_text())  # as if run before: the first call is no rehearsal
+    for name in assembly.names():
+        await deployment.redis.script_load(assembly.script(name))  # as if run before: the first call is no rehearsal
     match moment.when:
         case When.CONNECTING:
             met = moment.arm(deployment)

@@ -7,7 +7,6 @@ number.
 
 import asyncio
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any, cast
 
 import msgpack
@@ -15,6 +14,8 @@ from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 from redis.exceptions import ClusterDownError, MasterDownError, NoScriptError, ResponseError
 
+from bridge.redis.ledger.assembly import names as names_of_scripts
+from bridge.redis.ledger.assembly import script
 from bridge.redis.protocol.calls import Applied, Argument, Batch, Held, Lease, State, Touch, Touched
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.wire.endpoint import CLUSTER, Endpoint, conversation
@@ -37,15 +38,12 @@ class Ledger:
         self._endpoint = endpoint
         self._clustered = endpoint.finder == CLUSTER
         self._names = names
-        self._scripts = {
-            path.name: client.register_script(path.read_text("utf-8"))
-            for path in files("bridge.redis.ledger").joinpath("lua").iterdir()
-        }
+        self._scripts = {name: client.register_script(script(name)) for name in names_of_scripts()}
 
     async def acquire(self, instance: str, shards: int = 1) -> Lease | Held:
         """Take the lease, under a new fence, unless another bridge holds it. It keeps how many shards there are."""
         names = self._names
-        reply = await self._call("acquire.lua", [names.lease, names.outbox, names.canary], [instance, LEASE_MS, shards])
+        reply = await self._call("acquire", [names.lease, names.outbox, names.canary], [instance, LEASE_MS, shards])
         if not reply[0]:
             return Held(reply[1].decode(), int(reply[2]))
         former = None if reply[3] is None else reply[3].decode(errors="replace")
@@ -54,28 +52,28 @@ class Ledger:
 
     async def agree(self, shards: int) -> int:
         """How many shards there are, for all bridges: `shards`, if nobody has said so before."""
-        return int(await self._call("shards.lua", [self._names.shards, self._names.first.lease], [shards]))
+        return int(await self._call("shards", [self._names.shards, self._names.first.lease], [shards]))
 
     async def sign_of_life(self, instance: str, life_ms: int) -> tuple[int, int]:
         """Count as alive for so long (0: no more). The place among those alive, and how many they are."""
-        place, count = await self._call("members.lua", [self._names.members], [instance, life_ms])
+        place, count = await self._call("members", [self._names.members], [instance, life_ms])
         return place, count
 
     async def seen(self, told: Sequence[tuple[str, str]]) -> tuple[int, dict[str, str]]:
         """Tell the other bridges of a cluster what was handled. Redis's clock, and what all have told."""
-        now_ms, flat = await self._call("seen.lua", [self._names.seen], [word for pair in told for word in pair])
+        now_ms, flat = await self._call("seen", [self._names.seen], [word for pair in told for word in pair])
         words = iter(word.decode(errors="replace") for word in flat)
         return now_ms, dict(zip(words, words, strict=True))
 
     async def release(self, fence: int, heard: int) -> None:
         """Let a standby take over at once, who is told how many notifications were handled."""
-        await self._call("release.lua", [self._names.lease], [fence, heard])
+        await self._call("release", [self._names.lease], [fence, heard])
 
     async def touch(self, touch: Touch) -> Touched:
         """Touch what is due, or the next part of a walk, and extend the lease."""
         names = self._names
         reply = await self._call(
-            "touch.lua",
+            "touch",
             [
                 *(names.deadlines, names.lease, touch.mark, names.dead, names.canary, names.moved),
                 *(key for other in self._others for key in (other.lease, other.canary)),
@@ -95,7 +93,7 @@ class Ledger:
         """Handle a batch of hints; None where it was applied before and its reply is lost."""
         names = self._names
         reply = await self._call(
-            "apply.lua",
+            "apply",
             [names.deadlines, names.lease, names.outbox, batch.mark, names.moved],
             [batch.fence, batch.seq, batch.gap_start_ms, batch.heard, _packed(batch.operations), int(self._clustered)],
         )
@@ -108,7 +106,7 @@ class Ledger:
     async def settle(self, arguments: Sequence[Argument]) -> tuple[int, int]:
         """Remove entries from the outbox, store their dead letters; the depth of the outbox and of the dead letters."""
         names = self._names
-        depth, dead = await self._call("settle.lua", [names.outbox, names.lease, names.dead], arguments)
+        depth, dead = await self._call("settle", [names.outbox, names.lease, names.dead], arguments)
         return depth, dead
 
     async def entries(self, after: bytes, limit: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
@@ -133,7 +131,7 @@ class Ledger:
         """Take in a part of another ledger on this node of a cluster. What is left there, or why nothing was taken."""
         names, other = self._names, self._names.of(number)
         reply = await self._call(
-            "adopt.lua",
+            "adopt",
             [names.lease, names.outbox, names.moved, names.dead],
             [fence, seq, number, other.key(b""), ADOPTED, LEASE_MS],
         )
@@ -151,8 +149,8 @@ class Ledger:
         async with conversation(self._endpoint):
             await self._client.zrem(self._names.moved, *keys)
 
-    async def _call(self, script: str, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - a reply's shape is its script's
-        run: AsyncScript = self._scripts[script]
+    async def _call(self, name: str, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:  # noqa: ANN401 - a reply's shape is its script's
+        run: AsyncScript = self._scripts[name]
         call = self._asking if self._clustered else _run
         async with conversation(self._endpoint):
             while True:

@@ -1,11 +1,16 @@
 -- Give the lease up, so that a standby need not wait for its end.
 --
 -- KEYS  lease
--- ARGV  fence, notifications handled so far
--- Reply 1, or 0 where the lease is no longer ours
-if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[1] then
-  return 0
-end
-redis.call('HDEL', KEYS[1], '') -- a first write that passes at maxmemory; those behind it then pass, too
-redis.call('HSET', KEYS[1], 'holder', '', 'until', '0', 'heard', ARGV[2])
+-- ARGV  fence
+--       heard      notifications handled so far
+-- Reply 1, or 0 where another epoch holds the lease
+
+--- @include "first_write"
+
+local lease = unpack(KEYS)
+local fence, heard = unpack(ARGV)
+if redis.call('HGET', lease, 'fence') ~= fence then return 0 end
+
+first_write(lease)
+redis.call('HSET', lease, 'holder', '', 'until', '0', 'heard', heard)
 return 1

@@ -1,15 +1,21 @@
--- What the bridges tell each other of the primaries of a cluster: up to when the notifications of each were handled.
+-- What the bridges of a cluster tell each other of its primaries: up to when the notifications of each were handled.
 --
 -- KEYS  seen
--- ARGV  (node, what is to be told of it, or '' to forget it)*
--- Reply {now in ms, {node, what was told, ...}}
-redis.call('HDEL', KEYS[1], '') -- a first write that passes at maxmemory; those behind it then pass, too
+-- ARGV  (node, what to say of it, or '' to forget it)*
+-- Reply {now in ms, {node, what is said of it, ...}}
+
+--- @include "clock"
+--- @include "first_write"
+
+local seen = unpack(KEYS)
+first_write(seen)
 for i = 1, #ARGV, 2 do
-  if ARGV[i + 1] == '' then
-    redis.call('HDEL', KEYS[1], ARGV[i])
+  local node, word = ARGV[i], ARGV[i + 1]
+  if word == '' then
+    redis.call('HDEL', seen, node)
   else
-    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+    redis.call('HSET', seen, node, word)
   end
 end
-local time = redis.call('TIME')
-return {time[1] * 1000 + math.floor(time[2] / 1000), redis.call('HGETALL', KEYS[1])}
+local now = clock()
+return {now, redis.call('HGETALL', seen)}

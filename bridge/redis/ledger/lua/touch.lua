@@ -3,12 +3,20 @@
 -- Also the holder's sign of life: it extends the lease.
 --
 -- KEYS  deadlines, lease, mark, dead, canary, moved; then lease and canary of each other shard
--- ARGV  fence, 'due' | 'walk', limit, cursor, lease time to live in ms, notifications handled so far,
---       seen_ms or '' (a gap is open), the reading of the audit to keep with it, '1': read the audit's counters,
---       canary: its time to live in ms (set it) | 'look' (it is out) | '', how many were set and did not expire,
---       skip, '1': a node of a cluster
---       due:  the first `limit` entries whose deadline is past, but for as many as `skip`
---       walk: about `limit` entries of the whole ledger, from `cursor`
+-- ARGV  fence
+--       mode       'due': the first `limit` entries whose deadline is past, but for as many as `skip`
+--                  'walk': about `limit` entries of the whole ledger, from `cursor`
+--       limit
+--       cursor
+--       ttl        how long the lease is valid without a sign of life, in ms
+--       heard      notifications handled so far
+--       seen_ms    up to when everything is handled; '' while a gap is open
+--       reading    the reading of the audit to keep with it
+--       count      '1': read the audit's counters
+--       order      about the canary: its time to live in ms (set it), 'look' (it is out) or ''
+--       void       how many canaries were set and did not expire
+--       skip
+--       clustered  '1': a node of a cluster
 -- Reply {now in µs, next cursor, lowest score or '', ledger size, outbox depth, dead letters,
 --        {key, score, 'gone' | 'alive' | 'moved', '1' due | '0' not due, ...},   what is due, or not alive
 --        1 if the canary is gone,
@@ -19,77 +27,85 @@
 --
 -- The mark also makes this a *write* script. A script that only reads runs during CLIENT PAUSE WRITE, and would then be
 -- told that a key is gone which Redis has neither deleted nor announced.
-local fence = redis.call('HMGET', KEYS[2], 'fence', 'depth')
-if not fence[1] then return redis.error_reply('LEASELOST the lease is gone') end
-if fence[1] ~= ARGV[1] then return redis.error_reply('FENCED another epoch holds the lease') end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-redis.call('DEL', KEYS[3]) -- a first write that passes at maxmemory; those behind it then pass, too
-local entries, cursor = nil, '0'
-if ARGV[2] == 'due' then
-  entries = redis.call('ZRANGE', KEYS[1], '-inf', '(' .. string.format('%.0f', now), 'BYSCORE', 'LIMIT', ARGV[12], ARGV[3], 'WITHSCORES')
+--- @include "clock"
+--- @include "deadline_of"
+--- @include "fence"
+--- @include "first_write"
+
+local call = redis.call
+local deadlines, lease, mark, dead, canary, moved = unpack(KEYS, 1, 6)
+local fence, mode, limit, cursor, ttl, heard, seen_ms, reading, count, order, void, skip, clustered = unpack(ARGV)
+local canary_ttl = tonumber(order)
+
+local refusal, depth = refused(lease, fence, 'depth')
+if refusal then return refusal end
+local now, now_us = clock()
+first_write(lease)
+
+local entries, next_cursor
+if mode == 'due' then
+  local past = '(' .. string.format('%.0f', now)
+  entries, next_cursor = call('ZRANGE', deadlines, '-inf', past, 'BYSCORE', 'LIMIT', skip, limit, 'WITHSCORES'), '0'
 else
-  local page = redis.call('ZSCAN', KEYS[1], ARGV[4], 'COUNT', ARGV[3])
-  cursor, entries = page[1], page[2]
+  next_cursor, entries = unpack(call('ZSCAN', deadlines, cursor, 'COUNT', limit))
 end
 
-local function state_of(key) -- 'moved': its slot is on another node of the cluster, or on its way to one
-  local deadline = redis.pcall('PEXPIRETIME', key)
-  if type(deadline) == 'number' then return deadline == -2 and 'gone' or 'alive' end
-  if not string.find(deadline.err, 'non local key', 1, true) then error(deadline) end
-  return 'moved'
+-- Mostly all of what is due is gone with this, in one call. A user that may not send it pays with time. Not in a
+-- cluster: keys of several slots in one command are an error there, after which Valkey 9.1 takes every key in a script
+-- for one of another node, until it is started again.
+local all_gone = false
+if mode == 'due' and clustered == '0' and #entries > 0 then
+  local keys = {}
+  for i = 1, #entries, 2 do keys[#keys + 1] = entries[i] end
+  all_gone = redis.pcall('EXISTS', unpack(keys)) == 0
 end
 
-local keys = {}
-for i = 1, #entries, 2 do keys[#keys + 1] = entries[i] end
--- Mostly all of what is due is gone with this, in one call. A user that may not send it pays with time. Not in a cluster:
--- keys of several slots in one command are an error there, after which Valkey 9.1 takes every key in a script for another
--- node's, until it is started again.
-local all_gone = #keys > 0 and ARGV[2] == 'due' and ARGV[13] == '0' and redis.pcall('EXISTS', unpack(keys)) == 0
-
-local seen = {}
+local seen, n = {}, 0
 for i = 1, #entries, 2 do
-  local due = tonumber(entries[i + 1]) < now
-  local state = all_gone and 'gone' or state_of(entries[i])
+  local key, score, state = entries[i], entries[i + 1], 'gone'
+  if not all_gone then
+    local deadline = deadline_of(key)
+    state = not deadline and 'moved' or deadline == -2 and 'gone' or 'alive'
+  end
+  local due = tonumber(score) < now
   if due or state ~= 'alive' then
-    local n = #seen
-    seen[n + 1], seen[n + 2] = entries[i], entries[i + 1]
-    seen[n + 3], seen[n + 4] = state, due and '1' or '0'
+    seen[n + 1], seen[n + 2], seen[n + 3], seen[n + 4] = key, score, state, due and '1' or '0'
+    n = n + 4
   end
 end
 
-local canary_gone = ARGV[10] == 'look' and redis.call('PEXPIRETIME', KEYS[5]) == -2
+local canary_out = order == 'look' and call('PEXPIRETIME', canary) ~= -2
+local canary_gone = order == 'look' and not canary_out
 
 -- Behind all that expires keys here, and before the mark: what these count was notified before the mark.
 local counters = {}
-if ARGV[9] == '1' then
-  local others = 0
-  for i = 7, #KEYS, 2 do -- their canaries; one that is out has not expired yet, or does now
-    others = others + (tonumber(redis.call('HGET', KEYS[i], 'canaries')) or 0) - redis.call('EXISTS', KEYS[i + 1])
+if count == '1' then
+  local function canaries_of(its_lease) return tonumber(call('HGET', its_lease, 'canaries')) or 0 end
+  local canaries = canaries_of(lease) - void - (canary_out and 1 or 0)
+  for i = 7, #KEYS, 2 do -- those of other shards; one that is out has not expired yet, or does now
+    canaries = canaries + canaries_of(KEYS[i]) - call('EXISTS', KEYS[i + 1])
   end
   local info = redis.pcall('INFO', 'server', 'persistence', 'stats')
   if type(info) == 'string' then
-    counters[6] = (tonumber(redis.call('HGET', KEYS[2], 'canaries')) or 0) - ARGV[11]
-      - (ARGV[10] == 'look' and not canary_gone and 1 or 0)
-    counters[6] = counters[6] + others
     for i, name in ipairs({
       'run_id', 'rdb_last_load_keys_expired', 'expired_keys', 'total_commands_processed', 'total_connections_received',
     }) do
       counters[i] = string.match(info, '\n' .. name .. ':(%w+)') or ''
     end
+    counters[6] = canaries
   end
 end
 
-redis.call('HSET', KEYS[2], 'until', string.format('%.0f', now + ARGV[5]), 'heard', ARGV[6])
-if ARGV[7] ~= '' then redis.call('HSET', KEYS[2], 'seen_ms', ARGV[7], 'audit', ARGV[8]) end
-if tonumber(ARGV[10]) then redis.call('SET', KEYS[5], '', 'PXAT', string.format('%.0f', now + ARGV[10])) end
-local canaries = (tonumber(ARGV[10]) and 1 or 0) - ARGV[11]
-if canaries ~= 0 then redis.call('HINCRBY', KEYS[2], 'canaries', canaries) end
-redis.call('SET', KEYS[3], '')
-redis.call('DEL', KEYS[3])
-local lowest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+call('HSET', lease, 'until', string.format('%.0f', now + ttl), 'heard', heard)
+if seen_ms ~= '' then call('HSET', lease, 'seen_ms', seen_ms, 'audit', reading) end
+if canary_ttl then call('SET', canary, '', 'PXAT', string.format('%.0f', now + canary_ttl)) end
+local more_canaries = (canary_ttl and 1 or 0) - void
+if more_canaries ~= 0 then call('HINCRBY', lease, 'canaries', more_canaries) end
+call('SET', mark, '')
+call('DEL', mark)
+local lowest = call('ZRANGE', deadlines, 0, 0, 'WITHSCORES')
 return {
-  time[1] * 1000000 + time[2], cursor, lowest[2] or '', redis.call('ZCARD', KEYS[1]), tonumber(fence[2]) or 0,
-  redis.call('XLEN', KEYS[4]), seen, canary_gone and 1 or 0, counters, redis.call('ZCARD', KEYS[6]),
+  now_us, next_cursor, lowest[2] or '', call('ZCARD', deadlines), tonumber(depth) or 0, call('XLEN', dead),
+  seen, canary_gone and 1 or 0, counters, call('ZCARD', moved),
 }

@@ -1,0 +1,8 @@
+--- @include "elsewhere"
+
+-- The reply to a command; nil where the slot of its key is elsewhere.
+local function here(...)
+  local reply = redis.pcall(...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  return elsewhere(reply)
+end
