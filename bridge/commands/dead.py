@@ -91,7 +91,7 @@ def drop_letters(settings: Settings, ids: Sequence[str]) -> int:
 
     async def work(letters: DeadLetters) -> int:
         found = await _find(letters, ids)
-        dropped = await letters.remove([kept.place for kept in found])
+        dropped = await letters.remove([kept.position for kept in found])
         Screen().say(f"Dropped {_count(dropped)}; {await letters.count()} left.")
         return 0
 

@@ -6,7 +6,8 @@ import pytest
 from redis.asyncio import Redis
 
 from bridge.errors import NotConnected
-from bridge.redis.wire.sentinel import Address, Sentinels
+from bridge.redis.wire.endpoint import Address
+from bridge.redis.wire.sentinel import Sentinels
 from tests.support.harness.inside import Inside
 from tests.support.harness.published import deadlines, ids
 from tests.support.harness.user import LAZY, NAMES, known, lazily, passed, put, recorded, user_of

@@ -16,12 +16,12 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from bridge.clock import SystemClock
 from bridge.commands.embedded import free_port
 from bridge.errors import BridgeError, NotConnected, Refused
+from bridge.limits import WireLimits
 from bridge.redis.admin.acl import acl_rule
-from bridge.redis.wire import handshake as greeting
-from bridge.redis.wire.endpoint import CLIENT_NAME, Endpoint, conversation
+from bridge.redis.wire.conversation import conversation
+from bridge.redis.wire.endpoint import CLIENT_NAME, Endpoint
 from bridge.redis.wire.subscription import subscribe
 from bridge.settings import Settings
 from tests.support.deployments.telemetry import events
@@ -100,15 +100,20 @@ async def command(endpoint: Endpoint) -> None:
 
 
 async def subscription(endpoint: Endpoint) -> None:
-    session = await subscribe(endpoint, [b"any"], deque(), lambda: None, SystemClock())
+    session = await subscribe(endpoint, [b"any"], deque(), lambda: None)
     session.end("it was only a try")
 
 
-async def refused(reason: str, kind: type[BridgeError] = Refused, **settings: Any) -> None:  # noqa: ANN401 - likewise
+async def refused(
+    reason: str,
+    kind: type[BridgeError] = Refused,
+    limits: WireLimits | None = None,
+    **settings: Any,  # noqa: ANN401 - likewise
+) -> None:
     """Neither a command nor a subscription gets in, for the same reason, which holds no secret."""
     for attempt in (command, subscription):
         with pytest.raises(BridgeError, match=reason) as caught:
-            await attempt(Endpoint.of(Settings(**settings)))
+            await attempt(Endpoint.of(Settings(**settings), limits))
         assert isinstance(caught.value, kind), caught.value
         assert SECRET not in str(caught.value)
 
@@ -164,13 +169,12 @@ async def test_files_that_are_no_certificates_are_refused(guarded: GuardedRedis,
     await refused("check BRIDGE_REDIS_TLS_CA_FILE", **secure(guarded, certificates) | {"redis_tls_ca_file": rubbish})
 
 
-async def test_tls_on_one_side_alone_is_told_by_the_url(guarded: GuardedRedis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(greeting, "HANDSHAKE_TIMEOUT", 0.5)
-    monkeypatch.setattr("bridge.redis.wire.subscription.HANDSHAKE_TIMEOUT", 0.5)
+async def test_tls_on_one_side_alone_is_told_by_the_url(guarded: GuardedRedis) -> None:
+    limits = WireLimits(handshake=0.5)
     plain = guarded.tls_url.replace("rediss", "redis")
-    await refused("it may want TLS.? set BRIDGE_REDIS_URL to a rediss:// URL", NotConnected, redis_url=plain)
+    await refused("it may want TLS.? set BRIDGE_REDIS_URL to a rediss:// URL", NotConnected, limits, redis_url=plain)
     encrypted = guarded.url.replace("redis", "rediss")
-    await refused("begins no TLS, .*BRIDGE_REDIS_URL", NotConnected, redis_url=encrypted)
+    await refused("begins no TLS, .*BRIDGE_REDIS_URL", NotConnected, limits, redis_url=encrypted)
 
 
 async def test_a_login_that_is_wrong_is_refused_over_tls_and_over_a_unix_socket(certificates: Path) -> None:
@@ -183,7 +187,7 @@ async def test_a_login_that_is_wrong_is_refused_over_tls_and_over_a_unix_socket(
         for way in (secure(server, certificates), socket):
             await refused(remedy, **way, redis_username="ann", redis_password=f"{SECRET}3")
             await refused(remedy, **way, redis_username="bob", redis_password=SECRET)
-    await refused("redis.sock", NotConnected, **socket)
+    await refused("redis.sock", NotConnected, None, **socket)
 
 
 async def test_what_does_not_speak_as_redis_does_is_refused() -> None:

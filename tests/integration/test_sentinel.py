@@ -129,7 +129,7 @@ def group() -> Iterator[Group]:
 
 async def located(url: str, **settings: str) -> Endpoint:
     """The primary, as the bridge finds it."""
-    primary = Primary(Settings.model_validate({"redis_url": url, **settings}))
+    primary = Primary(Endpoint.of(Settings.model_validate({"redis_url": url, **settings})))
     try:
         await primary.locate()
         return primary.endpoint
@@ -294,7 +294,7 @@ async def test_an_epoch_ends_when_its_server_is_made_a_replica_that_still_takes_
             await run(user, "REPLICAOF", "127.0.0.1", other.port)
             await bridge.ended()
             assert bridge.telemetry.endings[0] == (
-                f"Redis at 127.0.0.1:{server.port} is no primary any more (role slave)"
+                f"Redis at 127.0.0.1:{server.port} is no longer a primary (role slave)"
             )
             await run(user, "REPLICAOF", "NO", "ONE")
             await bridge.reconciled(2)

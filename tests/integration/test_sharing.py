@@ -16,7 +16,8 @@ from bridge.expiration import GapRecord, Identity
 from bridge.redis.ledger.entries import read_entry
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.source.shards import Shards
-from bridge.redis.wire.sentinel import Address, Sentinels
+from bridge.redis.wire.endpoint import Address
+from bridge.redis.wire.sentinel import Sentinels
 from bridge.settings import Settings
 from bridge.tasks import end
 from bridge.telemetry.events import Telemetry

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 from redis.asyncio import Redis
 
 from bridge.endings import Ending
+from bridge.limits import WireLimits
 from tests.support.harness.inside import Inside
 from tests.support.harness.user import (
     LAZY,
@@ -70,7 +72,8 @@ async def test_an_epoch_that_ends_is_counted_by_the_kind_of_reason(
     server: RedisServer, user: Redis, monkeypatch: pytest.MonkeyPatch, ending: Ending
 ) -> None:
     monkeypatch.setattr("bridge.redis.epoch.epoch.MARK_DEADLINE", 0.5)
-    monkeypatch.setattr("bridge.redis.wire.notify_flags.FLAGS_CHECK", 0.05 if ending is Ending.FLAGS_CHANGED else 60)
+    limits = partial(WireLimits, flags_check=0.05 if ending is Ending.FLAGS_CHANGED else 60)
+    monkeypatch.setattr("bridge.redis.wire.endpoint.WireLimits", limits)
     node = f"127.0.0.1:{server.port}"
     bridge = Inside(server.port)
     assert value(bridge, "subscription_up", node=node) == 0

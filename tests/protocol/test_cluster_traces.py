@@ -16,7 +16,7 @@ from bridge.expiration import Event
 from bridge.redis.epoch.migration import Moves
 from bridge.redis.epoch.scan import Scan
 from bridge.redis.protocol.own_keys import Names
-from bridge.redis.wire.endpoint import Fenced
+from bridge.redis.wire.errors import Fenced
 from bridge.redis.wire.server import DATABASES, databases
 from bridge.telemetry.events import Telemetry
 from tests.support.harness.cluster_hand import ClusterHand, Played, key_of
@@ -272,5 +272,5 @@ async def intact(hand: ClusterHand, former: Names, told: list[Event]) -> None:
 async def test_all_of_a_node_can_be_audited_also_where_its_configuration_may_not_be_read(one: Played) -> None:
     (node,) = one.cluster.nodes
     await one.users[node].execute_command("ACL", "SETUSER", "default", "-config|get")  # type: ignore[no-untyped-call]
-    endpoint = one.topology.at(("127.0.0.1", node.port))
+    endpoint = one.topology.endpoint.at(("127.0.0.1", node.port))
     assert await databases(one.users[node], endpoint) in {1, DATABASES}

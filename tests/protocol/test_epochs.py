@@ -5,14 +5,17 @@ A proxy between the bridge and Redis does to the connection what the network mig
 
 import asyncio
 from collections import Counter, deque
+from functools import partial
 
 import pytest
 from redis.asyncio import Redis
 
-from bridge.clock import SystemClock
+from bridge.limits import WireLimits
 from bridge.redis.protocol.hints import FOUND_KEYS
 from bridge.redis.protocol.notifications import channels
+from bridge.redis.wire.endpoint import Endpoint
 from bridge.redis.wire.subscription import Hint, Subscription
+from bridge.settings import Settings
 from tests.support.harness.inside import Inside
 from tests.support.harness.published import deadlines, ids, keys
 from tests.support.harness.user import NAMES, NOTIFY, entry, expired, known, lazily, passed, put, recorded, user_of
@@ -199,7 +202,7 @@ async def test_without_the_flag_for_deletions_nothing_is_told_and_it_is_not_read
 async def test_a_flag_that_is_taken_away_is_set_again_behind_a_gap(
     proxy: Proxy, user: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.redis.wire.notify_flags.FLAGS_CHECK", 0.05)
+    monkeypatch.setattr("bridge.redis.wire.endpoint.WireLimits", partial(WireLimits, flags_check=0.05))
     async with Inside(proxy.port) as bridge:
         await bridge.reconciled()
         await user.config_set("notify-keyspace-events", "Eg")
@@ -280,7 +283,7 @@ async def test_events_between_the_confirmations_of_a_subscription_are_heard() ->
     confirmed_at = len(b"+OK\r\n" + b"".join(frames[:3]))
     for step in (1, 7, len(stream)):
         hints: deque[Hint] = deque()
-        session = Subscription([expired_channel, gone_channel], hints, lambda: None, SystemClock())
+        session = Subscription([expired_channel, gone_channel], hints, lambda: None, Endpoint.of(Settings()))
         confirmed = asyncio.create_task(session.confirmed())
         for start in range(0, len(stream), step):
             session.data_received(stream[start : start + step])

@@ -16,7 +16,7 @@ from bridge.expiration import Via
 from bridge.redis.protocol.calls import ALIVE, GONE
 from bridge.redis.protocol.operations import expired as notified
 from bridge.redis.protocol.operations import resolve, scan
-from bridge.redis.wire.endpoint import Fenced
+from bridge.redis.wire.errors import Fenced
 from tests.support.harness.hand import Hand
 from tests.support.harness.user import NAMES, entry, expired, known, lapse, lazily, passed, put, user_of
 from tests.support.harness.witness import Witness

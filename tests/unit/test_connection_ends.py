@@ -6,10 +6,14 @@ import pytest
 from nats.errors import NoServersError, UnexpectedEOF
 
 from bridge.errors import NotConnected, Refused
-from bridge.redis.wire.handshake import HungUp, unwelcome
+from bridge.redis.wire.endpoint import Endpoint
+from bridge.redis.wire.errors import opening_failed
+from bridge.redis.wire.handshake import HungUp
+from bridge.settings import Settings
 from bridge.sinks.jetstream import connect
 
-REDIS = "Redis at r:1"
+REDIS = Endpoint.of(Settings(redis_url="redis://r:1"))
+SECURE = Endpoint.of(Settings(redis_url="rediss://r:1"))
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), BrokenPipeError(32, "pipe"), UnexpectedEOF()])
@@ -25,22 +29,23 @@ def test_a_nats_server_that_hangs_up_over_tls_may_want_a_certificate(error: Exce
 
 
 @pytest.mark.parametrize(
-    ("tls", "what"), [(True, "BRIDGE_REDIS_TLS_CERT_FILE"), (False, "TLS: set BRIDGE_REDIS_URL to a rediss:// URL")]
+    ("endpoint", "what"),
+    [(SECURE, "BRIDGE_REDIS_TLS_CERT_FILE"), (REDIS, "TLS: set BRIDGE_REDIS_URL to a rediss:// URL")],
 )
-def test_a_redis_that_hangs_up_may_want_what_it_did_not_get(tls: bool, what: str) -> None:  # noqa: FBT001 - a parameter
-    told = unwelcome(REDIS, HungUp("Connection closed by server."), tls=tls, answered=False)
+def test_a_redis_that_hangs_up_may_want_what_it_did_not_get(endpoint: Endpoint, what: str) -> None:
+    told = opening_failed(endpoint, HungUp("Connection closed by server."), answered=False)
     assert isinstance(told, NotConnected)
     assert "may want" in str(told)
     assert what in str(told)
 
 
 def test_a_redis_that_is_lost_later_is_just_lost() -> None:
-    assert unwelcome(REDIS, ConnectionResetError(104, "reset"), tls=True, answered=True) is None
-    assert unwelcome(REDIS, ssl.SSLEOFError(8, "EOF occurred"), tls=True, answered=True) is None
+    assert opening_failed(SECURE, ConnectionResetError(104, "reset"), answered=True) is None
+    assert opening_failed(SECURE, ssl.SSLEOFError(8, "EOF occurred"), answered=True) is None
 
 
 def test_what_redis_would_not_have_is_found_wherever_the_library_has_put_it() -> None:
     wrapped = ConnectionError("wrapped")
     wrapped.__cause__ = OSError()
     wrapped.__cause__.__context__ = Refused("the file is gone")
-    assert str(unwelcome(REDIS, wrapped, tls=False, answered=True)) == "the file is gone"
+    assert str(opening_failed(REDIS, wrapped, answered=True)) == "the file is gone"

@@ -16,6 +16,7 @@ from bridge.commands.demo.arrivals import Arrival, Arrivals, Books
 from bridge.commands.demo.stage import PATIENCE, Stage
 from bridge.commands.screen import Screen
 from bridge.redis.admin.inspector import Inspector
+from bridge.redis.admin.ledger_state import read_state
 from bridge.redis.admin.trial import set_expiring
 from bridge.redis.ledger.scripts import LEASE_MS
 
@@ -198,7 +199,7 @@ class Story:
 
         async def recorded() -> bool:  # on a slow machine the first may have expired by now
             gone = await self._redis.expired_keys() - before
-            return (await self._redis.state()).ledger_size + gone >= len(keys)
+            return (await read_state(self._redis)).ledger_size + gone >= len(keys)
 
         await self._stage.until(recorded, "the keys do not get into the ledger")
         return before
@@ -207,7 +208,7 @@ class Story:
         return await self._redis.expired_keys() >= total
 
     async def _waiting(self, count: int) -> bool:
-        return (await self._redis.state()).outbox_expirations == count
+        return (await read_state(self._redis)).outbox_expirations == count
 
     async def _unready(self) -> bool:
         return (await self._stage.get("/readyz"))[0] == HTTPStatus.SERVICE_UNAVAILABLE

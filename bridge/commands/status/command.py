@@ -17,8 +17,8 @@ from bridge.commands.status.metrics import Figures, Unanswered, ask, quantile
 from bridge.commands.status.view import SHARES, Look, lines
 from bridge.errors import ConfigurationError, NotConnected, Refused
 from bridge.expiration import Expiration
-from bridge.redis.admin.inspector import LeaseState, State
-from bridge.redis.admin.nodes import Nodes, Seen, mixed, total
+from bridge.redis.admin.ledger_state import LeaseState, LedgerState, mixed, total
+from bridge.redis.admin.nodes import Nodes, NodeState
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings
 from bridge.tasks import end
@@ -162,7 +162,7 @@ def _as_json(settings: Settings, look: Look, *, show_keys: bool) -> dict[str, An
     }
 
 
-def _redis(seen: Seen) -> dict[str, Any]:
+def _redis(seen: NodeState) -> dict[str, Any]:
     server = seen.server
     return {
         "endpoint": seen.endpoint,
@@ -172,14 +172,14 @@ def _redis(seen: Seen) -> dict[str, Any]:
     }
 
 
-def _cluster(nodes: Sequence[Seen], silent: Mapping[str, str]) -> dict[str, Any]:
+def _cluster(nodes: Sequence[NodeState], silent: Mapping[str, str]) -> dict[str, Any]:
     return {
         "primaries": [_redis(seen) | {"number": seen.number} | _state(seen.state) for seen in nodes],
         "unreadable": [{"endpoint": name, "reason": reason} for name, reason in silent.items()],
     }
 
 
-def _state(state: State) -> dict[str, Any]:
+def _state(state: LedgerState) -> dict[str, Any]:
     return {
         "now_ms": state.now_ms,
         "ledger": {"keys": state.ledger_size, "next_deadline_ms": state.next_deadline_ms},
@@ -194,7 +194,7 @@ def _state(state: State) -> dict[str, Any]:
     }
 
 
-def _lease(state: State, lease: LeaseState | None) -> dict[str, Any] | None:
+def _lease(state: LedgerState, lease: LeaseState | None) -> dict[str, Any] | None:
     return (
         None
         if lease is None

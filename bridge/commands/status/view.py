@@ -11,8 +11,8 @@ from bridge.commands.screen import Cell, duration, key_for_people
 from bridge.commands.status import metrics as figures
 from bridge.commands.status.metrics import Figures, quantile
 from bridge.expiration import Expiration
-from bridge.redis.admin.inspector import Expirations, LeaseState, State
-from bridge.redis.admin.nodes import Seen
+from bridge.redis.admin.ledger_state import Expirations, LeaseState, LedgerState
+from bridge.redis.admin.nodes import NodeState
 from bridge.redis.protocol.canary import INTERVAL
 
 LATE_SECONDS = 10.0
@@ -25,11 +25,11 @@ SHARES = (0.5, 0.9, 0.99)
 class Look:
     """All that was found out at one moment."""
 
-    nodes: Sequence[Seen]
+    nodes: Sequence[NodeState]
     """The server; of a cluster, the primaries that tell."""
     silent: Mapping[str, str] | None
     """Why others do not. None where there is no cluster."""
-    state: State
+    state: LedgerState
     """Of all of them together."""
     expirations: Expirations
     published: Sequence[Arrival] | str
@@ -59,7 +59,7 @@ def _of_redis(look: Look) -> Iterator[tuple[str, Cell]]:
     yield "dead letters", Text(str(state.dead_letters), "bold red" if state.dead_letters else "")
 
 
-def _of_cluster(nodes: Sequence[Seen], silent: Mapping[str, str]) -> Iterator[tuple[str, Cell]]:
+def _of_cluster(nodes: Sequence[NodeState], silent: Mapping[str, str]) -> Iterator[tuple[str, Cell]]:
     for node in nodes:
         state = node.state
         counts = [
@@ -74,11 +74,11 @@ def _of_cluster(nodes: Sequence[Seen], silent: Mapping[str, str]) -> Iterator[tu
         yield f"{name}", Text(f"left out, it does not tell: {reason}", "bold red")
 
 
-def _keys(state: State) -> str:
+def _keys(state: LedgerState) -> str:
     return f"{state.ledger_size:,} key{'s' * (state.ledger_size != 1)}"
 
 
-def _ledger(state: State) -> Text:
+def _ledger(state: LedgerState) -> Text:
     text = _keys(state)
     if state.next_deadline_ms is None:
         return Text(text)
@@ -88,7 +88,7 @@ def _ledger(state: State) -> Text:
     return Text(f"{text}; the next deadline is in {duration(ahead)}")
 
 
-def _outbox(state: State) -> Text:
+def _outbox(state: LedgerState) -> Text:
     if state.outbox_oldest_ms is None:
         return Text("empty")
     count = state.outbox_expirations

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Sequence
 
 from redis.exceptions import NoPermissionError, ResponseError
 
-from bridge.clock import SystemClock
 from bridge.errors import Refused
 from bridge.redis.admin.inspector import Inspector
 from bridge.redis.protocol.notifications import channels
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.protocol.patterns import included
-from bridge.redis.wire.endpoint import CLIENT_NAME, CLUSTER, Endpoint, conversation
-from bridge.redis.wire.server import FLAGS
+from bridge.redis.wire.conversation import conversation, replies
+from bridge.redis.wire.endpoint import CLIENT_NAME, CLUSTER, Endpoint
+from bridge.redis.wire.notify_flags import FLAGS
 from bridge.redis.wire.subscription import subscribe
 from bridge.settings import Settings
 
@@ -145,7 +145,7 @@ async def _try(inspector: Inspector) -> list[str]:
     ]
     try:
         names = list(channels(inspector.endpoint.db))
-        session = await subscribe(inspector.endpoint, names, deque(), lambda: None, SystemClock())
+        session = await subscribe(inspector.endpoint, names, deque(), lambda: None)
     except Refused:
         refused.append("subscribe")
     else:
@@ -159,4 +159,4 @@ async def _answers(inspector: Inspector, commands: Iterable[Sequence[Word]]) -> 
     for command in commands:
         pipeline.execute_command(*command)
     async with conversation(inspector.endpoint):
-        return await pipeline.execute(raise_on_error=False)
+        return await replies(pipeline, but=ResponseError)

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bridge.redis.protocol.slots import SLOTS
-from bridge.redis.wire.topology import Address, claims, merged
+from bridge.redis.wire.cluster_nodes import claims, merged
+from bridge.redis.wire.endpoint import Address
 
 GONE = {"fail", "fail?", "noaddr", "handshake"}
 """What a node says of another one that it cannot reach."""

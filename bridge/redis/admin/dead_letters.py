@@ -12,10 +12,10 @@ from bridge.contracts import DeadLetter, Entry, Settlement
 from bridge.redis.admin.inspector import Inspector
 from bridge.redis.admin.nodes import Nodes
 from bridge.redis.ledger.letters import letter_of
-from bridge.redis.wire.endpoint import conversation
+from bridge.redis.wire.conversation import conversation
 from bridge.settings import Settings
 
-Place = tuple[int, bytes]
+Position = tuple[int, bytes]
 PAGE = 500
 """Dead letters read in one command, and removed in one."""
 
@@ -24,7 +24,7 @@ PAGE = 500
 class Kept:
     """A dead letter as it is kept."""
 
-    place: "Place"
+    position: Position
     """In which of the streams it is, counted from 0, and the id of its entry there: its time, and a number."""
     letter: DeadLetter | None
     """None: it cannot be read, somebody else wrote it."""
@@ -32,12 +32,12 @@ class Kept:
     @property
     def id(self) -> str:
         """What people call it by: the id of its message; that of the stream's entry where it cannot be read."""
-        return self.place[1].decode() if self.letter is None else self.letter.event.id
+        return self.position[1].decode() if self.letter is None else self.letter.event.id
 
     @property
     def died_ms(self) -> int:
         """When the broker had refused it: Unix milliseconds on Redis's clock."""
-        return int(self.place[1].partition(b"-")[0])
+        return int(self.position[1].partition(b"-")[0])
 
 
 class DeadLetters:
@@ -67,7 +67,7 @@ class DeadLetters:
                 count += int(await inspector.client.xlen(stream))
         return count
 
-    async def page(self, after: Place | None, limit: int = PAGE) -> list[Kept]:
+    async def page(self, after: Position | None, limit: int = PAGE) -> list[Kept]:
         """The next ones behind `after`: one shard's after the other's, the oldest of each first."""
         first, behind = after or (0, b"")
         found: list[Kept] = []
@@ -88,7 +88,7 @@ class DeadLetters:
         while page := await self.page(after):
             for kept in page:
                 yield kept
-            after = page[-1].place
+            after = page[-1].position
 
     async def last(self) -> dict[int, bytes]:
         """The entry id of the newest one of each shard that has any."""
@@ -110,11 +110,11 @@ class DeadLetters:
                     break
         return found
 
-    async def remove(self, places: Sequence[Place]) -> int:
+    async def remove(self, positions: Sequence[Position]) -> int:
         """Remove these; how many of them were still there."""
         removed = 0
         for shard, (inspector, stream) in enumerate(self._streams):
-            mine = [entry_id for of, entry_id in places if of == shard]
+            mine = [entry_id for of, entry_id in positions if of == shard]
             for start in range(0, len(mine), PAGE):
                 async with conversation(inspector.endpoint):
                     removed += int(await inspector.client.xdel(stream, *mine[start : start + PAGE]))
@@ -133,7 +133,7 @@ class Retrial:
         self._last = {shard: _order(entry_id) for shard, entry_id in last.items()}
         self._chosen = chosen
         self._read = 0
-        self._after: Place | None = None
+        self._after: Position | None = None
         self.sent = 0
         """Acked by the broker, and removed."""
         self.unreadable: list[str] = []
@@ -145,7 +145,9 @@ class Retrial:
         """See `Source.read`."""
         while page := await self._next(limit):
             entries = [
-                Entry(kept.place[1], [kept.letter.event], kept.place[0]) for kept in page if kept.letter is not None
+                Entry(kept.position[1], [kept.letter.event], kept.position[0])
+                for kept in page
+                if kept.letter is not None
             ]
             self.unreadable += [kept.id for kept in page if kept.letter is None]
             if entries:
@@ -165,9 +167,9 @@ class Retrial:
             self._read += len(page)
             return page
         while page := await self._letters.page(self._after, limit):
-            self._after = page[-1].place
+            self._after = page[-1].position
             # A page of nothing but newer ones is not the end: those of other shards are behind it.
-            if chosen := [kept for kept in page if _order(kept.place[1]) <= self._last.get(kept.place[0], ())]:
+            if chosen := [kept for kept in page if _order(kept.position[1]) <= self._last.get(kept.position[0], ())]:
                 return chosen
         return ()
 

@@ -5,14 +5,14 @@ not of one moment, and each tells its times by its own clock.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter, itemgetter
 from typing import TypeVar
 
-from bridge.clock import SystemClock
 from bridge.errors import NotConnected, Refused, Unusable
-from bridge.redis.admin.inspector import Expirations, Inspector, State
+from bridge.redis.admin.inspector import Inspector
+from bridge.redis.admin.ledger_state import Expirations, LedgerState, read_expirations, read_state
+from bridge.redis.wire.endpoint import Endpoint
 from bridge.redis.wire.server import Server
 from bridge.redis.wire.topology import Topology
 from bridge.settings import Settings
@@ -21,14 +21,14 @@ Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class NodeState:
     """What a look at one server has shown."""
 
     endpoint: str
     number: int
     """Of its ledger, in a cluster."""
     server: Server | None
-    state: State
+    state: LedgerState
     expirations: Expirations
 
 
@@ -37,7 +37,7 @@ class Nodes:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.topology = Topology(settings, SystemClock()) if settings.redis_address().nodes else None
+        self.topology = Topology(Endpoint.of(settings)) if settings.redis_address().nodes else None
         self._inspectors: dict[int, Inspector] = {} if self.topology else {0: Inspector(settings)}
 
     async def close(self) -> None:
@@ -72,16 +72,20 @@ class Nodes:
             raise NotConnected("which primary of the cluster has the slot of a key is not known now")
         return inspector
 
-    async def look(self, limit: int) -> tuple[Sequence[Seen], Mapping[str, str]]:
+    async def look(self, limit: int) -> tuple[Sequence[NodeState], Mapping[str, str]]:
         """The bridge's keys on each, with `limit` expirations of each kind; and why others do not tell, by their names.
 
         Raises what the only one does not tell for, or all of them.
         """
 
-        async def seen(inspector: Inspector) -> Seen:
+        async def seen(inspector: Inspector) -> NodeState:
             await inspector.locate()
-            server, state, some = await inspector.server(), await inspector.state(), await inspector.expirations(limit)
-            return Seen(str(inspector.endpoint), inspector.names.shard, server, state, some)
+            server, state, some = (
+                await inspector.server(),
+                await read_state(inspector),
+                await read_expirations(inspector, limit),
+            )
+            return NodeState(str(inspector.endpoint), inspector.names.shard, server, state, some)
 
         found, errors = await ask(await self.find(), seen)
         if not found:
@@ -108,32 +112,3 @@ async def ask(
         else:
             found[name] = reply
     return found, errors
-
-
-def total(states: Sequence[State]) -> State:
-    """What they hold together."""
-    depths = [state.outbox_expirations for state in states if state.outbox_expirations is not None]
-    return State(
-        now_ms=max(state.now_ms for state in states),
-        ledger_size=sum(state.ledger_size for state in states),
-        next_deadline_ms=_first(state.next_deadline_ms for state in states),
-        outbox_entries=sum(state.outbox_entries for state in states),
-        outbox_expirations=sum(depths) if depths else None,
-        outbox_oldest_ms=_first(state.outbox_oldest_ms for state in states),
-        dead_letters=sum(state.dead_letters for state in states),
-        moved=sum(state.moved for state in states),
-        leases=[lease for state in states for lease in state.leases],
-    )
-
-
-def mixed(parts: Sequence[Expirations], limit: int) -> Expirations:
-    """The first `limit` ahead, and the last that wait, of all of them."""
-    if len(parts) == 1:
-        return parts[0]
-    ahead = sorted((entry for part in parts for entry in part.ahead), key=itemgetter(1))
-    waiting = sorted((event for part in parts for event in part.waiting), key=attrgetter("observed_ms"), reverse=True)
-    return Expirations(ahead[:limit], waiting[:limit])
-
-
-def _first(times: Iterable[int | None]) -> int | None:
-    return min((time for time in times if time is not None), default=None)

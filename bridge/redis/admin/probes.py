@@ -9,13 +9,16 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from redis.asyncio.client import Pipeline
 from redis.exceptions import AskError, NoPermissionError, ResponseError
 
 from bridge.errors import ErrorKind, Refused
 from bridge.redis.admin.inspector import Inspector
 from bridge.redis.admin.nodes import Nodes
-from bridge.redis.wire.endpoint import Endpoint, conversation
+from bridge.redis.wire.conversation import conversation, replies
+from bridge.redis.wire.endpoint import Endpoint
 from bridge.redis.wire.topology import Topology
 from bridge.settings import Settings
 
@@ -101,15 +104,15 @@ class Probes:
         parts = defaultdict[Inspector, list[int]](list, {} if commands else {one: [] for one in self._nodes.known})
         for index, (_, key, *_) in enumerate(commands):
             parts[self._nodes.of(key)].append(index)
-        replies = dict[int, object]()
+        answered = dict[int, object]()
         for inspector, part in parts.items():
             answers = await self._send(inspector, [commands[index] for index in part])
-            replies |= zip(part, answers, strict=True)
-        redirected = {index: reply for index, reply in replies.items() if isinstance(reply, AskError)}
+            answered |= zip(part, answers, strict=True)
+        redirected = {index: reply for index, reply in answered.items() if isinstance(reply, AskError)}
         if self._nodes.topology is not None:
-            replies |= await self._follow(self._nodes.topology, commands, redirected)
+            answered |= await self._follow(self._nodes.topology, commands, redirected)
         self._lost = bool(redirected)
-        return [replies[index] for index in range(len(commands))]
+        return [answered[index] for index in range(len(commands))]
 
     async def _send(self, inspector: Inspector, commands: Iterable[Command]) -> list[object]:
         """The replies of one server; in a cluster, that a key is on another one is a reply."""
@@ -119,46 +122,45 @@ class Probes:
         pipeline.time()
         asked = time.monotonic()
         async with conversation(inspector.endpoint):
-            replies = await pipeline.execute(raise_on_error=False)
+            clustered = self._nodes.topology is not None
+            answers = await self._answers(inspector.endpoint, pipeline, but=AskError if clustered else ())
             answered = time.monotonic()
-            for reply in replies:
-                self._require(inspector.endpoint, reply, redirected=self._nodes.topology is not None)
-        seconds, microseconds = replies.pop()
+        seconds, microseconds = answers.pop()
         half_trip_ms, known = (answered - asked) * 500, self._clocks.get(inspector)
         if known is None or half_trip_ms <= known.error_ms:
             ahead_ms = int(seconds) * 1000 + int(microseconds) / 1000 - (asked + answered) * 500
             self._clocks[inspector] = Reading(ahead_ms, half_trip_ms, answered)
-        return replies
+        return answers
 
     async def _follow(
         self, topology: Topology, commands: Sequence[Command], redirected: Mapping[int, AskError]
     ) -> dict[int, object]:
         """The replies of the nodes that these were sent on to."""
-        replies = dict[int, object]()
+        found = dict[int, object]()
         elsewhere = defaultdict[tuple[str, int], list[int]](list)
         for index, error in redirected.items():
             elsewhere[error.host, error.port].append(index)
         for address, part in elsewhere.items():
-            endpoint, pipeline = topology.at(address), topology.client(address).pipeline(transaction=False)
+            endpoint, pipeline = topology.endpoint.at(address), topology.client(address).pipeline(transaction=False)
             for index in part:
                 pipeline.execute_command("ASKING")
                 pipeline.execute_command(*commands[index])
             async with conversation(endpoint):
-                answers = (await pipeline.execute(raise_on_error=False))[1::2]
-                for reply in answers:
-                    self._require(endpoint, reply)
-            replies |= zip(part, answers, strict=True)
-        return replies
+                answers = (await self._answers(endpoint, pipeline))[1::2]
+            found |= zip(part, answers, strict=True)
+        return found
 
-    def _require(self, endpoint: Endpoint, reply: object, *, redirected: bool = False) -> None:
-        """Raise what is no reply. Raises Refused: the bridge's own user need not have the right to write such keys."""
-        if isinstance(reply, NoPermissionError):
+    async def _answers(
+        self, endpoint: Endpoint, pipeline: Pipeline, *, but: type[ResponseError] | tuple[()] = ()
+    ) -> list[Any]:
+        """See `replies`. Raises Refused: the bridge's own user need not have the right to write such keys."""
+        try:
+            return await replies(pipeline, but=but)
+        except NoPermissionError as error:
             more = "" if self._nodes.topology is None else " +asking +cluster|nodes"
             raise Refused(
-                f"{endpoint.title} does not permit user {endpoint.user} to set the keys of a verification ({reply})",
+                f"{endpoint.title} does not permit user {endpoint.user} to set the keys of a verification ({error})",
                 f"ACL SETUSER {endpoint.user} (~{self._prefix}* +set +del +pexpireat +time{more}), or use another user"
                 " (BRIDGE_REDIS_USERNAME)",
                 ErrorKind.DENIED,
-            ) from reply
-        if isinstance(reply, ResponseError) and not (redirected and isinstance(reply, AskError)):
-            raise reply
+            ) from error

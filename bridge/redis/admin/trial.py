@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from bridge.redis.admin.inspector import Inspector
-from bridge.redis.wire.endpoint import conversation
+from bridge.redis.wire.conversation import conversation
 
 
 async def set_expiring(inspector: Inspector, ttls_ms: Mapping[str, int]) -> None:

@@ -29,7 +29,7 @@ from bridge.redis.protocol.notifications import NEEDED_FLAGS
 from bridge.redis.protocol.operations import ClosedGap, gap_closed
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.protocol.schedule import RETRY, Schedule
-from bridge.redis.wire.endpoint import Fenced
+from bridge.redis.wire.errors import Fenced
 from bridge.redis.wire.subscription import Subscription
 from bridge.telemetry.shard import ShardTelemetry
 

@@ -74,7 +74,7 @@ class Assembly:
         told = None if topology is None else Told(partial(topology.away, self.names.shard), topology.claimed)
         hints = Hints(self.names, here | others, self._matches(), canary, heard, told)
         wake = asyncio.Event()
-        subscription = await subscribe(endpoint, list(here), hints.stream, wake.set, self.clock, elsewhere=list(others))
+        subscription = await subscribe(endpoint, list(here), hints.stream, wake.set, elsewhere=list(others))
         return Ears(subscription, hints, canary, told, wake, count is not None and subscription.complete)
 
     def epoch(self, ears: Ears, ledger: Ledger, endpoint: Endpoint, lease: Lease, gap: Gap) -> Epoch:

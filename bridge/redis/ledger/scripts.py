@@ -12,13 +12,15 @@ from typing import Any, cast
 import msgpack
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
-from redis.exceptions import ClusterDownError, MasterDownError, NoScriptError, ResponseError
+from redis.exceptions import ClusterDownError, MasterDownError, NoScriptError
 
 from bridge.redis.ledger.assembly import names as names_of_scripts
 from bridge.redis.ledger.assembly import script
 from bridge.redis.protocol.calls import Applied, Argument, Batch, Held, Lease, State, Touch, Touched
 from bridge.redis.protocol.own_keys import Names
-from bridge.redis.wire.endpoint import CLUSTER, Endpoint, conversation
+from bridge.redis.wire.conversation import conversation, replies
+from bridge.redis.wire.endpoint import CLUSTER, Endpoint
+from bridge.redis.wire.server import now_ms
 
 CLUSTER_PAUSE = 0.05
 """Seconds before a cluster is asked again that is down for a moment, as while a replica is promoted anywhere in it."""
@@ -117,9 +119,7 @@ class Ledger:
 
     async def now_ms(self) -> int:
         """Redis's clock."""
-        async with conversation(self._endpoint):
-            seconds, microseconds = await self._client.time()
-        return int(seconds) * 1000 + int(microseconds) // 1000
+        return await now_ms(self._client, self._endpoint)
 
     async def scan(self, cursor: int, match: bytes, count: int) -> tuple[int, list[bytes]]:
         """The next part of a SCAN of the keyspace."""
@@ -168,14 +168,12 @@ class Ledger:
         pipeline = self._client.pipeline(transaction=False)
         pipeline.execute_command("ASKING")
         pipeline.evalsha(script.sha, len(keys), *keys, *arguments)
-        # Not raised there: the library would put the command into the message, and users' keys with it.
-        replies = await pipeline.execute(raise_on_error=False)
-        for reply in replies:
-            if isinstance(reply, NoScriptError):
-                await self._client.script_load(script.script)
-            if isinstance(reply, ResponseError):
-                raise reply
-        return replies[1]
+        try:
+            _, reply = await replies(pipeline)
+        except NoScriptError:
+            await self._client.script_load(script.script)
+            raise
+        return reply
 
 
 async def _run(script: AsyncScript, keys: Sequence[bytes], arguments: Sequence[Argument]) -> object:

@@ -16,7 +16,9 @@ from bridge.redis.ledger.outboxes import Outboxes
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.source.membership import Members
 from bridge.redis.source.shard import RedisSource
-from bridge.redis.wire.topology import Node, Topology
+from bridge.redis.wire.cluster_nodes import Node
+from bridge.redis.wire.endpoint import Endpoint
+from bridge.redis.wire.topology import Topology
 from bridge.settings import Settings
 from bridge.tasks import end, happens, run_together
 from bridge.telemetry.events import Telemetry
@@ -38,7 +40,7 @@ class Cluster:
         self._instance = instance
         self._clock = clock
         self._telemetry = telemetry
-        self._topology = Topology(settings, clock)
+        self._topology = Topology(Endpoint.of(settings, clock=clock))
         self.db = self._topology.endpoint.db
         self._members = Members(self._ledger, instance, 0, clock, clustered=True)
         self._sources: dict[int, RedisSource] = {}
@@ -56,7 +58,10 @@ class Cluster:
         if node is None:
             raise NotConnected("no primary of the cluster has the keys of the bridge's first ledger")
         if self._first is None or self._first[0] != node:
-            self._first = node, Ledger(topology.client(node.address), topology.at(node.address), topology.names)
+            self._first = (
+                node,
+                Ledger(topology.client(node.address), topology.endpoint.at(node.address), topology.names),
+            )
         return self._first[1]
 
     def redis_ms(self) -> float:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from bridge.clock import Clock
 from bridge.errors import NotConnected, Refused
 from bridge.redis.ledger.scripts import Ledger
-from bridge.redis.wire.endpoint import Fenced
+from bridge.redis.wire.errors import Fenced
 from bridge.tasks import happens
 
 INTERVAL = 1.0

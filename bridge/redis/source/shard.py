@@ -28,11 +28,12 @@ from bridge.redis.protocol.schedule import Schedule
 from bridge.redis.source.lease import Tenure
 from bridge.redis.source.membership import Members
 from bridge.redis.wire import notify_flags as notifications
-from bridge.redis.wire.endpoint import Endpoint, Fenced
+from bridge.redis.wire.endpoint import Endpoint
+from bridge.redis.wire.errors import Fenced
 from bridge.redis.wire.primary import Primary
 from bridge.redis.wire.server import inspect, require
 from bridge.redis.wire.subscription import Subscription
-from bridge.redis.wire.topology import Place, Topology
+from bridge.redis.wire.topology import LedgerFinder, Topology
 from bridge.settings import Settings
 from bridge.tasks import happens, run_together
 from bridge.telemetry.shard import ShardTelemetry
@@ -67,7 +68,7 @@ class RedisSource:
         With the `topology` of a cluster, the shard is the ledger of that number, of one of its primaries. `cause`: of
         the first gap. `fatal`: whether it is to raise what it is refused with, before it was ever served.
         """
-        endpoint = Endpoint.of(settings)
+        endpoint = Endpoint.of(settings, clock=clock)
         self._settings = settings
         self._shard = shard
         self._members = members
@@ -76,7 +77,7 @@ class RedisSource:
         self._instance = instance
         self._clock = clock
         self.telemetry = telemetry
-        self._primary = Primary(settings, None if topology is None else Place(topology, shard))
+        self._primary = Primary(endpoint, None if topology is None else LedgerFinder(topology, shard))
         self._client = self._primary.client
         self._names = Names(settings.namespace, endpoint.db, shard)
         self._others = tuple(self._names.others(settings.shards)) if topology is None else ()
@@ -209,7 +210,7 @@ class RedisSource:
             "epoch": epoch.run(),
             "subscription-watch": epoch.subscription.watch(),
             "scan": epoch.scan.run(),
-            "flags-watch": notifications.watch(self._client, self._endpoint, self._clock),
+            "flags-watch": notifications.watch(self._client, self._endpoint),
             "primary-watch": self._watch_primary(),
             "share-watch": self._tenure.watch_share(epoch.subscription),
         }
@@ -249,7 +250,7 @@ class RedisSource:
 
     async def _watch_primary(self) -> None:
         """End the epoch when this server is the primary no more: it would say of what expires that it was deleted."""
-        raise EpochEnded(Ending.DEMOTED, await self._primary.lost(self._clock))
+        raise EpochEnded(Ending.DEMOTED, await self._primary.lost())
 
     async def _resend(self) -> None:
         """Have the batch in doubt answered, whatever its epoch has come to: what it claims must not be lost."""

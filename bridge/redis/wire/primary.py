@@ -10,21 +10,15 @@ pass. Until somebody notices, an old primary that is cut off can be worked on: s
 """
 
 from contextlib import suppress
-from dataclasses import replace
 from typing import Protocol, cast
 
 from redis.asyncio import Redis
 
-from bridge.clock import Clock
 from bridge.errors import NotConnected, Refused
-from bridge.redis.wire.endpoint import Endpoint, conversation, no_primary
-from bridge.redis.wire.sentinel import Address, Sentinels
-from bridge.settings import Settings
-
-WATCH_INTERVAL = 1.0
-"""Seconds between looks at the role of the server, and at what the sentinels say."""
-ROLE_TIMEOUT = 1.0
-"""Seconds. A server that is frozen, and will be replaced soon, must not hold up the look for the next one."""
+from bridge.redis.wire.conversation import conversation
+from bridge.redis.wire.endpoint import Address, Endpoint
+from bridge.redis.wire.errors import is_replica
+from bridge.redis.wire.sentinel import Sentinels
 
 
 class Finder(Protocol):
@@ -40,12 +34,12 @@ class Finder(Protocol):
 class Primary:
     """See the module. With a finder, `client` is of no use before `locate`."""
 
-    def __init__(self, settings: Settings, finder: Finder | None = None, connections: int = 8) -> None:
+    def __init__(self, endpoint: Endpoint, finder: Finder | None = None, connections: int = 8) -> None:
         """`finder`: the sentinels of the settings, if none is given. `connections`: how many the client may open."""
         self._connections = connections
-        self.endpoint = Endpoint.of(settings)
-        self.client: Redis = self.endpoint.client(connections)
-        self._finder = finder or sentinels_of(settings)
+        self.endpoint = endpoint
+        self.client: Redis = endpoint.client(connections)
+        self._finder = finder or sentinels_of(endpoint)
         """None: the settings name the server itself."""
         self._former: Redis | None = None
 
@@ -56,7 +50,7 @@ class Primary:
         """
         if self._finder is None:
             return False
-        found = self._at(await self._finder.primary())
+        found = self.endpoint.at(await self._finder.primary())
         if found == self.endpoint:
             await _require(self.client, found)
             return False
@@ -73,19 +67,19 @@ class Primary:
             await former.aclose()
         return True
 
-    async def lost(self, clock: Clock) -> str:
-        """Return when this server is the primary no more, with the reason.
+    async def lost(self) -> str:
+        """Return when this server is no longer the primary, with the reason.
 
         That a server does not answer is no reason: whoever needs it will notice.
         """
         while True:
-            await clock.sleep(WATCH_INTERVAL)
+            await self.endpoint.clock.sleep(self.endpoint.limits.primary_check)
             if other := await self.successor():
                 return f"{self.endpoint.finder} names another primary: {other}"
             with suppress(NotConnected, Refused):
                 role = await _role(self.client, self.endpoint)
                 if role != "master":
-                    return f"{self.endpoint.title} is no primary any more (role {role})"
+                    return f"{self.endpoint.title} is no longer a primary (role {role})"
 
     async def successor(self) -> Endpoint | None:
         """Another server that the newest answer names, and that is a primary: one stale answer proves nothing.
@@ -95,7 +89,7 @@ class Primary:
         if self._finder is None:
             return None
         with suppress(NotConnected, Refused):
-            named = self._at(await self._finder.primary())
+            named = self.endpoint.at(await self._finder.primary())
             if named != self.endpoint and await self._is_primary(named):
                 return named
         return None
@@ -115,24 +109,20 @@ class Primary:
         finally:
             await client.aclose()
 
-    def _at(self, address: Address) -> Endpoint:
-        host, port = address
-        return replace(self.endpoint, host=host, port=port)
-
 
 async def _require(client: Redis, endpoint: Endpoint) -> None:
     role = await _role(client, endpoint)
     if role != "master":
-        raise no_primary(endpoint, f" (role {role})")
+        raise is_replica(endpoint, f" (role {role})")
 
 
 async def _role(client: Redis, endpoint: Endpoint) -> str:
     """What a server says of itself. INFO, since the bridge needs that anyway: ROLE would be one more right."""
-    async with conversation(endpoint, ROLE_TIMEOUT):
+    async with conversation(endpoint, endpoint.limits.role):
         info = cast("dict[str, object]", await client.info("replication"))
     return str(info.get("role", "unknown"))
 
 
-def sentinels_of(settings: Settings) -> Sentinels | None:
+def sentinels_of(endpoint: Endpoint) -> Sentinels | None:
     """The sentinels that `BRIDGE_REDIS_URL` names, if it does."""
-    return Sentinels(settings) if settings.redis_address().sentinels else None
+    return Sentinels(endpoint) if endpoint.settings.redis_address().sentinels else None

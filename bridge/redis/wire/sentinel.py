@@ -15,24 +15,26 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from bridge.errors import BridgeError, ErrorKind, NotConnected, Refused
-from bridge.redis.wire.endpoint import Endpoint, conversation
-from bridge.settings import RedisAddress, Settings
-
-ASK_TIMEOUT = 1.0
-"""Seconds that a sentinel may take to answer, the connection included."""
-CONNECTIONS = 2
-
-Address = tuple[str, int]
+from bridge.redis.wire.conversation import conversation, replies
+from bridge.redis.wire.endpoint import Address, Endpoint
 
 
 class Sentinel(Endpoint):
     """One sentinel. Its login is another one than Redis's."""
 
     @classmethod
-    def at(cls, settings: Settings, url: RedisAddress, address: Address) -> "Sentinel":
-        """The sentinel at an address of the URL."""
-        tls = url.tls if settings.redis_sentinel_tls == "as-redis" else settings.redis_sentinel_tls == "on"
-        return cls(settings, *address, None, 0, tls)
+    def of_redis(cls, redis: Endpoint, address: Address) -> "Sentinel":
+        """The sentinel at an address of the URL, which names it instead of `redis`."""
+        tls = redis.settings.redis_sentinel_tls
+        return cls(
+            redis.settings,
+            *address,
+            path=None,
+            db=0,
+            tls=redis.tls if tls == "as-redis" else tls == "on",
+            limits=redis.limits,
+            clock=redis.clock,
+        )
 
     @property
     def title(self) -> str:
@@ -70,11 +72,12 @@ class Answer:
 class Sentinels:
     """Those of `BRIDGE_REDIS_URL`."""
 
-    def __init__(self, settings: Settings) -> None:
-        url = settings.redis_address()
+    def __init__(self, redis: Endpoint) -> None:
+        """`redis`: what the URL says of the server that they name."""
+        url = redis.settings.redis_address()
         self.service = url.service
-        named = [Sentinel.at(settings, url, address) for address in url.sentinels]
-        self._clients = [(sentinel, sentinel.client(CONNECTIONS)) for sentinel in named]
+        named = [Sentinel.of_redis(redis, address) for address in url.sentinels]
+        self._clients = [(sentinel, sentinel.client(redis.limits.sentinel_connections)) for sentinel in named]
 
     async def ask(self) -> list[Answer | BridgeError]:
         """What each says, in the order of the URL; NotConnected or Refused for one that does not."""
@@ -82,11 +85,11 @@ class Sentinels:
 
     async def primary(self) -> Address:
         """Where the primary is, by the newest answer. Raises NotConnected or Refused where there is none."""
-        replies = await self.ask()
-        answers = [reply for reply in replies if isinstance(reply, Answer)]
+        heard = await self.ask()
+        answers = [answer for answer in heard if isinstance(answer, Answer)]
         if answers:
             return newest(answers)
-        errors = [reply for reply in replies if isinstance(reply, BridgeError)]
+        errors = [error for error in heard if isinstance(error, BridgeError)]
         refusals = [error for error in errors if isinstance(error, Refused)]
         if refusals:
             raise refusals[0]
@@ -102,12 +105,12 @@ class Sentinels:
         pipeline.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
         pipeline.execute_command("SENTINEL", "MASTER", self.service)
         try:
-            async with conversation(sentinel, ASK_TIMEOUT):
-                replies = await pipeline.execute(raise_on_error=False)
-                for reply in replies:
-                    if isinstance(reply, ResponseError):
-                        raise self._refused(sentinel, str(reply)) or reply
-            return _answer(sentinel, *replies)
+            async with conversation(sentinel, sentinel.limits.sentinel):
+                try:
+                    address, state = await replies(pipeline)
+                except ResponseError as error:
+                    raise self._refused(sentinel, str(error)) or error from error
+            return _answer(sentinel, address, state)
         except (NotConnected, Refused) as error:
             return _for_sentinels(error)
         except (LookupError, ValueError, TypeError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""What a Redis server must be for an epoch to begin: version, role, notification flags.
+"""What a Redis server must be for an epoch to begin: version, role; and what it says of itself.
 
 `inspect` finds out; `Refused` says what is wrong and how to fix it. The `check` command builds on the same findings.
 """
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import cast
 
 from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, ResponseError
+from redis.exceptions import ResponseError
 
 from bridge.errors import Refused
-from bridge.redis.protocol.notifications import NEEDED_FLAGS, missing_flags
 from bridge.redis.protocol.own_keys import Names
-from bridge.redis.wire.endpoint import CLUSTER, Endpoint, conversation, no_primary, of_cluster
+from bridge.redis.wire.conversation import conversation
+from bridge.redis.wire.endpoint import CLUSTER, Endpoint
+from bridge.redis.wire.errors import is_cluster_node, is_replica
 
 MIN_REDIS = (7, 0)
 """PEXPIRETIME came with Redis 7.0."""
 MIN_VALKEY = (7, 2)
-FLAGS = "notify-keyspace-events"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +71,9 @@ def require(server: Server, endpoint: Endpoint) -> None:
             " (it reads deadlines with PEXPIRETIME)",
         )
     if server.clustered and endpoint.finder != CLUSTER:
-        raise of_cluster(endpoint)
+        raise is_cluster_node(endpoint)
     if not server.primary:
-        raise no_primary(endpoint, f" (role {server.role})")
-
-
-async def notification_flags(client: Redis, endpoint: Endpoint) -> str | None:
-    """The value of `notify-keyspace-events`; None where we may not read it (managed Redis, a narrow ACL)."""
-    async with conversation(endpoint):
-        try:
-            found = cast("dict[bytes, bytes]", await client.config_get(FLAGS))
-        except AuthenticationError:
-            raise
-        except ResponseError:
-            return None
-    values = {_decoded(name): _decoded(value) for name, value in found.items()}
-    return values.get(FLAGS)
+        raise is_replica(endpoint, f" (role {server.role})")
 
 
 async def shards_of(client: Redis, endpoint: Endpoint, names: Names) -> int:
@@ -101,16 +88,16 @@ DATABASES = 16
 
 
 async def databases(client: Redis, endpoint: Endpoint) -> int | None:
-    """How many databases the server has; None where it does not tell."""
+    """How many databases the server has; None where it does not say."""
     try:
         async with conversation(endpoint):
             found = cast("dict[bytes, bytes]", await client.config_get("databases"))
         return int(next(iter(found.values())))
     except (Refused, StopIteration, ValueError):
-        return await _no_more_than_usual(endpoint)
+        return await _databases_by_trial(endpoint)
 
 
-async def _no_more_than_usual(endpoint: Endpoint) -> int | None:
+async def _databases_by_trial(endpoint: Endpoint) -> int | None:
     """By asking for one too many, on a connection that is not used for anything else."""
     client = endpoint.client(connections=1)
     try:
@@ -125,29 +112,11 @@ async def _no_more_than_usual(endpoint: Endpoint) -> int | None:
         await client.aclose()
 
 
-async def add_flags(client: Redis, endpoint: Endpoint, flags: str) -> str:
-    """Set the missing flags, keeping those that are set. The new value. Raises Refused where CONFIG SET is refused."""
-    wanted = flags + missing_flags(flags)
+async def now_ms(client: Redis, endpoint: Endpoint) -> int:
+    """Redis's clock: Unix milliseconds."""
     async with conversation(endpoint):
-        try:
-            await client.config_set(FLAGS, wanted)
-        except AuthenticationError:
-            raise
-        except ResponseError as error:
-            raise flags_missing(endpoint, flags, f"CONFIG SET is refused: {error}") from error
-    return wanted
-
-
-def flags_missing(endpoint: Endpoint, flags: str, why: str) -> Refused:
-    """What to say where notifications are not switched on, and the bridge does not switch them on."""
-    return Refused(
-        f"Redis at {endpoint}: {FLAGS} is '{flags}' and lacks {missing_flags(flags)} ({why})",
-        f"set it to '{flags + missing_flags(flags)}' there (the bridge needs {NEEDED_FLAGS})",
-    )
-
-
-def _decoded(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+        seconds, microseconds = await client.time()
+    return int(seconds) * 1000 + int(microseconds) // 1000
 
 
 def _text(version: tuple[int, int]) -> str:

@@ -4,8 +4,9 @@ An own protocol on hiredis, because redis-py's PubSub reconnects silently (a gap
 loop on a dead link, and never notices a hung server.
 
 Guarantees: hints are kept in the order in which Redis sent them; reading never waits for whoever handles them; memory
-is bounded (the session ends when the backlog is full, or a message as large); a server that says nothing for `SILENCE`
-seconds, though it is asked, ends the session; so does one that sends what nobody asked for. No bytes make it raise.
+is bounded (the session ends when the backlog is full, or a message as large: a gap, which is announced, not a full
+memory); a server that says nothing for a while, though it is asked, ends the session; so does one that sends what was
+not asked for. No bytes make it raise.
 """
 
 import asyncio
@@ -15,21 +16,10 @@ from typing import Any, cast
 
 import hiredis
 
-from bridge.clock import Clock
 from bridge.endings import Ending
 from bridge.errors import BridgeError, NotConnected
-from bridge.redis.wire.endpoint import CLIENT_NAME, Endpoint, lost, refusal, refused_login
-from bridge.redis.wire.handshake import HANDSHAKE_TIMEOUT
-
-PING_INTERVAL = 1.0
-"""Seconds between the session's own PINGs."""
-SILENCE = 5.0
-"""Seconds without a single byte from a server that was asked: it is taken for dead."""
-CONNECT_TIMEOUT = 5.0
-"""Seconds for the connection, the login and all confirmations together."""
-BACKLOG_HINTS = 500_000
-BACKLOG_BYTES = 64 * 1024 * 1024
-"""Hints that may wait to be handled. At the bound the session ends: a gap, which is announced, not a full memory."""
+from bridge.redis.wire.endpoint import CLIENT_NAME, Endpoint
+from bridge.redis.wire.errors import connection_failed, error_reply, login_refused
 
 Hint = tuple[bytes, bytes]
 """Channel, key."""
@@ -49,7 +39,7 @@ class Subscription(asyncio.Protocol):
         channels: Sequence[bytes],
         hints: deque[Hint],
         wake: Callable[[], None],
-        clock: Clock,
+        endpoint: Endpoint,
         elsewhere: Sequence[bytes] = (),
     ) -> None:
         self.hints = hints
@@ -63,17 +53,18 @@ class Subscription(asyncio.Protocol):
         self.answered = False
         """Whether Redis has said anything at all."""
         self.complete = True
-        """Whether it hears `elsewhere`, too, which Redis may refuse."""
+        """Whether it also hears `elsewhere`, which Redis may refuse."""
         self._channels = frozenset({*channels, *elsewhere})
         self._unconfirmed = set(channels)
         self._elsewhere = set(elsewhere)
         """Not confirmed yet."""
         self._wake = wake
-        self._clock = clock
+        self._clock = endpoint.clock
+        self._limits = endpoint.limits
         self._reader = hiredis.Reader(notEnoughData=_PART)
         self._transport: asyncio.Transport | None = None
         self._confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._heard = clock.monotonic()
+        self._heard = self._clock.monotonic()
         self._part_bytes = 0
         """Bytes received behind those that completed the last message."""
         self._received_bytes = 0
@@ -86,9 +77,9 @@ class Subscription(asyncio.Protocol):
     async def watch(self) -> None:
         """Keep asking whether the server is alive, until the session is over."""
         while self.ended is None:
-            await self._clock.sleep(PING_INTERVAL)
+            await self._clock.sleep(self._limits.ping)
             silent = self._clock.monotonic() - self._heard
-            if silent > SILENCE:
+            if silent > self._limits.silence:
                 self.end(f"Redis said nothing for {silent:.1f} s", Ending.SILENT)
             elif self._transport is not None:
                 self._transport.write(b"*1\r\n$4\r\nPING\r\n")
@@ -144,11 +135,12 @@ class Subscription(asyncio.Protocol):
             # The latter two: of a map whose key is a list, of an array that is said to be of 4,000,000,000 elements.
             self.end(f"Redis sent what is not its protocol: {str(error) or type(error).__name__}")
             return
-        if self._part_bytes > BACKLOG_BYTES:
-            self.end(f"Redis sent a message of more than {BACKLOG_BYTES} bytes")
+        if self._part_bytes > self._limits.backlog_bytes:
+            self.end(f"Redis sent a message of more than {self._limits.backlog_bytes} bytes")
             return
         self._received_bytes += key_bytes
-        if len(hints) > BACKLOG_HINTS or self._received_bytes - self._taken_bytes > BACKLOG_BYTES:
+        waiting_bytes = self._received_bytes - self._taken_bytes
+        if len(hints) > self._limits.backlog_hints or waiting_bytes > self._limits.backlog_bytes:
             self.end(f"hint backlog full: {len(hints)} waiting", Ending.BACKLOG_FULL)
         if hints:
             self._wake()
@@ -173,7 +165,7 @@ class Subscription(asyncio.Protocol):
     def _unconfirmable(self, error: BridgeError) -> None:
         if not self._confirmed.done():
             self._confirmed.set_exception(error)
-            self._confirmed.exception()  # it need not be awaited: nobody is to blame where the wait was given up
+            self._confirmed.exception()  # it need not be awaited: the wait may have been given up
 
 
 class SubscriptionRefused(BridgeError):
@@ -184,12 +176,11 @@ def _packed(command: Sequence[bytes]) -> bytes:
     return b"*%d\r\n" % len(command) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in command)
 
 
-async def subscribe(  # noqa: PLR0913 - what to hear, and whom to tell
+async def subscribe(
     endpoint: Endpoint,
     channels: Sequence[bytes],
     hints: deque[Hint],
     wake: Callable[[], None],
-    clock: Clock,
     *,
     elsewhere: Sequence[bytes] = (),
 ) -> Subscription:
@@ -197,9 +188,9 @@ async def subscribe(  # noqa: PLR0913 - what to hear, and whom to tell
 
     Hints go into `hints`. Raises NotConnected or Refused.
     """
-    session = Subscription(channels, hints, wake, clock, elsewhere)
+    session = Subscription(channels, hints, wake, endpoint, elsewhere)
     try:
-        async with asyncio.timeout(CONNECT_TIMEOUT):
+        async with endpoint.clock.timeout(endpoint.limits.subscribe):
             await _connect(endpoint, session)
             user, password = endpoint.credentials()
             login = [[b"AUTH", *([user.encode()] if user else []), password.encode()]] if password else []
@@ -209,17 +200,18 @@ async def subscribe(  # noqa: PLR0913 - what to hear, and whom to tell
             await session.confirmed()
     except TimeoutError as error:
         session.end("no answer")
-        message = f"Redis at {endpoint}: no answer within {CONNECT_TIMEOUT:g} s"
+        message = f"Redis at {endpoint}: no answer within {endpoint.limits.subscribe:g} s"
         raise NotConnected(message) from error
     except (OSError, NotConnected) as error:
         session.end(str(error))
         connected = session.broken is not None or isinstance(error, NotConnected)
-        raise lost(endpoint, session.broken or error, answered=session.answered or not connected) from error
+        answered = session.answered or not connected
+        raise connection_failed(endpoint, session.broken or error, answered=answered) from error
     except SubscriptionRefused as error:
         answer = str(error)
         if answer.startswith(("WRONGPASS", "NOAUTH", "ERR AUTH", "ERR invalid password")):
-            raise refused_login(endpoint, answer) from error
-        raise refusal(endpoint, answer) from error
+            raise login_refused(endpoint, answer) from error
+        raise error_reply(endpoint, answer) from error
     except BaseException:
         session.end("cancelled")
         raise
@@ -232,7 +224,7 @@ async def _connect(endpoint: Endpoint, session: Subscription) -> None:
         await loop.create_unix_connection(lambda: session, endpoint.path)
     else:
         tls = endpoint.ssl_context()
-        timeout = HANDSHAKE_TIMEOUT if tls else None  # the library wants none without TLS
+        timeout = endpoint.limits.handshake if tls else None  # the library wants none without TLS
         await loop.create_connection(
             lambda: session, endpoint.host, endpoint.port, ssl=tls, ssl_handshake_timeout=timeout
         )

@@ -7,10 +7,10 @@ from itertools import count
 
 from redis.asyncio import Redis
 
-from bridge.clock import SystemClock
 from bridge.redis.protocol.hints import Hints
 from bridge.redis.protocol.migrated_keys import Told
 from bridge.redis.protocol.notifications import channels
+from bridge.redis.wire.endpoint import Endpoint
 from bridge.redis.wire.topology import Topology
 from bridge.settings import Settings
 from tests.support.harness.hand import Hand
@@ -27,7 +27,7 @@ class ClusterHand(Hand):
         self.names = NAMES.of(number)
         self._topology = topology
         self.told: Told
-        super().__init__(server, instance=instance, endpoint=topology.at(("127.0.0.1", server.port)))
+        super().__init__(server, instance=instance, endpoint=topology.endpoint.at(("127.0.0.1", server.port)))
 
     async def begin(self) -> None:
         """See `Hand`."""
@@ -69,7 +69,7 @@ class Played:
             RedisCluster.of(kind, primaries=primaries, replicas=0, config=LAZY) as cluster,
             AsyncExitStack() as stack,
         ):
-            topology = Topology(Settings.model_validate({"redis_url": cluster.url}), SystemClock())
+            topology = Topology(Endpoint.of(Settings.model_validate({"redis_url": cluster.url})))
             stack.push_async_callback(topology.close)
             await topology.refresh()
             played = cls(stack, cluster, topology)

@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Self
 
-from bridge.clock import SystemClock
 from bridge.contracts import Entry, Settlement
 from bridge.expiration import Expiration, Identity
 from bridge.redis.ledger.entries import read_entry
@@ -71,9 +70,7 @@ class Hand:
         kinds = channels(0)
         self._held = deque()
         self.hints = self._new_hints()
-        self._subscription = await subscribe(
-            self._endpoint, [*kinds, self._sync], self._held, self._wake.set, SystemClock()
-        )
+        self._subscription = await subscribe(self._endpoint, [*kinds, self._sync], self._held, self._wake.set)
         start_ms = await self.ledger.now_ms()
         opened_ms = lease.seen_ms or start_ms
         recovered, ambiguous = await self._client.hmget(self.names.lease, "recovered", "ambiguous")

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from bridge.redis.protocol.calls import Batch
 from bridge.redis.protocol.hints import OwnKeyLostError
-from bridge.redis.wire.endpoint import Fenced
+from bridge.redis.wire.errors import Fenced
 from tests.support.harness.books import ENDS, Fate, Life
 from tests.support.harness.checked_server import KEYS, CheckedServer, expirations
 from tests.support.harness.hand import Hand

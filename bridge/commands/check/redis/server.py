@@ -10,10 +10,11 @@ from bridge.commands.check.findings import Finding, Row, failed_with, failure, p
 from bridge.commands.check.redis.sentinel import check_cut_off, check_sentinels
 from bridge.errors import ErrorKind, NotConnected, Refused, Unusable
 from bridge.redis.admin.acl import acl_rule, denied, may_set_flags
+from bridge.redis.admin.canary import try_canary
 from bridge.redis.admin.inspector import Inspector
 from bridge.redis.protocol.notifications import NEEDED_FLAGS, missing_flags
-from bridge.redis.wire.endpoint import cluster_url
-from bridge.redis.wire.server import FLAGS
+from bridge.redis.wire.errors import cluster_url
+from bridge.redis.wire.notify_flags import FLAGS
 from bridge.settings import Settings
 
 AREA = "Redis"
@@ -226,7 +227,7 @@ async def _canary(redis: Inspector) -> Finding | None:
     if flags is not None and missing_flags(flags):
         return None
     try:
-        lag = await redis.canary()
+        lag = await try_canary(redis)
     except (NotConnected, Refused) as error:
         return None if (await _role(redis)).level == "fail" else _not_set(error)
     if lag is not None:

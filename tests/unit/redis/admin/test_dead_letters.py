@@ -4,26 +4,26 @@ from typing import cast
 
 from bridge.contracts import DeadLetter
 from bridge.expiration import Expiration, Via
-from bridge.redis.admin.dead_letters import DeadLetters, Kept, Place, Retrial
+from bridge.redis.admin.dead_letters import DeadLetters, Kept, Position, Retrial
 
 
 class Letters:
     """Dead letters in memory, a page at a time."""
 
-    def __init__(self, *places: Place) -> None:
+    def __init__(self, *places: Position) -> None:
         self._kept = [Kept(place, DeadLetter(event(place), "too large")) for place in places]
 
-    async def page(self, after: Place | None, limit: int) -> list[Kept]:
+    async def page(self, after: Position | None, limit: int) -> list[Kept]:
         """See `DeadLetters`."""
-        return [kept for kept in self._kept if after is None or kept.place > after][:limit]
+        return [kept for kept in self._kept if after is None or kept.position > after][:limit]
 
 
-def event(place: Place) -> Expiration:
+def event(place: Position) -> Expiration:
     return Expiration(f"{place}", b"k", 1, 2, Via.SWEEP)
 
 
-async def tried(letters: Letters, last: dict[int, bytes]) -> list[Place]:
-    retrial, found = Retrial(cast("DeadLetters", letters), last), list[Place]()
+async def tried(letters: Letters, last: dict[int, bytes]) -> list[Position]:
+    retrial, found = Retrial(cast("DeadLetters", letters), last), list[Position]()
     while entries := await retrial.read(2):
         found += [(entry.shard, entry.id) for entry in entries]
     return found

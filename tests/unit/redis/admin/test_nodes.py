@@ -1,17 +1,16 @@
 """What several primaries hold together."""
 
 from bridge.expiration import Expiration, Via
-from bridge.redis.admin.inspector import Expirations, LeaseState, State
-from bridge.redis.admin.nodes import mixed, total
+from bridge.redis.admin.ledger_state import Expirations, LeaseState, LedgerState, mixed, total
 
 LEASE = LeaseState("one", 5_000, 7, 900)
-EMPTY = State(1_000, 0, None, 0, None, None, 0, 0, [None])
-SOME = State(1_010, 3, 2_000, 1, 4, 990, 2, 1, [LEASE])
-MORE = State(1_005, 5, 1_500, 2, 2, 995, 0, 0, [LEASE])
+EMPTY = LedgerState(1_000, 0, None, 0, None, None, 0, 0, [None])
+SOME = LedgerState(1_010, 3, 2_000, 1, 4, 990, 2, 1, [LEASE])
+MORE = LedgerState(1_005, 5, 1_500, 2, 2, 995, 0, 0, [LEASE])
 
 
 def test_what_can_be_added_up_is_and_of_times_the_first_counts() -> None:
-    assert total([EMPTY, SOME, MORE]) == State(1_010, 8, 1_500, 3, 6, 990, 2, 1, [None, LEASE, LEASE])
+    assert total([EMPTY, SOME, MORE]) == LedgerState(1_010, 8, 1_500, 3, 6, 990, 2, 1, [None, LEASE, LEASE])
     assert total([EMPTY]) == EMPTY
 
 

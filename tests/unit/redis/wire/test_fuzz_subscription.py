@@ -11,10 +11,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bridge.clock import SystemClock
+from bridge.limits import WireLimits
 from bridge.redis.protocol.notifications import channels
-from bridge.redis.wire import subscription as module
+from bridge.redis.wire.endpoint import Endpoint
 from bridge.redis.wire.subscription import Hint, Subscription
+from bridge.settings import Settings
 from tests.support.fuzz import split
 from tests.support.redis.notifications import CHANNELS, CONFIRMED, hint
 
@@ -40,17 +41,19 @@ RESP = st.recursive(
 """Anything that a parser of RESP2 or RESP3 takes, or nearly."""
 
 
-def session(hints: deque[Hint], elsewhere: Iterable[bytes] = ()) -> Subscription:
+def session(hints: deque[Hint], elsewhere: Iterable[bytes] = (), limits: WireLimits | None = None) -> Subscription:
     """A session without a connection. Who uses it is in an event loop."""
-    return Subscription(CHANNELS, hints, lambda: None, SystemClock(), list(elsewhere))
+    return Subscription(CHANNELS, hints, lambda: None, Endpoint.of(Settings(), limits), list(elsewhere))
 
 
-def feed(*chunks: bytes, elsewhere: Iterable[bytes] = ()) -> tuple[list[Hint], str | None]:
+def feed(
+    *chunks: bytes, elsewhere: Iterable[bytes] = (), limits: WireLimits | None = None
+) -> tuple[list[Hint], str | None]:
     """What a session makes of these bytes: hints, and why it is over."""
 
     async def fed() -> tuple[list[Hint], str | None]:
         hints = deque[Hint]()
-        subscription = session(hints, elsewhere)
+        subscription = session(hints, elsewhere, limits)
         for chunk in chunks:
             if subscription.ended is None:  # asyncio gives nothing more once the transport is aborted
                 subscription.data_received(chunk)
@@ -129,19 +132,15 @@ def test_a_reply_that_says_nothing_holds_up_no_hint_behind_it(nothing: bytes) ->
         (b"-ERR ", b"x"),
     ],
 )
-def test_a_message_that_does_not_end_is_not_kept_without_bound(
-    head: bytes, chunk: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "BACKLOG_BYTES", 100_000)
-    part = chunk * (10_000 // len(chunk))
-    assert feed(CONFIRMED, head, *[part] * 8) == ([], None)
-    assert feed(CONFIRMED, head, *[part] * 11) == ([], "Redis sent a message of more than 100000 bytes")
+def test_a_message_that_does_not_end_is_not_kept_without_bound(head: bytes, chunk: bytes) -> None:
+    part, limits = chunk * (10_000 // len(chunk)), WireLimits(backlog_bytes=100_000)
+    assert feed(CONFIRMED, head, *[part] * 8, limits=limits) == ([], None)
+    assert feed(CONFIRMED, head, *[part] * 11, limits=limits) == ([], "Redis sent a message of more than 100000 bytes")
 
 
-async def test_what_is_complete_does_not_count_against_what_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BACKLOG_BYTES", 1000)
+async def test_what_is_complete_does_not_count_against_what_is_not() -> None:
     hints = deque[Hint]()
-    subscription = session(hints)
+    subscription = session(hints, limits=WireLimits(backlog_bytes=1000))
     for number in range(200):
         subscription.data_received(hint(b"x" * 20))
         hints.clear()

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bridge.errors import NotConnected
-from bridge.redis.wire.sentinel import Address, Answer, Sentinels, newest
+from bridge.redis.wire.endpoint import Address, Endpoint
+from bridge.redis.wire.sentinel import Answer, Sentinels, newest
 from bridge.settings import Settings
 
 OLD, NEW, OTHER = ("10.0.0.1", 6379), ("10.0.0.2", 6379), ("10.0.0.3", 6379)
@@ -53,7 +54,7 @@ async def answering(address: bytes, state: bytes) -> AsyncIterator[Sentinels]:
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         url = f"redis+sentinel://127.0.0.1:{port}/main/0"
-        sentinels = Sentinels(Settings.model_validate({"redis_url": url, "sink": "stdout"}))
+        sentinels = Sentinels(Endpoint.of(Settings.model_validate({"redis_url": url, "sink": "stdout"})))
         try:
             yield sentinels
         finally:

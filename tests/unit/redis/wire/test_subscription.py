@@ -7,10 +7,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bridge.clock import SystemClock
 from bridge.endings import Ending
 from bridge.errors import NotConnected, Refused
-from bridge.redis.wire import subscription as module
+from bridge.limits import WireLimits
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.redis.wire.subscription import Hint, Subscription, subscribe
 from bridge.settings import Settings
@@ -51,18 +50,20 @@ class Script:
 
 
 @asynccontextmanager
-async def served(script: Script, password: str | None = None) -> AsyncIterator[Endpoint]:
+async def served(
+    script: Script, password: str | None = None, limits: WireLimits | None = None
+) -> AsyncIterator[Endpoint]:
     server = await asyncio.start_server(script.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     login = f":{password}@" if password else ""
     async with server:
-        yield Endpoint.of(Settings(redis_url=f"redis://{login}127.0.0.1:{port}/0"))
+        yield Endpoint.of(Settings(redis_url=f"redis://{login}127.0.0.1:{port}/0"), limits)
         if script.writer is not None:
             script.writer.transport.abort()
 
 
 async def opened(endpoint: Endpoint, hints: deque[Hint], wake: Callable[[], None] = lambda: None) -> Subscription:
-    return await subscribe(endpoint, CHANNELS, hints, wake, SystemClock())
+    return await subscribe(endpoint, CHANNELS, hints, wake)
 
 
 async def test_hints_between_the_confirmations_are_kept_in_order() -> None:
@@ -120,11 +121,9 @@ async def test_the_session_ends_once_and_keeps_its_first_reason() -> None:
         assert session.ending is Ending.CONNECTION_LOST
 
 
-async def test_a_server_that_falls_silent_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PING_INTERVAL", 0.02)
-    monkeypatch.setattr(module, "SILENCE", 0.2)
+async def test_a_server_that_falls_silent_ends_the_session() -> None:
     script, hints = Script(CONFIRMED), deque[Hint]()
-    async with served(script) as endpoint:
+    async with served(script, limits=WireLimits(ping=0.02, silence=0.2)) as endpoint:
         session = await opened(endpoint, hints)
         watch = asyncio.create_task(session.watch())
         await wait_until(lambda: script.heard.count(b"PING") > 3)
@@ -137,9 +136,8 @@ async def test_a_server_that_falls_silent_ends_the_session(monkeypatch: pytest.M
         assert session.ending is Ending.SILENT
 
 
-async def test_a_server_that_never_confirms_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CONNECT_TIMEOUT", 0.05)
-    async with served(Script(b"+OK\r\n")) as endpoint:
+async def test_a_server_that_never_confirms_is_given_up() -> None:
+    async with served(Script(b"+OK\r\n"), limits=WireLimits(subscribe=0.05)) as endpoint:
         with pytest.raises(NotConnected, match="no answer"):
             await opened(endpoint, deque())
 
@@ -182,17 +180,14 @@ async def test_a_server_that_is_loading_is_tried_again() -> None:
             await opened(endpoint, deque())
 
 
-@pytest.mark.parametrize("bound", ["BACKLOG_HINTS", "BACKLOG_BYTES"])
-async def test_a_backlog_at_its_bound_ends_the_session_instead_of_filling_memory(
-    monkeypatch: pytest.MonkeyPatch, bound: str
-) -> None:
-    monkeypatch.setattr(module, bound, 100)
+@pytest.mark.parametrize("limits", [WireLimits(backlog_hints=100), WireLimits(backlog_bytes=100)])
+async def test_a_backlog_at_its_bound_ends_the_session_instead_of_filling_memory(limits: WireLimits) -> None:
     script, hints = Script(CONFIRMED), deque[Hint]()
-    async with served(script) as endpoint:
+    async with served(script, limits=limits) as endpoint:
         session = await opened(endpoint, hints)
         script.say(hint(b"key") * 50)
         await wait_until(lambda: len(hints) == 50)
-        ended_too_early = session.ended if bound == "BACKLOG_HINTS" else None
+        ended_too_early = session.ended if limits.backlog_hints == 100 else None
         session.took(3 * 50)
         hints.clear()
         script.say(hint(b"key") * 101)

@@ -6,7 +6,7 @@ import pytest
 
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.protocol.slots import SLOTS, Numbering, slot_of
-from bridge.redis.wire.topology import Claim, Node, claims, merged
+from bridge.redis.wire.cluster_nodes import Claim, Node, claims, merged
 
 NAMES = Names("expiry-bridge", 0)
 ASKED = ("10.0.0.9", 7000)

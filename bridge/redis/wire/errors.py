@@ -1,0 +1,140 @@
+"""The client library's exceptions and Redis's error replies, as ours: the one place that translates them.
+
+Guarantees: no message holds a secret or, but for what Redis itself repeats, a key.
+"""
+
+import ssl
+from collections.abc import Iterator
+
+import redis.exceptions as client
+
+from bridge.errors import BridgeError, ErrorKind, NotConnected, Refused, Unusable
+from bridge.redis.wire.endpoint import CLUSTER, Endpoint
+from bridge.redis.wire.handshake import HungUp
+
+
+class Fenced(BridgeError):
+    """The epoch is over for the ledger: another one holds the lease, or the lease is gone."""
+
+
+_TRANSIENT = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "MISCONF", "NOREPLICAS", "UNBLOCKED")
+"""Answers of a server that is there, but cannot serve just now."""
+_KINDS = {"MISCONF": ErrorKind.DISK, "maxmemory": ErrorKind.MEMORY, "NOREPLICAS": ErrorKind.REPLICAS}
+"""By a word of the answer."""
+_DENIALS = ("noperm", "no permissions", "acl failure", "can't run this command")
+"""Redis 7.0 says "no permissions", Valkey "No permissions"."""
+
+
+def translated(endpoint: Endpoint, error: Exception) -> BridgeError:
+    """What an exception of the client library, or of the connection, means for the caller."""
+    if isinstance(error, client.AuthenticationError):
+        return login_refused(endpoint, str(error))
+    if isinstance(error, client.ConnectionError | client.TimeoutError | OSError):
+        return connection_failed(endpoint, error, answered=not isinstance(error, HungUp))
+    if isinstance(error, client.ResponseError):
+        return _response(endpoint, error)
+    no_redis = Refused(f"{endpoint.title} does not answer as a Redis does", "check BRIDGE_REDIS_URL")
+    return opening_failed(endpoint, error, answered=True) or no_redis
+
+
+def _response(endpoint: Endpoint, error: client.ResponseError) -> BridgeError:
+    """The library takes the first word away from those that it has a class for."""
+    match error:
+        case client.AskError():  # MOVED is one of them
+            return _not_served_here(endpoint, error)
+        case client.ClusterDownError():  # MASTERDOWN is one of them
+            return NotConnected(f"{endpoint.title} cannot serve now: {error}", kind=ErrorKind.CLUSTER_DOWN)
+        case client.TryAgainError():
+            return NotConnected(f"{endpoint.title} cannot serve now: {error}")
+        case client.ReadOnlyError():
+            return is_replica(endpoint)
+    return error_reply(endpoint, str(error))
+
+
+def connection_failed(endpoint: Endpoint, error: BaseException, *, answered: bool) -> Unusable:
+    """A connection that could not be made, or broke; `answered`: whether it had been of any use before."""
+    opening = opening_failed(endpoint, error, answered=answered)
+    return opening or NotConnected(f"{endpoint.title}: {str(error) or type(error).__name__}")
+
+
+def opening_failed(endpoint: Endpoint, error: BaseException, *, answered: bool) -> Unusable | None:
+    """What `error` says of the opening of a connection; None where it is about something else.
+
+    The client library wraps what it is told; what counts is somewhere in the chain of causes.
+    """
+    certificates = endpoint.certificates()
+    for cause in _chain(error):
+        if isinstance(cause, Refused):
+            return cause
+        if (
+            isinstance(cause, ssl.SSLError)
+            and certificates is not None
+            and (refused := certificates.handshake_refused(cause, endpoint.title))
+        ):
+            return refused
+        if isinstance(cause, ConnectionAbortedError) and "handshake" in str(cause):
+            asked = "which rediss:// in BRIDGE_REDIS_URL asks for"
+            return NotConnected(f"{endpoint.title} begins no TLS, {asked}", "check its port")
+    if answered:
+        return None
+    found = f"{endpoint.title} closed the connection before it answered"
+    if certificates is not None:
+        wants = "it may want a client's certificate, or another one"
+        return NotConnected(f"{found}; {wants}", f"check {certificates.certificate}")
+    return NotConnected(f"{found}; it may want TLS", "set BRIDGE_REDIS_URL to a rediss:// URL")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def error_reply(endpoint: Endpoint, answer: str) -> BridgeError:
+    """What an error that Redis answered with means for the caller."""
+    if answer.startswith(("FENCED", "LEASELOST")):
+        return Fenced(answer.partition(" ")[2])
+    kind = next((kind for word, kind in _KINDS.items() if word in answer), ErrorKind.OTHER)
+    if answer.startswith(_TRANSIENT):
+        return NotConnected(f"{endpoint.title}: {answer}", kind=kind)
+    if "not allowed in cluster mode" in answer:
+        return is_cluster_node(endpoint, f" ({answer})")
+    if "READONLY" in answer or "read only replica" in answer:
+        return is_replica(endpoint)
+    if any(word in answer.lower() for word in _DENIALS):
+        return Refused(
+            f"{endpoint.title} does not permit what the bridge needs ({answer})",
+            "widen the ACL of its user (`expiry-bridge check` says by what)",
+            ErrorKind.DENIED,
+        )
+    return Refused(f"{endpoint.title} answers: {answer}", kind=kind)
+
+
+def login_refused(endpoint: Endpoint, answer: str) -> Refused:
+    """Redis would not log us in."""
+    return Refused(f"{endpoint.title} refuses the login ({answer})", f"check {endpoint.login}")
+
+
+def is_replica(endpoint: Endpoint, role: str = "") -> Unusable:
+    """It is a replica: for good, where the settings name it; until it is promoted, where a finder does."""
+    found = f"{endpoint.title} is a replica{role}: only a primary expires keys"
+    if endpoint.finder:
+        return NotConnected(f"{found}; {endpoint.finder} will name the primary")
+    return Refused(found, "point BRIDGE_REDIS_URL at the primary")
+
+
+def is_cluster_node(endpoint: Endpoint, why: str = "") -> Refused:
+    """The settings name it as a server of its own, and it is a part of a cluster."""
+    return Refused(f"{endpoint.title} is a node of a cluster{why}", f"set BRIDGE_REDIS_URL to {cluster_url(endpoint)}")
+
+
+def cluster_url(endpoint: Endpoint) -> str:
+    """What the settings must say instead of naming one of its nodes."""
+    return f"redis{'s' * endpoint.tls}+cluster://{'host:port' if endpoint.path else endpoint}"
+
+
+def _not_served_here(endpoint: Endpoint, error: client.AskError) -> Unusable:
+    """A node of a cluster does not serve this key now."""
+    if endpoint.finder == CLUSTER:
+        return NotConnected(f"{endpoint.title} does not serve the bridge's keys now: {error}")
+    return is_cluster_node(endpoint, f" ({error})")
