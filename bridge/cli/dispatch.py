@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from bridge.cli.arguments import DEMO_SINKS, parse, planned
 from bridge.errors import BridgeError, ConfigurationError
-from bridge.settings import Settings, SinkKind, load, log_format, reference
+from bridge.settings import Settings, SinkKind, exposed, load, log_format, reference
 
 
 def dispatch(arguments: Sequence[str]) -> int:
@@ -48,7 +48,11 @@ def _dispatch(arguments: Sequence[str]) -> int:
 
         return demo(sink=SinkKind(getattr(options, "sink", DEMO_SINKS[0])))
     flags = {name: value for name, value in vars(options).items() if name in Settings.model_fields}
-    return _run(flags) if options.command == "run" else _with_settings(load(flags), options)
+    if options.command == "run":
+        return _run(flags)
+    settings = load(flags)
+    _warn(settings, flags)
+    return _with_settings(settings, options)
 
 
 def _run(flags: Mapping[str, str]) -> int:
@@ -62,9 +66,19 @@ def _run(flags: Mapping[str, str]) -> int:
         for problem in error.problems:
             logs.refused(problem)
         return 2
+    _warn(settings, flags)
     from bridge.commands.run import run  # noqa: PLC0415 - likewise
 
     return run(settings)
+
+
+def _warn(settings: Settings, flags: Mapping[str, str]) -> None:
+    if names := exposed(flags):
+        from bridge.telemetry import logs  # noqa: PLC0415 - see `_dispatch`
+
+        logs.configure(settings.log_level, settings.log_format)
+        for name in names:
+            logs.secret_exposed(name)
 
 
 def _with_settings(settings: Settings, options: argparse.Namespace) -> int:

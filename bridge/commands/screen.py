@@ -4,6 +4,8 @@ Guarantees: a plain line is never wrapped, and ends without blanks; a character 
 never an error; what is printed is never taken for markup (keys may hold brackets).
 """
 
+import re
+import struct
 import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
@@ -131,8 +133,18 @@ def key_as_json(key: bytes) -> dict[str, str]:
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
-    """One JSON document on standard output, indented."""
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+    """One JSON document on standard output, indented, in ASCII.
+
+    Whatever the locale is, it can be shown; and no terminal obeys a control character in it, or turns its text around.
+    """
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    sys.stdout.write(re.sub("[^\\n -~]+", _escaped, text) + "\n")
+
+
+def _escaped(text: re.Match[str]) -> str:
+    """As JSON strings have it: in UTF-16."""
+    units = text[0].encode("utf-16-be")
+    return "".join(f"\\u{unit:04x}" for (unit,) in struct.iter_unpack(">H", units))
 
 
 def duration(seconds: float) -> str:

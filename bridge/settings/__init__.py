@@ -4,7 +4,7 @@
 An empty value is an unset one everywhere (Compose passes `BRIDGE_X=` for what its user left out).
 """
 
-from bridge.settings.loading import load, log_format
+from bridge.settings.loading import exposed, load, log_format
 from bridge.settings.model import SECRETS, Settings, variable
 from bridge.settings.redis_url import RedisAddress
 from bridge.settings.reference import default, description, reference
@@ -17,6 +17,7 @@ __all__ = [
     "SinkKind",
     "default",
     "description",
+    "exposed",
     "load",
     "log_format",
     "redact_url",

@@ -60,6 +60,12 @@ def log_format(flags: Mapping[str, str], env_file: Path = _ENV_FILE) -> LogForma
         return None
 
 
+def exposed(flags: Mapping[str, str]) -> list[str]:
+    """The variables to use instead of flags whose URLs hold a password, or a token (`nats://token@host`)."""
+    secret = {"redis_url": r"://[^/?#@]*:[^/?#@]+@", "nats_url": r"://[^/?#@]+@"}
+    return [variable(name) for name, found in secret.items() if re.search(found, flags.get(name, ""))]
+
+
 def load(flags: Mapping[str, str], env_file: Path = _ENV_FILE) -> Settings:
     """The settings from flags (by field name), environment and `.env` (which may be missing), in this precedence.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from bridge.errors import ConfigurationError, Refused
 from bridge.settings.redis_url import RedisAddress
@@ -34,6 +34,7 @@ from bridge.settings.values import (
     Subject,
     Topic,
     Uri,
+    check_quotes,
     check_text,
     nats_servers,
     read_secret,
@@ -174,6 +175,13 @@ class Settings(BaseModel):
     log_format: LogFormat | None = Field(None, description="unset = `console` on a terminal, else `json`")
 
     _text = field_validator("*", mode="before")(check_text)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _bare(cls, value: object, info: ValidationInfo) -> object:
+        """A password may well begin and end with a quote; nothing else does on purpose."""
+        name = info.field_name or ""
+        return value if name in SECRETS and not name.endswith("_url") else check_quotes(value)
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

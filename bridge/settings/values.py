@@ -50,6 +50,13 @@ def check_text(value: object) -> object:
     return value
 
 
+def check_quotes(value: object) -> object:
+    """Refuse what was quoted for a shell, and read by none: Docker and Kubernetes, for two, keep the quotes."""
+    if isinstance(value, str) and re.fullmatch("(?s)([\"']).*\\1", value):
+        raise ValueError("must be without the quotes around it")
+    return value
+
+
 def read_file(path: Path) -> bytes:
     """The contents of a regular file; raises ValueError, with the requirement that it does not meet."""
     # A pipe could be read only once, and would block for ever at the second reading.
@@ -67,6 +74,10 @@ def read_secret(path: Path) -> str:
         text = re.sub(r"\r?\n\Z", "", read_file(path).decode())
     except UnicodeDecodeError:
         raise ValueError("must be a file in UTF-8") from None
+    if text.startswith("\ufeff"):
+        raise ValueError("must be a file without a byte order mark, which would be a part of the secret")
+    if "\n" in text:
+        raise ValueError("must be a file of one line, which may end in one newline")
     if not text:
         raise ValueError("must be a file that is not empty")
     return text
@@ -79,7 +90,7 @@ def redis_address(url: str) -> RedisAddress:
         return sentinel_address(url)
     if scheme in CLUSTER_SCHEMES:
         return cluster_address(url)
-    parts = _server(url, ("redis", "rediss", "unix"), "redis://127.0.0.1:6379/0")
+    parts = _server(url, ("redis", "rediss", "unix"), "redis://127.0.0.1:6379/0", (*SENTINEL_SCHEMES, *CLUSTER_SCHEMES))
     path = "/.+" if parts.scheme == "unix" else "(/[0-9]{0,9})?"
     if not re.fullmatch(path, parts.path) or not re.fullmatch("(db=[0-9]{1,9})?", parts.query):
         raise ValueError("the db must be a number, as in redis://127.0.0.1:6379/0 or unix:///run/redis.sock?db=0")
@@ -94,14 +105,16 @@ def nats_servers(urls: str) -> list[SplitResult]:
     return servers
 
 
-def _server(url: str, schemes: tuple[str, ...], example: str) -> SplitResult:
+def _server(url: str, schemes: tuple[str, ...], example: str, others: tuple[str, ...] = ()) -> SplitResult:
+    """`others`: schemes that are known, too, but not of a URL like this one."""
     try:  # urlsplit drops some control characters silently, and quotes the password in some of its errors
         parts = urlsplit("" if re.search(r"[\x00-\x20\x7f]", url) else url)
         sound = parts.scheme in schemes and parts.port != 0 and bool(parts.hostname) == (parts.scheme != "unix")
     except ValueError:
         sound = False
     if not sound or parts.fragment:
-        raise ValueError(f"must be a URL such as {example} ({', '.join(schemes)}); percent-encode special characters")
+        known = ", ".join((*schemes, *others))
+        raise ValueError(f"must be a URL such as {example} ({known}); percent-encode special characters")
     return parts
 
 

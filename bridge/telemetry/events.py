@@ -11,6 +11,7 @@ from bridge.clock import Clock, SystemClock
 from bridge.telemetry.health import Health
 from bridge.telemetry.metrics import Metrics
 from bridge.telemetry.shard import ShardTelemetry
+from bridge.telemetry.throttle import Throttle
 
 BROKER = "broker"
 CLUSTER = "cluster"
@@ -27,6 +28,7 @@ class Telemetry:
         self.health.unmet(BROKER, "starting")
         self._log = structlog.get_logger()
         self._leases: set[int] = set()
+        self._retried, self._resent, self._rejected = (Throttle(self._clock) for _ in range(3))
 
     def shard(self, number: int = 0, of: int = 1) -> ShardTelemetry:
         """What happens in one of so many shards."""
@@ -115,19 +117,22 @@ class Telemetry:
         self.metrics.lag.observe(lags)
 
     def messages_retried(self, count: int, reason: str, retry_in: float) -> None:
-        """A batch is sent again."""
+        """Messages are sent again. At most one line in ten seconds, with the count since the last one."""
         self.metrics.retried.inc(count)
-        self._log.warning("messages.retried", count=count, reason=reason, retry_in_seconds=round(retry_in, 2))
+        if count := self._retried.due(count):
+            self._log.warning("messages.retried", count=count, reason=reason, retry_in_seconds=round(retry_in, 2))
 
     def resent(self, count: int) -> None:
-        """The sink sent messages again whose acks did not come in time."""
+        """The sink sent messages again whose acks did not come in time. At most one line in ten seconds."""
         self.metrics.retried.inc(count)
-        self._log.info("messages.resent", count=count)
+        if count := self._resent.due(count):
+            self._log.info("messages.resent", count=count)
 
     def messages_rejected(self, reasons: Sequence[str]) -> None:
-        """The broker will never take some messages: they become dead letters."""
+        """The broker will never take some messages: they become dead letters. At most one line in ten seconds."""
         self.metrics.rejected.inc(len(reasons))
-        self._log.error("messages.rejected", count=len(reasons), reason=reasons[0])
+        if count := self._rejected.due(len(reasons)):
+            self._log.error("messages.rejected", count=count, reason=reasons[0])
 
     def outbox_unreached(self, reason: str, retry_in: float) -> None:
         """Redis does not answer delivery: it is tried again."""

@@ -35,7 +35,7 @@ class Writer:
     def __init__(self, stream: TextIO, room: int | None = None) -> None:
         self.dropped = 0
         """Lines, so far."""
-        self._stream = stream
+        self.stream = stream
         self._room = ROOM_BYTES if room is None else room
         self._lines: deque[bytes] = deque()
         self._changed = threading.Condition()
@@ -49,7 +49,7 @@ class Writer:
     def write(self, line: str) -> int:
         """Take a line; it is dropped if there is no room. How many were dropped since the last line taken."""
         if self._fd is None:
-            self._stream.write(line)
+            self.stream.write(line)
             return 0
         data = line.encode(errors="backslashreplace")
         with self._changed:
@@ -105,7 +105,8 @@ def configure(level: str, chosen: Format | None) -> None:
     `chosen` None: `console` where stderr is a terminal, else `json`.
     """
     global _writer  # noqa: PLW0603 - a process has one stderr, as structlog has one configuration
-    _writer = Writer(sys.stderr)
+    if _writer.stream is not sys.stderr:
+        _writer = Writer(sys.stderr)
     terminal = sys.stderr.isatty()
     console = chosen == "console" or (chosen is None and terminal)
     renderer: structlog.typing.Processor = (
@@ -179,6 +180,11 @@ def failed(error: BaseException) -> None:
 def refused(problem: str) -> None:
     """The process ends, or does not even begin: what keeps it from working, and how to fix that."""
     structlog.get_logger().error("bridge.refused", problem=problem)
+
+
+def secret_exposed(variable: str) -> None:
+    """A URL given as a flag holds a password, which every user of the machine can read: set the variable instead."""
+    structlog.get_logger().warning("secret.exposed", variable=variable)
 
 
 def library_failed(library: str, message: str, error: BaseException | None) -> None:

@@ -91,7 +91,7 @@ def _methods() -> Iterator[Callable[..., None]]:
         for name, method in inspect.getmembers(part, inspect.ismethod):
             if not name.startswith("_") and name != "shard":
                 yield method
-    yield from (logs.failed, logs.refused, logs.library_failed, logs.lines_dropped)
+    yield from (logs.failed, logs.refused, logs.secret_exposed, logs.library_failed, logs.lines_dropped)
 
 
 def _calls(method: Callable[..., None]) -> Iterator[dict[str, object]]:

@@ -287,6 +287,17 @@ def test_an_unknown_flag_is_answered_with_the_nearest(capsys: pytest.CaptureFixt
     assert "unknown flag --nats-urls; the nearest known is --nats-url" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_password_in_the_process_list_is_warned_of_and_not_repeated(
+    commands: Commands, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--redis-url", f"redis://:{S3CRET}@h/0"]) == 0
+    told = capsys.readouterr().err
+    assert "secret.exposed" in told
+    assert "BRIDGE_REDIS_URL" in told
+    assert S3CRET not in told
+
+
 # Errors
 
 

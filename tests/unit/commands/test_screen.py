@@ -1,12 +1,14 @@
 """What the commands print: plain lines in a file, columns and colours on a terminal, and no text is markup."""
 
 import io
+import json
+import re
 from contextlib import redirect_stdout
 
 import pytest
 from rich.text import Text
 
-from bridge.commands.screen import Cell, Screen, duration
+from bridge.commands.screen import Cell, Screen, duration, print_json
 
 ROWS: list[list[Cell]] = [
     ["pass", "clock", "[red]not[/red] markup"],
@@ -112,3 +114,11 @@ def test_an_output_that_lacks_a_character_gets_another() -> None:
 )
 def test_a_duration_is_told_in_the_unit_that_fits(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_json_for_programs_is_harmless_on_a_terminal_and_means_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"k\u202e": "a\x1b[31m\x9b31m\u2066é\x7f😀\n", "n": [1, None, 0.5]}
+    print_json(value)
+    printed = capsys.readouterr().out
+    assert re.fullmatch(r"[\n -~]+", printed)
+    assert json.loads(printed) == value

@@ -1,9 +1,11 @@
 """What can be set, what it is by default, what contradicts itself, and how it is told to the user."""
 
+from pathlib import Path
+
 import pytest
 
 from bridge.settings import SECRETS, Settings, SinkKind, reference, variable
-from tests.support.loaded import S3CRET, loaded, problems_of
+from tests.support.loaded import S3CRET, loaded, problems_of, written
 
 # Each by itself
 
@@ -68,7 +70,7 @@ def test_settings_built_by_hand_do_not_read_the_environment(monkeypatch: pytest.
         ({"nats_password": S3CRET}, "BRIDGE_NATS_USER"),
         ({"nats_user": "u", "nats_password": S3CRET, "nats_token": S3CRET}, "BRIDGE_NATS_TOKEN"),
         ({"nats_token": S3CRET, "nats_creds_file": __file__}, "BRIDGE_NATS_CREDS_FILE"),
-        ({"nats_nkey_seed": S3CRET, "nats_token_file": __file__}, "BRIDGE_NATS_NKEY_SEED"),
+        ({"nats_nkey_seed": S3CRET, "nats_token_file": "secret"}, "BRIDGE_NATS_NKEY_SEED"),
         ({"nats_url": f"nats://h,nats://{S3CRET}@i", "nats_token": S3CRET}, "BRIDGE_NATS_URL"),
         ({"kafka_sasl_mechanism": "PLAIN"}, "BRIDGE_KAFKA_SECURITY_PROTOCOL"),
         ({"kafka_sasl_password": S3CRET}, "BRIDGE_KAFKA_SASL_PASSWORD"),
@@ -88,6 +90,7 @@ def test_settings_built_by_hand_do_not_read_the_environment(monkeypatch: pytest.
     ],
 )
 def test_a_contradiction_is_a_problem_that_names_the_variables(environ: dict[str, str], named: str) -> None:
+    written(Path("secret"), S3CRET)
     text = "\n".join(problems_of(**environ))
     assert named in text
     assert S3CRET not in text
@@ -103,7 +106,12 @@ def test_what_belongs_together_is_taken_together() -> None:
         redis_sentinel_password=S3CRET,
         redis_password=S3CRET,
     )
-    loaded(nats_user="u", nats_password_file=__file__, nats_tls_cert_file=__file__, nats_tls_key_file=__file__)
+    loaded(
+        nats_user="u",
+        nats_password_file=str(written(Path("secret"), S3CRET)),
+        nats_tls_cert_file=__file__,
+        nats_tls_key_file=__file__,
+    )
     settings = loaded(
         kafka_security_protocol="SASL_SSL",
         kafka_sasl_mechanism="SCRAM-SHA-512",

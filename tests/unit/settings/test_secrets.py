@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import Refused
-from bridge.settings import SECRETS, redact_url, variable
+from bridge.settings import SECRETS, exposed, redact_url, variable
 from tests.support.loaded import S3CRET, loaded, problems_of, written
 
 COMPANIONS = {
@@ -54,9 +54,38 @@ def test_a_secret_file_may_end_in_a_newline(tmp_path: Path, ending: str) -> None
     assert loaded(redis_password_file=str(path)).secret("redis_password") == S3CRET
 
 
-def test_only_one_newline_is_stripped_from_a_secret_file(tmp_path: Path) -> None:
-    path = written(tmp_path / "secret", f" {S3CRET} \n\n")
-    assert loaded(redis_password_file=str(path)).secret("redis_password") == f" {S3CRET} \n"
+def test_nothing_but_one_newline_is_stripped_from_a_secret_file(tmp_path: Path) -> None:
+    path = written(tmp_path / "secret", f" {S3CRET} \n")
+    assert loaded(redis_password_file=str(path)).secret("redis_password") == f" {S3CRET} "
+
+
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        (f"\ufeff{S3CRET}", "must be a file without a byte order mark, which would be a part of the secret"),
+        (f"{S3CRET}\n\n", "must be a file of one line, which may end in one newline"),
+        (f"{S3CRET}\r\n\r\n", "must be a file of one line, which may end in one newline"),
+        (f"{S3CRET}\nother\n", "must be a file of one line, which may end in one newline"),
+    ],
+)
+def test_what_an_editor_leaves_in_a_secret_file_is_named(tmp_path: Path, contents: str, said: str) -> None:
+    path = written(tmp_path / "secret", contents)
+    (problem,) = problems_of(redis_password_file=str(path))
+    assert problem == f"BRIDGE_REDIS_PASSWORD_FILE: the value cannot be used; {said}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ({"redis_url": f"redis://:{S3CRET}@h/0"}, ["BRIDGE_REDIS_URL"]),
+        ({"redis_url": f"redis+sentinel://u:{S3CRET}@h,i/s"}, ["BRIDGE_REDIS_URL"]),
+        ({"redis_url": "redis://user@h/0", "nats_url": "nats://h:4222"}, []),
+        ({"nats_url": f"nats://h,nats://{S3CRET}@i"}, ["BRIDGE_NATS_URL"]),
+        ({"redis_url": "redis://h/0", "namespace": "a:b@c"}, []),
+    ],
+)
+def test_a_flag_that_shows_a_password_in_the_process_list_is_known(flags: dict[str, str], named: list[str]) -> None:
+    assert exposed(flags) == named
 
 
 def test_a_secret_file_is_read_again_whenever_the_secret_is_needed(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What a single value may be, and that a wrong one is said in one line that names it and hides secrets."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -139,6 +141,24 @@ def test_a_wrong_value_is_told_in_lines_that_name_the_variable_and_hold_no_secre
 )
 def test_a_problem_shows_the_value_and_what_is_allowed(name: str, value: str, said: str) -> None:
     assert problems_of(**{name: value}) == [said]
+
+
+@pytest.mark.parametrize("name", ["keys", "redis_url", "nats_stream", "sink", "http_port", "nats_creds_file"])
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_quotes_around_a_value_are_named(name: str, quote: str) -> None:
+    (problem,) = problems_of(**{name: f"{quote}a{quote}"})
+    assert problem.startswith(f"{variable(name)}: ")
+    assert problem.endswith("must be without the quotes around it")
+
+
+def test_a_password_may_begin_and_end_with_a_quote() -> None:
+    assert loaded(redis_password="'a'").secret("redis_password") == "'a'"
+
+
+def test_a_scheme_that_is_unknown_is_answered_with_all_that_are_known() -> None:
+    (problem,) = problems_of(redis_url="http://h")
+    for scheme in ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"):
+        assert scheme in re.split("[(), ]+", problem)
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-0.1", "1 2"])
