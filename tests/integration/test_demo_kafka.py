@@ -7,7 +7,7 @@ from aiokafka import AIOKafkaProducer
 
 from bridge.cli.main import main
 from bridge.commands.demo.errors import DemoError
-from bridge.commands.demo.kafka import KafkaArrivals
+from bridge.commands.demo.kafka import KafkaConsumer
 from bridge.commands.embedded import EmbeddedKafka, EmbeddedValkey, free_port, kafka
 from bridge.telemetry import logs
 from tests.support.brokers.kafka import KafkaServer
@@ -98,10 +98,10 @@ def test_the_broker_of_the_users_own_comes_first(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_a_broker_that_is_gone_cannot_be_read() -> None:
-    arrivals = KafkaArrivals(f"127.0.0.1:{free_port()}", "any", lambda _: None)
+    consumer = KafkaConsumer(f"127.0.0.1:{free_port()}", "any", lambda _: None)
 
     with pytest.raises(DemoError, match="Kafka cannot be read: KafkaConnectionError"):
-        async with arrivals:
+        async with consumer:
             pass
 
 
@@ -115,6 +115,6 @@ async def test_what_is_no_event_in_kafka_ends_the_wait_for_messages(kafka_server
     finally:
         await producer.stop()
 
-    async with KafkaArrivals(kafka_server.address, rig.topic, lambda _: None) as arrivals:
+    async with KafkaConsumer(kafka_server.address, rig.topic, lambda _: None) as consumer:
         with pytest.raises(DemoError, match="cannot be read: JSONDecodeError"):
-            await arrivals.of(["a"], READ_SECONDS)
+            await consumer.of(["a"], READ_SECONDS)

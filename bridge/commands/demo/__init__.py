@@ -5,7 +5,7 @@ leaves no process and no file behind, also on Ctrl-C, SIGTERM and SIGHUP. If it 
 with it (on Linux), its files stay.
 
 How it is built: `command` is what the command line calls; the `stage` has the processes, the `story` does things to
-them and tells what it sees, and the `arrivals` are what a consumer reads. The `broker`, one of two (`jetstream`,
+them and tells what it sees, and the `consumer` reads what the broker stores. The `broker`, one of two (`jetstream`,
 `kafka`), is on the stage, and what only holds for it is said in its words.
 """
 

@@ -1,9 +1,9 @@
-"""The broker of the demo: what the stage, the story and the arrivals need to know of it."""
+"""The broker of the demo: what the stage, the story and the consumer need to know of it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
-from bridge.commands.demo.arrivals import Arrival, Arrivals
+from bridge.commands.demo.consumer import Consumer, StoredMessage
 from bridge.commands.embedded import Server
 
 
@@ -28,5 +28,5 @@ class Broker(ABC):
         """The variables by which the bridge finds it."""
 
     @abstractmethod
-    def arrivals(self, show: Callable[[Arrival], None]) -> Arrivals:
+    def consumer(self, show: Callable[[StoredMessage], None]) -> Consumer:
         """A consumer; `show` is called with each message as it arrives."""

@@ -7,8 +7,8 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from pydantic import SecretStr
 
-from bridge.commands.demo.arrivals import Arrival, Arrivals
 from bridge.commands.demo.broker import Broker
+from bridge.commands.demo.consumer import Consumer, StoredMessage
 from bridge.commands.embedded import EmbeddedNats
 from bridge.settings import Settings, SinkKind
 from bridge.sinks.jetstream.connect import Handlers, connect, discard
@@ -32,25 +32,25 @@ class JetStreamBroker(Broker):
         """See `Broker`."""
         return {"BRIDGE_SINK": SinkKind.JETSTREAM, "BRIDGE_NATS_URL": self.server.url}
 
-    def arrivals(self, show: Callable[[Arrival], None]) -> Arrivals:
+    def consumer(self, show: Callable[[StoredMessage], None]) -> Consumer:
         """See `Broker`."""
-        return JetStreamArrivals(Settings(nats_url=SecretStr(self.server.url)), show)
+        return JetStreamConsumer(Settings(nats_url=SecretStr(self.server.url)), show)
 
 
-class JetStreamArrivals(Arrivals):
+class JetStreamConsumer(Consumer):
     """Reads the stream with a consumer of its own."""
 
-    def __init__(self, settings: Settings, show: Callable[[Arrival], None]) -> None:
+    def __init__(self, settings: Settings, show: Callable[[StoredMessage], None]) -> None:
         """`settings` say where the server is, and how the stream is called."""
         super().__init__(show)
         self._settings = settings
         self._client: Client
 
     async def open(self) -> None:
-        """See `Arrivals`."""
+        """See `Consumer`."""
 
         async def ignore(_: Exception | None = None) -> None:
-            """What is lost shows in the books."""
+            """What is lost shows in the tally."""
 
         self._client = await connect(self._settings, Handlers(ignore, ignore, ignore))
         self._opened.push_async_callback(discard, self._client)
@@ -60,7 +60,7 @@ class JetStreamArrivals(Arrivals):
         )
 
     async def stored(self) -> int:
-        """See `Arrivals`."""
+        """See `Consumer`."""
         stream = await self._client.jetstream().stream_info(self._settings.nats_stream)
         return stream.state.messages
 

@@ -8,8 +8,8 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
-from bridge.commands.demo.arrivals import Arrival, Arrivals
 from bridge.commands.demo.broker import Broker
+from bridge.commands.demo.consumer import Consumer, StoredMessage
 from bridge.commands.demo.errors import DemoError
 from bridge.commands.embedded import EmbeddedKafka
 from bridge.settings import Settings, SinkKind
@@ -36,15 +36,15 @@ class KafkaBroker(Broker):
         """See `Broker`."""
         return {"BRIDGE_SINK": SinkKind.KAFKA, "BRIDGE_KAFKA_BOOTSTRAP_SERVERS": self.server.address}
 
-    def arrivals(self, show: Callable[[Arrival], None]) -> Arrivals:
+    def consumer(self, show: Callable[[StoredMessage], None]) -> Consumer:
         """See `Broker`."""
-        return KafkaArrivals(self.server.address, Settings().kafka_topic, show)
+        return KafkaConsumer(self.server.address, Settings().kafka_topic, show)
 
 
-class KafkaArrivals(Arrivals):
+class KafkaConsumer(Consumer):
     """Reads all partitions of the topic, which must exist, with a consumer that is in no group."""
 
-    def __init__(self, address: str, topic: str, show: Callable[[Arrival], None]) -> None:
+    def __init__(self, address: str, topic: str, show: Callable[[StoredMessage], None]) -> None:
         """`address` is where the broker is."""
         super().__init__(show)
         self._address = address
@@ -52,7 +52,7 @@ class KafkaArrivals(Arrivals):
         self._consumer: Any
 
     async def open(self) -> None:
-        """See `Arrivals`."""
+        """See `Consumer`."""
         # It complains of a broker that freezes, which is the story's to tell.
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         self._consumer = AIOKafkaConsumer(
@@ -68,7 +68,7 @@ class KafkaArrivals(Arrivals):
         self._opened.push_async_callback(end, [reading])
 
     async def stored(self) -> int:
-        """See `Arrivals`."""
+        """See `Consumer`."""
         ends: Mapping[object, int] = await self._consumer.end_offsets(self._consumer.assignment())
         return sum(ends.values())
 

@@ -12,7 +12,7 @@ from time import monotonic
 from rich.text import Text
 
 from bridge import __version__
-from bridge.commands.demo.arrivals import Arrival, Arrivals, Books
+from bridge.commands.demo.consumer import Consumer, StoredMessage, Tally
 from bridge.commands.demo.stage import PATIENCE, Stage
 from bridge.commands.screen import Screen
 from bridge.redis.admin.inspector import Inspector
@@ -72,12 +72,12 @@ class Story:
         started = monotonic()
         try:
             await self._open()
-            async with self._broker.arrivals(self._show) as arrivals:
-                await self._all_is_well(arrivals)
-                await self._the_bridge_is_killed(arrivals)
-                await self._the_broker_freezes(arrivals)
-                await arrivals.complete()
-                return self._conclude(arrivals, monotonic() - started)
+            async with self._broker.consumer(self._show) as consumer:
+                await self._all_is_well(consumer)
+                await self._the_bridge_is_killed(consumer)
+                await self._the_broker_freezes(consumer)
+                await consumer.complete()
+                return self._conclude(consumer, monotonic() - started)
         finally:
             await self._redis.close()
 
@@ -97,17 +97,17 @@ class Story:
         say(f"Ready: {valkey}, {broker.kind} on port {broker.server.port}, and the bridge.")
         say("They are the demo's own, in temporary directories; nothing of yours is touched.")
 
-    async def _all_is_well(self, arrivals: Arrivals) -> None:
+    async def _all_is_well(self, consumer: Consumer) -> None:
         key, ttl_ms = next(iter(UNDISTURBED.items()))
         self._head("1. All is well: keys expire, messages arrive")
         self._note(f"{len(UNDISTURBED)} keys are set, as by any service: SET {key} value PX {ttl_ms}, and so on.")
         await set_expiring(self._redis, UNDISTURBED)
-        books = await self._watch(arrivals, UNDISTURBED, "Keys expire")
-        self._result(books, f"Lag: from the key's deadline until the {self._broker.store} had stored its message.")
-        if books.arrivals:
-            self._in_full(books.arrivals[0])
+        tally = await self._watch(consumer, UNDISTURBED, "Keys expire")
+        self._result(tally, f"Lag: from the key's deadline until the {self._broker.store} had stored its message.")
+        if tally.messages:
+            self._in_full(tally.messages[0])
 
-    async def _the_bridge_is_killed(self, arrivals: Arrivals) -> None:
+    async def _the_bridge_is_killed(self, consumer: Consumer) -> None:
         stage, keys, count = self._stage, WHILE_KILLED, len(WHILE_KILLED)
         self._head("2. The bridge is killed while keys expire")
         expired = await self._set(keys)
@@ -125,15 +125,15 @@ class Story:
         self._note(
             f"to deliver. It lapses {LEASE_MS / 1000:g} s after the last sign of life; until then nobody else may."
         )
-        books = await self._watch(arrivals, keys, "The lease of the killed bridge has to lapse")
-        swept = sum(arrival.via == "sweep" for arrival in books.arrivals)
+        tally = await self._watch(consumer, keys, "The lease of the killed bridge has to lapse")
+        swept = sum(message.via == "sweep" for message in tally.messages)
         self._result(
-            books,
+            tally,
             f"{_seconds(monotonic() - killed)} after the kill.",
             f"{swept} via sweep: nobody heard them expire, but the ledger knew their deadlines.",
         )
 
-    async def _the_broker_freezes(self, arrivals: Arrivals) -> None:
+    async def _the_broker_freezes(self, consumer: Consumer) -> None:
         stage, broker, keys, count = self._stage, self._broker, WHILE_FROZEN, len(WHILE_FROZEN)
         await stage.ready()
         self._head("3. The broker freezes while keys expire")
@@ -146,7 +146,7 @@ class Story:
         )
         with self._screen.waiting("Keys expire, and the broker takes nothing"):
             await stage.until(lambda: self._expired(expired + count), "the keys do not expire")
-            undelivered = count - arrivals.books(keys).delivered
+            undelivered = count - consumer.tally(keys).delivered
             await stage.until(lambda: self._waiting(undelivered), "the expirations do not get into the outbox")
         self._note(f"All {count} have expired; {undelivered} wait in the bridge's outbox, which lies in Redis, too.")
         with self._screen.waiting("The bridge has yet to notice"):
@@ -155,31 +155,31 @@ class Story:
         self._note(f"{noticed} after the freeze the bridge has noticed: /readyz answers 503. {broker.name} may go on.")
         broker.server.resume()
         resumed = monotonic()
-        await self._watch(arrivals, keys, "The bridge connects again")
+        await self._watch(consumer, keys, "The bridge connects again")
         delay = _seconds(monotonic() - resumed)
         await stage.until(lambda: self._waiting(0), "the outbox does not get empty")
-        await arrivals.complete()  # copies come last
-        books = arrivals.books(keys)
-        copies = [f"Copies in the {broker.store}: {books.duplicates}, each under the id of the first."]
+        await consumer.complete()  # copies come last
+        tally = consumer.tally(keys)
+        copies = [f"Copies in the {broker.store}: {tally.duplicates}, each under the id of the first."]
         self._result(
-            books,
+            tally,
             f"{delay} after {broker.name} went on. The outbox is empty: what leaves it was acked.",
             f"{await stage.retried()} were sent again, under their ids, by which {broker.copies} drops copies.",
-            *(copies if books.duplicates else ()),
+            *(copies if tally.duplicates else ()),
         )
 
-    def _conclude(self, arrivals: Arrivals, seconds: float) -> bool:
+    def _conclude(self, consumer: Consumer, seconds: float) -> bool:
         acts = {"all is well": UNDISTURBED, "bridge killed": WHILE_KILLED, "broker frozen": WHILE_FROZEN}
         acts["in all"] = UNDISTURBED | WHILE_KILLED | WHILE_FROZEN
         rows = [["", "set", "delivered", "missed", "duplicates", "lag p50", "lag max"]]
         for name, keys in acts.items():
-            books = arrivals.books(keys)
-            counts = (len(keys), books.delivered, len(books.missing), books.duplicates)
-            rows.append([name, *map(str, counts), *map(_seconds, books.lags)])
+            tally = consumer.tally(keys)
+            counts = (len(keys), tally.delivered, len(tally.missing), tally.duplicates)
+            rows.append([name, *map(str, counts), *map(_seconds, tally.lags)])
         self._head("Summary")
         self._screen.rows(rows, indent=3, right=range(1, 7))
         self._screen.say()
-        total = arrivals.books(acts["in all"])
+        total = consumer.tally(acts["in all"])
         good = not total.missing and not total.surplus
         if good:
             text = f"{len(total.keys)} keys expired, and {total.delivered} are in the {self._broker.store}."
@@ -213,11 +213,11 @@ class Story:
     async def _unready(self) -> bool:
         return (await self._stage.get("/readyz"))[0] == HTTPStatus.SERVICE_UNAVAILABLE
 
-    async def _watch(self, arrivals: Arrivals, keys: Mapping[str, int], awaited: str) -> Books:
+    async def _watch(self, consumer: Consumer, keys: Mapping[str, int], awaited: str) -> Tally:
         """Show what arrives for the keys, until all has, or for as long as patience lasts."""
         self._screen.say(f"{'key':{KEY_WIDTH}}   {'via':{VIA_WIDTH}}   {'lag':>8}", indent=5, style="dim")
         with self._screen.waiting(awaited):
-            return await arrivals.of(keys, PATIENCE)
+            return await consumer.of(keys, PATIENCE)
 
     # How it looks.
 
@@ -228,24 +228,24 @@ class Story:
     def _note(self, text: str) -> None:
         self._screen.say(text, indent=3)
 
-    def _show(self, arrival: Arrival) -> None:
-        via = Text(f"{arrival.via:{VIA_WIDTH}}", "yellow" if arrival.via == "sweep" else "green")
-        lag = "?" if arrival.lag is None else _seconds(arrival.lag)
-        again = "   once more, under the same id" if arrival.id in self._shown else ""
-        self._shown.add(arrival.id)
-        self._screen.say(Text.assemble(f"{arrival.key:{KEY_WIDTH}}   ", via, f"   {lag:>8}{again}"), indent=5)
+    def _show(self, message: StoredMessage) -> None:
+        via = Text(f"{message.via:{VIA_WIDTH}}", "yellow" if message.via == "sweep" else "green")
+        lag = "?" if message.lag is None else _seconds(message.lag)
+        again = "   once more, under the same id" if message.id in self._shown else ""
+        self._shown.add(message.id)
+        self._screen.say(Text.assemble(f"{message.key:{KEY_WIDTH}}   ", via, f"   {lag:>8}{again}"), indent=5)
 
-    def _result(self, books: Books, first: str, *others: str) -> None:
-        mark, style = ("✗", "bold red") if books.missing else ("✓", "bold green")
-        count = f"{mark} {books.delivered} of {len(books.keys)} arrived"
+    def _result(self, tally: Tally, first: str, *others: str) -> None:
+        mark, style = ("✗", "bold red") if tally.missing else ("✓", "bold green")
+        count = f"{mark} {tally.delivered} of {len(tally.keys)} arrived"
         self._screen.say(Text.assemble((count, style), ". " if first[0].isupper() else ", ", first), indent=3)
         for line in others:
             self._note(f"  {line}")
 
-    def _in_full(self, arrival: Arrival) -> None:
-        self._note(f"The first in full, {arrival.place}, {self._broker.id_header} {arrival.id}:")
+    def _in_full(self, message: StoredMessage) -> None:
+        self._note(f"The first in full, {message.place}, {self._broker.id_header} {message.id}:")
         # To be wrapped between its fields, not within one.
-        body = json.dumps(json.loads(arrival.body), separators=(", ", f":{NO_BREAK}"))
+        body = json.dumps(json.loads(message.body), separators=(", ", f":{NO_BREAK}"))
         for line in textwrap.wrap(body, BODY_WIDTH, subsequent_indent=" ", break_on_hyphens=False):
             self._screen.say(line.replace(NO_BREAK, " "), indent=5, style="dim")
 

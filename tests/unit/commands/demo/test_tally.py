@@ -1,11 +1,11 @@
-"""The demo's books: what has arrived, what is missing, what is a copy, and whether the story ends well."""
+"""The demo's tally: what has arrived, what is missing, what is a copy, and whether the story ends well."""
 
 from collections.abc import Collection
 
 import pytest
 
-from bridge.commands.demo.arrivals import Arrival, Arrivals, Books
 from bridge.commands.demo.broker import Broker
+from bridge.commands.demo.consumer import Consumer, StoredMessage, Tally
 from bridge.commands.demo.errors import DemoError
 from bridge.commands.demo.jetstream import JetStreamBroker
 from bridge.commands.demo.kafka import KafkaBroker
@@ -14,19 +14,19 @@ from bridge.commands.demo.story import UNDISTURBED, WHILE_FROZEN, WHILE_KILLED, 
 from bridge.commands.screen import Screen
 
 
-def arrival(key: str, message_id: str, lag: float = 0.5) -> Arrival:
-    return Arrival(message_id, "somewhere", key, "notification", lag, "{}")
+def stored(key: str, message_id: str, lag: float = 0.5) -> StoredMessage:
+    return StoredMessage(message_id, "somewhere", key, "notification", lag, "{}")
 
 
-def test_the_books_tell_copies_from_messages_too_many() -> None:
-    books = Books({"a", "b", "c"}, [arrival("a", "1"), arrival("a", "1", 9.0), arrival("b", "2"), arrival("b", "3")])
+def test_the_tally_tells_copies_from_messages_too_many() -> None:
+    tally = Tally({"a", "b", "c"}, [stored("a", "1"), stored("a", "1", 9.0), stored("b", "2"), stored("b", "3")])
 
-    assert books.missing == ["c"]
-    assert (books.delivered, books.duplicates, books.surplus) == (2, 1, 1)
-    assert books.lags == (0.5, 0.5)
+    assert tally.missing == ["c"]
+    assert (tally.delivered, tally.duplicates, tally.surplus) == (2, 1, 1)
+    assert tally.lags == (0.5, 0.5)
 
 
-class Told(Arrivals):
+class Told(Consumer):
     """Has read what it is told of one of the keys, and one message of each other."""
 
     def __init__(self, *ids: str) -> None:
@@ -35,21 +35,21 @@ class Told(Arrivals):
         self.ids = ids
 
     async def open(self) -> None:
-        """See `Arrivals`."""
+        """See `Consumer`."""
 
     async def stored(self) -> int:
-        """See `Arrivals`."""
+        """See `Consumer`."""
         return 1
 
-    def books(self, keys: Collection[str]) -> Books:
-        """See `Arrivals`."""
+    def tally(self, keys: Collection[str]) -> Tally:
+        """See `Consumer`."""
         first, *others = sorted(keys)
-        return Books(keys, [arrival(key, key) for key in others] + [arrival(first, each) for each in self.ids])
+        return Tally(keys, [stored(key, key) for key in others] + [stored(first, each) for each in self.ids])
 
 
-def conclude(broker: Broker, arrivals: Arrivals) -> bool:
+def conclude(broker: Broker, consumer: Consumer) -> bool:
     """Whether the story ends well."""
-    return Story(Stage(broker), Screen())._conclude(arrivals, 12.0)
+    return Story(Stage(broker), Screen())._conclude(consumer, 12.0)
 
 
 def test_what_is_missing_is_named_and_the_story_does_not_end_well(capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,10 +72,10 @@ def test_copies_are_counted_and_are_no_error(capsys: pytest.CaptureFixture[str])
 
 
 async def test_a_consumer_that_fails_ends_the_wait_for_messages() -> None:
-    arrivals = Told()
-    arrivals.failed(ValueError("no JSON"))
+    consumer = Told()
+    consumer.failed(ValueError("no JSON"))
 
     with pytest.raises(DemoError, match="cannot be read: ValueError"):
-        await arrivals.of(UNDISTURBED, 60.0)
+        await consumer.of(UNDISTURBED, 60.0)
     with pytest.raises(DemoError, match="cannot be read: ValueError"):
-        await arrivals.complete()
+        await consumer.complete()

@@ -1,4 +1,4 @@
-"""What arrives at the broker: a consumer like any user's, and the books that the demo keeps of it."""
+"""What arrives at the broker: a consumer like any user's, and the tally that the demo keeps of it."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ READ_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class StoredMessage:
     """One stored message."""
 
     id: str
@@ -30,16 +30,16 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class Tally:
     """Keys that were set, and what arrived for them."""
 
     keys: Collection[str]
-    arrivals: Sequence[Arrival]
+    messages: Sequence[StoredMessage]
 
     @property
     def missing(self) -> list[str]:
         """The keys for which nothing arrived."""
-        return sorted(set(self.keys) - {arrival.key for arrival in self.arrivals})
+        return sorted(set(self.keys) - {message.key for message in self.messages})
 
     @property
     def delivered(self) -> int:
@@ -49,7 +49,7 @@ class Books:
     @property
     def duplicates(self) -> int:
         """Messages whose id had been stored already."""
-        return len(self.arrivals) - len(self._first)
+        return len(self.messages) - len(self._first)
 
     @property
     def surplus(self) -> int:
@@ -59,22 +59,22 @@ class Books:
     @property
     def lags(self) -> tuple[float, float]:
         """The median and the longest, in seconds; of duplicates, the first counts."""
-        lags = [arrival.lag for arrival in self._first.values() if arrival.lag is not None]
+        lags = [message.lag for message in self._first.values() if message.lag is not None]
         return (median(lags), max(lags)) if lags else (0.0, 0.0)
 
     @property
-    def _first(self) -> dict[str, Arrival]:
+    def _first(self) -> dict[str, StoredMessage]:
         """By id."""
-        return {arrival.id: arrival for arrival in reversed(self.arrivals)}
+        return {message.id: message for message in reversed(self.messages)}
 
 
-class Arrivals(ABC):
+class Consumer(ABC):
     """Reads what the broker has stored, from the beginning, for as long as it is entered."""
 
-    def __init__(self, show: Callable[[Arrival], None]) -> None:
+    def __init__(self, show: Callable[[StoredMessage], None]) -> None:
         """`show` is called with each message as it arrives."""
         self._show = show
-        self._arrivals: list[Arrival] = []
+        self._messages: list[StoredMessage] = []
         self._read = 0
         self._changed = asyncio.Event()
         self._failure: BaseException | None = None
@@ -98,19 +98,19 @@ class Arrivals(ABC):
     async def __aexit__(self, *_: object) -> None:
         await self._opened.aclose()
 
-    def books(self, keys: Collection[str]) -> Books:
+    def tally(self, keys: Collection[str]) -> Tally:
         """What has arrived for `keys` so far."""
-        return Books(keys, [arrival for arrival in self._arrivals if arrival.key in keys])
+        return Tally(keys, [message for message in self._messages if message.key in keys])
 
-    async def of(self, keys: Collection[str], patience: float) -> Books:
+    async def of(self, keys: Collection[str], patience: float) -> Tally:
         """What arrived for `keys`: as soon as each is there, or after `patience` seconds. Raises DemoError."""
         try:
             async with asyncio.timeout(patience):
-                while self.books(keys).missing:
+                while self.tally(keys).missing:
                     await self._next()
         except TimeoutError:
-            pass  # the books say what is missing
-        return self.books(keys)
+            pass  # the tally says what is missing
+        return self.tally(keys)
 
     async def complete(self) -> None:
         """Return when all that the broker holds was read. Raises DemoError."""
@@ -131,7 +131,7 @@ class Arrivals(ABC):
             return
         data = event["data"]
         deadline_ms = data["deadline_ms"]
-        arrival = Arrival(
+        message = StoredMessage(
             id=message_id,
             place=place,
             key=data["key"],
@@ -139,8 +139,8 @@ class Arrivals(ABC):
             lag=None if deadline_ms is None else max(stored - deadline_ms / 1000, 0.0),
             body=body.decode(),
         )
-        self._arrivals.append(arrival)
-        self._show(arrival)
+        self._messages.append(message)
+        self._show(message)
 
     def failed(self, error: BaseException) -> None:
         """Nothing will arrive any more: whoever waits for it is told."""
