@@ -19,13 +19,13 @@ from bridge.commands.embedded import DIRECTORY_PREFIX
 from tests.support.brokers.kafka import KafkaServer
 from tests.support.brokers.kafka import version as kafka_version
 from tests.support.brokers.kafka_access import secure_server
+from tests.support.kinds import EACH_KIND, KINDS
 from tests.support.servers import ROOT, NatsServer, RedisServer, ValkeyServer, require, version
 from tests.support.warm import ORIGINAL
 
 PR_SET_CHILD_SUBREAPER = 36
 TCP_LISTEN = "0A"
 GRACE_SECONDS = 3.0
-KINDS = (RedisServer, ValkeyServer)
 WITH_KAFKA = {"shared_kafka", "secure_kafka"}
 """Fixtures that start a Kafka."""
 UNMEASURED = ("chaos", "cluster", "unmeasured")
@@ -92,7 +92,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         sys.settrace(tracer)
 
 
-@pytest.fixture(params=[pytest.param(RedisServer, id="redis7"), pytest.param(ValkeyServer, id="valkey9")])
+@pytest.fixture(params=EACH_KIND)
 def redis_kind(request: pytest.FixtureRequest) -> type[RedisServer]:
     """For tests that start servers of their own, as in `redis_kind(appendonly=True)`: see above for which kind."""
     kind: type[RedisServer] = request.param

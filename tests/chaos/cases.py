@@ -19,9 +19,9 @@ from tests.support.brokers.kafka import KafkaServer
 from tests.support.deployments.cluster import ClusterDeployment
 from tests.support.deployments.jetstream import Deployment
 from tests.support.deployments.kafka import KafkaDeployment
-from tests.support.deployments.kinds import KINDS
 from tests.support.deployments.scene import DURABLE, Scene
 from tests.support.deployments.sentinel import SentinelDeployment
+from tests.support.kinds import KINDS
 
 SEED = os.environ.get("CHAOS_SEED") or str(random.randrange(1_000_000))
 SETTINGS = {"BRIDGE_OUTBOX_LIMIT": "300"}

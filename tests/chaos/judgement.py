@@ -27,7 +27,7 @@ from itertools import accumulate, pairwise
 from tests.chaos.book import DRIFT_MS, LEEWAY_MS, Book, History, Life
 from tests.chaos.ground import Ground, Record, Upheaval
 from tests.support.contract import id_of_deadline
-from tests.support.deployments.stored import Stored
+from tests.support.deployments.stored import StoredExpiration
 
 DUPLICATE_WINDOW_MS = 120_000
 """Of JetStream: a copy within it is not stored."""
@@ -64,13 +64,18 @@ class Verdict:
 
 
 def judge(
-    book: Book, stored: Sequence[Stored], gaps: Sequence[Record], *, may_copy: bool, ground: Ground | None = None
+    book: Book,
+    stored: Sequence[StoredExpiration],
+    gaps: Sequence[Record],
+    *,
+    may_copy: bool,
+    ground: Ground | None = None,
 ) -> Verdict:
     """Hold what was stored, in the broker's order, and the gap records against the book."""
     ground = ground or Ground()
     verdict = Verdict()
     anywhere = _Judge(verdict, gaps, ground.upheavals)
-    messages: dict[str, list[Stored]] = defaultdict(list)
+    messages: dict[str, list[StoredExpiration]] = defaultdict(list)
     for message in anywhere.ids(stored, may_copy=may_copy):
         messages[message.key].append(message)
     for key in messages.keys() - book.histories.keys():
@@ -114,9 +119,9 @@ class _Judge:
 
     # What can be told without the book.
 
-    def ids(self, stored: Sequence[Stored], *, may_copy: bool) -> list[Stored]:
+    def ids(self, stored: Sequence[StoredExpiration], *, may_copy: bool) -> list[StoredExpiration]:
         """Of each id the first message; copies have to be what they are copies of, and only where they may be."""
-        first: dict[str, Stored] = {}
+        first: dict[str, StoredExpiration] = {}
         for message in stored:
             known = first.setdefault(message.id, message)
             if known is message:
@@ -135,7 +140,7 @@ class _Judge:
                 self.violation("announced before its deadline was past", message)
         return list(first.values())
 
-    def _order(self, messages: Sequence[Stored]) -> None:
+    def _order(self, messages: Sequence[StoredExpiration]) -> None:
         deadlines = [message.deadline_ms for message in messages if message.deadline_ms is not None]
         if any(later <= earlier for earlier, later in pairwise(deadlines)) or any(
             later.observed_ms < earlier.observed_ms for earlier, later in pairwise(messages)
@@ -144,7 +149,7 @@ class _Judge:
 
     # One key.
 
-    def key(self, history: History, messages: Sequence[Stored], *, moved: bool) -> None:
+    def key(self, history: History, messages: Sequence[StoredExpiration], *, moved: bool) -> None:
         """What was announced of it."""
         counts = self.verdict.counts
         if moved:
@@ -167,14 +172,14 @@ class _Judge:
             self.violation(what, life, history, *messages, *self._near(life.deadline_ms))
 
     def _match(
-        self, history: History, messages: Sequence[Stored], drift_ms: int
-    ) -> tuple[list[Life], dict[Stored, Life | None]]:
+        self, history: History, messages: Sequence[StoredExpiration], drift_ms: int
+    ) -> tuple[list[Life], dict[StoredExpiration, Life | None]]:
         """The expirations that were not announced with their deadline, and the messages that announce no such one, with
         the lives that their deadlines are of.
         """  # noqa: D205 - one sentence
         counts = self.verdict.counts
-        announced: dict[Life, Stored] = {}
-        unmatched: dict[Stored, Life | None] = {}
+        announced: dict[Life, StoredExpiration] = {}
+        unmatched: dict[StoredExpiration, Life | None] = {}
         for message in sorted(messages, key=lambda message: message.observed_ms):
             life = _life_of(message, history, drift_ms)
             if life is None and message.deadline_ms is not None:
@@ -197,12 +202,12 @@ class _Judge:
         return missing, unmatched
 
     def _stand_for(
-        self, history: History, unmatched: Mapping[Stored, Life | None], missing: Sequence[Life]
+        self, history: History, unmatched: Mapping[StoredExpiration, Life | None], missing: Sequence[Life]
     ) -> list[Life]:
         """Find for each expiration that is missing a message that may stand for it: first for those that have to have
         one, then for the latest. Notes what was lost in gaps; returns what was lost and cannot have been.
         """  # noqa: D205 - one sentence
-        messages, meant = list(unmatched), dict[Stored, Life]()
+        messages, meant = list(unmatched), dict[StoredExpiration, Life]()
         lost: list[Life] = []
         for life in sorted(missing, key=lambda life: (bool(self._where_lost(life)), -life.deadline_ms)):
             # Where it was recorded and has to be announced, it has to be so with its deadline.
@@ -223,7 +228,7 @@ class _Judge:
         self.verdict.counts["lost in gaps"] += sum(bool(self._where_lost(life)) for life in lost)
         return [life for life in lost if not self._where_lost(life)]
 
-    def _explain(self, history: History, messages: Mapping[Stored, Life | None]) -> None:
+    def _explain(self, history: History, messages: Mapping[StoredExpiration, Life | None]) -> None:
         """What stands for no expiration: a life that the writer ended in a gap may have been taken for expired."""
         for message, life in messages.items():
             ended = life is not None and life.ended_ms is not None
@@ -294,7 +299,7 @@ def _hull(spans: Sequence[range]) -> range:
     return range(min(span[0] for span in spans), max(span[-1] for span in spans) + 1)
 
 
-def _life_of(message: Stored, history: History, drift_ms: int) -> Life | None:
+def _life_of(message: StoredExpiration, history: History, drift_ms: int) -> Life | None:
     """Which life the deadline of a message is of: exactly, or else the latest from which it may have drifted."""
     if message.deadline_ms is None:
         return None
@@ -302,11 +307,11 @@ def _life_of(message: Stored, history: History, drift_ms: int) -> Life | None:
     return max(fitting, key=lambda life: (life.deadline_ms, life.found_gone_ms is not None), default=None)
 
 
-def _may_mean(message: Stored, life: Life) -> bool:
+def _may_mean(message: StoredExpiration, life: Life) -> bool:
     """Whether the notification of that expiration may have led to the message: it came behind, and not very late."""
     assert life.found_gone_ms is not None
     return life.deadline_ms - LEEWAY_MS <= message.observed_ms <= life.found_gone_ms + LATE_MS
 
 
-def _content(message: Stored) -> tuple[object, ...]:
+def _content(message: StoredExpiration) -> tuple[object, ...]:
     return message.key, message.deadline_ms, message.observed_ms, message.via

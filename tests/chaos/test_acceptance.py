@@ -14,8 +14,8 @@ from tests.support.brokers.kafka import KafkaServer
 from tests.support.contract import LEDGER
 from tests.support.deployments.jetstream import Deployment
 from tests.support.deployments.kafka import KafkaDeployment
-from tests.support.deployments.kinds import on_both_kinds
 from tests.support.deployments.scene import DURABLE, Scene, keys, now_ms
+from tests.support.kinds import on_both_kinds
 from tests.support.servers import PATIENCE, RedisServer, start, wait_until
 
 FACTOR = float(os.environ.get("CHAOS_KEYS", "1"))

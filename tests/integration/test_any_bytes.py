@@ -16,8 +16,9 @@ from redis.asyncio import Redis
 
 from tests.support.contract import token
 from tests.support.deployments.arrivals import arrivals, everything_due, told
-from tests.support.deployments.world import KINDS, World, bridged, world
-from tests.support.redis.commands import client, now_ms, recorded, run
+from tests.support.deployments.world import World, bridged, world
+from tests.support.kinds import EACH_KIND
+from tests.support.redis.commands import recorded, redis_ms, run, user_of
 from tests.support.servers import Bridge, wait_until
 
 pytestmark = pytest.mark.unmeasured
@@ -93,7 +94,7 @@ class Both:
         return self.structured.bridge.log(1_000_000) + self.binary.log(1_000_000)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=EACH_KIND)
 def both(request: pytest.FixtureRequest) -> Iterator[Both]:
     """The tests of this module tell themselves apart by the deadlines of their keys."""
     with world(request.param) as made:
@@ -104,7 +105,7 @@ def both(request: pytest.FixtureRequest) -> Iterator[Both]:
 
 async def set_all(redis: Redis, keys: Sequence[bytes], ms: int) -> dict[bytes, list[int | None]]:
     """Set keys that live for `ms` milliseconds; their deadline."""
-    deadline_ms = await now_ms(redis) + ms
+    deadline_ms = await redis_ms(redis) + ms
     pipeline = redis.pipeline(transaction=False)
     for key in keys:
         pipeline.set(key, "v", pxat=deadline_ms)
@@ -123,13 +124,13 @@ async def announced(both: Both, keys: Sequence[bytes], ms: int) -> None:
     await both.structured.bridge.ready()
     await both.binary.ready()
     async with AsyncExitStack() as stack:
-        redis = [await stack.enter_async_context(client(both.structured.redis, db)) for db in (0, 1)]
+        redis = [await stack.enter_async_context(user_of(both.structured.redis, db)) for db in (0, 1)]
         nats_server = both.structured.nats
         structured = await stack.enter_async_context(arrivals(nats_server))
         binary = await stack.enter_async_context(arrivals(nats_server, stream="BINARY"))
         deadlines = [await set_all(one, keys, ms) for one in redis]
-        await everything_due(redis[0], structured, await now_ms(redis[0]) + ms)
-        await everything_due(redis[1], binary, await now_ms(redis[1]) + ms)
+        await everything_due(redis[0], structured, await redis_ms(redis[0]) + ms)
+        await everything_due(redis[1], binary, await redis_ms(redis[1]) + ms)
         letters = [await dead_letters(one, db) for db, one in enumerate(redis)]
     too_large = [key for key in keys if len(key) > HEADER_LIMIT or len(binary_subject(key)) > SUBJECT_LIMIT]
     for key in too_large:
@@ -179,9 +180,9 @@ async def test_keys_with_the_prefix_of_the_bridges_own_are_ignored(both: Both) -
     await both.structured.bridge.ready()
     own = [b"{expiry-bridge:", b"{expiry-bridge:0:0}:mine", b"{expiry-bridge:7:0}:mark:1-1", b"{expiry-bridge:\xff\n"]
     others = [b"{expiry-bridge", b"expiry-bridge:0:0", b"{expiry-bridge}:x", b" {expiry-bridge:0:0}:x"]
-    async with client(both.structured.redis) as redis, arrivals(both.structured.nats) as arrived:
+    async with user_of(both.structured.redis) as redis, arrivals(both.structured.nats) as arrived:
         deadlines = await set_all(redis, own + others, 600)
-        await everything_due(redis, arrived, await now_ms(redis) + 600)
+        await everything_due(redis, arrived, await redis_ms(redis) + 600)
     assert told(arrived, own + others) == {key: deadlines[key] for key in others}
 
 
@@ -190,11 +191,11 @@ async def test_no_key_gets_into_the_log(both: Both) -> None:
     await both.structured.bridge.ready()
     private = b"SecretlyPersonal"
     keys = [private, b"x:" + private, private + b"\xff\n", private * 300, b"gone:" + private]
-    async with client(both.structured.redis) as redis, arrivals(both.structured.nats) as arrived:
+    async with user_of(both.structured.redis) as redis, arrivals(both.structured.nats) as arrived:
         deadlines = await set_all(redis, keys, 800)
         await recorded(redis, keys[-1], deadlines[keys[-1]][0])
         await redis.delete(keys[-1])
-        await everything_due(redis, arrived, await now_ms(redis) + 800)
+        await everything_due(redis, arrived, await redis_ms(redis) + 800)
         assert private * 300 in await dead_letters(redis, 0)
     await wait_until(lambda: "messages.rejected" in both.logs())
     assert told(arrived, keys) == {key: deadlines[key] for key in keys[:3]}

@@ -11,8 +11,9 @@ from redis.asyncio import Redis
 
 from bridge.redis.protocol.audit import MOST_SHORT
 from tests.support.harness.inside import Inside
-from tests.support.harness.user import LAZY, NAMES, expired, known, lapse, now_ms, passed, put, recorded, user_of
+from tests.support.harness.user import LAZY, NAMES, expired, known, lapse, passed, recorded
 from tests.support.proxy import TO_SERVER, Action, Protocol, Proxy
+from tests.support.redis.commands import redis_ms, set_for, user_of
 from tests.support.redis.operations import GAP_CLOSED, batch_with_any
 from tests.support.servers import RedisServer, wait_until
 
@@ -53,7 +54,7 @@ async def test_the_first_record_tells_of_the_start_and_that_nobody_knows_what_wa
         "recovered": 0,
         "ambiguous": 0,
     }
-    assert record["opened_ms"] <= record["closed_ms"] <= await now_ms(user)
+    assert record["opened_ms"] <= record["closed_ms"] <= await redis_ms(user)
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["killed", "stopped"])
@@ -109,7 +110,7 @@ async def test_keys_that_are_not_bridged_and_keys_elsewhere_are_heard_too(server
         await bridge.reconciled()
         for number in range(3):
             await end_some(server, [(0, 4), (OTHER_DB, 4)], f"others-{number}")
-        await put(user, b"mine:1", 1)
+        await set_for(user, b"mine:1", 1)
         await expired(user, b"mine:1")
         await bridge.told(1)
         await user.client_kill_filter(_type="pubsub")
@@ -172,7 +173,7 @@ async def test_a_reset_while_the_bridge_listens_is_no_gap_and_misleads_nobody(se
 
 async def seen_again(user: Redis) -> None:
     """Return when the bridge has stored that all was handled up to a moment after this call."""
-    asked = await now_ms(user)
+    asked = await redis_ms(user)
 
     async def is_seen() -> bool:
         return int(await user.hget(NAMES.lease, "seen_ms") or 0) > asked
@@ -196,7 +197,7 @@ async def test_a_user_who_may_not_listen_to_other_databases_has_no_audit(server:
     narrow = {"redis_username": "narrow", "redis_password": "any"}
     async with Inside(server.port, **narrow) as bridge:
         await bridge.reconciled()
-        await put(user, b"k", 1)
+        await set_for(user, b"k", 1)
         await expired(user, b"k")
         await bridge.told(1)
         await user.client_kill_filter(_type="pubsub")
@@ -299,7 +300,7 @@ async def test_expirations_that_are_mute_are_noticed_without_any_right_to_the_co
         await bridge.ended(2)
         assert "canary" in bridge.unready
         assert {"did not say so" in reason for reason in bridge.telemetry.endings} == {True}
-        await put(user, b"k", LONG_MS)
+        await set_for(user, b"k", LONG_MS)
         await recorded(user, b"k")
         await user.config_set(FLAGS, "Egxe")
         await wait_until(lambda: not bridge.unready)

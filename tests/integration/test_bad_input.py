@@ -12,7 +12,8 @@ from redis.asyncio import Redis
 
 from bridge.commands.embedded import free_port
 from tests.support.deployments.arrivals import START, all_of, arrivals, told
-from tests.support.deployments.world import KINDS, settings_for
+from tests.support.deployments.world import settings_for
+from tests.support.kinds import EACH_KIND
 from tests.support.proxy import Framer, Protocol, resp_arguments
 from tests.support.redis.commands import run, set_for
 from tests.support.servers import Bridge, NatsServer, RedisServer, require, wait_until
@@ -22,7 +23,7 @@ WRONG = "wrong-Horse"
 SECRETS = (PASSWORD, WRONG)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=EACH_KIND)
 def guarded(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """A Redis that asks for a password. Tests add users, and set the notification flags that they rely on."""
     kind: type[RedisServer] = request.param

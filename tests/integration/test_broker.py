@@ -19,9 +19,9 @@ from bridge.delivery.loop import IN_FLIGHT
 from tests.support.brokers.nats_frames import ACK
 from tests.support.contract import DEAD, LEDGER, OUTBOX, STREAM
 from tests.support.deployments.jetstream import Deployment
-from tests.support.deployments.kinds import on_both_kinds
 from tests.support.deployments.scene import KEYS, PREFIX, keys
 from tests.support.deployments.telemetry import events, unready
+from tests.support.kinds import on_both_kinds
 from tests.support.proxy import TO_CLIENT, Action
 from tests.support.servers import PATIENCE, Bridge, RedisServer, wait_until
 

@@ -22,7 +22,8 @@ from tests.support.fuzz import NAMES as FIELDS
 from tests.support.fuzz import VALUES
 from tests.support.harness.inside import Inside
 from tests.support.harness.published import keys
-from tests.support.harness.user import NAMES, expired, put, user_of
+from tests.support.harness.user import NAMES, expired
+from tests.support.redis.commands import set_for, user_of
 from tests.support.servers import RedisServer, wait_until
 
 pytestmark = pytest.mark.unmeasured
@@ -44,7 +45,7 @@ async def test_what_is_damaged_in_the_outbox_is_put_aside_and_delivery_goes_on(r
             await user.xadd(NAMES.outbox, dict(fields.items()), id=f"1-{number}")
         async with Inside(redis_server.port) as bridge:
             await bridge.reconciled()
-            await put(user, b"k", 1)
+            await set_for(user, b"k", 1)
             await expired(user, b"k")
             await bridge.told(1)
             assert keys(bridge.published) == [b"k"]

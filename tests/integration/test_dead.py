@@ -23,8 +23,8 @@ from bridge.telemetry.events import Telemetry
 from tests.support.brokers.kafka import KafkaServer
 from tests.support.brokers.kafka_rig import KafkaRig
 from tests.support.brokers.rigs import JetStreamRig
-from tests.support.harness.user import user_of
 from tests.support.proxy import TO_SERVER, Action, Protocol, Proxy, command
+from tests.support.redis.commands import user_of
 from tests.support.servers import Bridge, RedisServer, wait_until
 
 NAMES = Names("expiry-bridge", 0)

@@ -10,9 +10,9 @@ from bridge.redis.wire.endpoint import Address
 from bridge.redis.wire.sentinel import Sentinels
 from tests.support.harness.inside import Inside
 from tests.support.harness.published import deadlines, ids
-from tests.support.harness.user import LAZY, NAMES, known, lazily, passed, put, recorded, user_of
+from tests.support.harness.user import LAZY, NAMES, known, passed, recorded
 from tests.support.proxy import TO_SERVER, Action, Protocol, Proxy
-from tests.support.redis.commands import run
+from tests.support.redis.commands import lazily, run, set_for, user_of
 from tests.support.redis.operations import claim_of as claim
 from tests.support.redis.sentinel import replication
 from tests.support.servers import RedisServer, require, wait_until
@@ -112,8 +112,8 @@ async def test_an_epoch_stays_on_its_server_until_another_one_is_named_and_says_
         await bridge.reconciled(2)
 
         # The former one still believes to be a primary. Nobody listens to it any more.
-        await put(pair.first, b"stale", 1)
-        later = await put(pair.second, b"later", 300)
+        await set_for(pair.first, b"stale", 1)
+        later = await set_for(pair.second, b"later", 300)
         await bridge.told(1)
         await passed(pair.second, later)
         await bridge.quiet(pair.second)

@@ -17,9 +17,9 @@ from redis.asyncio import Redis
 from tests.support.contract import LEASE, LEDGER, OUTBOX
 from tests.support.deployments.interruptions import FLAGS, LASTING_MS, NEEDED, overflow
 from tests.support.deployments.jetstream import Deployment
-from tests.support.deployments.kinds import KINDS
 from tests.support.deployments.scene import DURABLE, KEYS, keys
 from tests.support.deployments.telemetry import events, unready
+from tests.support.kinds import KINDS
 from tests.support.proxy import TO_CLIENT, TO_SERVER, Action, Where, everybody, is_commander, is_subscriber
 from tests.support.redis.scripts import script
 from tests.support.servers import PATIENCE, Bridge, RedisServer, wait_until

@@ -7,25 +7,26 @@ import pytest
 
 from tests.support.contract import LEASE, LEDGER, OUTBOX, id_of_entry
 from tests.support.deployments.arrivals import all_of, arrivals, everything_due, told
-from tests.support.deployments.world import KINDS, World, world
+from tests.support.deployments.world import World, world
+from tests.support.kinds import EACH_KIND
 from tests.support.redis.commands import (
-    LAZY,
+    DEBUG,
     SET_TOGETHER,
     Command,
-    be_lazy,
-    client,
     deadline_after,
-    now_ms,
+    lazily,
     recorded,
+    redis_ms,
     run,
     set_for,
+    user_of,
 )
 from tests.support.servers import RedisServer, ValkeyServer, wait_until
 
 pytestmark = pytest.mark.both_kinds
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=EACH_KIND)
 def shared(request: pytest.FixtureRequest) -> Iterator[World]:
     """The tests of this module tell themselves apart by the names of their keys."""
     with world(request.param) as made:
@@ -106,7 +107,7 @@ async def test_whatever_command_gives_a_key_its_deadline_the_expiration_arrives_
     shared: World, *, atomic: bool
 ) -> None:
     await shared.bridge.ready()
-    async with client(shared.redis) as redis, arrivals(shared.nats) as arrived:
+    async with user_of(shared.redis) as redis, arrivals(shared.nats) as arrived:
         await redis.set("payload", "v")
         payload = await redis.dump("payload")
         assert payload is not None
@@ -114,7 +115,7 @@ async def test_whatever_command_gives_a_key_its_deadline_the_expiration_arrives_
         newer = newer_ways if isinstance(shared.redis, ValkeyServer) else lambda _: {}
         for way in [*ways(b"", payload, 0), *newer(b"")]:
             key = f"journey:{way}:{atomic}".encode()
-            commands = {**ways(key, payload, await now_ms(redis)), **newer(key)}[way]
+            commands = {**ways(key, payload, await redis_ms(redis)), **newer(key)}[way]
             deadlines[key] = [await deadline_after(redis, key, *commands, atomic=atomic)]
             if way.startswith("COPY"):
                 deadlines[key + b":source"] = deadlines[key]
@@ -129,7 +130,7 @@ async def test_whatever_command_gives_a_key_its_deadline_the_expiration_arrives_
 async def test_keys_that_come_from_another_database_are_announced(shared: World) -> None:
     await shared.bridge.ready()
     moved, returned, copied, stayed = keys = b"abroad:moved", b"abroad:returned", b"abroad:copied", b"abroad:stayed"
-    async with client(shared.redis) as home, client(shared.redis, 1) as abroad, arrivals(shared.nats) as arrived:
+    async with user_of(shared.redis) as home, user_of(shared.redis, 1) as abroad, arrivals(shared.nats) as arrived:
         deadlines = {moved: await set_for(abroad, moved, 900), returned: await set_for(home, returned, 900)}
         deadlines[copied] = await set_for(abroad, copied, 900)
         await set_for(abroad, stayed, 900)
@@ -144,7 +145,7 @@ async def test_keys_that_come_from_another_database_are_announced(shared: World)
 async def test_two_thousand_keys_with_the_same_deadline_arrive_once_each(shared: World) -> None:
     await shared.bridge.ready()
     keys = [b"crowd:%d" % number for number in range(2000)]
-    async with client(shared.redis) as redis, arrivals(shared.nats) as arrived:
+    async with user_of(shared.redis) as redis, arrivals(shared.nats) as arrived:
         deadline_ms = int(await run(redis, "EVAL", SET_TOGETHER, 1, LEDGER, 1000, 1, *keys))
         await all_of(arrived, set(keys))  # Redis may expire a sentinel before some of so many
         await everything_due(redis, arrived, deadline_ms)
@@ -157,7 +158,7 @@ async def test_a_key_that_expires_before_it_can_be_recorded_arrives_without_a_de
     await shared.bridge.ready()
     keys = [b"instant:1", b"instant:2"]
     busy = ("EVAL", "for i = 1, 3000000 do end", 0)  # no other client is served between the commands of one pipeline
-    async with client(shared.redis) as redis, arrivals(shared.nats) as arrived:
+    async with user_of(shared.redis) as redis, arrivals(shared.nats) as arrived:
         shared.nats.pause()
         try:
             for key in keys:
@@ -186,7 +187,7 @@ async def test_a_key_that_expires_before_it_can_be_recorded_arrives_without_a_de
 async def test_a_deadline_in_the_past_is_an_expiration_where_the_server_says_so(shared: World) -> None:
     await shared.bridge.ready()
     with_ttl, without = b"past:1", b"past:2"
-    async with client(shared.redis) as redis, arrivals(shared.nats) as arrived:
+    async with user_of(shared.redis) as redis, arrivals(shared.nats) as arrived:
         await recorded(redis, with_ttl, await set_for(redis, with_ttl, 60_000))
         await redis.set(without, "v")
         for key in (with_ttl, without):
@@ -198,10 +199,10 @@ async def test_a_deadline_in_the_past_is_an_expiration_where_the_server_says_so(
 
 
 async def test_keys_arrive_on_a_server_that_expires_nothing_by_itself(redis_kind: type[RedisServer]) -> None:
-    with world(redis_kind, LAZY) as lazy:
+    with world(redis_kind, DEBUG) as lazy:
         await lazy.bridge.ready()
-        async with client(lazy.redis) as redis, arrivals(lazy.nats) as arrived:
-            await be_lazy(redis)
+        async with user_of(lazy.redis) as redis, arrivals(lazy.nats) as arrived:
+            await lazily(redis)
             deadlines = {key: await set_for(redis, key, 300 + 10 * key[-1]) for key in (b"l:1", b"l:2", b"l:3")}
             await all_of(arrived, deadlines)
     assert told(arrived, deadlines) == {key: [deadline] for key, deadline in deadlines.items()}

@@ -7,7 +7,7 @@ import pytest
 from tests.support.contract import LEDGER
 from tests.support.deployments.arrivals import all_of, arrivals, everything_due, told
 from tests.support.deployments.world import bridged
-from tests.support.redis.commands import client, recorded, run, set_for
+from tests.support.redis.commands import recorded, run, set_for, user_of
 from tests.support.servers import NatsServer, RedisServer
 
 SCANNED = 5000
@@ -18,7 +18,7 @@ SCANNED = 5000
 async def test_what_a_pattern_excludes_is_announced_neither_from_a_scan_nor_from_a_hint(
     redis_server: RedisServer, nats_server: NatsServer, keys: str
 ) -> None:
-    async with client(redis_server) as redis, AsyncExitStack() as stack:
+    async with user_of(redis_server) as redis, AsyncExitStack() as stack:
         known = {b"share:old": await set_for(redis, b"share:old", SCANNED)}
         await set_for(redis, b"share:tmp:old", SCANNED)
         with bridged(redis_server, nats_server, keys=keys) as bridge:
@@ -36,7 +36,7 @@ async def test_what_a_pattern_excludes_is_announced_neither_from_a_scan_nor_from
 async def test_a_key_of_nothing_but_colons_holds_up_no_start(
     redis_server: RedisServer, nats_server: NatsServer
 ) -> None:
-    async with client(redis_server) as redis, AsyncExitStack() as stack:
+    async with user_of(redis_server) as redis, AsyncExitStack() as stack:
         await run(redis, "SET", b":" * 4096, "v")
         with bridged(redis_server, nats_server, keys="*:*:*:lock,share:*") as bridge:
             await bridge.ready()

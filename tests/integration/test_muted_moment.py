@@ -13,8 +13,9 @@ from bridge.redis.protocol.operations import appeared
 from tests.support.deployments.interruptions import FLAGS, NEEDED
 from tests.support.harness.inside import Inside
 from tests.support.harness.published import deadlines
-from tests.support.harness.user import expired, put, recorded, user_of
+from tests.support.harness.user import expired, recorded
 from tests.support.proxy import TO_SERVER, Action, Protocol, Proxy
+from tests.support.redis.commands import set_for, user_of
 from tests.support.redis.operations import batch_with
 from tests.support.servers import RedisServer
 
@@ -41,7 +42,7 @@ async def test_an_expiration_is_told_once_if_the_mark_of_its_recording_was_muted
     async with Proxy(server.port, Protocol.RESP) as proxy, Inside(proxy.port) as bridge:
         await bridge.reconciled()
         recording = proxy.break_on(TO_SERVER, batch_with(lambda operations: appeared(KEY) in operations), Action.HOLD)
-        deadline = await put(user, KEY, 2_000)
+        deadline = await set_for(user, KEY, 2_000)
         await recording.reached()
         await user.config_set(FLAGS, "")
         recording.release()

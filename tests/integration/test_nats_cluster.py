@@ -12,7 +12,7 @@ from bridge.sinks.jetstream import JetStreamSink
 from tests.integration.doctor import Rows, examine
 from tests.support.brokers.nats_cluster import NatsCluster
 from tests.support.brokers.rigs import Observed
-from tests.support.deployments.nats_cluster import ClusterDeployment
+from tests.support.deployments.nats_cluster import NatsClusterDeployment
 from tests.support.deployments.scene import keys
 from tests.support.servers import PATIENCE, NatsServer, RedisServer, start, wait_until
 
@@ -23,13 +23,13 @@ SPAN_MS = 4000
 """Longer than the others take to elect a leader."""
 
 
-async def expiring(deployment: ClusterDeployment, first: int) -> None:
+async def expiring(deployment: NatsClusterDeployment, first: int) -> None:
     """Set keys that expire one after the other from now on; the ledger knows of them."""
     for group in range(20):
         await deployment.set(keys(COUNT // 20, first + group * COUNT // 20), 300 + group * SPAN_MS // 20)
 
 
-async def led_by_another(deployment: ClusterDeployment, former: NatsServer) -> None:
+async def led_by_another(deployment: NatsClusterDeployment, former: NatsServer) -> None:
     """Return when the stream has a leader again."""
 
     async def is_led() -> bool:
@@ -39,7 +39,7 @@ async def led_by_another(deployment: ClusterDeployment, former: NatsServer) -> N
 
 
 async def test_nothing_is_lost_or_stored_twice_when_the_leader_is_killed_and_then_the_next_one_freezes() -> None:
-    async with ClusterDeployment.with_cluster(RedisServer) as deployment:
+    async with NatsClusterDeployment.with_cluster(RedisServer) as deployment:
         bridge = await deployment.ready_bridge()
         info = await deployment.cluster.info()
         assert info is not None

@@ -26,8 +26,9 @@ from bridge.redis.wire.subscription import subscribe
 from bridge.settings import Settings
 from tests.support.deployments.telemetry import events
 from tests.support.harness.published import written
-from tests.support.harness.user import expired, known, put, user_of
+from tests.support.harness.user import expired, known
 from tests.support.harness.witness import Witness
+from tests.support.redis.commands import set_for, user_of
 from tests.support.servers import Bridge, RedisServer, require, wait_until
 
 SECRET = "hunter2"
@@ -297,7 +298,7 @@ async def test_a_bridge_of_few_rights_goes_on_while_its_password_and_all_certifi
                 assert "BRIDGE_REDIS_TLS_CA_FILE" in events(bridge, "redis.refused")[-1]["reason"]
                 copied(certificates, tmp_path, authority="stranger", client="stranger")
                 await bridge.ready()
-                await put(user, b"after", 1)
+                await set_for(user, b"after", 1)
                 await expired(user, b"after")
                 await wait_until(lambda: len(written(bridge)) == 2, bridge.log)
 

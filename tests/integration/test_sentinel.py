@@ -18,11 +18,11 @@ from bridge.settings import Settings
 from tests.integration.doctor import SOUND, examine, levels
 from tests.integration.oracle import QUICK, World
 from tests.support.contract import LEDGER
-from tests.support.deployments.kinds import on_both_kinds
 from tests.support.deployments.scene import keys
 from tests.support.deployments.sentinel import SentinelDeployment
 from tests.support.deployments.telemetry import events
 from tests.support.harness.inside import Inside
+from tests.support.kinds import on_both_kinds
 from tests.support.redis.commands import run
 from tests.support.redis.sentinel import SERVICE, Group, SentinelServer, role
 from tests.support.servers import PATIENCE, Bridge, NatsServer, RedisServer, require, start, wait_until

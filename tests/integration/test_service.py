@@ -13,7 +13,7 @@ from tests.support.contract import LEASE, LEDGER, OUTBOX, Arrived
 from tests.support.deployments.arrivals import START, all_of, arrivals, everything_due, told
 from tests.support.deployments.world import settings_for, world
 from tests.support.proxy import Protocol, Proxy
-from tests.support.redis.commands import LAZY, be_lazy, client, deadline_after, now_ms, recorded, run, set_for
+from tests.support.redis.commands import DEBUG, deadline_after, lazily, recorded, redis_ms, run, set_for, user_of
 from tests.support.servers import Bridge, FreshBridge, NatsServer, RedisServer, require, wait_until
 
 
@@ -81,7 +81,7 @@ async def test_sigterm_delivers_what_is_claimed_releases_the_lease_and_exits_wit
 ) -> None:
     with world(redis_kind) as own:
         await own.bridge.ready()
-        async with client(own.redis) as redis, arrivals(own.nats) as arrived:
+        async with user_of(own.redis) as redis, arrivals(own.nats) as arrived:
             own.nats.pause()
             deadlines = await set_many(redis, "claimed", 20, 100)
             await reach(redis, 20)
@@ -105,7 +105,7 @@ async def test_sigterm_delivers_what_is_claimed_releases_the_lease_and_exits_wit
 async def test_what_a_bridge_cannot_drain_in_its_time_is_delivered_by_the_next(redis_kind: type[RedisServer]) -> None:
     with world(redis_kind, shutdown_timeout="0.2") as own:
         await own.bridge.ready()
-        async with client(own.redis) as redis, arrivals(own.nats) as arrived:
+        async with user_of(own.redis) as redis, arrivals(own.nats) as arrived:
             own.nats.pause()
             deadlines = await set_many(redis, "left", 20, 100)
             await reach(redis, 20)
@@ -123,7 +123,7 @@ async def test_what_a_bridge_cannot_drain_in_its_time_is_delivered_by_the_next(r
 async def test_a_second_signal_ends_the_bridge_at_once(redis_kind: type[RedisServer]) -> None:
     with world(redis_kind, shutdown_timeout="3600") as own:
         await own.bridge.ready()
-        async with client(own.redis) as redis:
+        async with user_of(own.redis) as redis:
             own.nats.pause()
             await set_many(redis, "hurried", 5, 100)
             await reach(redis, 5)
@@ -144,7 +144,7 @@ async def test_a_second_bridge_stands_by_and_takes_over(redis_kind: type[RedisSe
         await own.bridge.ready()
         async with (
             Bridge(settings_for(own.redis, own.nats)) as standby,
-            client(own.redis) as redis,
+            user_of(own.redis) as redis,
             arrivals(own.nats) as arrived,
         ):
             await not_ready(standby, "subscription", "standing by: another bridge holds the lease")
@@ -176,7 +176,7 @@ async def test_a_second_bridge_stands_by_and_takes_over(redis_kind: type[RedisSe
 async def test_the_endpoints_tell_how_the_bridge_is(redis_kind: type[RedisServer]) -> None:
     with world(redis_kind) as own:
         await own.bridge.ready()
-        async with client(own.redis) as redis, arrivals(own.nats) as arrived:
+        async with user_of(own.redis) as redis, arrivals(own.nats) as arrived:
             lasting = await set_for(redis, b"lasting:1", 600_000)
             await recorded(redis, b"lasting:1", lasting)
             deadlines = await set_many(redis, "counted", 7, 300)
@@ -222,7 +222,7 @@ async def test_port_0_means_no_endpoints(redis_kind: type[RedisServer], nats_ser
     with redis_kind() as redis_server:
         async with FreshBridge(settings_for(redis_server, nats_server, http_port="0")) as bridge:
             await wait_until(lambda: all(event in bridge.log() for event in ("gap.closed", "sink.connected")))
-            async with client(redis_server) as redis, arrivals(nats_server, START) as arrived:
+            async with user_of(redis_server) as redis, arrivals(nats_server, START) as arrived:
                 await set_for(redis, b"unseen:1", 100)
                 await all_of(arrived, {b"unseen:1"})
             assert await bridge.stop() == 0
@@ -234,7 +234,7 @@ async def test_port_0_means_no_endpoints(redis_kind: type[RedisServer], nats_ser
 async def test_a_key_whose_notification_never_came_is_found_by_a_scan(redis_kind: type[RedisServer]) -> None:
     with world(redis_kind, scan_interval="0.2") as own:
         await own.bridge.ready()
-        async with client(own.redis) as redis, arrivals(own.nats) as arrived:
+        async with user_of(own.redis) as redis, arrivals(own.nats) as arrived:
             off = ("CONFIG", "SET", "notify-keyspace-events", "")
             on = ("CONFIG", "SET", "notify-keyspace-events", "Egxe")
             setting = ("SET", b"silent:1", "v", "PX", 2000)
@@ -247,14 +247,14 @@ async def test_a_key_whose_notification_never_came_is_found_by_a_scan(redis_kind
 
 async def test_keys_from_before_the_first_start_are_announced(redis_kind: type[RedisServer]) -> None:
     require(NatsServer)
-    with redis_kind(LAZY) as redis_server, NatsServer() as nats_server:
-        async with Proxy(redis_server.port, Protocol.RESP) as proxy, client(redis_server) as redis:
+    with redis_kind(DEBUG) as redis_server, NatsServer() as nats_server:
+        async with Proxy(redis_server.port, Protocol.RESP) as proxy, user_of(redis_server) as redis:
             # The process starts without Redis, since its start may take longer than the keys live.
             proxy.refuse()
             settings = settings_for(redis_server, nats_server, redis_url=f"redis://127.0.0.1:{proxy.port}/0")
             async with Bridge(settings) as bridge:
                 await not_ready(bridge, "subscription", "Redis at")
-                await be_lazy(redis)
+                await lazily(redis)
                 await set_for(redis, b"overdue:1", 1)  # its time is up, but nobody looks at it
                 await set_for(redis, b"gone:1", 1)
 
@@ -262,7 +262,7 @@ async def test_keys_from_before_the_first_start_are_announced(redis_kind: type[R
                     return not await redis.exists("gone:1")
 
                 await wait_until(is_gone)
-                deadline_ms = await now_ms(redis) + 8000  # more than the bridge waits before it tries again
+                deadline_ms = await redis_ms(redis) + 8000  # more than the bridge waits before it tries again
                 deadlines = {b"old:%d" % number: deadline_ms for number in range(1500)}
                 await deadline_after(redis, b"old:0", *(("SET", key, "v", "PXAT", deadline_ms) for key in deadlines))
                 await proxy.accept()
@@ -284,7 +284,7 @@ async def test_only_keys_that_a_pattern_matches_are_announced_also_when_the_next
     with world(redis_kind, keys="share:*,sess:?,sentinel:*") as own:
         await own.bridge.ready()
         narrow = settings_for(own.redis, own.nats, keys="sess:*,sentinel:*")
-        async with Bridge(narrow) as bridge, client(own.redis) as redis, arrivals(own.nats) as arrived:
+        async with Bridge(narrow) as bridge, user_of(own.redis) as redis, arrivals(own.nats) as arrived:
             await not_ready(bridge, "subscription", "standing by")
             deadlines = {key: await set_for(redis, key, 400) for key in everything}
             await everything_due(redis, arrived, max(deadlines.values()))
@@ -307,8 +307,8 @@ async def test_another_database_has_its_number_in_ids_subjects_and_data(redis_ki
         settings = settings_for(redis_server, nats_server, redis_url=f"{redis_server.url}/5", source="urn:x:y")
         async with (
             Bridge(settings) as bridge,
-            client(redis_server, 5) as five,
-            client(redis_server, 0) as zero,
+            user_of(redis_server, 5) as five,
+            user_of(redis_server, 0) as zero,
         ):
             await bridge.ready()
             async with arrivals(nats_server) as arrived:
@@ -329,7 +329,7 @@ async def test_a_namespace_of_ones_own_keeps_two_bridges_apart(redis_kind: type[
         more = {"namespace": "second", "nats_stream": "SECOND", "nats_subject": "second.{db}.{prefix}"}
         async with (
             Bridge(settings_for(own.redis, own.nats, **more)) as second,
-            client(own.redis) as redis,
+            user_of(own.redis) as redis,
             arrivals(own.nats) as arrived,
         ):
             await second.ready()
@@ -344,10 +344,10 @@ async def test_a_namespace_of_ones_own_keeps_two_bridges_apart(redis_kind: type[
 
 
 async def test_at_the_outbox_limit_the_sweep_pauses_until_the_broker_is_back(redis_kind: type[RedisServer]) -> None:
-    with world(redis_kind, LAZY, outbox_limit="10") as own:
+    with world(redis_kind, DEBUG, outbox_limit="10") as own:
         await own.bridge.ready()
-        async with client(own.redis) as redis:
-            await be_lazy(redis)  # so that nobody but the sweep can expire a key
+        async with user_of(own.redis) as redis:
+            await lazily(redis)  # so that nobody but the sweep can expire a key
             own.nats.kill()
             first = await set_many(redis, "first", 10, 200)
             await reach(redis, 10)
@@ -377,10 +377,10 @@ async def test_at_the_outbox_limit_the_sweep_pauses_until_the_broker_is_back(red
 async def test_expirations_that_redis_announces_by_itself_are_taken_beyond_the_outbox_limit(
     redis_kind: type[RedisServer],
 ) -> None:
-    with world(redis_kind, LAZY, outbox_limit="5") as own:
+    with world(redis_kind, DEBUG, outbox_limit="5") as own:
         await own.bridge.ready()
-        async with client(own.redis) as redis:
-            await be_lazy(redis)
+        async with user_of(own.redis) as redis:
+            await lazily(redis)
             own.nats.pause()
             deadlines = await set_many(redis, "beyond", 30, 100)
 
@@ -403,7 +403,7 @@ async def test_a_unix_socket_serves_as_well(redis_kind: type[RedisServer], nats_
     with redis_server:
         async with (
             Bridge(settings_for(redis_server, nats_server, redis_url=f"unix://{path}?db=3")) as bridge,
-            client(redis_server, 3) as redis,
+            user_of(redis_server, 3) as redis,
         ):
             await bridge.ready()
             async with arrivals(nats_server) as arrived:

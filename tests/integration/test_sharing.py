@@ -22,7 +22,7 @@ from bridge.settings import Settings
 from bridge.tasks import end
 from bridge.telemetry.events import Telemetry
 from tests.support.harness.inside import Inside
-from tests.support.harness.user import put, user_of
+from tests.support.redis.commands import set_for, user_of
 from tests.support.servers import RedisServer, require, wait_until
 
 NAMES = Names("expiry-bridge", 0)
@@ -187,7 +187,7 @@ async def test_a_bridge_at_a_replica_does_not_deliver_what_another_one_delivers(
             await second.reconciled()
             bridge.broker.up.clear()  # what it claims stays in the outbox
             async with user_of(primary) as user, user_of(other) as replica:
-                await put(user, b"k", 50)
+                await set_for(user, b"k", 50)
 
                 async def is_claimed(at: Redis) -> bool:
                     return await at.hget(NAMES.lease, "depth") == b"1"

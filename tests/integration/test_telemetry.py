@@ -10,20 +10,9 @@ from redis.asyncio import Redis
 from bridge.endings import Ending
 from bridge.limits import WireLimits
 from tests.support.harness.inside import Inside
-from tests.support.harness.user import (
-    LAZY,
-    NAMES,
-    expired,
-    known,
-    lapse,
-    lazily,
-    now_ms,
-    passed,
-    put,
-    recorded,
-    user_of,
-)
+from tests.support.harness.user import LAZY, NAMES, expired, known, lapse, passed, recorded
 from tests.support.proxy import TO_SERVER, Action, Protocol, Proxy, command
+from tests.support.redis.commands import lazily, redis_ms, set_for, user_of
 from tests.support.servers import RedisServer, wait_until
 
 LONG_MS = 600_000
@@ -112,7 +101,7 @@ async def unnotified(server: RedisServer, user: Redis) -> None:
     """A key of another database expires, and Redis does not say so; it is mute for just that moment."""
     await lazily(user)
     async with user_of(server, 7) as other:
-        await passed(user, await put(other, b"unheard", 1))
+        await passed(user, await set_for(other, b"unheard", 1))
         transaction = other.pipeline(transaction=True)
         transaction.config_set("notify-keyspace-events", "Eg")
         transaction.get("unheard")
@@ -140,7 +129,7 @@ async def test_the_outbox_grows_old_while_the_broker_acks_nothing(server: RedisS
         bridge.broker.up.clear()
         began = time.monotonic()
         for key in (b"first", b"second"):
-            await put(user, key, 1)
+            await set_for(user, key, 1)
             await expired(user, key)
         await wait_until(lambda: value(bridge, "outbox_expirations") == 2)
         await wait_until(lambda: value(bridge, "outbox_oldest_age_seconds") > 1)
@@ -166,7 +155,7 @@ async def test_the_lag_of_what_a_dead_bridge_left_is_known_before_the_first_touc
             await subscribing.reached()
             await wait_until(lambda: bridge.broker.events)
             await wait_until(lambda: value(bridge, "lag_seconds_count") == 1)
-            assert 0 < value(bridge, "lag_seconds_sum") <= (await now_ms(user) + 1 - deadline_ms) / 1000
+            assert 0 < value(bridge, "lag_seconds_sum") <= (await redis_ms(user) + 1 - deadline_ms) / 1000
             subscribing.release()
             await bridge.reconciled()
 
@@ -175,7 +164,7 @@ async def test_a_scan_tells_how_far_it_is(server: RedisServer, user: Redis, monk
     monkeypatch.setattr("bridge.redis.protocol.hints.FOUND_KEYS", 10)
     keys = [b"lasting:%d" % number for number in range(300)]
     await user.mset(dict.fromkeys(keys, b""))
-    await put(user, b"timed", LONG_MS)
+    await set_for(user, b"timed", LONG_MS)
     bridge, shares = Inside(server.port), list[float]()
     progressed = bridge.telemetry.scan_progressed
 

@@ -12,8 +12,9 @@ from redis.asyncio import Redis
 
 from tests.support.contract import LEASE, LEDGER, id_of_deadline
 from tests.support.deployments.arrivals import all_of, arrivals, everything_due, told
-from tests.support.deployments.world import KINDS, World, world
-from tests.support.redis.commands import Command, Word, client, deadline_after, now_ms, recorded, run, set_for
+from tests.support.deployments.world import World, world
+from tests.support.kinds import EACH_KIND
+from tests.support.redis.commands import Command, Word, deadline_after, recorded, redis_ms, run, set_for, user_of
 from tests.support.servers import RedisServer, ValkeyServer, wait_until
 
 pytestmark = pytest.mark.both_kinds
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.both_kinds
 RECORDED = 2000
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=EACH_KIND)
 def shared(request: pytest.FixtureRequest) -> Iterator[World]:
     """The tests of this module tell themselves apart by the names of their keys."""
     with world(request.param) as made:
@@ -59,7 +60,7 @@ def farewells(key: bytes) -> dict[str, list[Command]]:
 async def test_a_key_that_goes_otherwise_before_its_deadline_is_not_announced(shared: World, *, atomic: bool) -> None:
     await shared.bridge.ready()
     names = {way: f"truth:{way}:{atomic}".encode() for way in farewells(b"")}
-    async with client(shared.redis) as redis, arrivals(shared.nats) as arrived:
+    async with user_of(shared.redis) as redis, arrivals(shared.nats) as arrived:
         deadlines = {key: await set_for(redis, key, RECORDED) for key in names.values()}
         for key, deadline_ms in deadlines.items():
             await recorded(redis, key, deadline_ms)
@@ -72,10 +73,10 @@ async def test_a_key_that_goes_otherwise_before_its_deadline_is_not_announced(sh
 async def test_a_key_that_was_never_recorded_before_it_went_is_not_announced(shared: World) -> None:
     await shared.bridge.ready()
     names = {way: f"brief:{way}".encode() for way in farewells(b"")}
-    async with client(shared.redis) as redis, arrivals(shared.nats) as arrived:
+    async with user_of(shared.redis) as redis, arrivals(shared.nats) as arrived:
         for way, key in names.items():
             await deadline_after(redis, key, ("SET", key, "v", "PX", 500), *farewells(key)[way])
-        await everything_due(redis, arrived, await now_ms(redis) + 500)
+        await everything_due(redis, arrived, await redis_ms(redis) + 500)
     assert [way for way, key in names.items() if key in told(arrived, names.values())] == []
 
 
@@ -91,7 +92,7 @@ async def test_a_collection_that_becomes_empty_is_not_announced(shared: World) -
         hash_of_fields = b"emptied:fields"
         expire = ("HPEXPIRE", hash_of_fields, 1, "FIELDS", 1, "f")
         emptied[hash_of_fields] = [("HSET", hash_of_fields, "f", "v"), expire]
-    async with client(shared.redis) as redis, arrivals(shared.nats) as arrived:
+    async with user_of(shared.redis) as redis, arrivals(shared.nats) as arrived:
         deadlines = {}
         for key, (fill, _) in emptied.items():
             deadlines[key] = await deadline_after(redis, key, fill, ("PEXPIRE", key, RECORDED))
@@ -107,7 +108,7 @@ async def test_a_collection_that_becomes_empty_is_not_announced(shared: World) -
 async def test_a_sliding_deadline_is_announced_only_when_it_stops_sliding(shared: World) -> None:
     await shared.bridge.ready()
     session = b"sliding:1"
-    async with client(shared.redis) as redis, arrivals(shared.nats) as arrived:
+    async with user_of(shared.redis) as redis, arrivals(shared.nats) as arrived:
         deadline_ms = await set_for(redis, session, 700)
         for slide in range(3):
             # The message of a key that is due shortly before says that the time has come for the next slide.
@@ -124,7 +125,7 @@ async def test_five_lives_of_one_key_are_five_messages_with_five_ids_in_their_or
     await shared.bridge.ready()
     key = b"lives:1"
     deadlines: list[int | None] = []
-    async with client(shared.redis) as redis, arrivals(shared.nats) as arrived:
+    async with user_of(shared.redis) as redis, arrivals(shared.nats) as arrived:
         for _ in range(5):
             deadlines.append(await set_for(redis, key, 400))
 
@@ -142,7 +143,7 @@ async def test_five_lives_of_one_key_are_five_messages_with_five_ids_in_their_or
 
 async def test_a_key_without_a_deadline_is_neither_announced_nor_recorded(shared: World) -> None:
     await shared.bridge.ready()
-    async with client(shared.redis) as redis, arrivals(shared.nats) as arrived:
+    async with user_of(shared.redis) as redis, arrivals(shared.nats) as arrived:
         await redis.mset({f"lasting:{number}": "v" for number in range(100)})
         await redis.delete("lasting:0")
         await everything_due(redis, arrived)
@@ -153,7 +154,7 @@ async def test_a_key_without_a_deadline_is_neither_announced_nor_recorded(shared
 
 async def test_the_bridge_changes_no_key_and_no_deadline_of_the_user(shared: World) -> None:
     await shared.bridge.ready()
-    async with client(shared.redis) as redis, arrivals(shared.nats) as arrived:
+    async with user_of(shared.redis) as redis, arrivals(shared.nats) as arrived:
         before = {}
         for number in range(20):
             key = b"untouched:%d" % number
@@ -173,7 +174,7 @@ async def test_keys_that_are_flushed_or_swapped_away_are_not_announced(
 ) -> None:
     with world(redis_kind) as own:
         await own.bridge.ready()
-        async with client(own.redis) as redis, arrivals(own.nats) as arrived:
+        async with user_of(own.redis) as redis, arrivals(own.nats) as arrived:
             keys = [b"flushed:%d" % number for number in range(50)]
             deadlines = {key: await set_for(redis, key, RECORDED) for key in keys}
             for key, deadline_ms in deadlines.items():
@@ -190,7 +191,7 @@ async def test_keys_that_are_flushed_or_swapped_away_are_not_announced(
 async def test_a_key_that_is_evicted_is_not_announced(redis_kind: type[RedisServer]) -> None:
     with world(redis_kind, {"maxmemory-policy": "volatile-ttl"}) as own:
         await own.bridge.ready()
-        async with client(own.redis) as redis, arrivals(own.nats) as arrived:
+        async with user_of(own.redis) as redis, arrivals(own.nats) as arrived:
             deadlines, used = {}, int((await redis.info("memory"))["used_memory"])
             await redis.config_set("maxmemory", str(used + 4_000_000))
             for number in range(600):

@@ -19,7 +19,8 @@ from tests.integration.oracle import (
     deadline_of,
     no_bridge_any_more,
 )
-from tests.support.harness.user import NAMES, user_of
+from tests.support.harness.user import NAMES
+from tests.support.redis.commands import user_of
 from tests.support.servers import Bridge, NatsServer, RedisServer, require, wait_until
 
 

@@ -12,7 +12,8 @@ from nats.aio.client import Client
 from bridge.cloudevents import Encoder
 from bridge.expiration import Expiration, Identity, Via
 from tests.integration.oracle import LONG, PATIENCE, SUBJECT, World, client_of, deadline_of, no_bridge_any_more
-from tests.support.harness.user import passed, user_of
+from tests.support.harness.user import passed
+from tests.support.redis.commands import user_of
 from tests.support.servers import NatsServer, RedisServer
 
 

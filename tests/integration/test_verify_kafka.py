@@ -8,7 +8,7 @@ from bridge.commands.embedded import free_port
 from tests.integration.oracle import HASTY, LONG, PATIENCE, QUICK, Verification, World
 from tests.support.brokers.kafka import KafkaServer
 from tests.support.brokers.kafka_rig import KafkaRig
-from tests.support.harness.user import user_of
+from tests.support.redis.commands import user_of
 from tests.support.servers import RedisServer
 
 

@@ -20,7 +20,8 @@ from bridge.redis.wire.errors import Fenced
 from bridge.redis.wire.server import DATABASES, databases
 from bridge.telemetry.events import Telemetry
 from tests.support.harness.cluster_hand import ClusterHand, Played, key_of
-from tests.support.harness.user import NAMES, expired, now_ms, passed, put
+from tests.support.harness.user import NAMES, expired, passed
+from tests.support.redis.commands import redis_ms, set_for
 from tests.support.servers import RedisServer, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.measured]
@@ -57,10 +58,10 @@ async def events(hand: ClusterHand) -> list[Event]:
 async def test_an_entry_of_another_node_is_placed_once_and_only_where_nobody_was_told_of_its_key(one: Played) -> None:
     (node,) = one.cluster.nodes
     user = one.users[node]
-    before = await now_ms(user) - 1000
+    before = await redis_ms(user) - 1000
     hand = await one.hand(node)
-    alive = await put(user, b"alive", LONG_MS)
-    await put(user, b"heard", 1)
+    alive = await set_for(user, b"alive", LONG_MS)
+    await set_for(user, b"heard", 1)
     dump = await user.dump(b"alive")
     assert dump is not None
     await expired(user, b"heard")
@@ -90,7 +91,7 @@ async def test_an_entry_of_another_node_is_placed_once_and_only_where_nobody_was
 async def test_an_entry_whose_expiration_had_to_be_heard_is_looked_at_twice_and_let_go(one: Played) -> None:
     (node,) = one.cluster.nodes
     user, hand = one.users[node], await one.hand(node)
-    deadline = await now_ms(user)
+    deadline = await redis_ms(user)
     await passed(user, deadline)
     await user.zadd(hand.names.moved, {b"deleted": deadline})
     await hand.place()
@@ -104,7 +105,7 @@ async def test_an_entry_whose_expiration_had_to_be_heard_is_looked_at_twice_and_
 async def overdue(played: Played, hand: ClusterHand, slot: int) -> dict[bytes, int]:
     """Keys in that slot that are past their deadlines, which the ledger knows; Redis has not noticed."""
     (user,) = [played.users[node] for node in played.users if await played.cluster.number(node) == hand.names.shard]
-    entries = {key: await put(user, key, 1) for key in (key_of(slot, number) for number in range(3))}
+    entries = {key: await set_for(user, key, 1) for key in (key_of(slot, number) for number in range(3))}
     await user.zadd(hand.names.deadlines, cast("dict[str, float]", entries))
     await passed(user, max(entries.values()))
     return entries
@@ -215,8 +216,8 @@ async def test_a_stray_is_adopted_part_by_part_and_its_messages_keep_their_ids(o
     (node,) = one.cluster.nodes
     user, stray = one.users[node], await one.hand(node, OTHER)
     await stray.close_gap()
-    await put(user, b"unknown", 1)
-    known = await put(user, b"known", LONG_MS)
+    await set_for(user, b"unknown", 1)
+    known = await set_for(user, b"known", LONG_MS)
     await stray.record(b"known")
     await user.pexpire(b"known", 1)
     for key in (b"unknown", b"known"):

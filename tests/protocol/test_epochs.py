@@ -18,8 +18,9 @@ from bridge.redis.wire.subscription import Hint, Subscription
 from bridge.settings import Settings
 from tests.support.harness.inside import Inside
 from tests.support.harness.published import deadlines, ids, keys
-from tests.support.harness.user import NAMES, NOTIFY, entry, expired, known, lazily, passed, put, recorded, user_of
+from tests.support.harness.user import NAMES, NOTIFY, entry, expired, known, passed, recorded
 from tests.support.proxy import TO_CLIENT, TO_SERVER, Action, Proxy, command, is_subscriber
+from tests.support.redis.commands import lazily, set_for, user_of
 from tests.support.redis.operations import APPEARED, SCAN, batch_with_any, claim_of
 from tests.support.servers import RedisServer, wait_until
 
@@ -36,7 +37,7 @@ pytestmark = [pytest.mark.usefixtures("soon"), pytest.mark.both_kinds]
 async def test_an_expiration_before_the_known_deadline_is_told_at_once(
     bridge: Inside, proxy: Proxy, user: Redis
 ) -> None:
-    await put(user, b"k", LONG_MS)
+    await set_for(user, b"k", LONG_MS)
     await recorded(user, b"k")
     held = proxy.stall(TO_CLIENT, is_subscriber)
     await user.pexpire(b"k", 1)
@@ -53,7 +54,7 @@ async def test_a_key_that_expires_three_times_while_hints_are_late_is_told_three
 ) -> None:
     held = proxy.stall(TO_CLIENT, is_subscriber)
     for _ in range(3):
-        await put(user, b"k", 5)
+        await set_for(user, b"k", 5)
         await expired(user, b"k")
     held.release()
     await bridge.quiet(user)
@@ -72,7 +73,7 @@ async def test_a_claim_whose_reply_is_cut_is_told_once_without_a_restart(
     claim = proxy.break_on(TO_SERVER, claim_of(b"unknown"), cut)
     known_deadline = await known(user, b"known", 1)
     await expired(user, b"known")
-    await put(user, b"unknown", 1)
+    await set_for(user, b"unknown", 1)
     await expired(user, b"unknown")
     held.release()
     await claim.reached()
@@ -100,7 +101,7 @@ async def test_what_a_touch_ended_before_a_disconnect_is_told_or_counted(proxy: 
             return int((await user.info("stats"))["expired_keys"]) - canaries >= 2
 
         await wait_until(are_touched, "the touch")
-        later = await put(user, b"back", LONG_MS)
+        later = await set_for(user, b"back", LONG_MS)
         proxy.cut(is_subscriber)
         held.release()
         await bridge.reconciled(2)
@@ -113,7 +114,7 @@ async def test_what_a_touch_ended_before_a_disconnect_is_told_or_counted(proxy: 
 
 async def test_what_a_scan_returned_is_read_again_when_it_is_recorded(proxy: Proxy, user: Redis) -> None:
     for key in (b"deleted", b"persisted", b"alive"):
-        await put(user, key, LONG_MS)
+        await set_for(user, key, LONG_MS)
     scan = proxy.break_on(TO_SERVER, command(b"SCAN"), Action.HOLD_REPLY)
     async with Inside(proxy.port, keys=LISTED) as bridge:
         await scan.reached()
@@ -127,7 +128,7 @@ async def test_what_a_scan_returned_is_read_again_when_it_is_recorded(proxy: Pro
 
 
 async def test_what_is_flushed_while_a_scan_is_under_way_is_never_told(proxy: Proxy, user: Redis) -> None:
-    await put(user, b"flushed", LONG_MS)
+    await set_for(user, b"flushed", LONG_MS)
     scan = proxy.break_on(TO_SERVER, command(b"SCAN"), Action.HOLD_REPLY)
     async with Inside(proxy.port, keys=LISTED) as bridge:
         await scan.reached()
@@ -166,7 +167,7 @@ async def test_a_deadline_that_passes_while_writes_are_paused_is_told_once(
     monkeypatch.setattr("bridge.redis.protocol.schedule.HEARTBEAT", 2.0)  # the next touch is the one at the deadline
     await lazily(user)
     deadline = await known(user, b"k", 200)
-    await put(user, b"wakes the bridge", LONG_MS)
+    await set_for(user, b"wakes the bridge", LONG_MS)
     await recorded(user, b"wakes the bridge")  # so it knows of the deadline, and will touch at it
     await user.client_pause(5_000, all=False)
     await passed(user, deadline + 20)
@@ -182,7 +183,7 @@ async def test_without_the_flag_for_deletions_nothing_is_told_and_it_is_not_read
     monkeypatch.setattr("bridge.redis.epoch.epoch.MARK_DEADLINE", 0.2)
     async with Inside(proxy.port, redis_notifications="verify") as bridge:
         await bridge.reconciled()
-        await put(user, b"long", LONG_MS)
+        await set_for(user, b"long", LONG_MS)
         await recorded(user, b"long")
         await user.config_set("notify-keyspace-events", "Ex")
         await known(user, b"short", 1, ("DEL", "short"))
@@ -228,10 +229,10 @@ LOSSES = {
 
 @pytest.mark.parametrize("loss", LOSSES)
 async def test_the_loss_of_an_own_key_is_a_gap_with_its_cause(loss: str, bridge: Inside, user: Redis) -> None:
-    await put(user, b"k", LONG_MS)
+    await set_for(user, b"k", LONG_MS)
     await recorded(user, b"k")
     await user.execute_command(*LOSSES[loss])  # type: ignore[no-untyped-call]
-    await put(user, b"wakes the bridge", LONG_MS)
+    await set_for(user, b"wakes the bridge", LONG_MS)
     await bridge.reconciled(2)
     assert bridge.telemetry.causes[0] == "start"
     assert any(word in bridge.telemetry.causes[1] for word in ("own key deadlines was deleted", "lease was gone"))
@@ -243,7 +244,7 @@ async def test_the_loss_of_an_own_key_is_a_gap_with_its_cause(loss: str, bridge:
 
 
 async def test_the_eviction_of_the_ledger_is_a_gap_with_its_cause(bridge: Inside, user: Redis) -> None:
-    await put(user, b"k", LONG_MS)
+    await set_for(user, b"k", LONG_MS)
     await recorded(user, b"k")
     await user.config_set("maxmemory-policy", "allkeys-random")
     await user.config_set("maxmemory", 1)
@@ -257,10 +258,10 @@ async def test_the_eviction_of_the_ledger_is_a_gap_with_its_cause(bridge: Inside
 
 async def test_expirations_of_another_database_are_not_told(bridge: Inside, user: Redis, server: RedisServer) -> None:
     async with user_of(server, db=1) as other:
-        await put(other, b"k", 1)
+        await set_for(other, b"k", 1)
         await expired(other, b"k")
     await user.config_resetstat()
-    await put(user, b"k", 1)
+    await set_for(user, b"k", 1)
     await expired(user, b"k")
     await bridge.quiet(user)
     assert keys(bridge.published) == [b"k"]

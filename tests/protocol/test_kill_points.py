@@ -16,10 +16,10 @@ import pytest
 from bridge.redis.ledger import assembly
 from tests.support.brokers.nats_frames import ACK, CREATE, PUBLISH, frame
 from tests.support.deployments.jetstream import Deployment
-from tests.support.deployments.kinds import KINDS
 from tests.support.deployments.scene import DURABLE, KEYS, PREFIX, SOON_MS, keys, now_ms
+from tests.support.kinds import KINDS
 from tests.support.proxy import TO_CLIENT, TO_SERVER, Action, Breakpoint, Direction, Matches, command
-from tests.support.redis.commands import LAZY, be_lazy
+from tests.support.redis.commands import DEBUG, lazily
 from tests.support.redis.operations import APPEARED, EXPIRED, RESOLVE, batch_with_any
 from tests.support.redis.scripts import script
 from tests.support.servers import PATIENCE, Bridge, RedisServer, ValkeyServer, wait_until
@@ -118,8 +118,8 @@ async def test_whoever_is_killed_at_that_moment_each_expiration_is_stored_once(m
 async def killed(kind: type[RedisServer], victim: str, moment: Moment) -> None:
     """Bring a bridge to the moment, kill the victim, look at what is stored."""
     try:
-        async with Deployment.of(kind, redis={**DURABLE, **LAZY}) as deployment:
-            await be_lazy(deployment.redis)  # so that keys expire only when the bridge touches them
+        async with Deployment.of(kind, redis={**DURABLE, **DEBUG}) as deployment:
+            await lazily(deployment.redis)  # so that keys expire only when the bridge touches them
             bridge, met = await brought_to(moment, deployment)
             await met.reached(PATIENCE)
             bridge = await kill(victim, deployment, bridge)

@@ -9,9 +9,10 @@ from redis.exceptions import OutOfMemoryError
 
 from tests.support.harness.inside import Inside
 from tests.support.harness.published import deadlines, ids, keys, written
-from tests.support.harness.user import NAMES, entry, expired, known, lapse, lazily, put, recorded
+from tests.support.harness.user import NAMES, entry, expired, known, lapse, recorded
 from tests.support.harness.witness import Witness
 from tests.support.proxy import TO_CLIENT, TO_SERVER, Action, Proxy, command, is_subscriber
+from tests.support.redis.commands import lazily, set_for
 from tests.support.redis.operations import claim_of
 from tests.support.servers import Bridge, RedisServer, wait_until
 
@@ -28,10 +29,10 @@ async def test_a_full_outbox_stops_touches_but_refuses_no_claim(proxy: Proxy, us
     async with Inside(proxy.port, outbox_limit=1) as bridge:
         await bridge.reconciled()
         bridge.broker.up.clear()
-        await put(user, b"filler", 1)
+        await set_for(user, b"filler", 1)
         await expired(user, b"filler")
         await wait_until(lambda: "outbox" in bridge.unready, "the outbox to be full")
-        refreshed = await put(user, b"due", LONG_MS)
+        refreshed = await set_for(user, b"due", LONG_MS)
         await recorded(user, b"due")
         await user.zadd(NAMES.deadlines, {b"due": 1})  # a touch would find it refreshed
         for _ in range(2):
@@ -74,7 +75,7 @@ async def test_claims_are_made_and_settled_at_maxmemory(bridge: Inside, proxy: P
     held = proxy.stall(TO_CLIENT, is_subscriber)
     for number in range(20):
         await known(user, b"known:%d" % number, 1)
-        await put(user, b"unknown:%d" % number, 1)
+        await set_for(user, b"unknown:%d" % number, 1)
     await expired(user, *(b"unknown:%d" % number for number in range(20)))
     await user.config_set("maxmemory", 1)
     held.release()
@@ -106,7 +107,7 @@ async def test_a_claim_that_waits_in_a_stopped_redis_is_told_once(
         await first.ready()
         held = proxy.stall(TO_CLIENT, is_subscriber)
         deadline = await known(user, b"known", 1)
-        await put(user, b"unknown", 1)
+        await set_for(user, b"unknown", 1)
         await expired(user, b"known", b"unknown")
         claim = proxy.break_on(TO_SERVER, claim_of(b"unknown"), Action.HOLD)
         held.release()
@@ -142,17 +143,17 @@ async def test_a_holder_that_was_stopped_changes_nothing_when_it_goes_on(user: R
         await lapse(user)
         await second.reconciled()
         for key in (b"c", b"d"):
-            await put(user, key, 1)
+            await set_for(user, key, 1)
             await expired(user, key)
         await second.quiet(user)
         first.resume()
         await wait_until(lambda: "lease.awaited" in first.log(), "the first to find out")
-        await put(user, b"e", 1)
+        await set_for(user, b"e", 1)
         await expired(user, b"e")
         await second.quiet(user)
         await second.stop()
         await first.ready()
-        last = await put(user, b"f", 1)
+        last = await set_for(user, b"f", 1)
         await wait_until(lambda: b"f" in keys(written(first)), f"the first to deliver again {last}")
         told = {(event["id"], event["data"]["key"]) for event in second.published + written(first)}
         await witness.caught_up()
@@ -178,10 +179,10 @@ async def test_each_of_many_overdue_keys_is_told_or_counted(
     if not are_there:
         await expired(user, *every)
     for key in every[:changed]:
-        await put(user, key, LONG_MS)
+        await set_for(user, key, LONG_MS)
     async with Inside(server.port) as bridge:
         for back, gone in zip(every[-changed:], every[:changed], strict=True):  # meanwhile
-            await put(user, back, LONG_MS)
+            await set_for(user, back, LONG_MS)
             await user.delete(gone)
         await bridge.reconciled()
         await bridge.quiet(user)
@@ -200,7 +201,7 @@ async def test_what_is_ambiguous_is_counted_though_the_gap_is_not_closed_in_the_
 ) -> None:
     await known(user, b"back", 1)
     await expired(user, b"back")
-    later = await put(user, b"back", LONG_MS)
+    later = await set_for(user, b"back", LONG_MS)
     scan = proxy.break_on(TO_SERVER, command(b"SCAN"), Action.HOLD_REPLY)  # the gap cannot be closed
     async with Inside(proxy.port, keys=["back", "sentinel:*"]) as bridge:
         await scan.reached()

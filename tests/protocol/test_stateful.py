@@ -17,7 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from tests.support.harness.checked_server import KEYS, LONG_MS, SHORT_MS
 from tests.support.harness.play import Play
-from tests.support.harness.user import LAZY, lazily, user_of
+from tests.support.harness.user import LAZY
+from tests.support.redis.commands import lazily, user_of
 from tests.support.servers import RedisServer
 
 pytestmark = [pytest.mark.both_kinds, pytest.mark.unmeasured]

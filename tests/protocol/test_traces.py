@@ -18,8 +18,9 @@ from bridge.redis.protocol.operations import expired as notified
 from bridge.redis.protocol.operations import resolve, scan
 from bridge.redis.wire.errors import Fenced
 from tests.support.harness.hand import Hand
-from tests.support.harness.user import NAMES, entry, expired, known, lapse, lazily, passed, put, user_of
+from tests.support.harness.user import NAMES, entry, expired, known, lapse, passed
 from tests.support.harness.witness import Witness
+from tests.support.redis.commands import lazily, set_for, user_of
 from tests.support.servers import RedisServer, wait_until
 
 pytestmark = pytest.mark.both_kinds
@@ -53,7 +54,7 @@ def record(request: pytest.FixtureRequest, hand: Hand) -> Record:
 
 
 async def test_a_deadline_that_came_nearer_unheard_is_announced_at_once(hand: Hand, user: Redis) -> None:
-    await put(user, b"k", LONG_MS)
+    await set_for(user, b"k", LONG_MS)
     await hand.handle()
     await user.pexpire(b"k", 1)
     await expired(user, b"k")
@@ -66,7 +67,7 @@ async def test_expirations_that_are_heard_together_have_an_id_each(hand: Hand, u
     deadline = await known(user, b"k", 1)
     await expired(user, b"k")
     for _ in range(3):
-        await put(user, b"k", 1)
+        await set_for(user, b"k", 1)
         await expired(user, b"k")
     await hand.handle()
     claims = await hand.claimed()
@@ -77,7 +78,7 @@ async def test_expirations_that_are_heard_together_have_an_id_each(hand: Hand, u
 async def test_an_expiration_by_command_counts_exactly_where_redis_calls_it_one(hand: Hand, user: Redis) -> None:
     async with Witness(user) as witness:
         for key in (b"expireat", b"set", b"getex", b"pexpire"):
-            await put(user, key, LONG_MS)
+            await set_for(user, key, LONG_MS)
         await hand.handle()
         await user.expireat(b"expireat", 1)
         await user.set(b"set", b"", pxat=1)
@@ -98,7 +99,7 @@ async def test_a_scan_does_not_hide_an_expiration_whose_hint_is_lost(record: Rec
     for key in (b"back", b"gone"):
         await known(user, key, 1)
     await expired(user, b"back", b"gone")
-    later = await put(user, b"back", LONG_MS)
+    later = await set_for(user, b"back", LONG_MS)
     await record(b"back", b"gone")
     await hand.begin()
     await hand.sweep()
@@ -112,7 +113,7 @@ async def test_a_key_that_expired_and_came_back_is_claimed_once_by_its_hint(
 ) -> None:
     deadline = await known(user, b"k", 1)
     await expired(user, b"k")
-    later = await put(user, b"k", LONG_MS)
+    later = await set_for(user, b"k", LONG_MS)
     await record(b"k")
     await hand.sweep()
     assert [claim.deadline_ms for claim in await hand.claimed()] == [deadline]
@@ -124,7 +125,7 @@ async def test_a_key_that_expired_and_came_back_is_claimed_once_by_its_hint(
 
 async def test_a_key_that_is_deleted_before_its_record_is_never_announced(hand: Hand, user: Redis) -> None:
     for key in (b"deleted", b"alive"):
-        await put(user, key, LONG_MS)
+        await set_for(user, key, LONG_MS)
     _, found = await hand.ledger.scan(0, b"*", 100)
     await user.delete(b"deleted")
     await hand.record(*(key for key in found if not key.startswith(NAMES.own_prefix)))
@@ -145,7 +146,7 @@ async def test_a_key_that_is_deleted_after_its_record_is_never_announced(hand: H
 
 @pytest.mark.parametrize("flushed", ["before the record", "after the record", "after the touch"])
 async def test_flushed_keys_are_never_announced(flushed: str, record: Record, hand: Hand, user: Redis) -> None:
-    deadline = await put(user, b"k", 1) if flushed == "before the record" else await known(user, b"k", 1)
+    deadline = await set_for(user, b"k", 1) if flushed == "before the record" else await known(user, b"k", 1)
     await passed(user, deadline)
     if flushed == "after the touch":
         await hand.touch()
@@ -193,7 +194,7 @@ async def test_a_key_that_came_back_since_the_touch_is_claimed_and_recorded_agai
     await expired(user, b"k")
     await hand.begin()
     await hand.touch()
-    later = await put(user, b"k", LONG_MS)
+    later = await set_for(user, b"k", LONG_MS)
     await hand.hear()
     await hand.step()  # the mark
     assert [claim.id for claim in await hand.claimed()] == [hand.id_of(b"k", deadline)]
@@ -247,7 +248,7 @@ async def test_a_scan_records_users_keys_that_have_a_deadline_and_forgets_those_
     hand: Hand, user: Redis
 ) -> None:
     deadlines = {
-        key: await put(user, key, LONG_MS) for key in (b"share:new", b"share:\x00\xff", b"{expiry-bridge", b"a")
+        key: await set_for(user, key, LONG_MS) for key in (b"share:new", b"share:\x00\xff", b"{expiry-bridge", b"a")
     }
     await known(user, b"share:persisted", LONG_MS, ("PERSIST", "share:persisted"))
     await known(user, b"share:replaced", LONG_MS, ("SET", "share:replaced", ""))
@@ -264,11 +265,11 @@ async def test_a_scan_records_users_keys_that_have_a_deadline_and_forgets_those_
 async def test_what_a_script_handles_before_it_scans_is_not_undone_by_what_it_finds(hand: Hand, user: Redis) -> None:
     first = await known(user, b"back", 1)
     await expired(user, b"back")
-    await put(user, b"back", 1)
+    await set_for(user, b"back", 1)
     await expired(user, b"back")
     await passed(user, await known(user, b"kept", 1, ("PEXPIRE", "kept", LONG_MS)))
     await hand.touch()
-    back = await put(user, b"back", LONG_MS)
+    back = await set_for(user, b"back", LONG_MS)
     await hand.hear()
 
     assert await hand.scan() == 2
@@ -296,7 +297,7 @@ async def test_a_scan_that_finds_more_than_it_was_asked_for_records_and_forgets_
 async def test_an_older_deletion_does_not_undo_a_later_record(
     deadline: str, record: Record, hand: Hand, user: Redis
 ) -> None:
-    first = await put(user, b"k", LONG_MS)
+    first = await set_for(user, b"k", LONG_MS)
     await hand.handle()
     await user.delete(b"k")
     second = first if deadline == "the same" else first + 1
@@ -310,11 +311,11 @@ async def test_an_older_deletion_does_not_undo_a_later_record(
 async def test_an_older_expiration_is_claimed_and_does_not_undo_a_later_record(
     record: Record, hand: Hand, user: Redis
 ) -> None:
-    await put(user, b"k", LONG_MS)
+    await set_for(user, b"k", LONG_MS)
     await hand.handle()
     await user.pexpire(b"k", 1)
     await expired(user, b"k")
-    later = await put(user, b"k", LONG_MS)
+    later = await set_for(user, b"k", LONG_MS)
     await record(b"k")
     await hand.hear()
     await hand.step()  # the nearer deadline
@@ -335,7 +336,7 @@ async def test_an_expiration_behind_a_resolve_of_the_same_batch_does_not_undo_it
 
 
 async def test_once_its_mark_is_back_a_key_is_no_longer_ahead(hand: Hand, user: Redis) -> None:
-    await put(user, b"k", LONG_MS)
+    await set_for(user, b"k", LONG_MS)
     await hand.handle()
     await user.delete(b"k")
     await hand.handle()
@@ -347,7 +348,7 @@ async def test_once_its_mark_is_back_a_key_is_no_longer_ahead(hand: Hand, user: 
 
 async def test_a_batch_whose_reply_was_lost_is_not_applied_again(hand: Hand, user: Redis) -> None:
     deadline = await known(user, b"known", 1)
-    await put(user, b"unknown", 1)
+    await set_for(user, b"unknown", 1)
     await expired(user, b"known", b"unknown")
     await hand.hear()
     batch = hand.batch()
@@ -377,7 +378,7 @@ async def test_a_claim_that_arrives_after_its_epoch_is_refused(hand: Hand, user:
 
 
 async def test_each_epoch_of_one_process_has_a_fence_of_its_own(hand: Hand, user: Redis) -> None:
-    await put(user, b"k", 1)
+    await set_for(user, b"k", 1)
     await expired(user, b"k")
     await hand.hear()
     late = hand.batch()
@@ -392,7 +393,7 @@ async def test_each_epoch_of_one_process_has_a_fence_of_its_own(hand: Hand, user
 
 async def test_a_long_lived_key_that_vanished_in_a_gap_is_counted_not_announced(hand: Hand, user: Redis) -> None:
     for key in (b"deleted", b"alive"):
-        await put(user, key, LONG_MS)
+        await set_for(user, key, LONG_MS)
     await hand.handle()
     hand.end()
     await user.delete(b"deleted")
@@ -406,7 +407,7 @@ async def test_a_long_lived_key_that_vanished_in_a_gap_is_counted_not_announced(
 async def test_an_overdue_key_that_is_deleted_after_the_gap_is_counted(hand: Hand, user: Redis) -> None:
     await known(user, b"k", 1)
     await expired(user, b"k")
-    await put(user, b"k", LONG_MS)
+    await set_for(user, b"k", LONG_MS)
     await hand.begin()
     await user.delete(b"k")
     await hand.sweep()
@@ -418,7 +419,7 @@ async def test_what_is_counted_in_a_gap_outlives_the_epoch_until_the_gap_is_clos
     await known(user, b"back", 1)
     await known(user, b"gone", 1)
     await expired(user, b"back", b"gone")
-    await put(user, b"back", LONG_MS)
+    await set_for(user, b"back", LONG_MS)
     await hand.begin()
     await hand.sweep()
     for _ in range(2):

@@ -3,9 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from tests.support.servers import RedisServer, ValkeyServer
 
 KINDS: tuple[type[RedisServer], ...] = (RedisServer, ValkeyServer)
+EACH_KIND = [pytest.param(RedisServer, id="redis7"), pytest.param(ValkeyServer, id="valkey9")]
+"""For the parameter of a fixture whose server several tests share; `redis_kind` is for tests that start their own."""
 
 
 async def on_both_kinds(play: Callable[[type[RedisServer]], Awaitable[None]]) -> None:

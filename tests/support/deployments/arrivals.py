@@ -9,7 +9,7 @@ from nats.js.api import DeliverPolicy
 from redis.asyncio import Redis
 
 from tests.support.contract import Arrived
-from tests.support.redis.commands import now_ms, run
+from tests.support.redis.commands import redis_ms, run
 from tests.support.servers import NatsServer, wait_until
 
 START, NEW = DeliverPolicy.ALL, DeliverPolicy.NEW
@@ -57,6 +57,6 @@ async def everything_due(redis: Redis, arrived: Sequence[Arrived], until_ms: int
     """Return when the message of a sentinel has arrived, whose deadline lies behind `until_ms` and behind now."""
     number = await redis.incr("sentinels")
     sentinel = b"sentinel:%d" % number
-    deadline_ms = max(until_ms, await now_ms(redis)) + 250
+    deadline_ms = max(until_ms, await redis_ms(redis)) + 250
     await run(redis, "SET", sentinel, "v", "PXAT", deadline_ms)
     await all_of(arrived, {sentinel})

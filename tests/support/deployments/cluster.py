@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError as Unreached
 
 from tests.support.deployments.jetstream import Deployment
 from tests.support.deployments.scene import PREFIX, now_ms
-from tests.support.deployments.stored import Stored
+from tests.support.deployments.stored import StoredExpiration
 from tests.support.proxy import Protocol, Proxy
 from tests.support.redis.cluster import RedisCluster
 from tests.support.redis.nodes import slot_of
@@ -168,31 +168,31 @@ class ClusterDeployment(Deployment):
 
     # What the consumers see.
 
-    async def delivered(self, timeout: float = PATIENCE) -> list[Stored]:
+    async def delivered(self, timeout: float = PATIENCE) -> list[StoredExpiration]:
         """See `Scene`. No key is in two messages, whatever their ids: none is to be set twice here."""
         stored = await super().delivered(timeout)
         times = Counter(message.key for message in stored)
         assert set(times.values()) <= {1}, [message for message in stored if times[message.key] > 1]
         return stored
 
-    async def stored(self) -> list[Stored] | None:
+    async def stored(self) -> list[StoredExpiration] | None:
         """See `Scene`. What MIGRATE has carried is expected at the deadline that it was given then, or at none: it may
         expire before that is read.
         """  # noqa: D205 - one sentence
         stored = await super().stored()
         ids = {message.id for message in stored or ()}
-        of_key = defaultdict[str, list[Stored]](list)
+        of_key = defaultdict[str, list[StoredExpiration]](list)
         for message in stored or ():
             of_key[message.key].append(message)
-        for books in (self.expected, self.excused):
-            for id_, (key, deadline) in [(id_, what) for id_, what in books.items() if id_ not in ids]:
+        for known in (self.expected, self.excused):
+            for id_, (key, deadline) in [(id_, what) for id_, what in known.items() if id_ not in ids]:
                 later = [message for message in of_key[key] if self._is(message, deadline)]
                 if later:
-                    del books[id_]
-                    books[later[0].id] = key, later[0].deadline_ms or deadline
+                    del known[id_]
+                    known[later[0].id] = key, later[0].deadline_ms or deadline
         return stored
 
-    def _is(self, message: Stored, deadline: int) -> bool:
+    def _is(self, message: StoredExpiration, deadline: int) -> bool:
         """Whether a message of that key, unless somebody expects it, is of that expiration."""
         if message.id in self.expected or message.id in self.excused:
             return False

@@ -12,7 +12,7 @@ from nats.js.errors import NotFoundError
 
 from tests.support.contract import STREAM
 from tests.support.deployments.scene import Scene
-from tests.support.deployments.stored import Arrived
+from tests.support.deployments.stored import StoredMessage
 from tests.support.proxy import Protocol, Proxy
 from tests.support.servers import PATIENCE, NatsServer, RedisServer, require, wait_until
 
@@ -79,7 +79,7 @@ class Deployment(Scene):
         finally:
             await client.close()
 
-    async def arrived(self) -> list[Arrived] | None:
+    async def arrived(self) -> list[StoredMessage] | None:
         """See `Scene`."""
         messages: list[Msg] = []
 
@@ -96,7 +96,7 @@ class Deployment(Scene):
             await jetstream.subscribe(">", stream=STREAM, ordered_consumer=True, cb=take)
             await wait_until(lambda: len(messages) >= info.state.messages, "what the stream holds", PATIENCE)
         return [
-            Arrived(
+            StoredMessage(
                 json.loads(message.data),
                 (message.headers or {})["Nats-Msg-Id"],
                 message.subject,

@@ -8,7 +8,7 @@ from typing import Self
 from tests.support.brokers.kafka import KafkaServer
 from tests.support.brokers.kafka_rig import KafkaRig
 from tests.support.deployments.scene import Scene
-from tests.support.deployments.stored import Arrived
+from tests.support.deployments.stored import StoredMessage
 from tests.support.proxy import Proxy
 from tests.support.servers import RedisServer, require
 
@@ -67,11 +67,13 @@ class KafkaDeployment(Scene):
             "BRIDGE_KAFKA_TOPIC": self._rig.topic,
         }
 
-    async def arrived(self) -> list[Arrived] | None:
+    async def arrived(self) -> list[StoredMessage] | None:
         """See `Scene`."""
         if not await self._rig.exists():
             return None
         return [
-            Arrived(json.loads(record.value), dict(record.headers)["ce_id"].decode(), record.topic, record.timestamp)
+            StoredMessage(
+                json.loads(record.value), dict(record.headers)["ce_id"].decode(), record.topic, record.timestamp
+            )
             for record in await self._rig.records()
         ]

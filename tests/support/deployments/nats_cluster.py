@@ -8,11 +8,11 @@ from nats.errors import Error
 
 from tests.support.brokers.nats_cluster import NatsCluster
 from tests.support.deployments.jetstream import Deployment
-from tests.support.deployments.stored import Arrived
+from tests.support.deployments.stored import StoredMessage
 from tests.support.servers import RedisServer, require
 
 
-class ClusterDeployment(Deployment):
+class NatsClusterDeployment(Deployment):
     """With a NATS cluster, and no proxies."""
 
     cluster: NatsCluster
@@ -21,7 +21,7 @@ class ClusterDeployment(Deployment):
     @asynccontextmanager
     async def with_cluster(
         cls, kind: type[RedisServer], *, settings: Mapping[str, str] | None = None
-    ) -> AsyncIterator["ClusterDeployment"]:
+    ) -> AsyncIterator["NatsClusterDeployment"]:
         """Start the servers, no bridge yet."""
         require(kind)
         async with AsyncExitStack() as stack:
@@ -33,7 +33,7 @@ class ClusterDeployment(Deployment):
             yield deployment
             deployment._end()
 
-    async def arrived(self) -> list[Arrived] | None:
+    async def arrived(self) -> list[StoredMessage] | None:
         """See `Scene`. While the cluster has no leader, nobody can tell."""
         try:
             return await super().arrived()

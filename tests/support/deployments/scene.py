@@ -1,6 +1,6 @@
-"""Deployments for tests: a Redis behind a proxy, bridges as processes, a broker; and the books of what must arrive.
+"""A Redis behind a proxy, bridges as processes, a broker, and what must arrive there.
 
-`Scene` keeps the books; `Deployment` is one with NATS, `KafkaDeployment` one with Kafka.
+`Scene` is what they have in common; `Deployment` is one with NATS, `KafkaDeployment` one with Kafka.
 """
 
 import time
@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from bridge.commands.embedded import Server
 from tests.support.contract import LEASE, LEDGER, OUTBOX, id_of_deadline
-from tests.support.deployments.stored import Arrived, Stored
+from tests.support.deployments.stored import StoredExpiration, StoredMessage
 from tests.support.proxy import Protocol, Proxy
 from tests.support.redis.commands import SET_TOGETHER
 from tests.support.servers import PATIENCE, Bridge, RedisServer, wait_until
@@ -75,13 +75,13 @@ class Scene(ABC):
         """The proxy before it."""
 
     @abstractmethod
-    async def arrived(self) -> list[Arrived] | None:
+    async def arrived(self) -> list[StoredMessage] | None:
         """What the broker holds, in its order; None if it holds surely less than is expected."""
 
-    async def stored(self) -> list[Stored] | None:
+    async def stored(self) -> list[StoredExpiration] | None:
         """The expirations in that."""
         arrived = await self.arrived()
-        return None if arrived is None else [stored for message in arrived if (stored := Stored.of(message))]
+        return None if arrived is None else [stored for message in arrived if (stored := StoredExpiration.of(message))]
 
     async def gaps(self) -> list[dict[str, Any]]:
         """The data of the gap records in that, each once, by the time of their opening."""
@@ -188,12 +188,12 @@ class Scene(ABC):
 
     # What the consumers see.
 
-    async def delivered(self, timeout: float = PATIENCE) -> list[Stored]:
+    async def delivered(self, timeout: float = PATIENCE) -> list[StoredExpiration]:
         """Return what is stored, when that is every expected expiration, and the outbox is empty.
 
         Nothing else is, none is stored twice unless the broker may, and those of one key are in their order.
         """
-        stored: list[Stored] = []
+        stored: list[StoredExpiration] = []
 
         async def is_all_there() -> bool:
             nonlocal stored
@@ -219,7 +219,7 @@ class Scene(ABC):
             assert all(earlier < later for earlier, later in pairwise(order)), f"order of {key}: {order}"
         return stored
 
-    def _difference(self, stored: Sequence[Stored]) -> str:
+    def _difference(self, stored: Sequence[StoredExpiration]) -> str:
         times = Counter(message.id for message in stored)
         lost = [what for id_, what in self.expected.items() if id_ not in times]
         strange = [message for message in stored if message.id not in self.expected | self.excused]

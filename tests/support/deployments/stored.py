@@ -5,7 +5,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Arrived:
+class StoredMessage:
     """One message, as the broker holds it."""
 
     event: dict[str, Any]
@@ -18,7 +18,7 @@ class Arrived:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredExpiration:
     """One expiration, as the broker holds it."""
 
     id: str
@@ -32,7 +32,7 @@ class Stored:
     """When the broker stored it."""
 
     @classmethod
-    def of(cls, message: Arrived) -> "Stored | None":
+    def of(cls, message: StoredMessage) -> "StoredExpiration | None":
         """None for what is no expiration."""
         event, data = message.event, message.event["data"]
         if event["type"] != "redis.key.expired":

@@ -5,12 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from signal import SIGTERM
 
-import pytest
-
-from tests.support.servers import Bridge, NatsServer, RedisServer, ValkeyServer, require
-
-KINDS = [pytest.param(RedisServer, id="redis7"), pytest.param(ValkeyServer, id="valkey9")]
-"""For servers that several tests share; `redis_kind` is for tests that start their own."""
+from tests.support.servers import Bridge, NatsServer, RedisServer, require
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A server whose books are kept: every step is checked by what the notifications themselves say happened."""
+"""A server with its chronicle: every step is checked by what the notifications themselves say happened."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 
 from bridge.contracts import Entry
 from bridge.expiration import Expiration, GapRecord
-from tests.support.harness.books import Books, Life, Log
+from tests.support.harness.chronicle import Chronicle, Life, Log
 from tests.support.harness.hand import Hand
 from tests.support.harness.user import NAMES, passed
 from tests.support.servers import RedisServer
@@ -39,11 +39,11 @@ return 1
 
 
 class CheckedServer:
-    """The server's user, the epoch that holds the lease, and the books."""
+    """The server's user, the epoch that holds the lease, and the chronicle."""
 
     def __init__(self, server: RedisServer, user: Redis) -> None:
         self.user, self.server = user, server
-        self.books = Books()
+        self.chronicle = Chronicle()
         self.hand = Hand(server, instance="0")
         self.unsettled: list[Entry] = []
         """What is in the outbox."""
@@ -67,7 +67,7 @@ class CheckedServer:
         """See what the last script, or command, has done, and check it."""
         events = await self._log.new()
         for event, key in events:
-            self.books.ended(event, key, self.entries)
+            self.chronicle.ended(event, key, self.entries)
         before = self.entries
         scores: Any = await self.user.zrange(NAMES.deadlines, 0, -1, withscores=True)
         self.entries = {key: int(score) for key, score in scores}
@@ -81,9 +81,9 @@ class CheckedServer:
                     self._recorded_counts += found.ambiguous
                 else:
                     claims.append(found)
-        self.books.claimed(claims, handled)
+        self.chronicle.claimed(claims, handled)
         counted = self._recorded_counts + int(ambiguous or 0)
-        self.books.check(before, self.entries, counted - self._counted)
+        self.chronicle.check(before, self.entries, counted - self._counted)
         self._counted = counted
         assert int(depth or 0) == expirations(self.unsettled), "the outbox's depth"
 
@@ -94,7 +94,7 @@ class CheckedServer:
         await self.look()
         if done:
             self._last[ttl] = deadline
-            self.books.began(key, deadline)
+            self.chronicle.began(key, deadline)
 
     async def alter(self, command: str, key: bytes) -> None:
         user, target = self.user, KEYS[1]
@@ -108,12 +108,12 @@ class CheckedServer:
             done = key != target and await user.eval(_RENAME, 2, key, target)
         else:
             done = await (user.persist(key) if command == "PERSIST" else user.set(key, b""))
-        former = self.books.alive(key)
+        former = self.chronicle.alive(key)
         await self.look()
         if done and former is not None and command in {"RENAME", "DEL, SET"}:
-            self.books.began(target if command == "RENAME" else key, former.deadline)
+            self.chronicle.began(target if command == "RENAME" else key, former.deadline)
         elif done:
-            self.books.began(key, None)
+            self.chronicle.began(key, None)
 
     async def read(self) -> None:
         await self.user.exists(*KEYS)
@@ -121,7 +121,7 @@ class CheckedServer:
 
     async def wait(self) -> None:
         """Let all short deadlines pass; nothing expires by that."""
-        lives = [life for key in KEYS if (life := self.books.alive(key)) is not None]
+        lives = [life for key in KEYS if (life := self.chronicle.alive(key)) is not None]
         deadlines = [*(life.deadline for life in lives if life.deadline), *self.entries.values()]
         short = [deadline for deadline in deadlines if deadline <= self._last[SHORT_MS]]
         if short:

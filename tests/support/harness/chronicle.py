@@ -1,7 +1,7 @@
-"""What really happened on a server, kept past the bridge, and what the bridge made of it: the books of a test.
+"""What really happened on a server, kept past the bridge, and what the bridge made of it.
 
 Every command that begins something begins a *life* of its key, and each life has a *fate*. An expiration is *promised*
-if the ledger knew its deadline at that moment. The books of `tests/model` say the same of a model of the server.
+if the ledger knew its deadline at that moment. `tests/model` says the same of a model of the server.
 """
 
 from collections import defaultdict, deque
@@ -108,7 +108,7 @@ class Log:
 
 
 @dataclass(slots=True)
-class Books:
+class Chronicle:
     """See the module. Every violation of a promise is an AssertionError that names it."""
 
     lives: dict[bytes, list[Life]] = field(default_factory=lambda: defaultdict(list))

@@ -14,8 +14,9 @@ from bridge.redis.wire.endpoint import Endpoint
 from bridge.redis.wire.topology import Topology
 from bridge.settings import Settings
 from tests.support.harness.hand import Hand
-from tests.support.harness.user import LAZY, NAMES, lazily, user_of
+from tests.support.harness.user import LAZY, NAMES
 from tests.support.redis.cluster import RedisCluster
+from tests.support.redis.commands import lazily, user_of
 from tests.support.redis.nodes import slot_of
 from tests.support.servers import RedisServer, wait_until
 

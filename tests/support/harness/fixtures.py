@@ -6,8 +6,9 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.support.harness.inside import Inside
-from tests.support.harness.user import LAZY, user_of
+from tests.support.harness.user import LAZY
 from tests.support.proxy import Protocol, Proxy
+from tests.support.redis.commands import user_of
 from tests.support.servers import RedisServer
 
 

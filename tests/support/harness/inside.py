@@ -26,7 +26,8 @@ from bridge.telemetry.events import Telemetry
 from bridge.telemetry.shard import ShardTelemetry
 from tests.support.harness.hand import LIMIT_SECONDS
 from tests.support.harness.published import SENTINEL, Event, key_of
-from tests.support.harness.user import NAMES, expired, now_ms, put
+from tests.support.harness.user import NAMES, expired
+from tests.support.redis.commands import redis_ms, set_for
 from tests.support.servers import wait_until
 
 
@@ -155,7 +156,7 @@ class Inside:
         await self._past_here(user)
 
         async def nothing_is_due() -> bool:
-            return await user.zcount(NAMES.deadlines, "-inf", f"({await now_ms(user)}") == 0
+            return await user.zcount(NAMES.deadlines, "-inf", f"({await redis_ms(user)}") == 0
 
         await wait_until(nothing_is_due, "the sweep")
         await self._past_here(user)
@@ -196,7 +197,7 @@ class Inside:
 
     async def _past_here(self, user: Redis) -> None:
         key = b"%b%d" % (SENTINEL, await user.incr("sentinels"))
-        await put(user, key, 1)
+        await set_for(user, key, 1)
         await expired(user, key)
 
         def is_told() -> bool:

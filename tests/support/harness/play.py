@@ -9,10 +9,11 @@ from redis.asyncio import Redis
 from bridge.redis.protocol.calls import Batch
 from bridge.redis.protocol.hints import OwnKeyLostError
 from bridge.redis.wire.errors import Fenced
-from tests.support.harness.books import ENDS, Fate, Life
 from tests.support.harness.checked_server import KEYS, CheckedServer, expirations
+from tests.support.harness.chronicle import ENDS, Fate, Life
 from tests.support.harness.hand import Hand
-from tests.support.harness.user import NAMES, lapse, now_ms
+from tests.support.harness.user import NAMES, lapse
+from tests.support.redis.commands import redis_ms
 from tests.support.redis.operations import EXPIRED, EXPIRED_AHEAD, alike, operations_in
 from tests.support.servers import RedisServer
 
@@ -86,7 +87,7 @@ class Play(CheckedServer):
         assert self.hand.hints.part is None, "so few keys are one part"
         self._scanned = True
         for key in KEYS:
-            self.books.scanned(key, self.entries)
+            self.chronicle.scanned(key, self.entries)
 
     async def reconcile(self) -> None:
         """All that is needed to close the gap, and to sweep what is due."""
@@ -106,7 +107,7 @@ class Play(CheckedServer):
         batch, handled = self._part(count)
         self.hand.end()
         self._lose()
-        self.books.subscribed = False
+        self.chronicle.subscribed = False
         if batch.operations and applied:
             assert await self.hand.ledger.apply(batch) is not None
             await self.look(handled)
@@ -180,18 +181,18 @@ class Play(CheckedServer):
         await self.arrive_late()
         await self.wait()
         await self.reconcile()
-        self.books.check_quiet(self.entries)
+        self.chronicle.check_quiet(self.entries)
 
     async def _begin(self) -> None:
         await self.hand.begin()
-        self.books.subscribed = True
+        self.chronicle.subscribed = True
         self._walked = self._scanned = self._closing = False
 
     def _give_up(self, count: int) -> None:
         """All hints are lost; so are those of the batch that is on its way, and will be refused."""
         batch, handled, applied = self.doubt or (*self._part(count), False)
         if not applied:
-            self.books.stream.extend(handled)
+            self.chronicle.stream.extend(handled)
             self.late.append((self.hand, batch))
         self.doubt = None
         self._lose()
@@ -204,7 +205,7 @@ class Play(CheckedServer):
         ended, self._held = self._held, []
         for channel, key in taken:
             if channel.decode().partition(":")[2] in ENDS and not key.startswith(NAMES.own_prefix):
-                life = self.books.stream.popleft()
+                life = self.chronicle.stream.popleft()
                 assert life.key == key
                 ended.append(life)
         told, handled = Counter(_told(batch.operations)), []
@@ -218,20 +219,20 @@ class Play(CheckedServer):
 
     def _lose(self) -> None:
         """The epoch ends: what was heard, and not handled, is lost."""
-        self.books.stream.extendleft(reversed(self._held))
+        self.chronicle.stream.extendleft(reversed(self._held))
         self._held = []
-        self.books.lose()
+        self.chronicle.lose()
 
     async def _handled(self, lives: Sequence[Life]) -> None:
         await self.look(lives)
         if self.hand.hints.finished_round() is not None and self._closing:
             await self.hand.close_gap()
             await self.look()
-            self.books.gap_closed()
+            self.chronicle.gap_closed()
             self._closing = False
 
     async def _due(self) -> bool:
-        now = await now_ms(self.user)
+        now = await redis_ms(self.user)
         return any(deadline < now for deadline in self.entries.values())
 
 

@@ -1,31 +1,19 @@
 """What the user does to a server on which the ledger protocol is played, and what the ledger knows of it."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 from redis.asyncio import Redis
 
 from bridge.redis.protocol.own_keys import Names
-from tests.support.servers import RedisServer, wait_until
+from tests.support.redis.commands import DEBUG, redis_ms
+from tests.support.servers import wait_until
 
 NAMES = Names("expiry-bridge", 0)
 NOTIFY = {"notify-keyspace-events": "Egxe"}
 """For a server that is played by hand: nobody configures it."""
-LAZY = {"enable-debug-command": "yes", **NOTIFY}
+LAZY = {**DEBUG, **NOTIFY}
 """For a server on which the test decides what expires: see `lazily`."""
-
-
-@asynccontextmanager
-async def user_of(server: RedisServer, db: int = 0) -> AsyncIterator[Redis]:
-    """The connection of a user's own service, straight to the server."""
-    async with Redis(port=server.port, db=db, protocol=2) as client:
-        yield client
-
-
-async def lazily(user: Redis) -> None:
-    """From now on a key expires only when somebody reads it. The server needs the configuration `LAZY`."""
-    await user.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")  # type: ignore[no-untyped-call]
 
 
 async def expired(user: Redis, *keys: bytes) -> None:
@@ -41,23 +29,9 @@ async def passed(user: Redis, deadline_ms: int) -> None:
     """Return when the deadline is past on Redis's clock; reads no key."""
 
     async def is_past() -> bool:
-        return await now_ms(user) > deadline_ms
+        return await redis_ms(user) > deadline_ms
 
     await wait_until(is_past, f"{deadline_ms} on Redis's clock")
-
-
-async def now_ms(user: Redis) -> int:
-    """Redis's clock."""
-    seconds, microseconds = await user.time()
-    return int(seconds) * 1000 + int(microseconds) // 1000
-
-
-async def put(user: Redis, key: bytes, ms: int) -> int:
-    """Set a key that lives for `ms` milliseconds; its deadline."""
-    pipeline = user.pipeline(transaction=True)
-    pipeline.set(key, b"", px=ms)
-    pipeline.execute_command("PEXPIRETIME", key)
-    return int((await pipeline.execute())[1])
 
 
 _KNOWN = """

@@ -9,8 +9,8 @@ from redis.asyncio import Redis
 from tests.support.contract import LEDGER
 from tests.support.servers import RedisServer, wait_until
 
-LAZY = {"enable-debug-command": "yes"}
-"""A Redis in which `be_lazy` works."""
+DEBUG = {"enable-debug-command": "yes"}
+"""For a server on which `lazily` works."""
 SET_TOGETHER = """
 local time = redis.call('TIME')
 local deadline = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[1])
@@ -28,9 +28,9 @@ Command = tuple[Word, ...]
 
 
 @asynccontextmanager
-async def client(server: RedisServer, db: int = 0) -> AsyncIterator[Redis]:
-    """A client of one database."""
-    async with Redis(port=server.port, db=db) as redis:
+async def user_of(server: RedisServer, db: int = 0) -> AsyncIterator[Redis]:
+    """The connection of a user's own service, straight to the server."""
+    async with Redis(port=server.port, db=db, protocol=2) as redis:
         yield redis
 
 
@@ -39,7 +39,7 @@ async def run(redis: Redis, *command: Word) -> Any:  # noqa: ANN401 - a reply's 
     return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
-async def now_ms(redis: Redis) -> int:
+async def redis_ms(redis: Redis) -> int:
     """Redis's clock."""
     seconds, microseconds = await redis.time()
     return int(seconds) * 1000 + int(microseconds) // 1000
@@ -55,7 +55,7 @@ async def deadline_after(redis: Redis, key: bytes, *commands: Command, atomic: b
 
 async def set_for(redis: Redis, key: bytes, ms: int) -> int:
     """Set a key that lives for `ms` milliseconds; its deadline."""
-    return await deadline_after(redis, key, ("SET", key, "v", "PX", ms))
+    return await deadline_after(redis, key, ("SET", key, "v", "PX", ms), atomic=True)
 
 
 async def recorded(redis: Redis, key: bytes, deadline_ms: int | None, ledger: str = LEDGER) -> None:
@@ -67,6 +67,6 @@ async def recorded(redis: Redis, key: bytes, deadline_ms: int | None, ledger: st
     await wait_until(is_recorded, f"{key[:100]!r} in the ledger with {deadline_ms}")
 
 
-async def be_lazy(redis: Redis) -> None:
-    """Expire nothing unasked from now on: keys go only when somebody touches them."""
+async def lazily(redis: Redis) -> None:
+    """From now on a key expires only when it is read. The server needs the configuration `DEBUG`."""
     await run(redis, "DEBUG", "SET-ACTIVE-EXPIRE", 0)

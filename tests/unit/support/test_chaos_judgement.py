@@ -10,7 +10,7 @@ from tests.chaos.book import MISSING, PERSISTENT, Book
 from tests.chaos.ground import Ground, Upheaval
 from tests.chaos.judgement import judge
 from tests.support.contract import id_of_deadline
-from tests.support.deployments.stored import Stored
+from tests.support.deployments.stored import StoredExpiration
 
 KEY = "share:1"
 SEEN = "1000"
@@ -24,10 +24,10 @@ def said(
     via: str = "notification",
     key: str = KEY,
     stored_ms: float = 0.0,
-) -> Stored:
+) -> StoredExpiration:
     """What a bridge announced."""
     id_ = f"of {observed_ms}" if deadline_ms is None else id_of_deadline(key.encode(), deadline_ms)
-    return Stored(id_, key, deadline_ms, observed_ms, via, "expired.0.share", stored_ms)
+    return StoredExpiration(id_, key, deadline_ms, observed_ms, via, "expired.0.share", stored_ms)
 
 
 def gap(opened_ms: int = 900, closed_ms: int = 1_500, missed: int | None = 0, ambiguous: int = 0) -> dict[str, Any]:
@@ -50,7 +50,11 @@ def life(
 
 
 def found(
-    book: Book, stored: Sequence[Stored], *gaps: dict[str, Any], may_copy: bool = False, ground: Ground | None = None
+    book: Book,
+    stored: Sequence[StoredExpiration],
+    *gaps: dict[str, Any],
+    may_copy: bool = False,
+    ground: Ground | None = None,
 ) -> list[str]:
     """The first lines of the violations."""
     verdict = judge(book, stored, gaps, may_copy=may_copy, ground=ground)
