@@ -2,7 +2,7 @@
 # Another Python: make PYTHON=python3.13 …
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos bench check format docs clean
+.PHONY: help setup demo test chaos bench check format docs release clean
 
 BIN := .venv/bin
 # Tests mostly wait: for servers, deadlines and leases. So two, beside the one with Kafka, keep two processors busy.
@@ -42,6 +42,9 @@ format: $(DEV) ## Format the code, and fix what ruff can fix
 
 docs: $(DEV) ## Renew the tables of the pages that are made of the code
 	@$(BIN)/python -m tests.support.docs
+
+release: $(DEV) ## Build what is published into dist, twice, and only if both are the same
+	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/tools/bin:$$PATH" .ci/release
 
 clean: ## Remove what the other commands made
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist

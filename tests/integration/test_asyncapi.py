@@ -1,4 +1,4 @@
-"""deploy/asyncapi.yaml is valid AsyncAPI 3.0, and true: what the sinks publish fits it, and what is broken does not."""
+"""deploy/asyncapi.yaml is valid AsyncAPI 3.1, and true: what the sinks publish fits it, and what is broken does not."""
 
 import copy
 import re
@@ -106,7 +106,7 @@ def as_described(message: Received) -> tuple[str, str | None, Document, Document
 
 
 def test_it_is_valid_asyncapi() -> None:
-    assert DOCUMENT["asyncapi"] == "3.0.0"
+    assert DOCUMENT["asyncapi"] == "3.1.0"
     AsyncAPI3.model_validate(DOCUMENT)
 
 

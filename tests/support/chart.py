@@ -11,7 +11,7 @@ import yaml
 
 from tests.support.deployed import CHART, Document, judged
 
-HELM: Final = ".ci/go-tools builds it, with Go"
+HELM: Final = ".ci/shipped-tools builds it, with Go"
 KUBERNETES: Final = ("--kube-version", "1.31.0")
 """A helm that was built without a version of Kubernetes takes an ancient one for granted."""
 OPENSHIFT: Final = ("--api-versions", "security.openshift.io/v1")
