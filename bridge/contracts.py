@@ -1,23 +1,30 @@
-"""Read this first: the two contracts that carry the design.
+"""Read this first: the contracts that carry the design, and who calls what when.
 
-    Redis ──▶ Source: the outbox of claimed expirations ──▶ delivery ──▶ Sink ──▶ broker
+    Redis ──▶ Source ──▶ Outbox ──▶ delivery ──▶ Session of a Sink ──▶ broker
 
-* A *source* finds expirations and claims them into its durable outbox (`bridge/redis`), with a record of each gap in
-  which it may have missed some. It promises that whatever is in the outbox stays there until it is settled, and that
-  one event has one id, whichever process reads it.
-* A *sink* publishes (`bridge/sinks`). It is dumb: no retries, no metrics, no dead letters.
+* A *source* finds expirations and claims them into its durable *outbox* (`bridge/redis`), with a record of each gap in
+  which it may have missed some. Whatever is in the outbox stays there until it is settled, and one event has one id,
+  whichever process reads it.
+* A *sink* makes *sessions* (`bridge/sinks`), and a session publishes: it says of each message what the broker did with
+  it. It is dumb: it neither decides when to try again nor counts, and it knows no dead letters.
 * *Delivery* (`bridge/delivery`) is the only one that knows both. It reads the outbox, encodes each event as a
-  CloudEvent, hands batches to the sink, sends again what was not acked, and settles what was.
+  CloudEvent, publishes, remembers what is acked, sends again what is not, and settles the entries that are done.
+
+The errors are named by what the caller does next: see `bridge/errors.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
-from bridge.expiration import Event
+from bridge.expiration import Event, Expiration
 
 _NONE: Mapping[str, str] = MappingProxyType({})
+
+
+# Source → delivery.
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +36,6 @@ class Entry:
     events: Sequence[Event]
     shard: int = 0
     """Of the ledger. Ids are unique within one."""
-
-
-class Message(NamedTuple):
-    """A CloudEvent, ready to be sent. A tuple, as the expiration that it tells of."""
-
-    id: str
-    """The CloudEvents id; the same for every copy of one occurrence."""
-    key: bytes
-    """The Redis key that expired, or what stands for it in a gap record."""
-    body: bytes
-    content_type: str
-    """Of `body`: the CloudEvents JSON format in structured mode, the data's own type in binary mode."""
-    attributes: Mapping[str, str] = _NONE
-    """Binary mode only: the CloudEvents attributes, unprefixed. The sink prefixes them as its protocol binding says."""
-    gap: bool = False
-    """Whether it is a gap record, or a test message: of no key, and with a subject of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,55 +50,180 @@ class DeadLetter:
 class Settlement:
     """An outbox entry that is done with: every one of its messages is acked or, with its reason, a dead letter."""
 
-    entry: Entry
+    shard: int
+    id: bytes
+    expirations: int
+    """How many of its events are expirations, which the outbox counts; the others are gap records."""
     dead: Sequence[DeadLetter] = ()
 
+    @classmethod
+    def of(cls, entry: Entry, dead: Sequence[DeadLetter] = ()) -> "Settlement":
+        """The settlement of an entry."""
+        expirations = sum(isinstance(event, Expiration) for event in entry.events)
+        return cls(entry.shard, entry.id, expirations, dead)
 
-class Source(Protocol):
-    """The outbox of claimed expirations. Who calls: delivery, one task, for as long as it holds the lease."""
+
+class Outbox(Protocol):
+    """Claimed expirations. Delivery alone calls it: one task reads, another one settles."""
 
     async def read(self, limit: int) -> Sequence[Entry]:
-        """Up to `limit` of the next unsettled entries, ascending; waits while there are none.
+        """Up to `limit` of the next unsettled entries, ascending within a shard; waits while there are none.
 
         Every entry comes at least once in every epoch (the first read of an epoch begins with what a dead process left
-        behind), so the caller skips what it has under way. Nothing is returned only when the source is closing and
+        behind), so the caller skips what it has under way. Nothing is returned only when the source has ended and
         everything was read: there will be no more.
 
-        Raises NotConnected: call again, after a back-off.
+        Raises NotConnected or Refused: call again, after a back-off.
         """
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Remove the entries from the outbox and, of each shard in the same atomic step, store their dead letters.
 
-        Settling twice is harmless. Raises NotConnected: it may or may not have happened; call again.
+        Settling twice is harmless. Raises NotConnected or Refused: it may or may not have happened; call again.
+        """
+
+
+class Source(Protocol):
+    """Where expirations come from. The service makes it, runs it once, and closes it."""
+
+    @property
+    def db(self) -> int:
+        """The number of the Redis database."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """What it has claimed; the same object for its whole life."""
+
+    @property
+    def waiting(self) -> int:
+        """Expirations in the outbox, as last heard."""
+
+    def redis_ms(self) -> float:
+        """Redis's clock now, Unix milliseconds, as the last reply told it."""
+
+    async def run(self) -> None:
+        """Find expirations until `stop`; then the outbox ends: `read` returns nothing once all is read.
+
+        Raises Refused where it was never served: the settings must be fixed.
+        """
+
+    def stop(self) -> None:
+        """Handle what was received, and let `run` return. May be called at any time, also twice."""
+
+    async def close(self) -> None:
+        """Release the lease, so that a standby takes over at once, and close the connections. After `run`, once."""
+
+
+# Delivery → sink.
+
+
+class Message(NamedTuple):
+    """A CloudEvent, ready to be sent. A tuple, like the expiration that it is made of."""
+
+    id: str
+    """The CloudEvents id; the same for every copy of one occurrence."""
+    key: bytes
+    """The Redis key that expired, or what stands for it in a gap record."""
+    body: bytes
+    content_type: str
+    """Of `body`: the CloudEvents JSON format in structured mode, the data's own type in binary mode."""
+    attributes: Mapping[str, str] = _NONE
+    """Binary mode only: the CloudEvents attributes, unprefixed. The sink prefixes them as its protocol binding says."""
+    gap: bool = False
+    """Whether it is a gap record, or a test message: of no key, and with a subject of its own."""
+
+
+class Run(NamedTuple):
+    """Messages of one outbox entry that stand side by side in a batch."""
+
+    shard: int
+    entry: bytes
+    """The entry's id."""
+    first: int
+    """The index, among the entry's events, of what the first of them reports."""
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages that are published together."""
+
+    messages: Sequence[Message]
+    runs: Sequence[Run] = ()
+    """Where they come from, in the order of the messages, for a sink that remembers places in the outbox."""
+
+
+class Order(Enum):
+    """What a sink needs to be kept in order. Delivery sees to it."""
+
+    KEY = auto()
+    """The messages of one key. Batches with other keys are published side by side."""
+    SHARD = auto()
+    """All messages of one shard of the ledger, as they stand in the outbox: its batches are published one by one."""
+
+
+class Receipts(Protocol):
+    """What became of the messages of one batch. A session calls these: for each message one of them, once.
+
+    Messages are named by their index in the batch. The order does not matter, and many may come in one call: the usual
+    batch is acked whole, by one call with `range(len(batch.messages))`. None of them blocks or raises.
+    """
+
+    def acked(self, indices: Collection[int]) -> None:
+        """The broker has stored these durably. They are never sent again."""
+
+    def refused(self, reasons: Mapping[int, str]) -> None:
+        """The broker did not take these now, for these reasons, and has not stored them. They are sent again later."""
+
+    def rejected(self, reasons: Mapping[int, str]) -> None:
+        """The broker will never take these. They become dead letters, with these reasons."""
+
+
+class Session(Protocol):
+    """One connection to the broker, from `Sink.connect` to the reason why it ended. Never repaired, only replaced.
+
+    Delivery publishes many batches side by side, waits in `ended`, and closes it when that returns, or at the end.
+    """
+
+    async def publish(self, batch: Batch, receipts: Receipts) -> None:
+        """Send the batch; return when each message has its receipt.
+
+        What the broker leaves unanswered has none for as long as the session lasts: a late ack counts. Sending it again
+        meanwhile, under the same id, is the session's business.
+
+        With `Order.KEY` no two messages of a batch have the same key, and no key of it is in another batch that is
+        under way: a session need not care for order. With `Order.SHARD` a batch is of one shard and in the outbox's
+        order, and comes only when all of that shard's former batch is acked or rejected.
+
+        Cancelling it gives the batch up: no receipts come after that.
+
+        Raises NotConnected: the session has ended, and nothing is known of the messages without a receipt: send them
+        again on the next one. Refused: the sink can never serve again, and the process must end.
+        """
+
+    async def ended(self) -> str:
+        """Return when nothing can be published any longer: why, in words. Returns at once from then on."""
+
+    async def close(self) -> None:
+        """Give everything back, within a bounded time. Batches under way end in NotConnected.
+
+        Never raises. May be called again, and after the end of the session.
         """
 
 
 class Sink(Protocol):
-    """Where expirations go. Who calls: delivery opens it, publishes many batches side by side, and closes it."""
+    """Where expirations go. Delivery connects it, and again whenever a session has ended; one session at a time."""
 
     @property
-    def connected(self) -> bool:
-        """Whether a publish has a chance now. False before `open()`, after `close()`, and while the broker is gone."""
+    def order(self) -> Order:
+        """What is to be kept in order."""
 
-    async def open(self) -> None:
-        """Connect, and create or check the stream or topic. May be called again after any failure or `close()`.
+    async def connect(self) -> Session:
+        """Connect, and create or check the stream or topic. It can be cancelled.
 
-        Raises NotConnected (try again after a back-off) or Refused (somebody must fix it; trying again is harmless).
+        Raises NotConnected (call again after a back-off) or Refused (an operator must act; calling again is harmless).
+        Then there is nothing to close.
         """
 
-    async def publish(self, batch: Sequence[Message]) -> None:
-        """Return when the broker has durably acked *every* message of the batch; else raise.
-
-        No two messages of the batch have the same key, and no key of it is in a batch that is still under way, so
-        a sink need not care for the order of a key's messages beyond that.
-
-        Raises
-        ------
-        NotConnected: nothing is known about the batch; `open()` again, then send the same batch again.
-        Retryable: nothing is known about the batch; send the same batch again after a back-off.
-        Rejected: the named messages will never be taken; all others of the batch are acked.
-        """
-
-    async def close(self) -> None:
-        """Give everything back, within a bounded time. Batches under way end in NotConnected. Never raises."""
+    def channel(self, message: Message) -> str:
+        """Where the broker keeps such messages, as a log may say it: without any part of a key."""

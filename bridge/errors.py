@@ -4,7 +4,6 @@ Client libraries' exceptions are translated into these once, at the edge (`bridg
 above those rooms knows a client library's exception class. No message of these errors ever holds a secret.
 """
 
-from collections.abc import Mapping
 from enum import Enum, auto
 
 
@@ -55,18 +54,3 @@ class Refused(Unusable):
 
 class NotConnected(Unusable):
     """The server cannot be reached: connect again, with back-off. What was under way may or may not have happened."""
-
-
-class Retryable(BridgeError):
-    """The server is there but did not take it now: send the same again, under the same ids, after a back-off."""
-
-
-class Rejected(BridgeError):
-    """The broker will never take some messages of the batch: dead letters. All the *others* of the batch are acked.
-
-    `reasons` maps the index in the batch to the reason, in the broker's words where it gave any.
-    """
-
-    def __init__(self, reasons: Mapping[int, str]) -> None:
-        super().__init__(f"{len(reasons)} message(s) rejected: {next(iter(reasons.values()))}")
-        self.reasons = dict(reasons)

@@ -1,8 +1,8 @@
 """The composition root: puts the parts together, runs them, and takes them down in the right order.
 
-Shutting down: readiness goes → the source handles what it has received and stops → delivery drains the outbox → the
-sink closes → the lease is released → Redis closes → HTTP last. A second signal ends the process at once: nothing is
-lost by that, the next process goes on from the ledger and the outbox.
+Shutting down: readiness goes → the source handles what it has received and stops → delivery drains the outbox → its
+session with the broker is closed → the lease is released → Redis closes → HTTP last. A second signal ends the process
+at once: nothing is lost by that, the next process goes on from the ledger and the outbox.
 """
 
 import asyncio
@@ -12,12 +12,15 @@ import socket
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from bridge import __version__
 from bridge.clock import Clock, SystemClock
 from bridge.cloudevents import Encoder
-from bridge.contracts import Sink
+from bridge.contracts import Sink, Source
+from bridge.delivery.context import Context
 from bridge.delivery.loop import Delivery
+from bridge.limits import Limits
 from bridge.redis.source.cluster import Cluster
 from bridge.redis.source.shards import Shards
 from bridge.settings import Settings
@@ -28,41 +31,48 @@ from bridge.telemetry.http import serve_http
 from bridge.telemetry.systemd import notifying
 
 DRAINED, FAILED = 0, 1
-CLOSE_TIMEOUT = 5.0
-"""Seconds for the sink and for the lease, each, after the drain."""
 
 
-async def serve(settings: Settings) -> int:
+async def serve(settings: Settings, limits: Limits | None = None) -> int:
     """Run the bridge until SIGTERM, SIGINT or SIGHUP. The exit status: 0 drained, 1 not drained in time.
 
-    Raises BridgeError where it cannot work, and whatever else a part of it failed with.
+    `limits`: the usual ones, unless a test has others. Raises BridgeError where it cannot work, and whatever else a
+    part of it failed with.
     """
     telemetry = Telemetry()
     async with serve_http(settings, telemetry):
         instance = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         with notifying(os.environ):
-            return await Service(settings, telemetry, SystemClock(), instance).run()
+            return await Service(settings, telemetry, World(SystemClock(), instance, limits or Limits())).run()
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What differs between machines, processes and runs."""
+
+    clock: Clock
+    instance: str
+    """The name of this process, which no other one has."""
+    limits: Limits
+    make_sink: Callable[[Settings, int, Clock, Limits, SinkEvents], Sink] = create
+    """See `bridge.sinks.create`."""
 
 
 class Service:
-    """The whole bridge. What differs between machines, processes and runs is given: clock, name, and maker of sinks."""
+    """The whole bridge."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        telemetry: Telemetry,
-        clock: Clock,
-        instance: str,
-        make_sink: Callable[[Settings, int, Clock, SinkEvents], Sink] = create,
-    ) -> None:
-        """`instance`: the name of this process, which no other one has. `make_sink`: see `bridge.sinks.create`."""
+    def __init__(self, settings: Settings, telemetry: Telemetry, world: World) -> None:
+        clock, limits = world.clock, world.limits
         self._settings = settings
+        self._limits = limits
         self._telemetry = telemetry
+        self._clock = clock
         source = Cluster if settings.redis_address().nodes else Shards
-        self._source = source(settings, instance, clock, telemetry)
-        self._sink = make_sink(settings, self._source.db, clock, telemetry)
+        self._source: Source = source(settings, world.instance, clock, telemetry)
+        sink = world.make_sink(settings, self._source.db, clock, limits, telemetry)
         encoder = Encoder(settings.source, self._source.db, settings.content_mode)
-        self._delivery = Delivery(self._source.outbox, self._sink, encoder, self._source.redis_ms, clock, telemetry)
+        context = Context(clock, limits.delivery, telemetry, self._source.redis_ms)
+        self._delivery = Delivery(self._source.outbox, sink, encoder, context)
         self._stopping = asyncio.Event()
 
     async def run(self) -> int:
@@ -73,14 +83,14 @@ class Service:
         )
         with _signals(self._signalled):
             work = asyncio.create_task(
-                run_together({"source": self._find(), "delivery": self._delivery.run()}), name="work"
+                run_together({"source": self._source.run(), "delivery": self._delivery.run()}), name="work"
             )
             stopping = asyncio.create_task(self._stopped(), name="stopping")
             drained = True
             try:
                 await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
                 try:
-                    async with asyncio.timeout(settings.shutdown_timeout):
+                    async with self._clock.timeout(settings.shutdown_timeout):
                         await work
                 except TimeoutError:
                     drained = False
@@ -89,24 +99,19 @@ class Service:
             finally:
                 await end([work, stopping])
                 await self._close()
-        self._telemetry.bridge_stopped(self._source.outbox.depth, drained=drained)
+        self._telemetry.bridge_stopped(self._source.waiting, drained=drained)
         return DRAINED if drained else FAILED
-
-    async def _find(self) -> None:
-        """Find expirations until stopped; then nothing is added to the outbox any more."""
-        await self._source.run()
-        self._source.outbox.drain()
 
     async def _stopped(self) -> None:
         await self._stopping.wait()
 
     async def _close(self) -> None:
-        for close in (self._sink.close, self._source.close):
+        for what, close in {"delivery": self._delivery.close, "source": self._source.close}.items():
             try:
-                async with asyncio.timeout(CLOSE_TIMEOUT):
+                async with self._clock.timeout(self._limits.close):
                     await close()
             except TimeoutError:
-                self._telemetry.close_timed_out(close.__qualname__)
+                self._telemetry.close_timed_out(what)
 
     def _signalled(self, number: signal.Signals) -> None:
         if self._stopping.is_set():

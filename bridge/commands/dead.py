@@ -18,9 +18,11 @@ from rich.text import Text
 from bridge.clock import SystemClock
 from bridge.cloudevents import Encoder
 from bridge.commands.screen import Cell, Screen, key_as_json, key_for_people, print_json, printable
+from bridge.delivery.context import Context
 from bridge.delivery.loop import Delivery
 from bridge.errors import BridgeError
 from bridge.expiration import Event, Expiration
+from bridge.limits import Limits
 from bridge.redis.admin.dead_letters import DeadLetters, Kept, Retrial
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings
@@ -125,15 +127,17 @@ async def _find(letters: DeadLetters, ids: Sequence[str]) -> list[Kept]:
 
 async def _deliver(settings: Settings, retrial: Retrial) -> None:
     """Raises NotConnected or Refused where the broker is not to be had; once it was, waits for it like `run`."""
-    clock, telemetry, db = SystemClock(), Telemetry(), Endpoint.of(settings).db
-    sink = create(settings, db, clock, telemetry)
+    limits, clock, telemetry, db = Limits(), SystemClock(), Telemetry(), Endpoint.of(settings).db
+    sink = create(settings, db, clock, limits, telemetry)
     encoder = Encoder(settings.source, db, settings.content_mode)
+    # The lag of what was dead is of no interest, hence any clock.
+    context = Context(clock, limits.delivery, telemetry, lambda: time.time() * 1000)
+    delivery = Delivery(retrial, sink, encoder, context)
+    await (await sink.connect()).close()  # delivery would wait for a broker that is not there
     try:
-        await sink.open()
-        # The lag of what was dead is of no interest, hence any clock.
-        await Delivery(retrial, sink, encoder, lambda: time.time() * 1000, clock, telemetry).run()
+        await delivery.run()
     finally:
-        await sink.close()
+        await delivery.close()
 
 
 # How it looks.

@@ -1,83 +1,87 @@
-"""The connection of delivery to its sink: opened again whenever it is lost, by one task, however many find it lost."""
+"""The keeper of sessions: one at a time, and the next one whenever it has ended.
+
+Guarantees: a session is closed before the next one is made. Sessions that end before the broker has acked anything are
+made ever more slowly; an ack, not a mere connection, makes it quick again. Does not know what is published.
+"""
 
 import asyncio
-from contextlib import suppress
 from typing import NoReturn
 
 from bridge.backoff import Backoff
-from bridge.clock import Clock
-from bridge.contracts import Sink
+from bridge.contracts import Session, Sink
+from bridge.delivery.context import Context
 from bridge.errors import NotConnected, Refused
-from bridge.telemetry.events import Telemetry
-
-WATCH_INTERVAL = 1.0
-"""Seconds between questions whether the sink is still connected."""
 
 
 class Link:
-    """Keeps the sink open: whoever finds it lost says so, one task opens it again, all others wait."""
+    """Keeps a session of the sink. Whoever publishes asks `session()` for it."""
 
-    def __init__(self, sink: Sink, clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(self, sink: Sink, context: Context) -> None:
         self._sink = sink
-        self._clock = clock
-        self._telemetry = telemetry
-        self._session = 0
+        self._clock = context.clock
+        self._telemetry = context.telemetry
+        self._backoff = Backoff()
+        self._session: Session | None = None
+        """The one that serves."""
+        self._latest: Session | None = None
         self._up = asyncio.Event()
-        self._down = asyncio.Event()
-        self._failures = asyncio.Queue[BaseException]()
+        self._served = False
+        """Whether any session was made."""
+        self._proven = False
+        """Whether the broker has acked anything on this session."""
 
     async def keep(self) -> NoReturn:
-        """Open the sink, and open it again whenever it is lost."""
+        """Connect, and again whenever the session has ended. Raises Refused where the first connection is refused."""
         while True:
-            await self._open()
-            while not self._down.is_set():
-                await self._watch()
+            session = self._latest = await self._connect()
+            self._begin(session)
+            reason = await session.ended()
+            self.lost(session)
+            self._telemetry.sink_lost(reason)
+            await session.close()
+            if not self._proven:  # it let us in, and took nothing
+                await self._clock.sleep(self._backoff.next())
 
-    async def failed(self) -> NoReturn:
-        """Raise what `fail` is called with: at once, also while the sink is being opened again."""
-        raise await self._failures.get()
+    async def close(self) -> None:
+        """When `keep` has ended."""
+        if self._latest is not None:
+            await self._latest.close()
 
-    async def up(self) -> int:
-        """The number of the session, once the sink is open."""
-        await self._up.wait()
+    async def session(self) -> Session:
+        """The one that serves, as soon as there is one."""
+        while self._session is None:
+            await self._up.wait()
         return self._session
 
-    def lost(self, session: int, reason: str) -> None:
-        """The sink failed in `session`."""
-        if session == self._session and self._up.is_set():
+    def lost(self, session: Session) -> None:
+        """`session` has ended: whoever publishes hears of it before `keep` does."""
+        if self._session is session:
+            self._session = None
             self._up.clear()
-            self._down.set()
-            self._telemetry.sink_lost(reason)
 
-    def fail(self, error: BaseException) -> None:
-        """A batch ended in what cannot be tried again."""
-        self._failures.put_nowait(error)
+    def proven(self) -> None:
+        """The broker has acked something."""
+        if not self._proven:
+            self._proven = True
+            self._backoff.reset()
 
-    async def _watch(self) -> None:
-        """Wait for somebody to find it lost; ask now and then, since while nothing is published nobody does."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(WATCH_INTERVAL):
-                await self._down.wait()
-        if not self._sink.connected:
-            self.lost(self._session, "the connection to the broker was lost")
-
-    async def _open(self) -> None:
-        backoff = Backoff()
+    async def _connect(self) -> Session:
         while True:
             try:
-                await self._sink.open()
+                return await self._sink.connect()
             except NotConnected as error:
-                delay = backoff.next()
+                delay = self._backoff.next()
                 self._telemetry.sink_unreached(str(error), delay)
             except Refused as error:
-                if not self._session:
+                if not self._served:
                     raise
-                delay = backoff.next()
+                delay = self._backoff.next()
                 self._telemetry.sink_refused(str(error), delay)
-            else:
-                break
             await self._clock.sleep(delay)
-        self._session += 1
-        self._down.clear()
+
+    def _begin(self, session: Session) -> None:
+        self._session = session
+        self._served = True
+        self._proven = False
         self._up.set()
         self._telemetry.sink_connected()

@@ -2,34 +2,23 @@
 
 Guarantees: an entry is settled only when each of its messages is acked by the broker or stored as a dead letter. What
 was not acked is sent again, under the same id, without end. No two messages of one key are under way at once, so a
-key's messages reach the broker in their order. Memory is bounded (by twice `IN_FLIGHT` and one read), however long the
+key's messages reach the broker in their order. Memory is bounded (by twice `in_flight` and one read), however long the
 outbox is, also while nothing can be settled; a slow or dead broker holds up nothing but delivery itself.
 """
 
 import asyncio
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from bridge.backoff import Backoff
-from bridge.clock import Clock
 from bridge.cloudevents import Encoder
-from bridge.contracts import DeadLetter, Entry, Message, Settlement, Sink, Source
+from bridge.contracts import Batch, DeadLetter, Entry, Message, Outbox, Settlement, Sink
+from bridge.delivery.context import Context
 from bridge.delivery.link import Link
-from bridge.errors import NotConnected, Refused, Rejected, Retryable
+from bridge.errors import NotConnected, Refused
 from bridge.expiration import Event, Expiration
 from bridge.tasks import end, run_together
-from bridge.telemetry.events import Telemetry
-
-BATCH = 1_000
-BATCH_BYTES = 4 * 1024 * 1024
-"""Messages, and bytes of their bodies, in one publish."""
-IN_FLIGHT = 10_000
-IN_FLIGHT_BYTES = 32 * 1024 * 1024
-"""Messages under way at once, at most (about what a broker acks in a tenth of a second), and bytes of their bodies. No
-more are sent while more than that are acked and not settled."""
-READ_ENTRIES = 50
-"""Outbox entries in one read. An entry holds up to 500 events, and up to 1 MiB of keys."""
-SETTLE_ENTRIES = 500
 
 
 @dataclass(slots=True)
@@ -42,6 +31,10 @@ class _Progress:
     size: int = 0
     """Bytes of the bodies."""
     dead: list[DeadLetter] = field(default_factory=list)
+
+    def settlement(self) -> Settlement:
+        """When it is done with."""
+        return Settlement.of(self.entry, self.dead)
 
 
 @dataclass(slots=True)
@@ -58,24 +51,38 @@ class _Batch:
     """Bytes of the bodies."""
 
 
-class Delivery:
-    """See the module. `redis_ms` tells Redis's clock, for the lag."""
+class _Receipts:
+    """See `Receipts`: what a session says of one attempt."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the parts it joins
-        self,
-        source: Source,
-        sink: Sink,
-        encoder: Encoder,
-        redis_ms: Callable[[], float],
-        clock: Clock,
-        telemetry: Telemetry,
-    ) -> None:
-        self._source = source
-        self._sink = sink
+    def __init__(self) -> None:
+        self.acks: set[int] = set()
+        self.refusals: dict[int, str] = {}
+        self.rejections: dict[int, str] = {}
+
+    def acked(self, indices: Collection[int]) -> None:
+        """See `Receipts`."""
+        self.acks.update(indices)
+
+    def refused(self, reasons: Mapping[int, str]) -> None:
+        """See `Receipts`."""
+        self.refusals |= reasons
+
+    def rejected(self, reasons: Mapping[int, str]) -> None:
+        """See `Receipts`."""
+        self.rejections |= reasons
+
+
+class Delivery:
+    """See the module."""
+
+    def __init__(self, outbox: Outbox, sink: Sink, encoder: Encoder, context: Context) -> None:
+        self._outbox = outbox
         self._encoder = encoder
-        self._redis_ms = redis_ms
-        self._clock = clock
-        self._telemetry = telemetry
+        self._context = context
+        self._limits = context.limits
+        self._redis_ms = context.redis_ms
+        self._clock = context.clock
+        self._telemetry = context.telemetry
         self._under_way: dict[tuple[int, bytes], _Progress] = {}
         """By shard and id of the entry."""
         self._keys: set[bytes] = set()
@@ -87,10 +94,11 @@ class Delivery:
         self._unsettled = 0
         self._unsettled_bytes = 0
         self._settle = asyncio.Event()
-        self._link = Link(sink, clock, telemetry)
+        self._link = Link(sink, context)
+        self._failures = asyncio.Queue[BaseException]()
         self._publishers: set[asyncio.Task[None]] = set()
         self._read_all = False
-        telemetry.outbox_watched(self._oldest_age)
+        self._telemetry.outbox_watched(self._oldest_age)
 
     async def run(self) -> None:
         """Deliver until the source has nothing more to come and all of it is settled.
@@ -100,13 +108,17 @@ class Delivery:
         try:
             work = {
                 "link": self._link.keep(),
-                "link-failure": self._link.failed(),
+                "publish-failure": self._failed(),
                 "publish": self._publish(),
                 "settle": self._settle_acked(),
             }
             await run_together(work, until="settle")
         finally:
             await end(list(self._publishers))
+
+    async def close(self) -> None:
+        """End the session with the broker, within a bounded time. After `run`."""
+        await self._link.close()
 
     # Outbox → sink.
 
@@ -124,13 +136,13 @@ class Delivery:
         backoff = Backoff()
         while True:
             try:
-                return await self._source.read(READ_ENTRIES)
+                return await self._outbox.read(self._limits.read_entries)
             except (NotConnected, Refused) as error:
                 await self._wait(backoff, str(error))
 
     def _batches(self, entries: Sequence[Entry]) -> Iterator[_Batch]:
         """Cut what is not under way into batches in which no key comes twice."""
-        batch = _Batch()
+        batch, limits = _Batch(), self._limits
         encode = self._encoder.encode
         for entry in entries:
             place = entry.shard, entry.id
@@ -142,7 +154,7 @@ class Delivery:
                 message = encode(event)
                 key, size = message.key, len(message.body)
                 count = len(batch.messages)
-                if count and (key in batch.keys or count >= BATCH or batch.size + size > BATCH_BYTES):
+                if count and (key in batch.keys or count >= limits.batch or batch.size + size > limits.batch_bytes):
                     yield batch
                     batch = _Batch()
                 batch.messages.append(message)
@@ -165,34 +177,36 @@ class Delivery:
         self._telemetry.messages_in_flight(self._in_flight)
 
     def _crowded(self, batch: _Batch) -> bool:
-        if self._unsettled > IN_FLIGHT or self._unsettled_bytes > IN_FLIGHT_BYTES:
+        limits = self._limits
+        if self._unsettled > limits.in_flight or self._unsettled_bytes > limits.in_flight_bytes:
             return True
         return self._in_flight > 0 and (
-            self._in_flight + len(batch.messages) > IN_FLIGHT
-            or self._in_flight_bytes + batch.size > IN_FLIGHT_BYTES
+            self._in_flight + len(batch.messages) > limits.in_flight
+            or self._in_flight_bytes + batch.size > limits.in_flight_bytes
             or not self._keys.isdisjoint(batch.keys)
         )
 
     async def _deliver(self, batch: _Batch) -> None:
         """Publish until every message is acked or rejected."""
         backoff = Backoff()
-        messages = batch.messages
-        reasons: dict[int, str] = {}
-        while True:
-            session = await self._link.up()
+        left, dead = list(range(len(batch.messages))), dict[int, str]()
+        while left:
+            receipts, session = _Receipts(), await self._link.session()
+            reason = ""
             try:
-                await self._sink.publish(messages)
+                await session.publish(Batch([batch.messages[index] for index in left]), receipts)
             except NotConnected as error:
-                self._link.lost(session, str(error))
-                await self._again(len(messages), backoff, str(error))
-            except Retryable as error:
-                await self._again(len(messages), backoff, str(error))
-            except Rejected as error:
-                reasons = error.reasons
-                break
-            else:
-                break
-        self._acked(batch, reasons)
+                self._link.lost(session)
+                reason = str(error)
+            if receipts.acks:
+                self._link.proven()
+            dead |= {left[number]: why for number, why in receipts.rejections.items()}
+            done = receipts.acks | receipts.rejections.keys()
+            left = [index for number, index in enumerate(left) if number not in done]
+            if left:
+                reason = next(iter(receipts.refusals.values()), reason)
+                await self._again(len(left), backoff, reason)
+        self._acked(batch, dead)
 
     async def _again(self, count: int, backoff: Backoff, reason: str) -> None:
         delay = backoff.next()
@@ -220,7 +234,7 @@ class Delivery:
         if reasons:
             self._telemetry.messages_rejected(list(reasons.values()))
 
-    def _lags(self, batch: _Batch, reasons: Container[int]) -> list[float]:
+    def _lags(self, batch: _Batch, reasons: Mapping[int, str]) -> list[float]:
         """Seconds from the deadlines of what was acked just now."""
         now = self._redis_ms()
         return [
@@ -232,7 +246,10 @@ class Delivery:
     def _delivered(self, task: asyncio.Task[None]) -> None:
         self._publishers.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._link.fail(error)
+            self._failures.put_nowait(error)
+
+    async def _failed(self) -> NoReturn:
+        raise await self._failures.get()
 
     # Acked → out of the outbox.
 
@@ -241,9 +258,9 @@ class Delivery:
         while not (self._read_all and not self._under_way):
             await self._settle.wait()
             self._settle.clear()
-            while chunk := self._done[:SETTLE_ENTRIES]:
+            while chunk := self._done[: self._limits.settle_entries]:
                 try:
-                    await self._source.settle([Settlement(done.entry, done.dead) for done in chunk])
+                    await self._outbox.settle([done.settlement() for done in chunk])
                 except (NotConnected, Refused) as error:
                     await self._wait(backoff, str(error))
                     continue

@@ -37,7 +37,7 @@ class Limits(Scaled):
     jetstream: JetStreamLimits = field(default_factory=JetStreamLimits)
     kafka: KafkaLimits = field(default_factory=KafkaLimits)
     close: float = seconds(5.0)
-    """For the sink and for the lease, each, after the drain."""
+    """For the session with the broker, and for the lease, each, after the drain."""
 
     def __post_init__(self) -> None:
         wire, epoch, source, delivery = self.wire, self.epoch, self.source, self.delivery

@@ -2,14 +2,15 @@
 
 from bridge.clock import Clock
 from bridge.contracts import Sink
+from bridge.limits import Limits
 from bridge.settings import Settings, SinkKind
 from bridge.sinks.observer import SinkEvents
 
 __all__ = ["SinkEvents", "create"]
 
 
-def create(settings: Settings, db: int, clock: Clock, events: SinkEvents) -> Sink:
-    """The sink of `settings.sink`, not opened yet; `db` is the number of the Redis database.
+def create(settings: Settings, db: int, clock: Clock, limits: Limits, events: SinkEvents) -> Sink:
+    """The sink of `settings.sink`, not connected yet; `db` is the number of the Redis database.
 
     Raises ConfigurationError for settings that no server could make work.
     """
@@ -17,12 +18,12 @@ def create(settings: Settings, db: int, clock: Clock, events: SinkEvents) -> Sin
         case SinkKind.JETSTREAM:
             from bridge.sinks.jetstream import JetStreamSink  # noqa: PLC0415 - only its own sink imports nats
 
-            return JetStreamSink(settings, db, clock, events)
+            return JetStreamSink(settings, db, clock, limits.jetstream, events)
         case SinkKind.KAFKA:
             from bridge.sinks.kafka import KafkaSink  # noqa: PLC0415 - likewise aiokafka
 
-            return KafkaSink(settings, db, clock, events)
+            return KafkaSink(settings, db, clock, limits.kafka, events)
         case SinkKind.STDOUT:
             from bridge.sinks.stdout import StdoutSink  # noqa: PLC0415 - likewise
 
-            return StdoutSink()
+            return StdoutSink(clock)

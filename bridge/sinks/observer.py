@@ -11,6 +11,3 @@ class SinkEvents(Protocol):
 
     def resent(self, count: int) -> None:
         """`count` messages were sent again, because their acks did not come in time."""
-
-    def reconnected(self, reason: str) -> None:
-        """A new connection serves; `reason` says why the last one ended."""

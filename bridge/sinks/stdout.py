@@ -13,62 +13,150 @@ import fcntl
 import os
 import select
 import threading
-from collections.abc import Sequence
 from contextlib import suppress
 from queue import SimpleQueue
 
 import orjson
 
-from bridge.contracts import Message
-from bridge.errors import BridgeError, NotConnected, Refused, Retryable
+from bridge.clock import Clock
+from bridge.contracts import Batch, Message, Order, Receipts
+from bridge.errors import NotConnected, Refused
+from bridge.sinks.session_end import SessionEnd
 
 STDOUT = 1
-END_SECONDS = 1.0
+STUCK_SECONDS = 1.0
+"""How long a new session waits for a line of the former one that is stuck in a full pipe."""
+GONE = "standard output is closed, because what read it has ended"
+GONE_REMEDY = "start it again, then the bridge"
 
 
 class StdoutSink:
-    """Writes to one file descriptor. There is no connection, so it is connected from `open()` to `close()`."""
+    """Writes to one file descriptor."""
 
-    def __init__(self, fd: int = STDOUT) -> None:
+    def __init__(self, clock: Clock, fd: int = STDOUT) -> None:
         """`fd` stays open: it is not the sink's own."""
+        self.order = Order.KEY
+        self._clock = clock
         self._fd = fd
-        self._writer: _Writer | None = None
+        self._session: StdoutSession | None = None
 
-    @property
-    def connected(self) -> bool:
-        """Whether lines can be written: the sink is open, and the reader has not gone."""
-        return self._writer is not None and self._writer.usable
-
-    async def open(self) -> None:
-        """Raises NotConnected while a line from before `close()` is still stuck half way in a full pipe.
+    async def connect(self) -> "StdoutSession":
+        """Raises NotConnected while a line of the former session is still stuck half way in a full pipe.
 
         Refused: there is no standard output, or none that can be written to.
         """
-        if self.connected:
-            return
         if not _writable(self._fd):
             raise Refused("standard output is closed, or not open for writing: start the bridge with one, as in `| …`")
-        if self._writer is not None and not await self._writer.ended():
+        if self._session is not None and not await self._session.written(self._clock, STUCK_SECONDS):
             # A second thread would write into the first one's line.
             raise NotConnected("standard output: its reader still holds up the line before")
-        self._writer = _Writer(self._fd)
+        self._session = StdoutSession(self._fd)
+        return self._session
 
-    async def publish(self, batch: Sequence[Message]) -> None:
-        """Return when the operating system has taken all lines.
+    def channel(self, message: Message) -> str:  # noqa: ARG002 - there is only one
+        """See `Sink.channel`."""
+        return "standard output"
 
-        Raises Refused: the reader has gone, and will not come back. Retryable: the write failed (a full disk, say).
-        NotConnected: the sink is not open, or was closed meanwhile.
-        """
-        if self._writer is None or not self._writer.usable:
-            raise NotConnected("standard output: the sink is not open")
-        error = await self._writer.write(b"".join(map(_line, batch)))
-        if error is not None:
-            raise error
+
+class StdoutSession:
+    """A daemon thread that writes jobs in order. A daemon: a full pipe must not keep the process from ending."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._loop = asyncio.get_running_loop()
+        self._jobs: SimpleQueue[tuple[bytes, asyncio.Future[str]] | None] = SimpleQueue()
+        self._waiting: set[asyncio.Future[str]] = set()
+        self._torn = False
+        self._end = SessionEnd()
+        self._gone = False
+        self._written = asyncio.Event()
+        """The thread has ended."""
+        threading.Thread(target=self._run, name="stdout-sink", daemon=True).start()
+
+    async def publish(self, batch: Batch, receipts: Receipts) -> None:
+        """See `Session.publish`. Raises Refused: the reader has gone, and will not come back."""
+        self._raise_if_ended()
+        done: asyncio.Future[str] = self._loop.create_future()
+        self._waiting.add(done)
+        self._jobs.put((b"".join(map(_line, batch.messages)), done))
+        try:
+            problem = await done
+        finally:
+            done.cancel()  # given up: do not begin
+            self._waiting.discard(done)
+        if problem:
+            self._raise_if_ended()
+        indices = range(len(batch.messages))
+        if problem:
+            receipts.refused(dict.fromkeys(indices, problem))
+        else:
+            receipts.acked(indices)
+
+    async def ended(self) -> str:
+        """See `Session.ended`."""
+        return await self._end.wait()
 
     async def close(self) -> None:
-        """Returns at once. Batches under way end in NotConnected; a line in a full pipe may still be written later."""
-        if self._writer is not None:
-            self._writer.stop()
+        """Returns at once. A line in a full pipe may still be written later."""
+        self._stop("closed")
+
+    async def written(self, clock: Clock, seconds: float) -> bool:
+        """Whether nothing more will be written, now or in so many seconds."""
+        return await clock.wait(self._written, seconds)
+
+    def _stop(self, reason: str) -> None:
+        if self._end.set(reason):
+            self._jobs.put(None)
+            for done in self._waiting:
+                _settle(done, reason)
+
+    def _raise_if_ended(self) -> None:
+        if self._gone:
+            raise Refused(GONE, GONE_REMEDY)
+        if self._end.reason is not None:
+            raise NotConnected(f"standard output: {self._end.reason}")
+
+    # In the thread.
+
+    def _run(self) -> None:
+        while job := self._jobs.get():
+            data, done = job
+            if done.done():  # given up, or the session has ended: do not begin
+                continue
+            problem = self._attempt(data)
+            with suppress(RuntimeError):  # the event loop is closed: no one waits
+                self._loop.call_soon_threadsafe(self._report, done, problem)
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._written.set)
+
+    def _attempt(self, data: bytes) -> str:
+        """Write; the problem in words, or nothing."""
+        rest = memoryview(b"\n" + data if self._torn else data)
+        try:
+            while rest:
+                rest = rest[self._write_some(rest) :]
+                self._torn = True
+        except BrokenPipeError:
+            return GONE
+        except OSError as error:
+            return f"standard output: {error.strerror}"
+        self._torn = False
+        return ""
+
+    def _write_some(self, data: memoryview) -> int:
+        while True:
+            try:
+                return os.write(self._fd, data)
+            except BlockingIOError:  # another process that shares the descriptor made it non-blocking
+                select.select([], [self._fd], [])
+
+    # In the event loop again.
+
+    def _report(self, done: asyncio.Future[str], problem: str) -> None:
+        if problem == GONE:
+            self._gone = True
+            self._stop(GONE)
+        _settle(done, problem)
 
 
 def _writable(fd: int) -> bool:
@@ -85,78 +173,6 @@ def _line(message: Message) -> bytes:
     return orjson.dumps(structured) + b"\n"
 
 
-class _Writer:
-    """A daemon thread that writes jobs in order. A daemon: a full pipe must not keep the process from ending."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._loop = asyncio.get_running_loop()
-        self._jobs: SimpleQueue[tuple[bytes, asyncio.Future[BridgeError | None]] | None] = SimpleQueue()
-        self._waiting: set[asyncio.Future[BridgeError | None]] = set()
-        self._torn = False
-        self.usable = True
-        self._ended: asyncio.Future[BridgeError | None] = self._loop.create_future()
-        threading.Thread(target=self._run, name="stdout-sink", daemon=True).start()
-
-    async def ended(self) -> bool:
-        """Whether the thread has ended, or does so within END_SECONDS."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(END_SECONDS):
-                await asyncio.shield(self._ended)
-        return self._ended.done()
-
-    async def write(self, data: bytes) -> BridgeError | None:
-        """Return None when all of `data` is written, else what went wrong."""
-        done: asyncio.Future[BridgeError | None] = self._loop.create_future()
-        self._waiting.add(done)
-        self._jobs.put((data, done))
-        try:
-            return await done
-        finally:
-            self._waiting.discard(done)
-
-    def stop(self) -> None:
-        self.usable = False
-        self._jobs.put(None)
-        for done in self._waiting:
-            _settle(done, NotConnected("standard output: the sink was closed"))
-
-    def _run(self) -> None:
-        while job := self._jobs.get():
-            data, done = job
-            if done.done():  # given up, or the sink was closed: do not begin
-                continue
-            self._report(done, self._attempt(data))
-        self._report(self._ended, None)
-
-    def _report(self, future: asyncio.Future[BridgeError | None], error: BridgeError | None) -> None:
-        with suppress(RuntimeError):  # the event loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(_settle, future, error)
-
-    def _attempt(self, data: bytes) -> BridgeError | None:
-        rest = memoryview(b"\n" + data if self._torn else data)
-        try:
-            while rest:
-                rest = rest[self._write_some(rest) :]
-                self._torn = True
-        except BrokenPipeError:
-            self.usable = False
-            return Refused(
-                "standard output is closed, because what read it has ended", "start it again, then the bridge"
-            )
-        except OSError as error:
-            return Retryable(f"standard output: {error.strerror}")
-        self._torn = False
-        return None
-
-    def _write_some(self, data: memoryview) -> int:
-        while True:
-            try:
-                return os.write(self._fd, data)
-            except BlockingIOError:  # somebody who shares the descriptor made it non-blocking
-                select.select([], [self._fd], [])
-
-
-def _settle(done: asyncio.Future[BridgeError | None], error: BridgeError | None) -> None:
+def _settle(done: asyncio.Future[str], problem: str) -> None:
     if not done.done():
-        done.set_result(error)
+        done.set_result(problem)

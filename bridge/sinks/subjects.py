@@ -103,6 +103,10 @@ class SubjectTemplate:
             return self.check if message.key == CHECK_KEY else self.gap
         return self.of(message.key)
 
+    def without_key(self, message: Message) -> str:
+        """The subject of a message, with the template's own words in the place of what comes from a key."""
+        return self.of_message(message) if message.gap else self._template
+
     @property
     def gap(self) -> str:
         """The subject of this database's gap records."""

@@ -103,10 +103,6 @@ class Telemetry:
         """The stream or topic works, but not as it should."""
         self._log.warning("stream.warned", warning=text)
 
-    def reconnected(self, reason: str) -> None:
-        """The broker is there again; `reason` is the sink's own, why the last connection ended."""
-        self._log.warning("sink.reconnected", reason=reason)
-
     def messages_in_flight(self, count: int) -> None:
         """So many messages are being published."""
         self.metrics.in_flight.set(count)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from bridge.errors import NotConnected, Rejected
+from bridge.errors import NotConnected
+from tests.support.brokers.caller import Rejected
 from tests.support.brokers.nats_jwt import Operator, nkey
 from tests.support.brokers.rigs import SECRET, JetStreamRig, ids, messages, refused, works
 from tests.support.servers import NatsServer

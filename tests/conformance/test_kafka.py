@@ -9,7 +9,8 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from bridge.contracts import Message
 from bridge.errors import ConfigurationError, NotConnected
-from bridge.sinks.kafka import KafkaSink, connect
+from bridge.limits import KafkaLimits
+from tests.support.brokers.caller import Caller
 from tests.support.brokers.kafka import KafkaServer
 from tests.support.brokers.kafka_rig import KafkaRig
 from tests.support.brokers.rigs import batches, deliver, ids, messages
@@ -27,7 +28,7 @@ async def rig(kafka_server: KafkaServer) -> AsyncIterator[KafkaRig]:
 
 
 @pytest.fixture
-async def sink(rig: KafkaRig) -> AsyncIterator[KafkaSink]:
+async def sink(rig: KafkaRig) -> AsyncIterator[Caller]:
     async with rig.opened() as made:
         yield made
 
@@ -39,9 +40,9 @@ async def proxy(kafka_server: KafkaServer) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-async def proxied(rig: KafkaRig, proxy: Proxy) -> AsyncIterator[KafkaSink]:
+async def proxied(rig: KafkaRig, proxy: Proxy) -> AsyncIterator[Caller]:
     """A sink, impatient for answers, that sees the broker through the proxy."""
-    async with rig.opened(kafka_bootstrap_servers=[f"127.0.0.1:{proxy.port}"], request_seconds=1) as made:
+    async with rig.opened(KafkaLimits(request=1), kafka_bootstrap_servers=[f"127.0.0.1:{proxy.port}"]) as made:
         yield made
 
 
@@ -52,7 +53,7 @@ def ids_of(batches_: list[list[Message]]) -> list[str]:
 # What is stored
 
 
-async def test_a_message_has_the_key_and_the_headers_of_the_binding(rig: KafkaRig, sink: KafkaSink) -> None:
+async def test_a_message_has_the_key_and_the_headers_of_the_binding(rig: KafkaRig, sink: Caller) -> None:
     (structured,) = messages(0, keys=[b"share:7f3a"])
     (binary,) = messages(0, keys=["ü:\n".encode()], first=1, mode="binary")
     await sink.publish([structured])
@@ -97,7 +98,7 @@ async def test_without_its_package_a_compression_is_a_configuration_error(
         rig.sink(kafka_compression="zstd")
 
 
-async def test_the_event_loop_turns_while_a_large_batch_is_published(sink: KafkaSink) -> None:
+async def test_the_event_loop_turns_while_a_large_batch_is_published(sink: Caller) -> None:
     turns = 0
 
     async def turn() -> None:
@@ -120,7 +121,7 @@ async def test_through_a_kill_nothing_is_lost_and_a_key_stays_in_order(rig: Kafk
     rounds = [messages(0, keys=keys, first=number * 1000) for number in range(20)]
     under_way = asyncio.Event()
 
-    async def deliver_in_turn(sink: KafkaSink, first: int) -> None:
+    async def deliver_in_turn(sink: Caller, first: int) -> None:
         for batch in rounds:  # as delivery does: no key is under way twice
             await deliver(sink, batch[first : first + 200])
             under_way.set()
@@ -157,11 +158,11 @@ async def test_a_broker_that_dies_is_noticed_and_found_again_where_it_comes_back
         rig.server.start()
         await asyncio.gather(*(deliver(sink, batch) for batch in wanted))
     assert set(await rig.stored()) == set(ids_of(wanted))
-    assert rig.observed.reconnects == ["no broker answers"]
+    assert sink.ends == ["no broker answers"]
 
 
 async def test_a_frozen_broker_is_noticed(rig: KafkaRig) -> None:
-    async with rig.opened(request_seconds=1) as sink:
+    async with rig.opened(KafkaLimits(request=1)) as sink:
         batch = messages(100)
         rig.freeze()
         with pytest.raises(NotConnected, match="no broker answers"):
@@ -173,7 +174,7 @@ async def test_a_frozen_broker_is_noticed(rig: KafkaRig) -> None:
 
 
 async def test_a_lost_ack_is_made_up_for_and_its_batch_is_stored_once(
-    rig: KafkaRig, proxy: Proxy, proxied: KafkaSink
+    rig: KafkaRig, proxy: Proxy, proxied: Caller
 ) -> None:
     stall = proxy.stall(TO_CLIENT)
     batch = messages(100)
@@ -183,18 +184,18 @@ async def test_a_lost_ack_is_made_up_for_and_its_batch_is_stored_once(
     stall.release()
     await publishing
     assert await rig.stored() == ids(batch)
-    assert rig.observed.reconnects == []
+    assert proxied.ends == []
 
 
-async def test_a_slow_broker_gets_everything_once(rig: KafkaRig, proxy: Proxy, proxied: KafkaSink) -> None:
+async def test_a_slow_broker_gets_everything_once(rig: KafkaRig, proxy: Proxy, proxied: Caller) -> None:
     proxy.delay = 0.1
     wanted = batches(10, 100)
     await asyncio.gather(*(deliver(proxied, batch) for batch in wanted))
     assert sorted(await rig.stored()) == sorted(ids_of(wanted))
-    assert rig.observed.reconnects == []
+    assert proxied.ends == []
 
 
-async def test_close_while_publishing_ends_the_batch_in_not_connected(proxy: Proxy, proxied: KafkaSink) -> None:
+async def test_close_while_publishing_ends_the_batch_in_not_connected(proxy: Proxy, proxied: Caller) -> None:
     proxy.stall(TO_CLIENT)
     publishing = asyncio.create_task(proxied.publish(messages(1)))
     await asyncio.sleep(0)
@@ -204,9 +205,8 @@ async def test_close_while_publishing_ends_the_batch_in_not_connected(proxy: Pro
 
 
 @pytest.mark.parametrize("answers", range(8))
-@pytest.mark.parametrize("by", ["cancel", "close"])
-async def test_an_open_that_gets_no_further_answer_can_be_broken_off(
-    rig: KafkaRig, proxy: Proxy, answers: int, by: Literal["cancel", "close"]
+async def test_a_connect_that_gets_no_further_answer_can_be_cancelled(
+    rig: KafkaRig, proxy: Proxy, answers: int
 ) -> None:
     sink = rig.sink(kafka_bootstrap_servers=[f"127.0.0.1:{proxy.port}"])
     seen = 0
@@ -219,11 +219,8 @@ async def test_an_open_that_gets_no_further_answer_can_be_broken_off(
     stall = proxy.stall(TO_CLIENT, enough)
     opening = asyncio.create_task(sink.open())
     await wait_until(lambda: seen > answers)
-    if by == "cancel":
-        opening.cancel()
-    else:
-        await sink.close()
-    with pytest.raises(asyncio.CancelledError if by == "cancel" else NotConnected):
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
         await opening
     assert not sink.connected
     stall.release()
@@ -232,19 +229,17 @@ async def test_an_open_that_gets_no_further_answer_can_be_broken_off(
 
 
 async def test_a_broker_that_names_an_address_nobody_listens_on_is_not_connected(
-    rig: KafkaRig, monkeypatch: pytest.MonkeyPatch
+    rig: KafkaRig,
 ) -> None:
-    monkeypatch.setattr(connect, "START_SECONDS", 0.5)
-    sink = rig.sink(kafka_bootstrap_servers=[f"127.0.0.1:{rig.server.proxied_port}"])
+    sink = rig.sink(KafkaLimits(start=0.5), kafka_bootstrap_servers=[f"127.0.0.1:{rig.server.proxied_port}"])
     with pytest.raises(NotConnected, match=r"advertised\.listeners"):
         await sink.open()
 
 
-async def test_a_server_that_says_nothing_is_not_connected(rig: KafkaRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connect, "GREETING_SECONDS", 0.5)
+async def test_a_server_that_says_nothing_is_not_connected(rig: KafkaRig) -> None:
     rig.freeze()
     with pytest.raises(NotConnected, match="no answer"):
-        await rig.sink().open()
+        await rig.sink(KafkaLimits(greeting=0.5)).open()
 
 
 async def _stored(rig: KafkaRig, count: int) -> bool:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge.errors import NotConnected, Refused, Rejected
-from bridge.sinks.kafka import KafkaSink, connect, topics
+from bridge.errors import NotConnected, Refused
+from bridge.limits import KafkaLimits
+from tests.support.brokers.caller import Caller, Rejected
 from tests.support.brokers.kafka import KafkaServer
 from tests.support.brokers.kafka_access import ANN, MECHANISMS, SECRET, as_ann, at, with_certificate
 from tests.support.brokers.kafka_rig import KafkaRig
@@ -24,7 +25,7 @@ async def rig(secure_kafka: KafkaServer) -> AsyncIterator[KafkaRig]:
         await made.forbid("ann")
 
 
-async def works(sink: KafkaSink) -> None:
+async def works(sink: Caller) -> None:
     try:
         await sink.open()
         await sink.publish(messages(1))
@@ -32,7 +33,7 @@ async def works(sink: KafkaSink) -> None:
         await sink.close()
 
 
-async def refused(sink: KafkaSink, reason: str) -> None:
+async def refused(sink: Caller, reason: str) -> None:
     try:
         with pytest.raises(Refused, match=reason) as caught:
             await sink.open()
@@ -119,15 +120,12 @@ async def test_what_is_wrong_with_tls_is_refused_naming_the_settings(rig: KafkaR
     await refused(rig.sink(**right | {"kafka_tls_ca_file": rubbish}), "the TLS files for Kafka do not work")
 
 
-async def test_a_listener_for_another_protocol_is_not_connected_with_a_hint(
-    rig: KafkaRig, certificates: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connect, "GREETING_SECONDS", 2.0)
+async def test_a_listener_for_another_protocol_is_not_connected_with_a_hint(rig: KafkaRig, certificates: Path) -> None:
     plain = {"kafka_security_protocol": "PLAINTEXT"}
     tls = {"kafka_security_protocol": "SSL", "kafka_tls_ca_file": certificates / "ca.pem"}
     for settings in (at(rig.server, "LOGIN") | plain, at(rig.server, "LOGIN") | tls, at(rig.server, "TLSLOGIN") | tls):
         with pytest.raises(NotConnected, match=r"closed the connection: .*BRIDGE_KAFKA_SECURITY_PROTOCOL"):
-            await rig.sink(**settings).open()
+            await rig.sink(KafkaLimits(greeting=2), **settings).open()
     settings = as_ann(rig.server) | {"kafka_bootstrap_servers": [rig.server.address]}
     await refused(rig.sink(**settings), "does not offer this way to log in: .*BRIDGE_KAFKA_SECURITY_PROTOCOL")
 
@@ -183,15 +181,14 @@ async def test_a_right_that_is_taken_away_and_given_back_costs_nothing(rig: Kafk
 
 
 async def test_a_prefix_that_the_user_may_not_write_is_rejected_and_all_else_is_stored(
-    rig: KafkaRig, monkeypatch: pytest.MonkeyPatch
+    rig: KafkaRig,
 ) -> None:
-    monkeypatch.setattr(topics, "RECHECK_SECONDS", 0.2)
     for prefix in ("share", "secret"):
         await rig.create(f"{rig.topic}.{prefix}")
     await rig.allow("ann", "write", f"{rig.topic}.share")
     await rig.allow("ann", "describe", f"{rig.topic}.secret")
     batch = messages(0, keys=[b"share:1", b"secret:1", b"hidden:1"])
-    sink = rig.sink(**as_ann(rig.server), kafka_topic=f"{rig.topic}.{{prefix}}")
+    sink = rig.sink(KafkaLimits(topic_recheck=0.2), **as_ann(rig.server), kafka_topic=f"{rig.topic}.{{prefix}}")
     await sink.open()
     with pytest.raises(Rejected) as caught:
         await sink.publish(batch)
@@ -221,7 +218,7 @@ async def test_where_the_limit_is_not_told_the_broker_is_asked(rig: KafkaRig) ->
     assert set(await rig.stored()) == {*ids(small), *ids(messages(50, first=100)), *ids(messages(50, first=200))}
 
 
-async def until_it_fails(sink: KafkaSink) -> None:
+async def until_it_fails(sink: Caller) -> None:
     async with asyncio.timeout(10):
         while True:
             await sink.publish(messages(1))

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 import pytest
 
-from bridge.errors import NotConnected, Refused, Rejected, Retryable
-from bridge.sinks.kafka import topics
+from bridge.errors import NotConnected, Refused
+from bridge.limits import KafkaLimits
+from tests.support.brokers.caller import Rejected, TakenLater
 from tests.support.brokers.kafka import KafkaServer
 from tests.support.brokers.kafka_rig import KafkaRig
 from tests.support.brokers.rigs import deliver, ids, messages
@@ -134,12 +135,12 @@ async def test_a_prefix_whose_topic_cannot_be_created_is_rejected_and_all_else_i
     assert len(await rig.records(f"{rig.topic}.share")) == 4
 
 
-async def test_a_prefix_whose_topic_stays_missing_is_rejected(rig: KafkaRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics, "MISSING_SECONDS", 0.3)
+async def test_a_prefix_whose_topic_stays_missing_is_rejected(rig: KafkaRig) -> None:
+    limits = KafkaLimits(topic_missing=0.3)
     await rig.create(f"{rig.topic}.share")
     batch = messages(0, keys=[b"share:1", b"new:1", b"late:1"])
-    async with rig.opened(kafka_topic=f"{rig.topic}.{{prefix}}", kafka_provision=False) as sink:
-        with pytest.raises(Retryable, match="the message's topic does not exist"):
+    async with rig.opened(limits, kafka_topic=f"{rig.topic}.{{prefix}}", kafka_provision=False) as sink:
+        with pytest.raises(TakenLater, match="the message's topic does not exist"):
             await sink.publish(batch)
         await rig.create(f"{rig.topic}.late")
         with pytest.raises(Rejected, match="does not exist: create it, or set BRIDGE_KAFKA_PROVISION=true") as caught:

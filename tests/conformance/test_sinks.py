@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bridge.clock import SystemClock
-from bridge.contracts import Sink
 from bridge.errors import NotConnected
+from bridge.limits import Limits
 from bridge.settings import Settings, SinkKind
 from bridge.sinks import create
+from tests.support.brokers.caller import Caller
 from tests.support.brokers.kafka_rig import EACH_BROKER, broker_of
 from tests.support.brokers.rigs import NASTY_KEYS, Observed, Rig, StdoutRig, batches, deliver, ids, messages
 
@@ -24,7 +25,7 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
 
 
 @pytest.fixture
-async def sink(rig: Rig) -> AsyncIterator[Sink]:
+async def sink(rig: Rig) -> AsyncIterator[Caller]:
     made = rig.sink()
     await made.open()
     yield made
@@ -32,19 +33,19 @@ async def sink(rig: Rig) -> AsyncIterator[Sink]:
 
 
 @pytest.mark.parametrize("size", [0, 1, 5000])
-async def test_acked_means_stored(rig: Rig, sink: Sink, size: int) -> None:
+async def test_acked_means_stored(rig: Rig, sink: Caller, size: int) -> None:
     batch = messages(size)
     await sink.publish(batch)
     assert await rig.stored() == ids(batch)
 
 
-async def test_batches_are_published_side_by_side(rig: Rig, sink: Sink) -> None:
+async def test_batches_are_published_side_by_side(rig: Rig, sink: Caller) -> None:
     wanted = batches(40, 250)
     await asyncio.gather(*map(sink.publish, wanted))
     assert sorted(await rig.stored()) == sorted(id_ for batch in wanted for id_ in ids(batch))
 
 
-async def test_any_key_is_taken_in_both_modes(rig: Rig, sink: Sink) -> None:
+async def test_any_key_is_taken_in_both_modes(rig: Rig, sink: Caller) -> None:
     structured = messages(0, keys=NASTY_KEYS)
     binary = messages(0, keys=NASTY_KEYS, first=1000, mode="binary")
     await sink.publish(structured)
@@ -66,7 +67,7 @@ async def test_before_open_and_after_close_it_is_not_connected(rig: Rig) -> None
         await sink.close()
 
 
-async def test_a_batch_that_was_cancelled_leaves_the_sink_usable(rig: Rig, sink: Sink) -> None:
+async def test_a_batch_that_was_cancelled_leaves_the_sink_usable(rig: Rig, sink: Caller) -> None:
     rig.freeze()
     publishing = asyncio.create_task(sink.publish(messages(3000)))
     await asyncio.sleep(0.05)
@@ -80,7 +81,7 @@ async def test_a_batch_that_was_cancelled_leaves_the_sink_usable(rig: Rig, sink:
 
 
 async def test_close_while_the_broker_is_frozen_is_bounded_and_ends_batches_in_not_connected(
-    rig: Rig, sink: Sink
+    rig: Rig, sink: Caller
 ) -> None:
     rig.freeze()
     publishing = [asyncio.create_task(sink.publish(batch)) for batch in batches(20, 1000)]
@@ -94,7 +95,7 @@ async def test_close_while_the_broker_is_frozen_is_bounded_and_ends_batches_in_n
     assert not sink.connected
 
 
-async def test_after_a_freeze_everything_is_delivered(rig: Rig, sink: Sink) -> None:
+async def test_after_a_freeze_everything_is_delivered(rig: Rig, sink: Caller) -> None:
     wanted = batches(10, 1000)
     await sink.publish(wanted[0])
     rig.freeze()
@@ -107,6 +108,5 @@ async def test_after_a_freeze_everything_is_delivered(rig: Rig, sink: Sink) -> N
 
 @pytest.mark.parametrize("kind", list(SinkKind))
 def test_the_factory_makes_the_sink_of_the_settings(kind: SinkKind) -> None:
-    sink = create(Settings(sink=kind), 0, SystemClock(), Observed())
+    sink = create(Settings(sink=kind), 0, SystemClock(), Limits(), Observed())
     assert kind.value in type(sink).__name__.lower()
-    assert not sink.connected

@@ -9,8 +9,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from bridge.errors import NotConnected, Refused, Retryable
+from bridge.clock import SystemClock
+from bridge.errors import NotConnected, Refused
 from bridge.sinks.stdout import StdoutSink
+from tests.support.brokers.caller import Caller, TakenLater
 from tests.support.brokers.rigs import StdoutRig, ids, messages
 
 
@@ -78,7 +80,7 @@ async def test_after_close_it_opens_again_only_when_the_stuck_line_is_out(rig: S
 
 async def test_a_reader_that_has_gone_is_refused_with_the_reason() -> None:
     out, into = os.pipe()
-    sink = StdoutSink(into)
+    sink = Caller(StdoutSink(SystemClock(), into))
     await sink.open()
     os.close(out)
     with pytest.raises(Refused, match="standard output is closed"):
@@ -91,9 +93,9 @@ async def test_a_reader_that_has_gone_is_refused_with_the_reason() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 async def test_a_full_disk_is_retryable() -> None:
     full = os.open("/dev/full", os.O_WRONLY)
-    sink = StdoutSink(full)
+    sink = Caller(StdoutSink(SystemClock(), full))
     await sink.open()
-    with pytest.raises(Retryable, match="No space left"):
+    with pytest.raises(TakenLater, match="No space left"):
         await sink.publish(messages(1))
     assert sink.connected
     await sink.close()
@@ -102,7 +104,7 @@ async def test_a_full_disk_is_retryable() -> None:
 
 async def test_a_regular_file_will_do(tmp_path: Path) -> None:
     file = os.open(tmp_path / "events", os.O_WRONLY | os.O_CREAT)
-    sink = StdoutSink(file)
+    sink = Caller(StdoutSink(SystemClock(), file))
     await sink.open()
     await sink.publish(messages(3))
     await sink.close()
@@ -114,12 +116,12 @@ async def test_a_line_that_was_torn_is_ended_before_the_batch_comes_again(tmp_pa
     path = tmp_path / "events"
     batch = messages(2)
     file = os.open(path, os.O_WRONLY | os.O_CREAT)
-    sink = StdoutSink(file)
+    sink = Caller(StdoutSink(SystemClock(), file))
     await sink.open()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(batch[0].body) + 50, hard))
     try:
-        with pytest.raises(Retryable, match="File too large"):
+        with pytest.raises(TakenLater, match="File too large"):
             await sink.publish(batch)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -8,7 +8,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 
-from bridge.service import CLOSE_TIMEOUT
+from bridge.limits import Limits
 from bridge.settings.model import SECRETS, variable
 from tests.support.chart import (
     HELM,
@@ -146,7 +146,7 @@ def test_the_chart_hands_numbers_on_as_they_were_written(tmp_path: Path) -> None
 def test_the_chart_leaves_the_time_to_drain_that_is_set(seconds: str | float, tmp_path: Path) -> None:
     grace = pod_of(rendered({"env": {"BRIDGE_SHUTDOWN_TIMEOUT": seconds}}, tmp_path))["terminationGracePeriodSeconds"]
 
-    assert grace == math.ceil(float(seconds)) + 20 > float(seconds) + 2 * CLOSE_TIMEOUT
+    assert grace == math.ceil(float(seconds)) + 20 > float(seconds) + 2 * Limits().close
 
 
 @pytest.mark.parametrize("name", sorted(name for name in SECRETS if not name.endswith("_url")))

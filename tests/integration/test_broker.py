@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from nats.js.api import StreamConfig
 
-from bridge.delivery.loop import IN_FLIGHT
+from bridge.limits import Limits
 from tests.support.brokers.nats_frames import ACK
 from tests.support.contract import DEAD, LEDGER, OUTBOX, STREAM
 from tests.support.deployments.jetstream import Deployment
@@ -75,7 +75,7 @@ async def frozen(kind: type[RedisServer]) -> None:
         await deployment.set(keys(CROWD))
         await deployment.claimed(CROWD)  # every notification is read and handled, though nothing is acked
         assert "broker" in await unready(bridge)
-        assert 0 < await metric(bridge, "bridge_in_flight_messages") <= IN_FLIGHT
+        assert 0 < await metric(bridge, "bridge_in_flight_messages") <= Limits().delivery.in_flight
         grown = resident_bytes(bridge) - before
         deployment.nats_server.resume()
         await deployment.delivered()

@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from bridge.sinks.kafka import connect
+from bridge.commands.check.kafka import server
+from bridge.limits import KafkaLimits
 from tests.integration.doctor import Rows, examine_kafka, levels
 from tests.integration.mends import kafka_tools
 from tests.support.brokers.kafka import KafkaServer
@@ -208,7 +209,7 @@ async def test_it_changes_nothing(rig: KafkaRig, redis_url: str, missing: str) -
 async def test_brokers_whose_advertised_addresses_lead_nowhere_are_found(
     rig: KafkaRig, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connect, "START_SECONDS", 0.5)
+    monkeypatch.setattr(server, "LIMITS", KafkaLimits(start=0.5))
     rows = await examine_kafka(rig, 1, redis_url, kafka_bootstrap_servers=f"127.0.0.1:{rig.server.proxied_port}")
 
     assert levels(rows) == {"Kafka/connection": "fail"}

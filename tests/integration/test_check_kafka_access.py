@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bridge.commands.check.kafka import server as check_kafka
-from bridge.sinks.kafka import connect
+from bridge.commands.check.kafka import server
+from bridge.limits import KafkaLimits
 from tests.integration.doctor import Rows, examine_kafka, levels
 from tests.support.brokers.kafka import KafkaServer
 from tests.support.brokers.kafka_access import ANN, SECRET, as_ann, at, with_certificate
@@ -100,7 +100,7 @@ async def test_a_certificate_that_is_refused_is_found(
 async def test_a_listener_for_another_protocol_is_found(
     rig: KafkaRig, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connect, "GREETING_SECONDS", 2.0)
+    monkeypatch.setattr(server, "LIMITS", KafkaLimits(greeting=2))
     plain = at(rig.server, "LOGIN") | {"kafka_security_protocol": "PLAINTEXT"}
 
     rows = await examine_kafka(rig, 1, redis_url, **plain)
@@ -112,7 +112,7 @@ async def test_a_listener_for_another_protocol_is_found(
 async def test_a_broker_that_stops_answering_is_found(
     rig: KafkaRig, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check_kafka, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(server, "LIMITS", KafkaLimits(request=1))
     async with rig.server.proxy() as proxy:
         asked = proxy.break_on(TO_SERVER, lambda frame: rig.topic.encode() in frame, Action.HOLD)
         rows = await examine_kafka(rig, 1, redis_url, kafka_bootstrap_servers=f"127.0.0.1:{proxy.port}")

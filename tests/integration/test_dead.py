@@ -77,7 +77,7 @@ async def plant(server: RedisServer, letters: Sequence[DeadLetter]) -> list[str]
         for number, dead_letter in enumerate(letters, start=1):
             await client.xadd(NAMES.outbox, {"claims": "", "at": 1}, id=f"1-{number}")
             entry = Entry(b"1-%d" % number, [dead_letter.event])
-            await outbox.settle([Settlement(entry, [dead_letter])])
+            await outbox.settle([Settlement.of(entry, [dead_letter])])
     return [dead_letter.event.id for dead_letter in letters]
 
 

@@ -7,6 +7,7 @@ from nats.js.api import StreamConfig
 
 from bridge.clock import SystemClock
 from bridge.errors import NotConnected
+from bridge.limits import JetStreamLimits
 from bridge.settings import Settings
 from bridge.sinks.jetstream import JetStreamSink
 from tests.integration.doctor import Rows, examine
@@ -70,11 +71,8 @@ async def test_a_stream_has_as_many_copies_as_it_can_have_and_one_is_warned_of(r
         async def opened(**settings: object) -> list[str]:
             observed = Observed()
             chosen = Settings.model_validate({"nats_url": cluster.url, **settings})
-            sink = JetStreamSink(chosen, 0, SystemClock(), observed)
-            try:
-                await sink.open()
-            finally:
-                await sink.close()
+            sink = JetStreamSink(chosen, 0, SystemClock(), JetStreamLimits(), observed)
+            await (await sink.connect()).close()
             return observed.warnings
 
         async def examined() -> Rows:

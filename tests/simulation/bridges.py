@@ -11,7 +11,8 @@ import structlog
 
 from bridge.clock import SystemClock
 from bridge.errors import BridgeError
-from bridge.service import Service
+from bridge.limits import Limits
+from bridge.service import Service, World
 from bridge.settings import Settings
 from bridge.telemetry.events import Telemetry
 from tests.simulation.broker import Broker, SimSink
@@ -94,8 +95,8 @@ class Bridge:
         clock = SimClock(self._network.loop)
         self.telemetry = telemetry = Telemetry(clock)
         try:
-            service = Service(self._settings, telemetry, clock, process.name, lambda *_: SimSink(self._broker))
-            status = await service.run()
+            world = World(clock, process.name, Limits(), lambda *_: SimSink(self._broker))
+            status = await Service(self._settings, telemetry, world).run()
             self._tell(process.name, f"ends with {status}")
         except BridgeError as error:  # the command line says it, and a supervisor starts the process again
             self._tell(process.name, f"ends: {error}")

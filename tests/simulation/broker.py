@@ -12,12 +12,14 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from bridge.contracts import Message
-from bridge.errors import BridgeError, NotConnected, Rejected, Retryable
+from bridge.contracts import Batch, Message, Order, Receipts
+from bridge.errors import NotConnected
+from bridge.sinks.session_end import SessionEnd
 from tests.simulation.network import Network
 
 DUPLICATE_WINDOW = 120.0
 PUBLISH_TIMEOUT = 5.0
+LOST = "the connection to the broker was lost"
 REFUSED_PREFIX = b"refused:"
 """Keys whose messages this broker never takes."""
 
@@ -56,11 +58,10 @@ class Broker:
     tell: Callable[[str], None]
     faults: Faults = field(default_factory=Faults)
     up: bool = True
-    session: int = 0
-    """Rises when all connections are lost."""
+    sessions: list["SimSession"] = field(default_factory=list)
+    """Those that serve."""
     stored: list[Stored] = field(default_factory=list)
     _ids: dict[str, float] = field(default_factory=dict)
-    _waiting: set[asyncio.Future[None]] = field(default_factory=set)
 
     def store(self, batch: Sequence[Message]) -> None:
         """What has arrived."""
@@ -79,72 +80,91 @@ class Broker:
     def lose(self, *, up: bool) -> None:
         """All connections end."""
         self.up = up
-        self.session += 1
-        for waiting in sorted(self._waiting, key=hash):
-            if not waiting.done():
-                waiting.set_exception(NotConnected("the connection to the broker was lost"))
-
-    async def publish(self, batch: Sequence[Message]) -> None:
-        """As a session does it. Raises what a sink raises."""
-        rng, faults, loop = self.rng, self.faults, self.network.loop
-        delay = 0.0005 + rng.random() * (2.0 if rng.random() < faults.slow else 0.002)
-        done: asyncio.Future[None] = loop.create_future()
-        chance = rng.random()
-        error: BridgeError | None = None
-        if chance < faults.cut:
-            error = NotConnected("the connection to the broker was lost")
-        elif chance < faults.cut + faults.ack_lost:
-            error, delay = Retryable("no ack in time"), PUBLISH_TIMEOUT
-        elif chance < faults.cut + faults.ack_lost + faults.retryable:
-            error = Retryable("the broker takes nothing now")
-        if error is None or delay == PUBLISH_TIMEOUT or rng.random() < faults.late:
-            way = rng.random() * (delay if error is None else 4.0)
-            loop.call_later(way, self.store, tuple(batch), context=self.network.context)
-        loop.call_later(delay, _settle, done, error, context=self.network.context)
-        self._waiting.add(done)
-        try:
-            await done
-        finally:
-            self._waiting.discard(done)
-        refused = {place: "no" for place, message in enumerate(batch) if message.key.startswith(REFUSED_PREFIX)}
-        if refused:
-            raise Rejected(refused)
-
-
-def _settle(done: asyncio.Future[None], error: BridgeError | None) -> None:
-    if done.done():
-        return
-    if error is None:
-        done.set_result(None)
-    else:
-        done.set_exception(error)
+        for session in list(self.sessions):
+            session.lose()
 
 
 class SimSink:
     """See `bridge.contracts.Sink`."""
 
+    order = Order.KEY
+
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._session: int | None = None
 
-    @property
-    def connected(self) -> bool:
-        """See `Sink`."""
-        return self._broker.up and self._session == self._broker.session
-
-    async def open(self) -> None:
+    async def connect(self) -> "SimSession":
         """See `Sink`."""
         await asyncio.sleep(0.002)
         if not self._broker.up:
             raise NotConnected("the broker is away")
-        self._session = self._broker.session
+        session = SimSession(self._broker)
+        self._broker.sessions.append(session)
+        return session
 
-    async def publish(self, batch: Sequence[Message]) -> None:
+    def channel(self, message: Message) -> str:
         """See `Sink`."""
-        if not self.connected:
-            raise NotConnected("the sink is not open")
-        await self._broker.publish(batch)
+        return "gaps" if message.gap else "expirations"
+
+
+class SimSession:
+    """See `bridge.contracts.Session`."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._end = SessionEnd()
+        self._under_way: dict[asyncio.Future[str], None] = {}
+
+    def lose(self, reason: str = LOST) -> None:
+        """The connection ends."""
+        if self._end.set(reason):
+            self._broker.sessions.remove(self)
+            for waiting in list(self._under_way):
+                _settle(waiting, reason)
+
+    async def publish(self, batch: Batch, receipts: Receipts) -> None:
+        """See `Session`."""
+        if self._end.reason is not None:
+            raise NotConnected(self._end.reason)
+        broker, messages = self._broker, batch.messages
+        rng, faults, loop = broker.rng, broker.faults, broker.network.loop
+        delay = 0.0005 + rng.random() * (2.0 if rng.random() < faults.slow else 0.002)
+        outcome: asyncio.Future[str] = loop.create_future()
+        chance, problem = rng.random(), ""
+        if chance < faults.cut:
+            problem = LOST
+        elif chance < faults.cut + faults.ack_lost:
+            problem, delay = "no ack in time", PUBLISH_TIMEOUT
+        elif chance < faults.cut + faults.ack_lost + faults.retryable:
+            problem = "the broker takes nothing now"
+        if not problem or delay == PUBLISH_TIMEOUT or rng.random() < faults.late:
+            way = rng.random() * (4.0 if problem else delay)
+            loop.call_later(way, broker.store, tuple(messages), context=broker.network.context)
+        loop.call_later(delay, _settle, outcome, problem, context=broker.network.context)
+        self._under_way[outcome] = None
+        try:
+            problem = await outcome
+        finally:
+            self._under_way.pop(outcome, None)
+        if problem == LOST:
+            self.lose()
+        if self._end.reason is not None:
+            raise NotConnected(self._end.reason)
+        if problem:
+            receipts.refused(dict.fromkeys(range(len(messages)), problem))
+            return
+        never = {place: "no" for place, message in enumerate(messages) if message.key.startswith(REFUSED_PREFIX)}
+        receipts.rejected(never)
+        receipts.acked([place for place in range(len(messages)) if place not in never])
+
+    async def ended(self) -> str:
+        """See `Session`."""
+        return await self._end.wait()
 
     async def close(self) -> None:
-        """See `Sink`."""
-        self._session = None
+        """See `Session`."""
+        self.lose("closed")
+
+
+def _settle(outcome: asyncio.Future[str], problem: str) -> None:
+    if not outcome.done():
+        outcome.set_result(problem)

@@ -7,9 +7,11 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from pydantic import SecretStr
 
+from bridge.clock import SystemClock
 from bridge.commands.demo.broker import Broker
 from bridge.commands.demo.consumer import Consumer, StoredMessage
 from bridge.commands.embedded import EmbeddedNats
+from bridge.limits import JetStreamLimits
 from bridge.settings import Settings, SinkKind
 from bridge.sinks.jetstream.connect import Handlers, connect, discard
 from bridge.sinks.jetstream.headers import MESSAGE_ID
@@ -52,8 +54,8 @@ class JetStreamConsumer(Consumer):
         async def ignore(_: Exception | None = None) -> None:
             """What is lost shows in the tally."""
 
-        self._client = await connect(self._settings, Handlers(ignore, ignore, ignore))
-        self._opened.push_async_callback(discard, self._client)
+        self._client = await connect(self._settings, Handlers(ignore, ignore, ignore), SystemClock(), JetStreamLimits())
+        self._opened.push_async_callback(discard, self._client, SystemClock(), JetStreamLimits().close)
         consumer = ConsumerConfig(deliver_policy=DeliverPolicy.ALL, ack_policy=AckPolicy.NONE)
         await self._client.jetstream().subscribe(
             "expired.>", stream=self._settings.nats_stream, config=consumer, cb=self._on_message

@@ -12,8 +12,10 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RetentionPolicy
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
+from bridge.clock import SystemClock
 from bridge.commands.readers.arrivals import Arrival, read_event
 from bridge.errors import ErrorKind, NotConnected, Refused
+from bridge.limits import JetStreamLimits
 from bridge.settings import Settings
 from bridge.sinks.jetstream.connect import Handlers, connect, discard
 from bridge.sinks.jetstream.headers import ATTRIBUTE_PREFIX
@@ -62,7 +64,9 @@ class JetStreamReader:
             self._lost = "the connection to NATS was lost"
 
         self._lost, self._heard_at = "", time.monotonic()
-        self._client = await connect(self._settings, Handlers(on_error, on_lost, on_lost))
+        self._client = await connect(
+            self._settings, Handlers(on_error, on_lost, on_lost), SystemClock(), JetStreamLimits()
+        )
         jetstream = self._client.jetstream(timeout=API_SECONDS)
         try:
             if self._next is None:
@@ -117,7 +121,7 @@ class JetStreamReader:
             with suppress(Error, TimeoutError):
                 name = (await consumer.consumer_info()).name
                 await client.jetstream(timeout=API_SECONDS).delete_consumer(self._stream, name)
-        await discard(client)
+        await discard(client, SystemClock(), JetStreamLimits().close)
 
     async def _end(self, jetstream: JetStreamContext) -> int:
         """The sequence number of what will be stored next."""

@@ -6,11 +6,13 @@ from nats.errors import Error
 from nats.errors import TimeoutError as NoAnswer
 from nats.js.errors import APIError, NotFoundError
 
+from bridge.clock import SystemClock
 from bridge.commands.check.nats.client import API_SECONDS, Nats
 from bridge.commands.check.nats.remedies import NatsTools
 from bridge.commands.readers.arrivals import Arrival, read_event
 from bridge.commands.readers.jetstream import attributes_of
 from bridge.errors import ErrorKind, NotConnected, Refused
+from bridge.limits import JetStreamLimits
 from bridge.settings import Settings
 from bridge.sinks.jetstream.connect import Handlers, connect, discard
 from bridge.sinks.jetstream.denials import Denials
@@ -55,10 +57,10 @@ class JetStreamTail:
         """See `Tail`."""
         nats, self._nats = self._nats, None
         if nats is not None:
-            await discard(nats.client)
+            await discard(nats.client, SystemClock(), JetStreamLimits().close)
 
     async def _open(self) -> Nats:
-        denials = Denials()
+        denials = Denials(JetStreamLimits().denials)
 
         async def on_error(error: Exception) -> None:
             denials.note(str(error))
@@ -66,7 +68,9 @@ class JetStreamTail:
         async def on_change() -> None:
             """A connection that is lost shows in the answers that do not come."""
 
-        client = await connect(self._settings, Handlers(on_error, on_change, on_change))
+        client = await connect(
+            self._settings, Handlers(on_error, on_change, on_change), SystemClock(), JetStreamLimits()
+        )
         self._nats = Nats(client, client.jetstream(timeout=API_SECONDS), denials, self._tools)
         return self._nats
 

@@ -9,8 +9,10 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
+from bridge.clock import SystemClock
 from bridge.commands.readers.arrivals import Arrival, read_event
 from bridge.errors import ErrorKind, NotConnected, Refused
+from bridge.limits import KafkaLimits
 from bridge.settings import Settings
 from bridge.sinks.kafka.cluster import Cluster, words
 from bridge.sinks.kafka.connect import admitted
@@ -18,6 +20,7 @@ from bridge.sinks.kafka.names import TopicTemplate
 from bridge.tasks import end
 
 REQUEST_SECONDS = 5.0
+CLOCK, LIMITS = SystemClock(), KafkaLimits(request=REQUEST_SECONDS)
 START_SECONDS = 15.0
 CLOSE_SECONDS = 2.0
 READ_MS = 250
@@ -56,12 +59,12 @@ class KafkaReader:
         await self.close()
         # It complains of brokers that are down, which our own errors do.
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-        options = await admitted(self._settings, REQUEST_SECONDS)
+        options = await admitted(self._settings, CLOCK, LIMITS)
         self._consumer = AIOKafkaConsumer(**options, enable_auto_commit=False, auto_offset_reset="earliest")
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self._consumer.start()
-            self._cluster = Cluster(self._consumer._client)  # noqa: SLF001 - the producer's is public, this one is not
+            self._cluster = Cluster(self._consumer._client, CLOCK, LIMITS)  # noqa: SLF001 - the producer's is public, this one is not
             await self._look()
         except TopicAuthorizationFailedError:
             raise self._denied() from None

@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from bridge.commands.readers.arrivals import Arrival
-from bridge.commands.readers.kafka import READ_MS, REQUEST_SECONDS, arrival_of, stop
+from bridge.commands.readers.kafka import CLOCK, LIMITS, READ_MS, arrival_of, stop
 from bridge.errors import ErrorKind, NotConnected, Refused
 from bridge.settings import Settings
 from bridge.sinks.kafka.cluster import Cluster
@@ -50,13 +50,13 @@ class KafkaTail:
 
     async def _open(self) -> Any:  # noqa: ANN401 - the library has no types
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-        options = await admitted(self._settings, REQUEST_SECONDS)
+        options = await admitted(self._settings, CLOCK, LIMITS)
         self._consumer = AIOKafkaConsumer(**options, enable_auto_commit=False, auto_offset_reset="earliest")
         await self._consumer.start()
         return self._consumer
 
     async def _places(self, consumer: Any, topic: str) -> list[TopicPartition]:  # noqa: ANN401 - likewise
-        cluster = Cluster(consumer._client)  # noqa: SLF001 - the producer's is public, this one is not
+        cluster = Cluster(consumer._client, CLOCK, LIMITS)  # noqa: SLF001 - the producer's is public, this one is not
         code = (await cluster.find([topic]))[topic].code
         if code == DENIED:
             raise self._denied()

@@ -122,7 +122,7 @@ class DeadLetters:
 
 
 class Retrial:
-    """Dead letters as a Source: delivery sends them again, under their ids, and what is acked is removed.
+    """Dead letters as an Outbox: delivery sends them again, under their ids, and what is acked is removed.
 
     What the broker refuses once more stays where it is, and so does what cannot be read.
     """
@@ -142,7 +142,7 @@ class Retrial:
         """Why the broker refuses others once more, by id."""
 
     async def read(self, limit: int) -> Sequence[Entry]:
-        """See `Source.read`."""
+        """See `Outbox.read`."""
         while page := await self._next(limit):
             entries = [
                 Entry(kept.position[1], [kept.letter.event], kept.position[0])
@@ -155,8 +155,8 @@ class Retrial:
         return ()
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """See `Source.settle`."""
-        acked = [(done.entry.shard, done.entry.id) for done in settlements if not done.dead]
+        """See `Outbox.settle`."""
+        acked = [(done.shard, done.id) for done in settlements if not done.dead]
         await self._letters.remove(acked)
         self.sent += len(acked)
         self.refused |= {letter.event.id: letter.reason for done in settlements for letter in done.dead}

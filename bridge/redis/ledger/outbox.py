@@ -1,4 +1,4 @@
-"""The outbox of one shard. `outboxes.py` makes the Source of `bridge/contracts.py` of all of them.
+"""The outbox of one shard. `outboxes.py` makes the Outbox of `bridge/contracts.py` of all of them.
 
 Guarantees: every entry is read at least once in every epoch, oldest first, for as long as this bridge holds the lease;
 what is settled is gone for good. An entry that cannot be read (somebody else wrote or damaged it) holds up nothing: it
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
 from bridge.contracts import Entry, Settlement
-from bridge.expiration import Expiration, Identity
+from bridge.expiration import Identity
 from bridge.redis.ledger.entries import Unreadable, read_entry
 from bridge.redis.ledger.letters import fields_of
 from bridge.redis.ledger.scripts import Ledger
@@ -115,12 +115,10 @@ class Outbox:
         return self.ours and cursor == self._cursor and ledger is self._ledger
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """See `Source.settle`."""
+        """See `Outbox.settle`."""
         arguments: list[Argument] = []
         for settlement in settlements:
-            entry = settlement.entry
-            expirations = sum(isinstance(event, Expiration) for event in entry.events)
-            arguments += (entry.id, expirations, len(settlement.dead))
+            arguments += (settlement.id, settlement.expirations, len(settlement.dead))
             for letter in settlement.dead:
                 words = fields_of(letter)
                 arguments += (len(words), *words)

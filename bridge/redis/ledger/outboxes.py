@@ -1,4 +1,4 @@
-"""The outboxes of all shards as delivery sees them: the Source of `bridge/contracts.py`.
+"""The outboxes of all shards as delivery sees them: the Outbox of `bridge/contracts.py`.
 
 Guarantees what `outbox.py` does of each; and that none of them waits for another, whose server may be frozen: all are
 asked side by side, and what a server does not take is kept for a while and tried again.
@@ -72,7 +72,7 @@ class Outboxes:
         return sum(outbox.depth for outbox in self._outboxes)
 
     async def read(self, limit: int) -> Sequence[Entry]:
-        """See `Source.read`."""
+        """See `Outbox.read`."""
         asked = False
         while True:
             self._wake.clear()
@@ -134,12 +134,12 @@ class Outboxes:
         return ()
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """See `Source.settle`. What one server of several does not take is tried again with the next, or later."""
+        """See `Outbox.settle`. What one server of several does not take is tried again with the next, or later."""
         by_shard = {outbox.shard: outbox for outbox in self._outboxes}
         to_pay = dict[Outbox, None]()
         for settlement in settlements:
-            if outbox := by_shard.get(settlement.entry.shard):  # else it has moved: whoever has it now reads it again
-                self._owed.setdefault(outbox, {})[settlement.entry.id] = settlement
+            if outbox := by_shard.get(settlement.shard):  # else it has moved: whoever has it now reads it again
+                self._owed.setdefault(outbox, {})[settlement.id] = settlement
                 to_pay[outbox] = None
         if len(self._outboxes) == 1:
             for outbox in to_pay:
@@ -164,7 +164,7 @@ class Outboxes:
             while some := list(islice(owed.values(), SETTLE_ENTRIES)):
                 await outbox.settle(some)
                 for settlement in some:
-                    owed.pop(settlement.entry.id, None)
+                    owed.pop(settlement.id, None)
         except (NotConnected, Refused):
             if len(self._outboxes) == 1 and outbox.ours:
                 raise

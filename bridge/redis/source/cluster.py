@@ -64,6 +64,11 @@ class Cluster:
             )
         return self._first[1]
 
+    @property
+    def waiting(self) -> int:
+        """Expirations in the outbox, as last heard."""
+        return self.outbox.depth
+
     def redis_ms(self) -> float:
         """Redis's clock now, in ms, as the last reply told it."""
         return max((source.redis_ms() for source in self._sources.values()), default=0.0)
@@ -71,10 +76,10 @@ class Cluster:
     async def run(self) -> None:
         """Work until `stop`. Raises Refused where Redis never served us: somebody has to fix the settings."""
         await self._find()
-        if self._stopping.is_set():
-            return
-        work = run_together({"members": self._members.run(), "primaries": self._follow(), "seen": self._share_seen()})
-        await run_together({"topology": self._topology.watch(), "work": work}, until="work")
+        if not self._stopping.is_set():
+            parts = {"members": self._members.run(), "primaries": self._follow(), "seen": self._share_seen()}
+            await run_together({"topology": self._topology.watch(), "work": run_together(parts)}, until="work")
+        self.outbox.drain()
 
     def stop(self) -> None:
         """Handle what was received, and let `run` return."""

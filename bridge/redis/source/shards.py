@@ -44,6 +44,11 @@ class Shards:
         at_work = (source for source in self._sources if source.in_epoch)
         return next(at_work, self._sources[0]).ledger
 
+    @property
+    def waiting(self) -> int:
+        """Expirations in the outbox, as last heard."""
+        return self.outbox.depth
+
     def redis_ms(self) -> float:
         """Redis's clock now, in ms, as the last reply told it."""
         return max(source.redis_ms() for source in self._sources)
@@ -52,6 +57,7 @@ class Shards:
         """Work until `stop`. Raises Refused where Redis never served us: somebody has to fix the settings."""
         work = {f"shard-{number}": source.run() for number, source in enumerate(self._sources)}
         await run_together({"members": self._members.run(), **work})
+        self.outbox.drain()
 
     def stop(self) -> None:
         """Handle what was received, and let `run` return."""

@@ -18,16 +18,13 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error, NoServersError, UnexpectedEOF
 from nkeys import NkeysError  # type: ignore[import-untyped]
 
+from bridge.clock import Clock
 from bridge.errors import BridgeError, NotConnected, Refused
+from bridge.limits import JetStreamLimits
 from bridge.settings import Settings
 from bridge.sinks.jetstream.wire import Wire
 from bridge.tasks import end
 
-CONNECT_SECONDS = 10.0
-"""For all servers of the list together: `connect` may hang in a TLS handshake (nats-py #718)."""
-STEP_SECONDS = 2
-"""For each step with one server."""
-CLOSE_SECONDS = 2.0
 OLDEST_SERVER = (2, 9)
 
 _AUTHENTICATION = ("authorization violation", "authentication expired", "authentication revoked")
@@ -49,7 +46,7 @@ class Handlers:
     closed: Callable[[], Awaitable[None]]
 
 
-async def connect(settings: Settings, handlers: Handlers) -> Wire:
+async def connect(settings: Settings, handlers: Handlers, clock: Clock, limits: JetStreamLimits) -> Wire:
     """A connected client. It must be given to `discard` in the end.
 
     Raises NotConnected: no server can be reached. Refused: one answered and will not have us.
@@ -66,18 +63,18 @@ async def connect(settings: Settings, handlers: Handlers) -> Wire:
     urls = [url.strip() for url in (settings.secret("nats_url") or "").split(",")]
     servers = ", ".join(urlsplit(url).netloc.rpartition("@")[2] for url in urls)
     try:
-        async with asyncio.timeout(CONNECT_SECONDS):
+        async with clock.timeout(limits.connect):
             await client.connect(
                 servers=[_without_user(url) for url in urls],
                 error_cb=on_error,
                 disconnected_cb=handlers.disconnected,
                 closed_cb=handlers.closed,
-                **_options(),
+                **_options(limits),
                 **_authentication(client, settings, urls),
             )
         _check_server(client, servers, encrypted=_wants_tls(settings, urls))
     except BaseException as error:
-        await discard(client)
+        await discard(client, clock, limits.close)
         if isinstance(error, BridgeError) or not isinstance(error, Exception):
             raise
         # What it comes from may quote a secret.
@@ -85,8 +82,8 @@ async def connect(settings: Settings, handlers: Handlers) -> Wire:
     return client
 
 
-async def discard(client: Client, subscription: Subscription | None = None) -> None:
-    """Give everything back that belongs to `client`: within CLOSE_SECONDS, whatever state it is in. Never raises.
+async def discard(client: Client, clock: Clock, seconds: float, subscription: Subscription | None = None) -> None:
+    """Give everything back that belongs to `client`: within so many seconds, whatever state it is in. Never raises.
 
     What was not sent yet is dropped. The library's own `close()` would wait for ever for a frozen server to take it
     (nats-py #671), hence the few looks behind its public names; where they do not exist, `close()` is all there is.
@@ -101,7 +98,7 @@ async def discard(client: Client, subscription: Subscription | None = None) -> N
     # the tasks that it cancels.
     closing = asyncio.create_task(client.close(), name="nats-close")
     try:
-        await asyncio.wait([closing], timeout=CLOSE_SECONDS)
+        await clock.all([closing], seconds)
     finally:
         await end([closing])
     task = getattr(subscription, "_wait_for_msgs_task", None)
@@ -115,10 +112,10 @@ def cluster_of(client: Client) -> str | None:
     return about.get("cluster")
 
 
-def _options() -> dict[str, Any]:
+def _options(limits: JetStreamLimits) -> dict[str, Any]:
     return {
         "name": "expiry-bridge",
-        "connect_timeout": STEP_SECONDS,
+        "connect_timeout": max(round(limits.connect_step), 1),
         # Two rounds through the servers, then NoServersError. With `allow_reconnect=False` one server that is up and
         # refuses would hide the others. Nothing ever comes back over a reconnect: a session ends when it disconnects.
         "max_reconnect_attempts": 1,

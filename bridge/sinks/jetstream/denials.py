@@ -9,14 +9,13 @@ import re
 
 _VIOLATION = re.compile(r'permissions violation for (publish|subscription) (?:with reply of ".*" )?to "(.*)"')
 
-MAX_REMEMBERED = 10_000
-"""Subjects of denied publishes; beyond that, the rest is sent again until it counts as not acked."""
-
 
 class Denials:
     """The denials of one connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        """`most`: how many subjects are remembered. The others are sent again until they count as not acked."""
+        self._most = most
         self._subjects: set[str] = set()
         self.subscription = False
         """Whether a subscription was denied. The sink has only one: its inbox."""
@@ -28,7 +27,7 @@ class Denials:
             return False
         if found[1] == "subscription":
             self.subscription = True
-        elif len(self._subjects) < MAX_REMEMBERED:
+        elif len(self._subjects) < self._most:
             self._subjects.add(found[2])
         return True
 

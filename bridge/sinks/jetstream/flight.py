@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
-from bridge.contracts import Message
-from bridge.errors import BridgeError, Rejected, Retryable
+from bridge.contracts import Message, Receipts
+from bridge.errors import BridgeError
 
 
 class Flight:
@@ -17,8 +17,8 @@ class Flight:
         self.remaining = len(messages)
         """How many messages have no answer yet."""
         self.rejected: dict[int, str] = {}
-        self.postponed = ""
-        """Why some message was not taken now; empty if there is none."""
+        self.refused: dict[int, str] = {}
+        """Why messages were not taken now."""
         self.unrouted: list[int] = []
         """The messages that found no stream."""
         self.resends = 0
@@ -56,9 +56,12 @@ class Flight:
         """Count the quiet time from now on."""
         self._since = now
 
-    def raise_unless_acked(self) -> None:
-        """Raises Retryable or Rejected, as the answers say."""
-        if self.postponed:  # this first: Rejected promises that all others are acked
-            raise Retryable(f"the stream did not take it: {self.postponed}")
-        if self.rejected:
-            raise Rejected(self.rejected)
+    def give(self, receipts: Receipts) -> None:
+        """Say what became of each message."""
+        count = len(self.messages)
+        if not self.refused and not self.rejected:
+            receipts.acked(range(count))
+            return
+        receipts.rejected(self.rejected)
+        receipts.refused(self.refused)
+        receipts.acked([index for index in range(count) if index not in self.rejected and index not in self.refused])

@@ -1,46 +1,38 @@
 """One connection's life: batches are published over it until it ends, for a reason, for good.
 
 A session is never repaired. Whatever goes wrong with it (it breaks, a PONG does not come in time, the server
-sends an `-ERR`) ends the session: all batches under way end in NotConnected at once, and the next `open()` makes a new
-one. So there is one way back to health, and it reads the credentials afresh and checks the stream.
+sends an `-ERR`) ends the session: all batches under way end in NotConnected at once, and the sink makes a new one.
+So there is one way back to health, and it reads the credentials afresh and checks the stream.
 """
 
 import asyncio
-from collections.abc import Sequence
 
 from nats.aio.subscription import Subscription
 from nats.errors import Error
 
-from bridge.clock import Clock
-from bridge.contracts import Message
+from bridge.contracts import Batch, Receipts
 from bridge.errors import ErrorKind, NotConnected, Refused
-from bridge.settings import Settings
 from bridge.sinks.jetstream.connect import Handlers, connect, discard
+from bridge.sinks.jetstream.context import Context
 from bridge.sinks.jetstream.denials import Denials
-from bridge.sinks.jetstream.stream import Provision, Stream
+from bridge.sinks.jetstream.stream import Stream
 from bridge.sinks.jetstream.window import Window
 from bridge.sinks.jetstream.wire import Wire
-from bridge.sinks.observer import SinkEvents
-from bridge.sinks.subjects import SubjectTemplate
-
-PING_SECONDS = 1.0
-PONG_SECONDS = 4
-"""A frozen server is noticed within the sum of both. The library's own pings lead to its own way of reconnecting."""
-API_SECONDS = 3.0
+from bridge.sinks.session_end import SessionEnd
 
 
-class Session:
+class JetStreamSession:
     """One connection to NATS, with the batches under way on it. `start()` it once, `close()` it in any case."""
 
-    def __init__(
-        self, settings: Settings, subjects: SubjectTemplate, clock: Clock, events: SinkEvents, ack_seconds: float
-    ) -> None:
-        self._settings = settings
-        self._subjects = subjects
-        self._clock = clock
-        self._events = events
-        self._ack_seconds = ack_seconds
-        self._denials = Denials()
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._subjects = context.subjects
+        self._clock = context.clock
+        self._limits = context.limits
+        self._pong = max(round(context.limits.pong), 1)
+        """The client takes whole seconds."""
+        self._end = SessionEnd()
+        self._denials = Denials(context.limits.denials)
         self._tasks: list[asyncio.Task[None]] = []
         self._disposal: asyncio.Task[None] | None = None
         self._subscription: Subscription | None = None
@@ -48,13 +40,6 @@ class Session:
         self._client: Wire
         self._stream: Stream
         self._window: Window
-        self.reason: str | None = None
-        """Why the session ended; None while it lasts."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether batches can be published."""
-        return self.reason is None and self._client.is_connected
 
     async def start(self) -> None:
         """Connect, subscribe to the acks, check or create the stream.
@@ -62,7 +47,7 @@ class Session:
         Raises NotConnected or Refused; then there is nothing left to close.
         """
         handlers = Handlers(self._on_error, self._on_disconnected, self._on_disconnected)
-        self._client = await connect(self._settings, handlers)
+        self._client = await connect(self._context.settings, handlers, self._clock, self._limits)
         try:
             await self._subscribe()
             await self._stream.prepare()
@@ -77,22 +62,24 @@ class Session:
             task.add_done_callback(self._on_watch_ended)
             self._tasks.append(task)
 
-    async def publish(self, batch: Sequence[Message]) -> None:
-        """See `Sink.publish`."""
+    async def publish(self, batch: Batch, receipts: Receipts) -> None:
+        """See `Session.publish`."""
         self._raise_if_ended()
-        flight = await self._window.publish(batch)
+        flight = await self._window.publish(batch.messages)
         if flight.unrouted:
-            subjects = {index: self._subjects.of_message(batch[index]) for index in flight.unrouted}
-            never = await self._stream.route(subjects)
+            subjects = {index: self._subjects.of_message(batch.messages[index]) for index in flight.unrouted}
+            never, why = await self._stream.route(subjects)
             flight.rejected.update(never)
-            if len(never) < len(subjects):
-                flight.postponed = flight.postponed or "no stream answered"
-        flight.raise_unless_acked()
+            flight.refused.update({index: why for index in subjects if index not in never})
+        flight.give(receipts)
+
+    async def ended(self) -> str:
+        """See `Session.ended`."""
+        return await self._end.wait()
 
     def end(self, reason: str) -> None:
-        """End the session: nothing is published any more, all batches under way end in NotConnected."""
-        if self.reason is None:
-            self.reason = reason
+        """End the session: nothing is published any longer, all batches under way end in NotConnected."""
+        if self._end.set(reason):
             if hasattr(self, "_window"):
                 self._window.abandon(self._ended)
             self._disposal = asyncio.create_task(self._dispose(), name="jetstream-disposal")
@@ -104,30 +91,12 @@ class Session:
             await asyncio.shield(self._disposal)
 
     async def _subscribe(self) -> None:
-        settings, client, inbox = self._settings, self._client, f"{self._client.new_inbox()}."
-        self._window = Window(
-            client,
-            inbox,
-            subject_of=self._subjects.of_message,
-            denials=self._denials,
-            clock=self._clock,
-            events=self._events,
-            ack_seconds=self._ack_seconds,
-            lost=self._on_lost,
-        )
-        self._stream = Stream(
-            client.jetstream(timeout=API_SECONDS),
-            settings.nats_stream,
-            self._subjects,
-            self._events,
-            lambda: self._denials.api,
-            provision=Provision(settings.nats_replicas, settings.nats_retention_hours)
-            if settings.nats_provision
-            else None,
-        )
+        client, inbox = self._client, f"{self._client.new_inbox()}."
+        self._window = Window(client, inbox, self._denials, self._on_lost, self._context)
+        self._stream = Stream(client.jetstream(timeout=self._limits.api), self._denials, self._context)
         self._subscription = await client.listen(inbox, self._window.on_acks, self._window.on_reply)
         for _ in range(2):  # the first PING overtakes the SUB, the second does not; a denial comes before its PONG
-            await client.rtt(PONG_SECONDS)
+            await client.rtt(self._pong)
         if self._denials.subscription:
             raise Refused(
                 "the NATS user may not subscribe to _INBOX.>, where the acks arrive", "allow it", ErrorKind.DENIED
@@ -135,13 +104,13 @@ class Session:
 
     async def _watch_connection(self) -> None:
         while True:
-            await self._clock.sleep(PING_SECONDS)
+            await self._clock.sleep(self._limits.ping)
             if not self._client.is_connected:
                 return self._on_lost("disconnected")
             try:
-                await self._client.rtt(PONG_SECONDS)
+                await self._client.rtt(self._pong)
             except Error:
-                return self.end(f"the server did not answer a PING within {PONG_SECONDS} s")
+                return self.end(f"the server did not answer a PING within {self._pong} s")
 
     async def _on_error(self, error: Exception) -> None:
         if not self._denials.note(str(error)):
@@ -166,12 +135,12 @@ class Session:
     async def _dispose(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await discard(self._client, self._subscription)
+        await discard(self._client, self._clock, self._limits.close, self._subscription)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _raise_if_ended(self) -> None:
-        if self.reason is not None:
+        if self._end.reason is not None:
             raise self._ended()
 
     def _ended(self) -> NotConnected:
-        return NotConnected(f"the connection to NATS ended: {self.reason}")
+        return NotConnected(f"the connection to NATS ended: {self._end.reason}")

@@ -1,6 +1,5 @@
 """The stream: looked up, created if missing and wanted, checked, never changed."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from nats.errors import Error
@@ -9,9 +8,10 @@ from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
-from bridge.errors import ErrorKind, NotConnected, Refused, Retryable
-from bridge.sinks.observer import SinkEvents
-from bridge.sinks.subjects import SubjectTemplate, covers, overlaps
+from bridge.errors import ErrorKind, NotConnected, Refused
+from bridge.sinks.jetstream.context import Context
+from bridge.sinks.jetstream.denials import Denials
+from bridge.sinks.subjects import covers, overlaps
 
 DUPLICATE_WINDOW_SECONDS = 600.0
 """Of a stream that is created here."""
@@ -49,23 +49,17 @@ def in_cluster(info: StreamInfo) -> bool:
 class Stream:
     """One stream, by name, on one connection."""
 
-    def __init__(  # noqa: PLR0913 - put together in one place
-        self,
-        jetstream: JetStreamContext,
-        name: str,
-        subjects: SubjectTemplate,
-        events: SinkEvents,
-        api_denied: Callable[[], bool],
-        *,
-        provision: Provision | None,
-    ) -> None:
-        """`provision` is None: it is not to be created."""
+    def __init__(self, jetstream: JetStreamContext, denials: Denials, context: Context) -> None:
+        settings = context.settings
         self._jetstream = jetstream
-        self._name = name
-        self._subjects = subjects
-        self._events = events
-        self._api_denied = api_denied
-        self._provision = provision
+        self._denials = denials
+        self._name = settings.nats_stream
+        self._subjects = context.subjects
+        self._events = context.events
+        self._provision = (
+            Provision(settings.nats_replicas, settings.nats_retention_hours) if settings.nats_provision else None
+        )
+        """None: it is not to be created."""
 
     async def prepare(self) -> None:
         """Check the stream; create it if it is missing and wanted.
@@ -77,7 +71,7 @@ class Stream:
             if info is None and self._provision:
                 info = await self._create(self._provision)
         except NoAnswer:
-            if not self._api_denied():
+            if not self._denials.api:
                 raise NotConnected("NATS does not answer the JetStream API") from None
             self._unchecked()
             return
@@ -94,25 +88,24 @@ class Stream:
                 f" and its disk is all there is; give it {CLUSTER_REPLICAS} replicas"
             )
 
-    async def route(self, subjects: dict[int, str]) -> dict[int, str]:
+    async def route(self, subjects: dict[int, str]) -> tuple[dict[int, str], str]:
         """Messages (by index, with their subjects) found no stream: why each never will, for those that never will.
 
-        The others were unlucky: the stream was not ready.
-
-        Raises Retryable: the stream was missing (it is created again, if wanted), or nobody can tell.
+        And why the others found none: the stream was missing (it is created again, if wanted), or not ready.
         """
         try:
             info = await self._lookup()
             if info is None and self._provision:
                 await self._create(self._provision)
         except (Error, Refused, NotConnected) as error:
-            raise Retryable(f"stream {self._name} cannot be looked up: {error}") from None
+            return {}, f"stream {self._name} cannot be looked up: {error}"
         if info is None:
             what = "is created again" if self._provision else "does not exist: create it"
-            raise Retryable(f"stream {self._name} {what}")
+            return {}, f"stream {self._name} {what}"
         bound = info.config.subjects or []
         reason = f"stream {self._name} does not bind the message's subject; it binds {', '.join(bound)}"
-        return {i: reason for i, subject in subjects.items() if not any(covers(pattern, subject) for pattern in bound)}
+        never = [i for i, subject in subjects.items() if not any(covers(pattern, subject) for pattern in bound)]
+        return dict.fromkeys(never, reason), f"stream {self._name} did not answer"
 
     async def _lookup(self) -> StreamInfo | None:
         try:

@@ -1,6 +1,6 @@
 """The messages that are on their way: sent on one connection, not answered yet.
 
-A message whose ack does not come is sent again under the same id, RESENDS times; then its batch is Retryable. A message
+A message whose ack does not come is sent again under the same id, RESENDS times; then it is refused. A message
 that the server would close the connection on is not sent, but rejected.
 """
 
@@ -10,32 +10,18 @@ from collections.abc import Callable, Sequence
 from nats.aio.msg import Msg
 from nats.errors import Error
 
-from bridge.clock import Clock
 from bridge.contracts import Message
-from bridge.errors import BridgeError, Retryable
+from bridge.errors import BridgeError
+from bridge.sinks.jetstream.context import Context
 from bridge.sinks.jetstream.denials import Denials
 from bridge.sinks.jetstream.flight import Flight
 from bridge.sinks.jetstream.headers import headers_of, size
 from bridge.sinks.jetstream.replies import Meaning, read
 from bridge.sinks.jetstream.wire import Wire, frame
-from bridge.sinks.observer import SinkEvents
 
 RESENDS = 2
-TICK_SECONDS = 0.25
-"""How often missing acks are looked for."""
-DENIED_SECONDS = 1.0
-"""How long a message must be without an ack after a denial of its subject, which alone is no proof: see `Denials`."""
-
-WINDOW = 1000
-"""Messages without an answer, all batches together: so many acks may arrive in one go, and hold up the event loop for
-some milliseconds. More gains nothing, and a stream turns away what is more than 10,000 ahead of it.
-"""
-MAX_UNSENT_BYTES = 1 << 20
-YIELD_BYTES = 48 * 1024
-"""The event loop, which also reads the notifications, gets its turn when so much was sent: about every millisecond."""
 MESSAGE_BYTES = 512
 """What a message counts for beyond its body: small ones cost time, too."""
-PAUSE_SECONDS = 0.002
 
 MAX_SUBJECT_BYTES = 3900
 """The server closes the connection on a protocol line over 4096 bytes; the rest is for the reply subject and sizes."""
@@ -46,26 +32,17 @@ HEADER_ROOM = 1024
 class Window:
     """All batches under way on one connection."""
 
-    def __init__(  # noqa: PLR0913 - put together in one place
-        self,
-        client: Wire,
-        inbox: str,
-        *,
-        subject_of: Callable[[Message], str],
-        denials: Denials,
-        clock: Clock,
-        events: SinkEvents,
-        ack_seconds: float,
-        lost: Callable[[str], None],
+    def __init__(
+        self, client: Wire, inbox: str, denials: Denials, lost: Callable[[str], None], context: Context
     ) -> None:
-        """`inbox` is the prefix of the reply subjects; `lost` is told if the connection turns out to be gone."""
+        """`inbox` is the prefix of the reply subjects; `lost` is called if the connection turns out to be gone."""
         self._client = client
         self._inbox = inbox
-        self._subject_of = subject_of
+        self._subject_of = context.subjects.of_message
         self._denials = denials
-        self._clock = clock
-        self._events = events
-        self._ack_seconds = ack_seconds
+        self._clock = context.clock
+        self._events = context.events
+        self._limits = context.limits
         self._lost = lost
         self._waiting: dict[int, Flight] = {}
         """By number: the messages that were sent, and have no answer."""
@@ -75,7 +52,7 @@ class Window:
     async def publish(self, batch: Sequence[Message]) -> Flight:
         """Return when every message has an answer: what it was, is in the flight.
 
-        Raises Retryable: acks are missing. Whatever `abandon` was given.
+        Raises what `abandon` was given.
         """
         flight = Flight(batch, self._next, self._clock.monotonic())
         self._next += len(batch)
@@ -119,7 +96,7 @@ class Window:
         if answer.meaning is Meaning.REJECTED:
             flight.rejected[index] = answer.reason
         elif answer.meaning is Meaning.POSTPONED:
-            flight.postponed = answer.reason
+            flight.refused[index] = answer.reason
         elif answer.meaning is Meaning.UNROUTED:
             flight.unrouted.append(index)
         flight.answered()
@@ -127,13 +104,13 @@ class Window:
     async def watch(self) -> None:
         """Send again what is not acked in time, and give up in the end. Runs as long as the connection."""
         while True:
-            await self._clock.sleep(TICK_SECONDS)
+            await self._clock.sleep(self._limits.tick)
             now = self._clock.monotonic()
             for flight in list(self._flights):
                 quiet = flight.quiet(now)
-                if quiet >= DENIED_SECONDS and self._denials:
+                if quiet >= self._limits.denied and self._denials:
                     self._reject_denied(flight)
-                if quiet >= self._ack_seconds and flight.remaining:
+                if quiet >= self._limits.ack and flight.remaining:
                     flight.restart(now)
                     await self._resend(flight)
 
@@ -154,7 +131,7 @@ class Window:
                 waiting[number + index] = flight
                 frames.append(frame(subject, f"{inbox}{number + index}", message))
                 load += MESSAGE_BYTES + len(message.body)
-                if load >= YIELD_BYTES:
+                if load >= self._limits.yield_bytes:
                     await self._client.send(frames)
                     frames.clear()
                     load = 0
@@ -173,9 +150,9 @@ class Window:
         """
         await asyncio.sleep(0)
         while not flight.landed.done() and (
-            len(self._waiting) >= WINDOW or self._client.pending_data_size > MAX_UNSENT_BYTES
+            len(self._waiting) >= self._limits.window or self._client.pending_data_size > self._limits.unsent_bytes
         ):
-            await self._clock.sleep(PAUSE_SECONDS)
+            await self._clock.sleep(self._limits.pause)
 
     def _oversize(self, subject: str, message: Message) -> str:
         """Why the server would close the connection on this message; empty if it would not."""
@@ -198,7 +175,10 @@ class Window:
         if not unanswered:  # it still waits for room to send
             return
         if flight.resends == RESENDS:
-            flight.end(Retryable(f"{len(unanswered)} message(s) were sent {RESENDS + 1} times and not acked"))
+            for index in unanswered:
+                del self._waiting[flight.first + index]
+                flight.refused[index] = f"sent {RESENDS + 1} times and not acked"
+                flight.answered()
             return
         flight.resends += 1
         self._events.resent(len(unanswered))

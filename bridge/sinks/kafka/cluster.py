@@ -4,7 +4,6 @@ Every coroutine raises KafkaError where no broker answers. Error codes are Kafka
 All goes over connections of its own: on the producer's, an answer may come only after that to a slow batch.
 """
 
-import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -18,9 +17,9 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.structs import TopicPartition
 
-ANSWER_MS = 5000
-REFRESH_SECONDS = 30.0
-"""The library gives each broker its time. This is for the day that its task has died."""
+from bridge.clock import Clock
+from bridge.limits import KafkaLimits
+
 ALL_IN_SYNC = -1
 TOPIC_RESOURCE = 2
 
@@ -51,8 +50,10 @@ class Found:
 class Cluster:
     """The brokers that a client is connected to."""
 
-    def __init__(self, client: Any) -> None:  # noqa: ANN401 - the library has no types
+    def __init__(self, client: Any, clock: Clock, limits: KafkaLimits) -> None:  # noqa: ANN401 - the library has no types
         self._client = client
+        self._clock = clock
+        self._limits = limits
         self._known = client.cluster
 
     def partitions(self, topic: str) -> int:
@@ -74,7 +75,7 @@ class Cluster:
         for topic in topics:
             self._client.add_topic(topic)
         try:
-            async with asyncio.timeout(REFRESH_SECONDS):
+            async with self._clock.timeout(self._limits.metadata):  # for the day that the library's task has died
                 answered = await self._client.force_metadata_update()
         except TimeoutError:
             answered = False
@@ -107,7 +108,7 @@ class Cluster:
         """Create them; the error code of each. With `validate_only`, create none: the codes are those it would have."""
         no_assignments: list[object] = []
         wanted = [(topic, partitions, replication, no_assignments, list(configs.items())) for topic in topics]
-        answer = await self._ask(CreateTopicsRequest(wanted, ANSWER_MS, validate_only), controller=True)
+        answer = await self._ask(CreateTopicsRequest(wanted, self._limits.answer_ms, validate_only), controller=True)
         return {topic: code for topic, code, *_ in answer.topic_errors}
 
     async def describe(self, topics: Iterable[str], names: Collection[str]) -> dict[str, dict[str, str]]:
@@ -131,7 +132,7 @@ class Cluster:
             by_leader[leader if leader is not None and leader >= 0 else None].append((topic, [(0, b"")]))
         codes: dict[str, int] = {}
         for leader, empty in by_leader.items():
-            request = ProduceRequest(None, ALL_IN_SYNC, ANSWER_MS, empty)
+            request = ProduceRequest(None, ALL_IN_SYNC, self._limits.answer_ms, empty)
             answer = await (self._ask(request) if leader is None else self._send(leader, request))
             codes |= {topic: partitions[0][1] for topic, partitions in answer.topics}
         return codes
@@ -139,7 +140,7 @@ class Cluster:
     async def write(self, topic: str, partition: int, records: bytes) -> int:
         """The error code of one attempt to store these records, a batch; 0 when all replicas in sync have it."""
         leader = self._known.leader_for_partition(TopicPartition(topic, partition))
-        request = ProduceRequest(None, ALL_IN_SYNC, ANSWER_MS, [(topic, [(partition, records)])])
+        request = ProduceRequest(None, ALL_IN_SYNC, self._limits.answer_ms, [(topic, [(partition, records)])])
         answer = await (self._ask(request) if leader is None or leader < 0 else self._send(leader, request))
         return int(answer.topics[0][1][0][1])
 

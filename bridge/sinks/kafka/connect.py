@@ -27,14 +27,12 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.metadata import MetadataRequest
 
+from bridge.clock import Clock
 from bridge.errors import BridgeError, ConfigurationError, ErrorKind, NotConnected, Refused
+from bridge.limits import KafkaLimits
 from bridge.settings import Settings
 from bridge.tasks import end
 
-GREETING_SECONDS = 5.0
-"""For each of the bootstrap servers."""
-START_SECONDS = 15.0
-CLOSE_SECONDS = 2.0
 RETRY_MS = 100
 MAX_BATCH_BYTES = 1 << 30
 """We do the accounting: a topic may take less than another."""
@@ -56,15 +54,15 @@ def require_compression(settings: Settings) -> None:
         raise ConfigurationError([f"BRIDGE_KAFKA_COMPRESSION: {problem}"])
 
 
-async def connect(settings: Settings, request_seconds: float) -> Any:  # noqa: ANN401 - the library has no types
+async def connect(settings: Settings, clock: Clock, limits: KafkaLimits) -> Any:  # noqa: ANN401 - the library has no types
     """A started producer. It must be given to `discard` in the end.
 
     Raises NotConnected: no broker can be reached. Refused: one answered and will not have us.
     """
     # It names topics, and so parts of keys. Whatever matters of what it says, we say ourselves.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    options = _options(settings, request_seconds)
-    server = await _greet(options, settings)
+    options = _options(settings, limits)
+    server = await _greet(options, settings, clock, limits)
     producer = AIOKafkaProducer(
         **(options | {"bootstrap_servers": [server]}),
         enable_idempotence=True,
@@ -74,28 +72,28 @@ async def connect(settings: Settings, request_seconds: float) -> Any:  # noqa: A
         retry_backoff_ms=RETRY_MS,
     )
     try:
-        async with asyncio.timeout(START_SECONDS):
+        async with clock.timeout(limits.start):
             await producer.start()
     except BaseException as error:
         for connection in _left_open(error, AIOKafkaConnection):
             _abort(connection)
-        await discard(producer)
+        await discard(producer, clock, limits)
         if not isinstance(error, OSError | KafkaError | NotImplementedError):
             raise
         raise _not_started(error, server) from None
     return producer
 
 
-async def admitted(settings: Settings, request_seconds: float) -> dict[str, Any]:
+async def admitted(settings: Settings, clock: Clock, limits: KafkaLimits) -> dict[str, Any]:
     """The options of any other client: its one bootstrap server is the first of the settings' that lets us in.
 
     Raises as `connect` does.
     """
-    options = _options(settings, request_seconds)
-    return options | {"bootstrap_servers": [await _greet(options, settings)]}
+    options = _options(settings, limits)
+    return options | {"bootstrap_servers": [await _greet(options, settings, clock, limits)]}
 
 
-async def discard(producer: Any) -> None:  # noqa: ANN401 - likewise
+async def discard(producer: Any, clock: Clock, limits: KafkaLimits) -> None:  # noqa: ANN401 - likewise
     """Give everything back that belongs to `producer`: within a few moments, whatever state it is in. Never raises.
 
     What was not sent yet is dropped. The library's own `stop()` would wait for ever for a broker that is down to take
@@ -108,7 +106,7 @@ async def discard(producer: Any) -> None:  # noqa: ANN401 - likewise
         producer._closed = True  # noqa: SLF001 - see above
     except AttributeError:
         with suppress(Exception):
-            async with asyncio.timeout(CLOSE_SECONDS):
+            async with clock.timeout(limits.close):
                 await producer.stop()
         return
     await end([task for task in asyncio.all_tasks() if any(_owner(task) is owner for owner in owners)])
@@ -116,12 +114,12 @@ async def discard(producer: Any) -> None:  # noqa: ANN401 - likewise
         _abort(connection)
 
 
-def _options(settings: Settings, request_seconds: float) -> dict[str, Any]:
+def _options(settings: Settings, limits: KafkaLimits) -> dict[str, Any]:
     protocol = settings.kafka_security_protocol
     options: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_bootstrap_servers,
         "client_id": "expiry-bridge",
-        "request_timeout_ms": round(request_seconds * 1000),
+        "request_timeout_ms": round(limits.request * 1000),
         "security_protocol": protocol,
     }
     if protocol in {"SSL", "SASL_SSL"}:
@@ -147,12 +145,12 @@ def _tls_context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-async def _greet(options: dict[str, Any], settings: Settings) -> str:
+async def _greet(options: dict[str, Any], settings: Settings, clock: Clock, limits: KafkaLimits) -> str:
     """The first of the bootstrap servers that lets us in. The library would only say that none did, and not why."""
     failures: list[BridgeError] = []
     for server in settings.kafka_bootstrap_servers:
         try:
-            async with asyncio.timeout(GREETING_SECONDS):
+            async with clock.timeout(limits.greeting):
                 await _meet(server, options)
         except (OSError, KafkaError, ValueError, *_MISFITS) as error:
             failures.append(_translated(error, server, settings))

@@ -5,15 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bridge.contracts import Message
+from bridge.sinks.kafka.context import Context
 from bridge.sinks.kafka.lanes import Lanes
-from bridge.sinks.kafka.names import TopicTemplate
 from bridge.sinks.kafka.outcomes import Outcomes
 from bridge.sinks.kafka.partitioner import partition_of
 from bridge.sinks.kafka.records import EMPTY_BYTES, Records, headers_of, size
 from bridge.sinks.kafka.topics import Topics
-
-MESSAGES_PER_TURN = 128
-"""The event loop, which also reads the notifications, gets its turn after so many: about every millisecond."""
 
 
 @dataclass(slots=True)
@@ -24,6 +21,8 @@ class Load:
     """By index: what is on its way."""
     rejected: dict[int, str] = field(default_factory=dict)
     """By index: why it never will be."""
+    refused: dict[int, str] = field(default_factory=dict)
+    """By index: why it is not now."""
 
     async def stored(self) -> None:
         """Return when all that is on its way is stored; never, if it is not to be learned whether it is."""
@@ -35,26 +34,29 @@ class Load:
 class Loading:
     """Sorts batches for one producer."""
 
-    def __init__(self, lanes: Lanes, names: TopicTemplate, topics: Topics, outcomes: Outcomes) -> None:
+    def __init__(self, lanes: Lanes, topics: Topics, outcomes: Outcomes, context: Context) -> None:
         self._lanes = lanes
-        self._names = names
+        self._names = context.names
+        self._turn_messages = context.limits.turn_messages
         self._topics = topics
         self._outcomes = outcomes
 
     async def load(self, batch: Sequence[Message], load: Load) -> None:
         """Send what is to be sent; `load` says what became of each message, also after an error.
 
-        Raises Retryable: a topic is not ready now; nothing was sent. KafkaError: no broker answers.
+        Raises KafkaError: no broker answers.
         """
         indices, rejected = self._outcomes.still_open(batch)
         load.rejected |= rejected
         topic_of = self._names.of_message
         topics = [topic_of(batch[index]) for index in indices]
-        never = await self._topics.ensure(set(topics))
+        never, later = await self._topics.ensure(set(topics))
         wanted = []
         for index, topic in zip(indices, topics, strict=True):
             if topic in never:
                 load.rejected[index] = never[topic]
+            elif topic in later:
+                load.refused[index] = later[topic]
             else:
                 wanted.append((index, topic))
         large = await self._sort(batch, wanted, load)
@@ -82,7 +84,7 @@ class Loading:
                 large.append((index, records))
             else:
                 load.placed.append((index, self._lanes.put(place, message, headers, bytes_, room[topic])))
-            if not count % MESSAGES_PER_TURN:
+            if not count % self._turn_messages:
                 await asyncio.sleep(0)
         return large
 

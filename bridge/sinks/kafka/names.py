@@ -65,11 +65,16 @@ class TopicTemplate:
         self._room = room // prefixes if prefixes else 0
         self.of: Callable[[bytes], str] = self._make(filled)
         """The topic of a key's expiration."""
+        self._template = filled
         self._gap = GAP.join(self._pieces)
 
     def of_message(self, message: Message) -> str:
         """The topic of a message. A gap record has the literal `_gap` in the place of the prefix."""
         return self._gap if message.gap else self.of(message.key)
+
+    def without_key(self, message: Message) -> str:
+        """The topic of a message, with the template's own words in the place of what comes from a key."""
+        return self._gap if message.gap else self._template
 
     def _make(self, filled: str) -> Callable[[bytes], str]:
         if self.fixed is not None:

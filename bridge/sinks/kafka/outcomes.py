@@ -1,27 +1,22 @@
-"""What is known of messages whose batch did not end: it is sent again, to another producer, but for these.
+"""What is learned of messages by the end of a session: it is for the next one."""
 
-So a partition that fails for a long time does not make copies of what the others have taken.
-"""
-
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from bridge.contracts import Message
 
 MAX_REMEMBERED = 50_000
 """Messages; several times what delivery has under way at once."""
-RECORDS_BYTES = 256 * 1024
-"""Of a batch of records, at most, unless it is one message alone. More gains nothing."""
 FEWEST_BYTES = 1024
 
 
 class Outcomes:
     """The memory of a sink, from session to session."""
 
-    def __init__(self) -> None:
-        self.records_bytes = RECORDS_BYTES
+    def __init__(self, records_bytes: int) -> None:
+        self.records_bytes = records_bytes
         """The most bytes of a batch of records of several messages. A broker may teach us less."""
-        self._reasons: dict[str, str | None] = {}
-        """By id: None if it is stored, else why it never will be."""
+        self._reasons: dict[str, str] = {}
+        """By id: why it never will be stored."""
 
     def still_open(self, batch: Sequence[Message]) -> tuple[Sequence[int], dict[int, str]]:
         """The indices of what is to be sent, and of what was rejected, with the reasons."""
@@ -32,17 +27,15 @@ class Outcomes:
         for index, message in enumerate(batch):
             if message.id not in reasons:
                 indices.append(index)
-            elif (reason := reasons[message.id]) is not None:
-                rejected[index] = reason
+            else:
+                rejected[index] = reasons[message.id]
         return indices, rejected
-
-    def stored(self, messages: Iterable[Message]) -> None:
-        """The broker has these."""
-        self._remember({message.id: None for message in messages})
 
     def reject(self, message: Message, reason: str) -> None:
         """The broker will never take it."""
-        self._remember({message.id: reason})
+        self._reasons[message.id] = reason
+        while len(self._reasons) > MAX_REMEMBERED:
+            del self._reasons[next(iter(self._reasons))]
 
     def shrink(self, too_large: int) -> None:
         """A batch of several messages, of so many bytes, was too large for the broker."""
@@ -53,8 +46,3 @@ class Outcomes:
         if self._reasons:
             for message in batch:
                 self._reasons.pop(message.id, None)
-
-    def _remember(self, more: dict[str, str | None]) -> None:
-        self._reasons |= more
-        for id_ in list(self._reasons)[: max(len(self._reasons) - MAX_REMEMBERED, 0)]:
-            del self._reasons[id_]

@@ -1,7 +1,7 @@
 """One producer's life: batches are published by it until it ends, for a reason, for good.
 
 A session is never repaired. Whatever goes wrong (a batch fails, no broker answers, nothing is acked for long) ends the
-session: all batches under way end in NotConnected at once, and the next `open()` makes a new producer. One that has
+session: all batches under way end in NotConnected at once, and the sink makes a new producer. One that has
 failed to deliver is of no more use: its sequence numbers have a hole, and the broker refuses what comes after it. So
 there is one way back to health, and it reads the credentials afresh, asks the bootstrap servers and checks the topic.
 """
@@ -17,46 +17,29 @@ from aiokafka.errors import (
     RecordListTooLargeError,
 )
 
-from bridge.clock import Clock
-from bridge.contracts import Message
-from bridge.errors import BridgeError, NotConnected, Rejected
-from bridge.settings import Settings
+from bridge.contracts import Batch, Message, Receipts
+from bridge.errors import BridgeError, NotConnected
 from bridge.sinks.kafka.cluster import Cluster
 from bridge.sinks.kafka.connect import connect, discard
+from bridge.sinks.kafka.context import Context
 from bridge.sinks.kafka.lanes import Lanes
 from bridge.sinks.kafka.loading import Load, Loading
-from bridge.sinks.kafka.names import TopicTemplate
 from bridge.sinks.kafka.outcomes import Outcomes
 from bridge.sinks.kafka.records import Records
 from bridge.sinks.kafka.topics import Topics
-from bridge.sinks.observer import SinkEvents
+from bridge.sinks.session_end import SessionEnd
 from bridge.tasks import end
 
-PROBE_SECONDS = 1.0
-STALL_SECONDS = 45.0
-"""How long nothing may be acked while the brokers answer. The library sends again meanwhile, without making copies; and
-a cluster needs up to half a minute to do without a replica that is lost.
-"""
 
-
-class Session:
+class KafkaSession:
     """One producer, with the batches under way. `start()` it once, `close()` it in any case."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - put together in one place
-        self,
-        settings: Settings,
-        names: TopicTemplate,
-        outcomes: Outcomes,
-        clock: Clock,
-        events: SinkEvents,
-        request_seconds: float,
-    ) -> None:
-        self._settings = settings
-        self._names = names
+    def __init__(self, context: Context, outcomes: Outcomes) -> None:
+        self._context = context
+        self._clock = context.clock
+        self._limits = context.limits
         self._outcomes = outcomes
-        self._clock = clock
-        self._events = events
-        self._request_seconds = request_seconds
+        self._end = SessionEnd()
         self._working: set[asyncio.Task[None]] = set()
         """What the end of the session ends."""
         self._watching: asyncio.Task[None] | None = None
@@ -64,14 +47,6 @@ class Session:
         self._producer: Any = None
         self._lanes: Lanes
         self._loading: Loading
-        self.started = False
-        self.reason: str | None = None
-        """Why the session ended; None while it lasts."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether batches can be published."""
-        return self.started and self.reason is None
 
     async def start(self) -> None:
         """Connect, and check or create the topic. Raises NotConnected or Refused; then nothing is left to close."""
@@ -80,17 +55,20 @@ class Session:
         except BaseException:
             await self.close()
             raise
-        self.started = True
 
-    async def publish(self, batch: Sequence[Message]) -> None:
-        """See `Sink.publish`."""
-        self.raise_if_ended()
-        await self._while_it_lasts(self._publish(batch), "kafka-publish")
+    async def publish(self, batch: Batch, receipts: Receipts) -> None:
+        """See `Session.publish`."""
+        if self._end.reason is not None:
+            raise self._ended()
+        await self._while_it_lasts(self._publish(batch.messages, receipts), "kafka-publish")
+
+    async def ended(self) -> str:
+        """See `Session.ended`."""
+        return await self._end.wait()
 
     def end(self, reason: str) -> None:
         """End the session: nothing is published any more, all batches under way end in NotConnected."""
-        if self.reason is None:
-            self.reason = reason
+        if self._end.set(reason):
             self._disposal = asyncio.create_task(self._dispose(), name="kafka-disposal")
 
     async def close(self) -> None:
@@ -99,42 +77,31 @@ class Session:
         if self._disposal is not None:
             await asyncio.shield(self._disposal)
 
-    def raise_if_ended(self) -> None:
-        """Raises NotConnected."""
-        if self.reason is not None:
-            raise self._ended()
-
     async def _start(self) -> None:
-        self._producer = await connect(self._settings, self._request_seconds)
-        topics = Topics(Cluster(self._producer.client), self._names, self._settings, self._events, self._clock)
+        self._producer = await connect(self._context.settings, self._clock, self._limits)
+        topics = Topics(Cluster(self._producer.client, self._clock, self._limits), self._context)
         try:
             await topics.prepare()
         except KafkaError as error:
             raise NotConnected(f"Kafka does not answer: {_words(error)}") from None
         self._lanes = Lanes(self._producer, self._clock, self._on_failed)
-        self._loading = Loading(self._lanes, self._names, topics, self._outcomes)
+        self._loading = Loading(self._lanes, topics, self._outcomes, self._context)
         self._watching = asyncio.create_task(self._watch(topics), name="kafka-watch")
         self._watching.add_done_callback(self._on_watch_ended)
 
-    async def _publish(self, batch: Sequence[Message]) -> None:
+    async def _publish(self, batch: Sequence[Message], receipts: Receipts) -> None:
         load = Load()
         try:
             await self._loading.load(batch, load)
             await load.stored()
         except KafkaError as error:
-            self._outcomes.stored(self._stored(batch, load))
             self.end(_words(error))
             raise self._ended() from None
-        except BaseException:
-            self._outcomes.stored(self._stored(batch, load))
-            raise
+        finally:
+            receipts.rejected(load.rejected)
+            receipts.acked([index for index, records in load.placed if records.stored.done()])
+        receipts.refused(load.refused)
         self._outcomes.forget(batch)
-        if load.rejected:
-            raise Rejected(load.rejected)
-
-    @staticmethod
-    def _stored(batch: Sequence[Message], load: Load) -> list[Message]:
-        return [batch[index] for index, records in load.placed if records.stored.done()]
 
     def _on_failed(self, records: Records, error: BaseException) -> None:
         if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
@@ -148,11 +115,11 @@ class Session:
 
     async def _watch(self, topics: Topics) -> None:
         while True:
-            await self._clock.sleep(PROBE_SECONDS)
-            if self._lanes.stalled > STALL_SECONDS:
+            await self._clock.sleep(self._limits.probe)
+            if self._lanes.stalled > self._limits.stall:
                 return self.end(
-                    f"nothing was acked for {STALL_SECONDS:g} s, though brokers answer: a partition may have no leader,"
-                    " or too few replicas in sync"
+                    f"nothing was acked for {self._limits.stall:g} s, though brokers answer: a partition may have no"
+                    " leader, or too few replicas in sync"
                 )
             try:
                 gone = await topics.vanished()
@@ -184,10 +151,10 @@ class Session:
             await end([self._watching])
             await self._lanes.close()
         if self._producer is not None:
-            await discard(self._producer)
+            await discard(self._producer, self._clock, self._limits)
 
     def _ended(self) -> BridgeError:
-        return NotConnected(f"the connection to Kafka ended: {self.reason}")
+        return NotConnected(f"the connection to Kafka ended: {self._end.reason}")
 
 
 def _words(error: BaseException) -> str:

@@ -12,22 +12,11 @@ from enum import Enum, auto
 
 from aiokafka.errors import KafkaError
 
-from bridge.clock import Clock
-from bridge.errors import NotConnected, Refused, Retryable
+from bridge.errors import NotConnected, Refused
 from bridge.settings import Settings
 from bridge.sinks.kafka.cluster import Cluster, words
-from bridge.sinks.kafka.names import TopicTemplate
-from bridge.sinks.observer import SinkEvents
+from bridge.sinks.kafka.context import Context
 
-READY_SECONDS = 5.0
-"""From the creation of a topic until all of its partitions have a leader."""
-MISSING_SECONDS = 5.0
-"""So long a topic that depends on the key must be missing before its messages become dead letters."""
-RECHECK_SECONDS = 30.0
-"""After which a topic that takes nothing is looked at again."""
-POLL_SECONDS = 0.05
-MOST_AT_ONCE = 50
-"""Topics that are looked at in one go to see whether they are still there."""
 HOUR_MS = 3_600_000
 
 NO_ERROR, UNKNOWN_TOPIC, LEADER_NOT_AVAILABLE, INVALID_TOPIC, DENIED, CLUSTER_DENIED = 0, 3, 5, 17, 29, 31
@@ -76,14 +65,13 @@ def new_config(settings: Settings) -> dict[str, str]:
 class Topics:
     """The topics of one session."""
 
-    def __init__(
-        self, cluster: Cluster, names: TopicTemplate, settings: Settings, events: SinkEvents, clock: Clock
-    ) -> None:
+    def __init__(self, cluster: Cluster, context: Context) -> None:
         self._cluster = cluster
-        self._names = names
-        self._settings = settings
-        self._events = events
-        self._clock = clock
+        self._names = context.names
+        self._settings = context.settings
+        self._events = context.events
+        self._clock = context.clock
+        self._limits = context.limits
         self._found: dict[str, Finding] = {}
         self._missed: dict[str, float] = {}
         """Since when a topic is known to be missing."""
@@ -106,33 +94,29 @@ class Topics:
             raise Refused(finding.reason)
         await self._warn(topic)
 
-    async def ensure(self, topics: Collection[str]) -> dict[str, str]:
-        """Why messages will never be taken, by topic, for those topics that take none. The others are ready.
-
-        Raises Retryable: some are not ready now.
-        """
+    async def ensure(self, topics: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
+        """Why messages will never be taken, and why they are not now, by topic. All other topics are ready."""
         now = self._clock.monotonic()
         if not all(self._known(topic, now) for topic in topics):
             async with self._looking:
                 unknown = [topic for topic in topics if not self._known(topic, now)]
                 if unknown:
                     self._found |= await self._look(unknown)
-        never: dict[str, str] = {}
+        never, later = dict[str, str](), dict[str, str]()
         for topic in topics:
             finding = self._found[topic]
             if finding is READY:
-                continue
-            if not self._hopeless(topic, finding.standing, now):
-                raise Retryable(finding.reason)
-            never[topic] = finding.reason
-        return never
+                if not self._cluster.partitions(topic):
+                    later[topic] = f"{self._named(topic)} is gone"
+            elif self._hopeless(topic, finding.standing, now):
+                never[topic] = finding.reason
+            else:
+                later[topic] = finding.reason
+        return never, later
 
     def partitions(self, topic: str) -> int:
-        """How many partitions it has. Raises Retryable: it has just vanished."""
-        partitions = self._cluster.partitions(topic)
-        if not partitions:
-            raise Retryable(f"{self._named(topic)} is gone")
-        return partitions
+        """How many partitions it has, of a topic that is ready."""
+        return self._cluster.partitions(topic)
 
     def limit(self, topic: str) -> int | None:
         """The most bytes of a batch of records, when last asked for; None if the broker does not tell us."""
@@ -149,7 +133,7 @@ class Topics:
         Once is not enough: a broker may be slow to learn of a topic that is new. Raises KafkaError: no broker answers.
         """
         ready = [topic for topic, finding in self._found.items() if finding is READY]
-        some = random.sample(ready, min(len(ready), MOST_AT_ONCE))
+        some = random.sample(ready, min(len(ready), self._limits.topics_at_once))
         found = await self._cluster.find({*some, *self._vanishing})
         missing = {topic for topic, about in found.items() if about.code == UNKNOWN_TOPIC}
         gone, self._vanishing = missing & self._vanishing, missing
@@ -166,7 +150,7 @@ class Topics:
         if self._names.fixed is not None:
             return False
         if standing is Standing.MISSING:
-            return now - self._missed.setdefault(topic, now) >= MISSING_SECONDS
+            return now - self._missed.setdefault(topic, now) >= self._limits.topic_missing
         return standing is Standing.CLOSED
 
     async def _look(self, topics: Collection[str]) -> dict[str, Finding]:
@@ -210,9 +194,9 @@ class Topics:
             return self._cluster.led(topic) if topic in new else self._cluster.partitions(topic) > 0
 
         since = self._clock.monotonic()
-        while not all(map(known, topics)) and self._clock.monotonic() - since < READY_SECONDS:
+        while not all(map(known, topics)) and self._clock.monotonic() - since < self._limits.topic_ready:
             await self._cluster.refresh(topics)
-            await self._clock.sleep(POLL_SECONDS)
+            await self._clock.sleep(self._limits.topic_poll)
         unknown = [topic for topic in topics if not self._cluster.partitions(topic)]
         return {topic: Finding(Standing.LATER, f"{self._named(topic)} is not ready yet") for topic in unknown}
 
@@ -250,7 +234,7 @@ class Topics:
         return Finding(Standing.LATER, f"{what} cannot be created now: {words(code)}")
 
     def _closed(self, reason: str) -> Finding:
-        return Finding(Standing.CLOSED, reason, self._clock.monotonic() + RECHECK_SECONDS)
+        return Finding(Standing.CLOSED, reason, self._clock.monotonic() + self._limits.topic_recheck)
 
     def _named(self, topic: str) -> str:
         return f"topic {topic}" if self._names.fixed is not None else "the message's topic"

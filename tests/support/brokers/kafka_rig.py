@@ -14,8 +14,10 @@ from aiokafka.errors import NodeNotReadyError
 from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest, DescribeAclsRequest
 
 from bridge.clock import SystemClock
+from bridge.limits import KafkaLimits
 from bridge.settings import Settings
 from bridge.sinks.kafka import KafkaSink
+from tests.support.brokers.caller import Caller
 from tests.support.brokers.kafka import KafkaServer
 from tests.support.brokers.rigs import PATIENCE, BrokerRig, JetStreamRig, Received
 from tests.support.servers import wait_until
@@ -40,15 +42,15 @@ class KafkaRig(BrokerRig):
             **settings,
         }
 
-    def sink(self, *, request_seconds: float = 10.0, **settings: Any) -> KafkaSink:  # noqa: ANN401 - likewise
+    def sink(self, limits: KafkaLimits | None = None, **settings: Any) -> Caller:  # noqa: ANN401 - likewise
         """See `Rig`."""
         made = Settings(**{**self.settings, **settings})
-        return KafkaSink(made, 0, SystemClock(), self.observed, request_seconds=request_seconds)
+        return Caller(KafkaSink(made, 0, SystemClock(), limits or KafkaLimits(), self.observed))
 
     @contextlib.asynccontextmanager
-    async def opened(self, *, request_seconds: float = 10.0, **settings: Any) -> AsyncIterator[KafkaSink]:  # noqa: ANN401 - likewise
+    async def opened(self, limits: KafkaLimits | None = None, **settings: Any) -> AsyncIterator[Caller]:  # noqa: ANN401 - likewise
         """A new one, open until the end of the block."""
-        sink = self.sink(request_seconds=request_seconds, **settings)
+        sink = self.sink(limits, **settings)
         try:
             await sink.open()
             yield sink

@@ -19,12 +19,14 @@ from nats.js.api import AckPolicy, ConsumerConfig
 
 from bridge.clock import SystemClock
 from bridge.cloudevents import Encoder
-from bridge.contracts import Message, Sink
-from bridge.errors import NotConnected, Refused, Retryable
+from bridge.contracts import Message
+from bridge.errors import Refused
 from bridge.expiration import Expiration, Identity, Via
+from bridge.limits import JetStreamLimits
 from bridge.settings import Settings
 from bridge.sinks.jetstream import JetStreamSink
 from bridge.sinks.stdout import StdoutSink
+from tests.support.brokers.caller import Caller
 from tests.support.servers import NatsServer, require
 
 FETCH = 1000
@@ -44,7 +46,6 @@ class Observed:
     def __init__(self) -> None:
         self.warnings: list[str] = []
         self.resends: list[int] = []
-        self.reconnects: list[str] = []
 
     def stream_warned(self, text: str) -> None:
         """See `SinkEvents`."""
@@ -53,10 +54,6 @@ class Observed:
     def resent(self, count: int) -> None:
         """See `SinkEvents`."""
         self.resends.append(count)
-
-    def reconnected(self, reason: str) -> None:
-        """See `SinkEvents`."""
-        self.reconnects.append(reason)
 
 
 def messages(
@@ -77,18 +74,9 @@ def ids(batch: Sequence[Message]) -> list[str]:
     return [message.id for message in batch]
 
 
-async def deliver(sink: Sink, batch: Sequence[Message]) -> None:
-    """Publish as the delivery loop does: until it is acked."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            try:
-                return await sink.publish(batch)
-            except NotConnected:
-                with contextlib.suppress(NotConnected):
-                    await sink.open()
-            except Retryable:
-                pass
-            await asyncio.sleep(0.01)
+async def deliver(caller: Caller, batch: Sequence[Message]) -> None:
+    """Publish as delivery does: until it is acked."""
+    await caller.deliver(batch)
 
 
 @dataclass(frozen=True)
@@ -110,8 +98,8 @@ class Rig(ABC):
         self.observed = Observed()
 
     @abstractmethod
-    def sink(self) -> Sink:
-        """A new one."""
+    def sink(self) -> Caller:
+        """A new one, to be opened."""
 
     @abstractmethod
     async def stored(self) -> list[str]:
@@ -162,9 +150,9 @@ class StdoutRig(Rig):
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def sink(self) -> Sink:
+    def sink(self) -> Caller:
         """See `Rig`."""
-        return StdoutSink(self.fd)
+        return Caller(StdoutSink(SystemClock(), self.fd))
 
     async def lines(self) -> list[Any]:
         """All that was written, once nobody can write any more."""
@@ -211,15 +199,15 @@ class JetStreamRig(BrokerRig):
         self.server = NatsServer(config)
         self.settings = {"nats_url": self.server.url, **settings}
 
-    def sink(self, *, ack_seconds: float = 5.0, **settings: Any) -> JetStreamSink:  # noqa: ANN401 - likewise
+    def sink(self, limits: JetStreamLimits | None = None, **settings: Any) -> Caller:  # noqa: ANN401 - likewise
         """See `Rig`."""
         made = Settings(**{**self.settings, **settings})
-        return JetStreamSink(made, 0, SystemClock(), self.observed, ack_seconds=ack_seconds)
+        return Caller(JetStreamSink(made, 0, SystemClock(), limits or JetStreamLimits(), self.observed))
 
     @contextlib.asynccontextmanager
-    async def opened(self, *, ack_seconds: float = 5.0, **settings: Any) -> AsyncIterator[JetStreamSink]:  # noqa: ANN401 - likewise
+    async def opened(self, limits: JetStreamLimits | None = None, **settings: Any) -> AsyncIterator[Caller]:  # noqa: ANN401 - likewise
         """A new one, open until the end of the block."""
-        sink = self.sink(ack_seconds=ack_seconds, **settings)
+        sink = self.sink(limits, **settings)
         try:
             await sink.open()
             yield sink
@@ -275,7 +263,7 @@ def batches(count: int, size: int) -> list[list[Message]]:
     return [messages(size, first=number * size) for number in range(count)]
 
 
-async def works(sink: JetStreamSink) -> None:
+async def works(sink: Caller) -> None:
     """It opens, and publishes."""
     try:
         await sink.open()
@@ -284,7 +272,7 @@ async def works(sink: JetStreamSink) -> None:
         await sink.close()
 
 
-async def refused(sink: JetStreamSink, reason: str) -> None:
+async def refused(sink: Caller, reason: str) -> None:
     """`open()` says so, with a reason that matches, and does not give SECRET away."""
     try:
         with pytest.raises(Refused, match=reason) as caught:

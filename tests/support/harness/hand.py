@@ -173,7 +173,7 @@ class Hand:
 
     async def settle(self, entries: Sequence[Entry]) -> int:
         """Take these out of the outbox, as if the broker had acked them; how many expirations wait there then."""
-        await self._outbox.settle([Settlement(entry) for entry in entries])
+        await self._outbox.settle([Settlement.of(entry) for entry in entries])
         return self._outbox.depth
 
     def id_of(self, key: bytes, deadline_ms: int) -> str:

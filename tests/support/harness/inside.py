@@ -5,7 +5,6 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Self
 
@@ -13,10 +12,12 @@ from redis.asyncio import Redis
 
 from bridge.clock import SystemClock
 from bridge.cloudevents import Encoder
-from bridge.contracts import Message
+from bridge.contracts import Batch, Message, Order, Receipts
+from bridge.delivery.context import Context
 from bridge.delivery.loop import Delivery
 from bridge.endings import Ending
 from bridge.errors import NotConnected
+from bridge.limits import DeliveryLimits
 from bridge.redis.ledger.outboxes import Outboxes
 from bridge.redis.source.membership import Members
 from bridge.redis.source.shard import RedisSource
@@ -69,28 +70,40 @@ class Recorder(ShardTelemetry):
 
 
 class Broker:
-    """A sink that keeps what it is sent. While `up` is cleared, it acks nothing."""
+    """A sink, and its only session, that keeps what it is sent. While `up` is cleared, it acks nothing."""
+
+    order = Order.KEY
 
     def __init__(self) -> None:
         self.up = asyncio.Event()
-        self.connected = True
         self.up.set()
         self.events: list[Event] = []
         """Of expirations."""
         self.gaps: list[Event] = []
         """Of gaps."""
 
-    async def open(self) -> None:
+    async def connect(self) -> Self:
         """See `Sink`."""
+        return self
 
-    async def publish(self, batch: Sequence[Message]) -> None:
+    def channel(self, message: Message) -> str:
         """See `Sink`."""
+        return "broker"
+
+    async def publish(self, batch: Batch, receipts: Receipts) -> None:
+        """See `Session`."""
         await self.up.wait()
-        self.events += [json.loads(message.body) for message in batch if not message.gap]
-        self.gaps += [json.loads(message.body) for message in batch if message.gap]
+        self.events += [json.loads(message.body) for message in batch.messages if not message.gap]
+        self.gaps += [json.loads(message.body) for message in batch.messages if message.gap]
+        receipts.acked(range(len(batch.messages)))
+
+    async def ended(self) -> str:
+        """See `Session`."""
+        never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        return await never
 
     async def close(self) -> None:
-        """See `Sink`."""
+        """See `Session`."""
 
 
 class Inside:
@@ -106,7 +119,8 @@ class Inside:
         self._source = RedisSource(chosen, instance, clock, self.telemetry, members, wake=self._outboxes.wake)
         self._outboxes.add(self._source.outbox)
         encoder, redis_ms = Encoder(chosen.source, 0, chosen.content_mode), self._source.redis_ms
-        self._delivery = Delivery(self._outboxes, self.broker, encoder, redis_ms, clock, process)
+        context = Context(clock, DeliveryLimits(), process, redis_ms)
+        self._delivery = Delivery(self._outboxes, self.broker, encoder, context)
         self._tasks: list[asyncio.Task[None]] = []
 
     @property

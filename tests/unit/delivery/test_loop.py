@@ -1,21 +1,24 @@
 """Delivery, between a source and a sink that do as the tests say."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from bridge.clock import SystemClock
 from bridge.cloudevents import Encoder
-from bridge.contracts import Entry, Message, Settlement
-from bridge.delivery import link
-from bridge.delivery import loop as delivery
+from bridge.contracts import Batch, Entry, Message, Order, Receipts, Settlement
+from bridge.delivery.context import Context
 from bridge.delivery.loop import Delivery
-from bridge.errors import BridgeError, NotConnected, Refused, Rejected, Retryable
+from bridge.errors import BridgeError, NotConnected, Refused
 from bridge.expiration import Expiration, GapRecord, Via
+from bridge.limits import DeliveryLimits
 from bridge.telemetry.events import BROKER, Telemetry
 from tests.support.servers import wait_until
+
+SMALL = DeliveryLimits(batch=10, batch_bytes=10_000, in_flight=40, in_flight_bytes=20_000)
 
 
 class InstantClock(SystemClock):
@@ -32,7 +35,7 @@ class InstantClock(SystemClock):
         await asyncio.sleep(0)
 
 
-class FakeSource:
+class FakeOutbox:
     """An outbox in memory."""
 
     def __init__(self, *entries: Entry) -> None:
@@ -50,7 +53,7 @@ class FakeSource:
         await wait_until(lambda: self.draining or len(self.entries) > self._cursor)
         found = self.entries[self._cursor : self._cursor + limit]
         self._cursor += len(found)
-        settled = {settlement.entry.id for settlement in self.settled}
+        settled = {settlement.id for settlement in self.settled}
         return [entry for entry in found if entry.id not in settled]
 
     def reread(self) -> None:
@@ -63,46 +66,98 @@ class FakeSource:
         self.settled += settlements
 
 
+class Gone(Exception):
+    """A fake session's `answer`: the session has ended."""
+
+
 class FakeSink:
-    """Takes what `answer` lets pass."""
+    """Makes sessions, which take what `answer` lets pass."""
 
     def __init__(self) -> None:
-        self.answer: Callable[[Sequence[Message]], BridgeError | None] = lambda _: None
+        self.order = Order.KEY
+        self.answer: Callable[[Sequence[Message]], Answer] = lambda _: None
         self.gate = asyncio.Event()
         self.gate.set()
         self.published: list[Sequence[Message]] = []
         self.under_way: list[set[bytes]] = []
         self.most_under_way = 0
-        self.opened = 0
-        self.connected = True
-        self.open_errors: list[BridgeError] = []
+        self.sessions: list[FakeSession] = []
+        self.connect_errors: list[BridgeError] = []
 
-    async def open(self) -> None:
-        if self.open_errors:
-            raise self.open_errors.pop(0)
-        self.opened += 1
+    async def connect(self) -> "FakeSession":
+        await asyncio.sleep(0)
+        if self.connect_errors:
+            raise self.connect_errors.pop(0)
+        assert all(session.closed for session in self.sessions), "two sessions at once"
+        self.sessions.append(FakeSession(self))
+        return self.sessions[-1]
 
-    async def publish(self, batch: Sequence[Message]) -> None:
-        keys = {message.key for message in batch}
-        assert len(keys) == len(batch), "a key twice in one batch"
-        assert all(keys.isdisjoint(others) for others in self.under_way), "a key in two batches at once"
-        self.under_way.append(keys)
-        self.most_under_way = max(self.most_under_way, sum(map(len, self.under_way)))
-        try:
-            await self.gate.wait()
-            await asyncio.sleep(0)
-            self.published.append(batch)
-            if (error := self.answer(batch)) is not None:
-                raise error
-        finally:
-            self.under_way.remove(keys)
-
-    async def close(self) -> None:
-        pass
+    def channel(self, message: Message) -> str:
+        return f"topic-of-{'gaps' if message.gap else 'keys'}"
 
     @property
     def ids(self) -> list[str]:
         return [message.id for batch in self.published for message in batch]
+
+
+Answer = BridgeError | Gone | Mapping[int, str] | None
+"""Of a batch: an error to raise, the end of the session, or why messages are refused."""
+
+
+class Never(dict[int, str]):
+    """An answer: why messages are rejected."""
+
+
+class FakeSession:
+    """One session of it."""
+
+    def __init__(self, sink: FakeSink) -> None:
+        self.sink = sink
+        self.end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.closed = False
+
+    def lose(self, reason: str = "gone") -> None:
+        if not self.end.done():
+            self.end.set_result(reason)
+
+    async def publish(self, batch: Batch, receipts: Receipts) -> None:
+        sink, messages = self.sink, batch.messages
+        keys = {message.key for message in messages}
+        assert len(keys) == len(messages), "a key twice in one batch"
+        assert all(keys.isdisjoint(others) for others in sink.under_way), "a key in two batches at once"
+        sink.under_way.append(keys)
+        sink.most_under_way = max(sink.most_under_way, sum(map(len, sink.under_way)))
+        try:
+            await sink.gate.wait()
+            await asyncio.sleep(0)
+            sink.published.append(messages)
+            answer = sink.answer(messages)
+            if isinstance(answer, Gone):
+                self.lose(str(answer))
+                raise NotConnected(str(answer))
+            if isinstance(answer, BridgeError):
+                raise answer
+            if self.end.done():
+                raise NotConnected(self.end.result())
+            not_acked = answer or {}
+            if isinstance(not_acked, Never):
+                receipts.rejected(not_acked)
+            else:
+                receipts.refused(not_acked)
+            receipts.acked([index for index in range(len(messages)) if index not in not_acked])
+        finally:
+            sink.under_way.remove(keys)
+
+    async def ended(self) -> str:
+        return await asyncio.shield(self.end)
+
+    async def close(self) -> None:
+        self.lose("closed")
+        self.closed = True
+
+
+def refuse(count: int) -> Answer:
+    return dict.fromkeys(range(count), "busy")
 
 
 def entry(number: int, *keys: bytes) -> Entry:
@@ -114,18 +169,19 @@ def entry(number: int, *keys: bytes) -> Entry:
 class Rig:
     """A delivery with its surroundings."""
 
-    def __init__(self, *entries: Entry) -> None:
-        self.source = FakeSource(*entries)
+    def __init__(self, *entries: Entry, limits: DeliveryLimits = DeliveryLimits()) -> None:  # noqa: B008 - frozen
+        self.source = FakeOutbox(*entries)
         self.sink = FakeSink()
         self.clock = InstantClock()
         self.telemetry = Telemetry()
         self.now = 1500.0
         encoder = Encoder("/redis", 0, "structured")
-        self.delivery = Delivery(self.source, self.sink, encoder, lambda: self.now, self.clock, self.telemetry)
+        context = Context(self.clock, limits, self.telemetry, lambda: self.now)
+        self.delivery = Delivery(self.source, self.sink, encoder, context)
 
     @property
     def settled(self) -> list[bytes]:
-        return [settlement.entry.id for settlement in self.source.settled]
+        return [settlement.id for settlement in self.source.settled]
 
     def metric(self, name: str) -> float | None:
         return self.telemetry.metrics.registry.get_sample_value(name)
@@ -199,7 +255,7 @@ async def test_nothing_is_settled_before_its_ack() -> None:
 
 async def test_what_was_not_taken_is_sent_again_under_the_same_ids() -> None:
     rig = Rig(entry(1, b"a", b"b"))
-    answers: list[BridgeError | None] = [Retryable("busy"), Retryable("busy"), None]
+    answers: list[Answer] = [refuse(2), refuse(2), None]
     rig.sink.answer = lambda _: answers.pop(0)
 
     await rig.drained()
@@ -212,43 +268,40 @@ async def test_what_was_not_taken_is_sent_again_under_the_same_ids() -> None:
 async def test_a_lost_sink_is_opened_again_once_for_all_batches_under_way() -> None:
     rig = Rig(entry(1, b"a"), entry(2, b"a"), entry(3, b"b"))
     failing = True
-    rig.sink.answer = lambda _: NotConnected("gone") if failing else None
+    rig.sink.answer = lambda _: Gone("gone") if failing else None
 
     async with running(rig):
-        await wait_until(lambda: rig.sink.opened >= 3)
+        await wait_until(lambda: len(rig.sink.sessions) >= 3)
         failing = False
         await wait_until(lambda: sorted(rig.settled) == [b"7-1", b"7-2", b"7-3"])
 
 
 async def test_a_sink_that_cannot_be_reached_is_tried_again_and_readiness_says_so() -> None:
     rig = Rig(entry(1, b"a"))
-    rig.sink.open_errors = [NotConnected("nobody there")] * 3
+    rig.sink.connect_errors = [NotConnected("nobody there")] * 3
 
     async with running(rig):
         await wait_until(lambda: rig.settled)
 
-    assert rig.sink.opened == 1
+    assert len(rig.sink.sessions) == 1
     assert BROKER not in rig.telemetry.health.reasons
     assert len(rig.clock.slept) == 3
 
 
-async def test_a_sink_that_loses_its_broker_while_nothing_is_published_is_opened_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(link, "WATCH_INTERVAL", 0.01)
+async def test_a_session_that_ends_while_nothing_is_published_is_followed_by_another() -> None:
     rig = Rig()
 
     async with running(rig):
-        await wait_until(lambda: rig.sink.opened == 1)
-        rig.sink.connected = False
-        await wait_until(lambda: rig.sink.opened > 1)
-        rig.sink.connected = True
+        await wait_until(lambda: rig.sink.sessions)
+        rig.sink.sessions[0].lose()
+        await wait_until(lambda: len(rig.sink.sessions) == 2)
+        assert rig.sink.sessions[0].closed
         await wait_until(lambda: BROKER not in rig.telemetry.health.reasons)
 
 
 async def test_a_sink_that_never_opened_and_refuses_ends_delivery() -> None:
     rig = Rig()
-    rig.sink.open_errors = [Refused("wrong password")]
+    rig.sink.connect_errors = [Refused("wrong password")]
 
     with pytest.raises(Refused, match="wrong password"):
         await rig.drained()
@@ -257,17 +310,17 @@ async def test_a_sink_that_never_opened_and_refuses_ends_delivery() -> None:
 async def test_a_sink_that_served_and_refuses_is_tried_again() -> None:
     rig = Rig(entry(1, b"a"))
 
-    def lose(_: Sequence[Message]) -> BridgeError:
+    def lose(_: Sequence[Message]) -> Answer:
         rig.sink.answer = lambda _: None
-        rig.sink.open_errors = [Refused("password expired")] * 2
-        return NotConnected("gone")
+        rig.sink.connect_errors = [Refused("password expired")] * 2
+        return Gone("gone")
 
     rig.sink.answer = lose
 
     await rig.drained()
 
     assert rig.settled == [b"7-1"]
-    assert rig.sink.opened == 2
+    assert len(rig.sink.sessions) == 2
 
 
 async def test_a_publish_that_is_refused_for_good_ends_delivery() -> None:
@@ -284,11 +337,11 @@ async def test_what_ends_delivery_ends_it_also_while_the_sink_is_being_opened_ag
     rig = Rig(entry(1, b"a"))
     rig.sink.gate.clear()
 
-    def answer(batch: Sequence[Message]) -> BridgeError:
+    def answer(batch: Sequence[Message]) -> Answer:
         if batch[0].key == b"b":
             return Refused("cannot go on")
-        rig.sink.open_errors = [NotConnected("nobody there")] * 1_000_000
-        return NotConnected("gone")
+        rig.sink.connect_errors = [NotConnected("nobody there")] * 1_000_000
+        return Gone("gone")
 
     rig.sink.answer = answer
     async with running(rig) as task:
@@ -315,7 +368,7 @@ async def test_an_unexpected_error_of_a_sink_ends_delivery() -> None:
 
 async def test_a_rejected_message_is_settled_as_a_dead_letter_and_stops_nobody_else() -> None:
     rig = Rig(entry(1, b"a", b"b", b"c"), entry(2, b"d"))
-    rig.sink.answer = lambda batch: Rejected({1: "too large"}) if len(batch) > 1 else None
+    rig.sink.answer = lambda batch: Never({1: "too large"}) if len(batch) > 1 else None
 
     await rig.drained()
 
@@ -336,7 +389,7 @@ async def test_messages_of_one_key_are_sent_one_after_the_other() -> None:
 
 async def test_a_retry_keeps_the_order_of_a_key() -> None:
     rig = Rig(*(entry(n, b"same") for n in range(5)))
-    answers: list[BridgeError | None] = [None, Retryable("busy"), NotConnected("gone"), None, None, None, None]
+    answers: list[Answer] = [None, refuse(1), Gone("gone"), None, None, None, None]
     rig.sink.answer = lambda _: answers.pop(0)
 
     await rig.drained()
@@ -360,13 +413,9 @@ async def test_what_is_under_way_is_not_taken_up_again_when_the_outbox_is_read_f
 
 @pytest.mark.parametrize(("key_bytes", "most"), [(4, 40), (4_000, 3)])
 async def test_memory_is_bounded_in_messages_and_in_bytes_while_the_broker_stands_still(
-    monkeypatch: pytest.MonkeyPatch, key_bytes: int, most: int
+    key_bytes: int, most: int
 ) -> None:
-    monkeypatch.setattr(delivery, "BATCH", 10)
-    monkeypatch.setattr(delivery, "BATCH_BYTES", 10_000)
-    monkeypatch.setattr(delivery, "IN_FLIGHT", 40)
-    monkeypatch.setattr(delivery, "IN_FLIGHT_BYTES", 20_000)
-    rig = Rig(*(entry(n, (b"%d-" % n).ljust(key_bytes, b"k")) for n in range(200)))
+    rig = Rig(*(entry(n, (b"%d-" % n).ljust(key_bytes, b"k")) for n in range(200)), limits=SMALL)
     rig.sink.gate.clear()
 
     async with running(rig):
@@ -381,15 +430,9 @@ async def test_memory_is_bounded_in_messages_and_in_bytes_while_the_broker_stand
 
 
 @pytest.mark.parametrize(("key_bytes", "most"), [(4, 40), (4_000, 3)])
-async def test_memory_is_bounded_while_the_outbox_is_read_and_cannot_be_settled(
-    monkeypatch: pytest.MonkeyPatch, key_bytes: int, most: int
-) -> None:
-    monkeypatch.setattr(delivery, "BATCH", 10)
-    monkeypatch.setattr(delivery, "BATCH_BYTES", 10_000)
-    monkeypatch.setattr(delivery, "IN_FLIGHT", 40)
-    monkeypatch.setattr(delivery, "IN_FLIGHT_BYTES", 20_000)
-    monkeypatch.setattr(delivery, "READ_ENTRIES", 5)
-    rig = Rig(*(entry(n, *((b"%d-%d-" % (n, i)).ljust(key_bytes, b"k") for i in range(2))) for n in range(200)))
+async def test_memory_is_bounded_while_the_outbox_is_read_and_cannot_be_settled(key_bytes: int, most: int) -> None:
+    entries = [entry(n, *((b"%d-%d-" % (n, i)).ljust(key_bytes, b"k") for i in range(2))) for n in range(200)]
+    rig = Rig(*entries, limits=replace(SMALL, read_entries=5))
     rig.source.settle_errors = [NotConnected("gone")] * 1_000_000
 
     async with running(rig):
@@ -407,9 +450,8 @@ async def test_memory_is_bounded_while_the_outbox_is_read_and_cannot_be_settled(
     assert rig.metric("bridge_in_flight_messages") == 0
 
 
-async def test_a_message_larger_than_the_bound_is_sent_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "IN_FLIGHT_BYTES", 10)
-    rig = Rig(entry(1, b"a"), entry(2, b"b"))
+async def test_a_message_larger_than_the_bound_is_sent_all_the_same() -> None:
+    rig = Rig(entry(1, b"a"), entry(2, b"b"), limits=DeliveryLimits(in_flight_bytes=10))
 
     await rig.drained()
 
@@ -428,7 +470,7 @@ async def test_a_source_that_does_not_answer_is_asked_again() -> None:
 
 async def test_a_drain_ends_also_while_the_sink_cannot_be_reached_if_nothing_waits() -> None:
     rig = Rig()
-    rig.sink.open_errors = [NotConnected("nobody there")] * 1_000_000
+    rig.sink.connect_errors = [NotConnected("nobody there")] * 1_000_000
 
     await rig.drained()
 

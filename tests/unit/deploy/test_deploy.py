@@ -18,8 +18,8 @@ from packaging.utils import canonicalize_name
 
 import bridge
 from bridge.commands.embedded import free_port
+from bridge.limits import Limits
 from bridge.redis.protocol.own_keys import Names
-from bridge.service import CLOSE_TIMEOUT
 from bridge.settings import Settings, variable
 from bridge.telemetry.events import Telemetry
 from bridge.telemetry.http import serve_http
@@ -35,7 +35,7 @@ TEXTS = sorted(
 )
 IMAGE = "ghcr.io/expiry-bridge/expiry-bridge"
 VARIABLES = {variable(name) for name in Settings.model_fields}
-DRAIN_SECONDS = Settings().shutdown_timeout + 2 * CLOSE_TIMEOUT
+DRAIN_SECONDS = Settings().shutdown_timeout + 2 * Limits().close
 """How long a bridge may take to end after SIGTERM, unless it is told otherwise."""
 
 

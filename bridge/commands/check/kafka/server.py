@@ -3,6 +3,7 @@
 Nothing is changed, but that with `publish` one message is published, to a topic that exists.
 """
 
+from bridge.clock import SystemClock
 from bridge.commands.check.findings import Finding, Row, failed_with, failure, passed
 from bridge.commands.check.kafka.publish import missing, try_to_publish
 from bridge.commands.check.kafka.remedies import AGAIN, Tools
@@ -10,6 +11,7 @@ from bridge.commands.check.kafka.topic import AREA, Topic, judge
 from bridge.commands.check.test_message import CHECK
 from bridge.contracts import Message
 from bridge.errors import ErrorKind, NotConnected, Refused, Unusable
+from bridge.limits import KafkaLimits
 from bridge.settings import Settings
 from bridge.sinks.kafka.cluster import Cluster
 from bridge.sinks.kafka.connect import connect, discard, require_compression
@@ -17,7 +19,7 @@ from bridge.sinks.kafka.inspection import examine
 from bridge.sinks.kafka.names import TopicTemplate
 from bridge.sinks.kafka.topics import UNKNOWN_TOPIC
 
-ANSWER_SECONDS = 5.0
+CLOCK, LIMITS = SystemClock(), KafkaLimits(request=5.0)
 BROKERS_SHOWN = 5
 SAMPLE_KEY = b"expiry-bridge"
 """Whose topic is tried where it depends on the key. No user's key, so that its topic may be talked about."""
@@ -32,11 +34,11 @@ async def check_kafka(settings: Settings, db: int, trial: Message | None) -> lis
     names = TopicTemplate(settings.kafka_topic, db)
     tools = Tools(settings, names)
     try:
-        producer = await connect(settings, ANSWER_SECONDS)
+        producer = await connect(settings, CLOCK, LIMITS)
     except (NotConnected, Refused) as error:
         return [_not_connected(error, tools)]
     try:
-        cluster = Cluster(producer.client)
+        cluster = Cluster(producer.client, CLOCK, LIMITS)
         rows = [Row(AREA, "connection", _connection(cluster, settings, tools))]
         try:
             examined = await examine(cluster, names.fixed or names.of(SAMPLE_KEY), settings)
@@ -48,7 +50,7 @@ async def check_kafka(settings: Settings, db: int, trial: Message | None) -> lis
             rows.append(Row(AREA, CHECK, await _try(cluster, topic, trial)))
         return rows
     finally:
-        await discard(producer)
+        await discard(producer, CLOCK, LIMITS)
 
 
 async def _try(cluster: Cluster, topic: Topic, trial: Message) -> Finding:

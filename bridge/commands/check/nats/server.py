@@ -12,6 +12,7 @@ from nats.errors import TimeoutError as NoAnswer
 from nats.js.api import StreamInfo
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
+from bridge.clock import SystemClock
 from bridge.commands.check.findings import MESSAGE_BYTES, Finding, Level, Row, failed_with, failure, passed, warning
 from bridge.commands.check.nats.client import API_SECONDS, Nats
 from bridge.commands.check.nats.publish import try_to_publish
@@ -21,6 +22,7 @@ from bridge.commands.check.nats.stream import STREAM_CHECKS
 from bridge.commands.check.test_message import CHECK
 from bridge.contracts import Message
 from bridge.errors import NotConnected, Refused
+from bridge.limits import JetStreamLimits
 from bridge.settings import Settings
 from bridge.sinks.jetstream.connect import Handlers, cluster_of, connect, discard
 from bridge.sinks.jetstream.denials import Denials
@@ -35,7 +37,7 @@ async def check_nats(settings: Settings, db: int, trial: Message | None) -> list
     `trial` is published, if there is one.
     """
     tools = NatsTools.of(settings, db)
-    denials = Denials()
+    denials = Denials(JetStreamLimits().denials)
 
     async def on_error(error: Exception) -> None:
         denials.note(str(error))
@@ -44,7 +46,7 @@ async def check_nats(settings: Settings, db: int, trial: Message | None) -> list
         """A connection that is lost shows in the answers that do not come."""
 
     try:
-        client = await connect(settings, Handlers(on_error, on_change, on_change))
+        client = await connect(settings, Handlers(on_error, on_change, on_change), SystemClock(), JetStreamLimits())
     except (NotConnected, Refused) as error:
         remedy = "start NATS there, or point BRIDGE_NATS_URL at where it is"
         return [Row(AREA, "connection", failed_with(error, remedy))]
@@ -52,7 +54,7 @@ async def check_nats(settings: Settings, db: int, trial: Message | None) -> list
     try:
         return [Row(AREA, "connection", _connection(client)), *await _examine(nats, trial)]
     finally:
-        await discard(client)
+        await discard(client, SystemClock(), JetStreamLimits().close)
 
 
 def _connection(client: Client) -> Finding:

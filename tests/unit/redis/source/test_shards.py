@@ -181,7 +181,7 @@ async def test_outboxes_are_read_in_turn_and_settled_each_by_its_own_entries() -
         read += found
     assert [(one.shard, one.id) for one in read[:3]] == [(0, b"7-0"), (1, b"7-0"), (0, b"7-1")]
     assert len(read) == all_.depth == 5
-    await all_.settle([Settlement(one) for one in read])
+    await all_.settle([Settlement.of(one) for one in read])
     assert [len(first.settled), len(second.settled)] == [4, 1]
 
 
@@ -211,26 +211,26 @@ async def test_what_one_server_of_several_does_not_take_is_settled_before_it_is_
     first, second = FakeOutbox(0), FakeOutbox(1)
     all_ = outboxes(first, second)
     first.broken = True
-    await all_.settle([Settlement(entry(0, 0)), Settlement(entry(1, 0))])
+    await all_.settle([Settlement.of(entry(0, 0)), Settlement.of(entry(1, 0))])
     assert [len(first.settled), len(second.settled)] == [0, 1]
     first.broken = False
     first.entries = [entry(0, 1)]
     assert [one.id for one in await all_.read(1)] == [b"7-1"]
-    assert [one.entry.id for one in first.settled] == [b"7-0"]
+    assert [one.id for one in first.settled] == [b"7-0"]
 
 
 async def test_of_a_server_that_takes_nothing_for_long_the_last_settlements_are_kept() -> None:
     first, second = FakeOutbox(0), FakeOutbox(1)
     all_ = outboxes(first, second)
     first.broken = True
-    settlements = [Settlement(entry(0, number)) for number in range(OWED_ENTRIES + 2)]
+    settlements = [Settlement.of(entry(0, number)) for number in range(OWED_ENTRIES + 2)]
     await all_.settle(settlements[:-1])
-    await all_.settle([settlements[-1], Settlement(entry(1, 0))])
+    await all_.settle([settlements[-1], Settlement.of(entry(1, 0))])
     assert len(second.settled) == 1
     first.broken = False
     first.entries = [entry(0, 0)]
     await all_.read(1)
-    assert [one.entry.id for one in first.settled] == [one.entry.id for one in settlements[2:]]
+    assert [one.id for one in first.settled] == [one.id for one in settlements[2:]]
 
 
 async def test_a_shard_that_is_no_more_is_asked_and_settled_no_more() -> None:
@@ -241,7 +241,7 @@ async def test_a_shard_that_is_no_more_is_asked_and_settled_no_more() -> None:
     reading = asyncio.create_task(all_.read(1))
     await asyncio.sleep(0)
     all_.remove(cast("Outbox", first))
-    await all_.settle([Settlement(read)])
+    await all_.settle([Settlement.of(read)])
     assert first.settled == []
     second.entries = [entry(1, 0)]
     all_.wake()
@@ -252,7 +252,7 @@ async def test_settling_goes_on_though_a_shard_goes_meanwhile() -> None:
     first, second = FakeOutbox(0), FakeOutbox(1)
     all_ = outboxes(first, second)
     first.frozen = True
-    settling = asyncio.create_task(all_.settle([Settlement(entry(0, 0)), Settlement(entry(1, 0))]))
+    settling = asyncio.create_task(all_.settle([Settlement.of(entry(0, 0)), Settlement.of(entry(1, 0))]))
     await wait_until(lambda: second.settled, "the other shard")
     all_.remove(cast("Outbox", first))
     await settling

@@ -6,6 +6,7 @@ from typing import cast
 import pytest
 from nats.aio.client import Client
 
+from bridge.clock import SystemClock
 from bridge.sinks.jetstream.connect import discard
 
 
@@ -26,4 +27,4 @@ class Closing:
 
 @pytest.mark.parametrize("client", [Closing(), Closing(OSError("gone")), Closing(RuntimeError("a bug"))])
 async def test_whatever_its_closing_ends_in_a_client_is_discarded(client: Closing) -> None:
-    await discard(cast("Client", client))
+    await discard(cast("Client", client), SystemClock(), 1.0)

@@ -12,7 +12,9 @@ from aiokafka.errors import (
     KafkaConnectionError,
 )
 
+from bridge.clock import SystemClock
 from bridge.errors import BridgeError, NotConnected, Refused
+from bridge.limits import KafkaLimits
 from bridge.settings import Settings
 from bridge.sinks.kafka import connect
 
@@ -65,10 +67,7 @@ def test_a_producer_that_does_not_start_is_told_in_our_words(
 
 
 @pytest.mark.parametrize("how", ["ends", "fails", "hangs"])
-async def test_a_producer_of_another_version_is_asked_to_stop_within_bounds(
-    how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connect, "CLOSE_SECONDS", 0.05)
+async def test_a_producer_of_another_version_is_asked_to_stop_within_bounds(how: str) -> None:
     asked = False
 
     async def stop() -> None:
@@ -79,5 +78,5 @@ async def test_a_producer_of_another_version_is_asked_to_stop_within_bounds(
         if how == "hangs":
             await asyncio.Event().wait()
 
-    await connect.discard(SimpleNamespace(client=SimpleNamespace(), stop=stop))
+    await connect.discard(SimpleNamespace(client=SimpleNamespace(), stop=stop), SystemClock(), KafkaLimits(close=0.05))
     assert asked

@@ -1,0 +1,19 @@
+"""What delivery needs of the process that it runs in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bridge.clock import Clock
+from bridge.limits import DeliveryLimits
+from bridge.telemetry.events import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Passed to each part of delivery."""
+
+    clock: Clock
+    limits: DeliveryLimits
+    telemetry: Telemetry
+    redis_ms: Callable[[], float]
+    """Redis's clock now, Unix milliseconds: the lag is measured by it."""
