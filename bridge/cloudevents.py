@@ -96,7 +96,7 @@ class Encoder:
         message = self._message(record.id, record.key, GAP_TYPE, record.node, time, orjson.dumps(data).decode())
         return message._replace(gap=True)
 
-    def _message(  # noqa: PLR0913, PLR0917 - the attributes of a CloudEvent
+    def _message(
         self,
         id_: str,
         key: bytes,

@@ -21,6 +21,7 @@ from bridge.contracts import Sink, Source
 from bridge.delivery.context import Context
 from bridge.delivery.loop import Delivery
 from bridge.limits import Limits
+from bridge.redis.epoch.shard import Runtime
 from bridge.redis.source.cluster import Cluster
 from bridge.redis.source.shards import Shards
 from bridge.settings import Settings
@@ -68,7 +69,7 @@ class Service:
         self._telemetry = telemetry
         self._clock = clock
         source = Cluster if settings.redis_address().nodes else Shards
-        self._source: Source = source(settings, world.instance, clock, telemetry)
+        self._source: Source = source(Runtime(settings, world.instance, clock, limits), telemetry)
         sink = world.make_sink(settings, self._source.db, clock, limits, telemetry)
         encoder = Encoder(settings.source, self._source.db, settings.content_mode)
         context = Context(clock, limits.delivery, telemetry, self._source.redis_ms)

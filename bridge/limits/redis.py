@@ -97,8 +97,8 @@ class EpochLimits(Scaled):
     """A counter that is wrong again so soon…"""
     audit_most_short: int = 3
     """…and this often in a row, counts something else than what is notified: the audit stops believing it."""
-    told_keys: int = 50_000
-    """Keys of moving slots that are remembered, the last ones."""
+    remembered_keys: int = 50_000
+    """Keys of moving slots of which is remembered what became of them, the last ones."""
     placed: int = 500
     """Entries of moved keys placed at once."""
     migration_pause: float = seconds(1.0)
@@ -115,6 +115,10 @@ class SourceLimits(Scaled):
 
     resend: float = seconds(1.0)
     """At most, between attempts to have a batch in doubt answered."""
+    backoff_first: float = seconds(0.1)
+    """At most, before the first new attempt to begin an epoch."""
+    backoff_most: float = seconds(10.0)
+    """At most, between attempts to begin one."""
     release: float = seconds(2.0)
     """For giving up the lease, when all else is over."""
     failover_pause: float = seconds(1.0)
@@ -135,7 +139,7 @@ class SourceLimits(Scaled):
     alone: float = seconds(5.0)
     """Without an answer for so long, a bridge takes whatever is free: just the part of a cluster may be down that
     knows which bridges there are."""
-    seen: float = seconds(1.0)
-    """Between news of what was handled, from bridge to bridge of a cluster."""
+    exchange: float = seconds(1.0)
+    """Between exchanges of watermarks, from bridge to bridge of a cluster."""
     retire: float = seconds(5.0)
     """How long a source may take to handle what it has received, when its ledger has become that of no primary."""

@@ -21,9 +21,7 @@ LEASE_SECONDS = 5.0
 class ShardTelemetry:
     """Made by `Telemetry.shard`."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what all shards of a process share
-        self, number: int, of: int, metrics: Metrics, health: Health, leases: set[int], clock: Clock
-    ) -> None:
+    def __init__(self, number: int, of: int, metrics: Metrics, health: Health, leases: set[int], clock: Clock) -> None:
         """`leases`: the shards whose leases the process holds."""
         self._number = number
         self._of = of

@@ -7,10 +7,10 @@ import pytest
 
 from tests.integration.doctor import SOUND
 from tests.integration.ground import Accounts, Ground
-from tests.support.harness.fixtures import bridge, proxy, server, soon, user
+from tests.support.harness.fixtures import bridge, limits, proxy, server, user
 from tests.support.servers import NatsServer, RedisServer, require
 
-__all__ = ["bridge", "proxy", "server", "soon", "user"]
+__all__ = ["bridge", "limits", "proxy", "server", "user"]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 from redis.asyncio import Redis
 
-from bridge.redis.protocol.audit import MOST_SHORT
+from bridge.limits import EpochLimits
 from tests.support.harness.inside import Inside
 from tests.support.harness.user import LAZY, NAMES, expired, known, lapse, passed, recorded
 from tests.support.proxy import TO_SERVER, Action, Protocol, Proxy
@@ -194,8 +194,7 @@ async def test_over_a_restart_of_redis_nobody_can_tell(redis_kind: type[RedisSer
 async def test_a_user_who_may_not_listen_to_other_databases_has_no_audit(server: RedisServer, user: Redis) -> None:
     rule = ["on", "nopass", "~*", "+@all", "resetchannels", "&__keyevent@0__:*"]
     await user.execute_command("ACL", "SETUSER", "narrow", *rule)  # type: ignore[no-untyped-call]
-    narrow = {"redis_username": "narrow", "redis_password": "any"}
-    async with Inside(server.port, **narrow) as bridge:
+    async with Inside(server.port, redis_username="narrow", redis_password="any") as bridge:
         await bridge.reconciled()
         await set_for(user, b"k", 1)
         await expired(user, b"k")
@@ -208,13 +207,12 @@ async def test_a_user_who_may_not_listen_to_other_databases_has_no_audit(server:
 async def test_where_config_is_refused_the_audit_works_all_the_same(server: RedisServer, user: Redis) -> None:
     rule = ["on", "nopass", "~*", "&*", "+@all", "-config"]
     await user.execute_command("ACL", "SETUSER", "managed", *rule)  # type: ignore[no-untyped-call]
-    managed = {"redis_username": "managed", "redis_password": "any"}
-    async with Inside(server.port, **managed) as bridge:
+    async with Inside(server.port, redis_username="managed", redis_password="any") as bridge:
         await bridge.reconciled()
         await bridge.kill()
     await end_some(server, [(0, 2), (OTHER_DB, 2)])
     await lapse(user)
-    async with Inside(server.port, **managed) as bridge:
+    async with Inside(server.port, redis_username="managed", redis_password="any") as bridge:
         assert [record["missed"] for record in await bridge.records(1)] == [4]
 
 
@@ -224,7 +222,8 @@ async def test_where_config_is_refused_the_audit_works_all_the_same(server: Redi
 async def test_a_counter_that_is_wrong_again_and_again_is_not_believed(server: RedisServer, user: Redis) -> None:
     async with AsyncExitStack() as stack:
         bridge = await stack.enter_async_context(Inside(server.port))
-        for number in range(MOST_SHORT):
+        most_short = EpochLimits().audit_most_short
+        for number in range(most_short):
             await bridge.reconciled(number + 1)
             await seen_again(user)
             await user.config_set(FLAGS, "Eg")
@@ -233,8 +232,8 @@ async def test_a_counter_that_is_wrong_again_and_again_is_not_believed(server: R
                 await expired(other, b"k")
             await user.config_set(FLAGS, "Egxe")
             await bridge.ended(number + 1)
-        await bridge.reconciled(MOST_SHORT + 1)
-        assert (await bridge.records(MOST_SHORT + 1))[-1]["missed"] is None
+        await bridge.reconciled(most_short + 1)
+        assert (await bridge.records(most_short + 1))[-1]["missed"] is None
 
 
 # The record itself.

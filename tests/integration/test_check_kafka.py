@@ -98,7 +98,7 @@ async def test_a_topic_with_fewer_replicas_than_must_be_in_sync_is_found(rig: Ka
         ({0: [1], 1: [2]}, "leaders", "1 of 2 partitions have none, and take nothing", {"Kafka/replication": "warn"}),
     ],
 )
-async def test_partitions_that_have_lost_too_many_brokers_are_found(  # noqa: PLR0913, PLR0917 - a table
+async def test_partitions_that_have_lost_too_many_brokers_are_found(
     rig: KafkaRig,
     shared_second_broker: KafkaServer,
     redis_url: str,

@@ -65,7 +65,7 @@ async def test_a_user_with_a_password_is_named(
         ({"kafka_tls_ca_file": None}, "is not trusted", "BRIDGE_KAFKA_TLS_CA_FILE"),
     ],
 )
-async def test_a_login_that_is_refused_is_found(  # noqa: PLR0913, PLR0917 - a table
+async def test_a_login_that_is_refused_is_found(
     rig: KafkaRig, redis_url: str, certificates: Path, wrong: dict[str, Any], found: str, variable: str
 ) -> None:
     right = at(rig.server, "TLSLOGIN") | ANN | {"kafka_tls_ca_file": certificates / "ca.pem"}

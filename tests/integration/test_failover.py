@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from bridge.errors import NotConnected
 from bridge.redis.wire.endpoint import Address
 from bridge.redis.wire.sentinel import Sentinels
-from tests.support.harness.inside import Inside
+from tests.support.harness.inside import SOON, Inside
 from tests.support.harness.published import deadlines, ids
 from tests.support.harness.user import LAZY, NAMES, known, passed, recorded
 from tests.support.proxy import TO_SERVER, Action, Protocol, Proxy
@@ -16,8 +16,6 @@ from tests.support.redis.commands import lazily, run, set_for, user_of
 from tests.support.redis.operations import claim_of as claim
 from tests.support.redis.sentinel import replication
 from tests.support.servers import RedisServer, require, wait_until
-
-pytestmark = pytest.mark.usefixtures("soon")
 
 URL = "redis+sentinel://127.0.0.1:1/service"
 LONG_MS = 60_000
@@ -77,7 +75,7 @@ async def pair(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pair]:
 
 @pytest.mark.parametrize("cut", [Action.CUT, Action.CUT_REPLY])
 async def test_a_batch_in_doubt_is_not_sent_to_another_server_which_has_the_key_yet(pair: Pair, cut: Action) -> None:
-    async with Inside(0, redis_url=URL) as bridge:
+    async with Inside(0, limits=SOON, redis_url=URL) as bridge:
         await bridge.reconciled()
         deadline = await known(pair.first, b"k", 1000)
         await recorded(pair.second, b"k")
@@ -97,7 +95,7 @@ async def test_a_batch_in_doubt_is_not_sent_to_another_server_which_has_the_key_
 async def test_an_epoch_stays_on_its_server_until_another_one_is_named_and_says_that_it_is_a_primary(
     pair: Pair,
 ) -> None:
-    async with Inside(0, redis_url=URL) as bridge:
+    async with Inside(0, limits=SOON, redis_url=URL) as bridge:
         await bridge.reconciled()
         for unsettling in (None, pair.replica.port):  # no sentinel answers; one that is wrong
             pair.named.port = unsettling
@@ -123,7 +121,7 @@ async def test_an_epoch_stays_on_its_server_until_another_one_is_named_and_says_
 
 async def test_a_primary_that_may_not_write_without_its_replica_is_waited_for(pair: Pair) -> None:
     await run(pair.first, "CONFIG", "SET", "min-replicas-to-write", "1")
-    async with Inside(0, redis_url=URL) as bridge:
+    async with Inside(0, limits=SOON, redis_url=URL) as bridge:
         await bridge.reconciled()
         deadline = await known(pair.first, b"k", 1000)
         await recorded(pair.second, b"k")
@@ -138,9 +136,9 @@ async def test_a_primary_that_may_not_write_without_its_replica_is_waited_for(pa
 
 
 async def test_a_standby_follows_the_primary_and_takes_no_lease_on_the_former_one(pair: Pair) -> None:
-    async with Inside(0, "holder", redis_url=URL) as holder:
+    async with Inside(0, "holder", limits=SOON, redis_url=URL) as holder:
         await holder.reconciled()  # else either might take the lease
-        async with Inside(0, "standby", redis_url=URL) as standby:
+        async with Inside(0, "standby", limits=SOON, redis_url=URL) as standby:
             await wait_until(lambda: "standing by" in standby.unready.get("subscription", ""))
             await holder.kill()
             await pair.promote()

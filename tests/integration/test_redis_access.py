@@ -6,7 +6,6 @@ On Redis alone: the Valkey of the tests was built without TLS.
 import asyncio
 import json
 import shutil
-from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from bridge.commands.embedded import free_port
 from bridge.errors import BridgeError, NotConnected, Refused
 from bridge.limits import WireLimits
 from bridge.redis.admin.acl import acl_rule
+from bridge.redis.protocol.inbox import Inbox
 from bridge.redis.wire.conversation import conversation
 from bridge.redis.wire.endpoint import CLIENT_NAME, Endpoint
 from bridge.redis.wire.subscription import subscribe
@@ -101,7 +101,7 @@ async def command(endpoint: Endpoint) -> None:
 
 
 async def subscription(endpoint: Endpoint) -> None:
-    session = await subscribe(endpoint, [b"any"], deque(), lambda: None)
+    session = await subscribe(endpoint, [b"any"], Inbox(endpoint.limits), lambda: None)
     session.end("it was only a try")
 
 

@@ -21,7 +21,7 @@ from tests.support.contract import LEDGER
 from tests.support.deployments.scene import keys
 from tests.support.deployments.sentinel import SentinelDeployment
 from tests.support.deployments.telemetry import events
-from tests.support.harness.inside import Inside
+from tests.support.harness.inside import SOON, Inside
 from tests.support.kinds import on_both_kinds
 from tests.support.redis.commands import run
 from tests.support.redis.sentinel import SERVICE, Group, SentinelServer, role
@@ -286,10 +286,10 @@ async def test_a_bridge_waits_for_sentinels_and_says_so(group: Group) -> None:
 # A demotion that no sentinel tells of.
 
 
-async def test_an_epoch_ends_when_its_server_is_made_a_replica_that_still_takes_writes(soon: None) -> None:
+async def test_an_epoch_ends_when_its_server_is_made_a_replica_that_still_takes_writes() -> None:
     require(RedisServer)
     with RedisServer() as other, RedisServer({"replica-read-only": "no"}) as server:
-        async with Inside(server.port) as bridge, Redis(port=server.port) as user:
+        async with Inside(server.port, limits=SOON) as bridge, Redis(port=server.port) as user:
             await bridge.reconciled()
             await run(user, "REPLICAOF", "127.0.0.1", other.port)
             await bridge.ended()

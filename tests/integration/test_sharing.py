@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from bridge.clock import SystemClock
 from bridge.errors import NotConnected, Refused
 from bridge.expiration import GapRecord, Identity
+from bridge.redis.epoch.shard import Runtime
 from bridge.redis.ledger.entries import read_entry
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.source.shards import Shards
@@ -21,14 +22,12 @@ from bridge.redis.wire.sentinel import Sentinels
 from bridge.settings import Settings
 from bridge.tasks import end
 from bridge.telemetry.events import Telemetry
-from tests.support.harness.inside import Inside
+from tests.support.harness.inside import SOON, Inside
 from tests.support.redis.commands import set_for, user_of
 from tests.support.servers import RedisServer, require, wait_until
 
 NAMES = Names("expiry-bridge", 0)
 PATIENCE = 40.0
-
-pytestmark = pytest.mark.usefixtures("soon")
 
 
 class Sharing:
@@ -37,7 +36,7 @@ class Sharing:
     def __init__(self, url: str, name: str, shards: int) -> None:
         settings = Settings.model_validate({"redis_url": url, "shards": shards, "scan_interval": 0})
         self.telemetry = Telemetry()
-        self.shards = Shards(settings, name, SystemClock(), self.telemetry)
+        self.shards = Shards(Runtime(settings, name, SystemClock(), SOON), self.telemetry)
         self.task = asyncio.create_task(self.shards.run(), name=name)
 
     @property
@@ -45,7 +44,7 @@ class Sharing:
         """Its shards with an epoch."""
         if self.task.done():
             self.task.result()
-        return [shard for shard, source in enumerate(self.shards._sources) if source.in_epoch]
+        return [shard for shard, source in enumerate(self.shards._sources) if source.phases.in_epoch]
 
     async def stop(self) -> None:
         self.shards.stop()

@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import AsyncIterator
-from functools import partial
 
 import pytest
 from redis.asyncio import Redis
 
 from bridge.endings import Ending
-from bridge.limits import WireLimits
+from bridge.limits import EpochLimits, Limits, WireLimits
 from tests.support.harness.inside import Inside
 from tests.support.harness.user import LAZY, NAMES, expired, known, lapse, passed, recorded
 from tests.support.proxy import TO_SERVER, Action, Protocol, Proxy, command
@@ -60,11 +59,14 @@ def ended(bridge: Inside) -> dict[str, float]:
 async def test_an_epoch_that_ends_is_counted_by_the_kind_of_reason(
     server: RedisServer, user: Redis, monkeypatch: pytest.MonkeyPatch, ending: Ending
 ) -> None:
-    monkeypatch.setattr("bridge.redis.epoch.epoch.MARK_DEADLINE", 0.5)
-    limits = partial(WireLimits, flags_check=0.05 if ending is Ending.FLAGS_CHANGED else 60)
-    monkeypatch.setattr("bridge.redis.wire.endpoint.WireLimits", limits)
-    node = f"127.0.0.1:{server.port}"
-    bridge = Inside(server.port)
+    node, limits = (
+        f"127.0.0.1:{server.port}",
+        Limits(
+            wire=WireLimits(flags_check=0.05 if ending is Ending.FLAGS_CHANGED else 60),
+            epoch=EpochLimits(heartbeat=0.4, mark=0.5),
+        ),
+    )
+    bridge = Inside(server.port, limits=limits)
     assert value(bridge, "subscription_up", node=node) == 0
     async with bridge:
         await bridge.reconciled()
@@ -161,11 +163,10 @@ async def test_the_lag_of_what_a_dead_bridge_left_is_known_before_the_first_touc
 
 
 async def test_a_scan_tells_how_far_it_is(server: RedisServer, user: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.redis.protocol.hints.FOUND_KEYS", 10)
     keys = [b"lasting:%d" % number for number in range(300)]
     await user.mset(dict.fromkeys(keys, b""))
     await set_for(user, b"timed", LONG_MS)
-    bridge, shares = Inside(server.port), list[float]()
+    bridge, shares = Inside(server.port, limits=Limits(epoch=EpochLimits(found_keys=10))), list[float]()
     progressed = bridge.telemetry.scan_progressed
 
     def noted(found: int, share: float) -> None:

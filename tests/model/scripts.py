@@ -1,4 +1,4 @@
-"""The bridge's scripts in the ledger model: `touch`, and `apply` (`apply.lua` and `protocol/hints.py` of bridge/redis).
+"""The bridge's scripts in the ledger model: `touch`, and `apply` (`apply.lua`, and `interpreter.py` of the protocol).
 
 Each is one atomic step. Modelled: every operation but `f`, the keys that are ahead, marks, resolves, the count of a
 gap. Not modelled: resolves that are spread over several batches (the same as a batch that ends just before the mark),

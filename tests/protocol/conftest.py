@@ -1,5 +1,5 @@
 """Fixtures of the tests of the ledger protocol."""
 
-from tests.support.harness.fixtures import bridge, proxy, server, soon, user
+from tests.support.harness.fixtures import bridge, limits, proxy, server, user
 
-__all__ = ["bridge", "proxy", "server", "soon", "user"]
+__all__ = ["bridge", "limits", "proxy", "server", "user"]

@@ -4,21 +4,16 @@ Redis expires only what is read here, so the order of steps is the test's own. W
 slots, and so whatever another node's ledger might have been.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import cast
 
 import pytest
 from redis.asyncio import Redis
 
-from bridge.clock import SystemClock
 from bridge.expiration import Event
-from bridge.redis.epoch.migration import Moves
-from bridge.redis.epoch.scan import Scan
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.wire.errors import Fenced
 from bridge.redis.wire.server import DATABASES, databases
-from bridge.telemetry.events import Telemetry
 from tests.support.harness.cluster_hand import ClusterHand, Played, key_of
 from tests.support.harness.user import NAMES, expired, passed
 from tests.support.redis.commands import redis_ms, set_for
@@ -72,13 +67,13 @@ async def test_an_entry_of_another_node_is_placed_once_and_only_where_nobody_was
     await user.zadd(hand.names.moved, cast("dict[str, float]", entries))
     late = list(entries.items())
 
-    hand.hints.moved.extend(late * 2)
+    hand.migrated.arrivals.extend(late * 2)
     await hand.handle()
     assert await user.zrange(hand.names.moved, 0, -1) == []
     assert await scores(user, hand.names.deadlines) == {b"alive": alive, b"gone": before}
     await hand.sweep()
     await user.zadd(hand.names.moved, {b"alive": alive + 1})
-    hand.hints.moved.extend(late)  # from a page that was read before
+    hand.migrated.arrivals.extend(late)  # from a page that was read before
     await hand.handle()
     await hand.sweep()
     assert await scores(user, hand.names.moved) == {b"alive": alive + 1}
@@ -126,9 +121,9 @@ async def stuck(hand: ClusterHand) -> tuple[set[bytes], int]:
     """Touch what is due: what is seen of it, and how much of that cannot be resolved."""
     seen = {seen for _, _, seen, _ in (await hand.touch()).seen}
     await hand.hear()
-    while hand.hints.waiting:
+    while hand.interpreter.waiting:
         await hand.send(hand.batch())
-    finished = hand.hints.finished_round()
+    finished = hand.marks.finished_round()
     assert finished is not None
     return seen, finished.stuck
 
@@ -188,26 +183,12 @@ async def test_what_cannot_be_handed_over_stays_until_it_can_be(two: Played) -> 
     key = key_of((await two.cluster.slots(target))[0])
     await user.zadd(hand.names.moved, {key: LONG_MS})
     theirs = NAMES.of(await two.cluster.number(target)).moved
-    moves = Moves(
-        two.topology,
-        hand.ledger,
-        hand.hints,
-        hand.told,
-        number=hand.names.shard,
-        matches=None,
-        gap=hand.gap,
-        scan=cast("Scan", None),
-        interval=0,
-        redis_ms=lambda: 0.0,
-        wake=asyncio.Event(),
-        clock=SystemClock(),
-        telemetry=Telemetry().shard(),
-    )
+    placement = hand.placement()
     target.pause()
-    await moves._go_through()
+    await placement.go_through()
     assert await user.zrange(hand.names.moved, 0, -1) == [key]
     target.resume()
-    await moves._go_through()
+    await placement.go_through()
     assert await user.exists(hand.names.moved) == 0
     assert await other.zrange(theirs, 0, -1, withscores=True) == [(key, LONG_MS)]
 

@@ -4,19 +4,19 @@ A proxy between the bridge and Redis does to the connection what the network mig
 """
 
 import asyncio
-from collections import Counter, deque
-from functools import partial
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
 
-from bridge.limits import WireLimits
-from bridge.redis.protocol.hints import FOUND_KEYS
+from bridge.limits import Limits, WireLimits
+from bridge.redis.protocol.inbox import Inbox
 from bridge.redis.protocol.notifications import channels
 from bridge.redis.wire.endpoint import Endpoint
-from bridge.redis.wire.subscription import Hint, Subscription
+from bridge.redis.wire.subscription import Subscription
 from bridge.settings import Settings
-from tests.support.harness.inside import Inside
+from tests.support.harness.inside import SOON, Inside
 from tests.support.harness.published import deadlines, ids, keys
 from tests.support.harness.user import NAMES, NOTIFY, entry, expired, known, passed, recorded
 from tests.support.proxy import TO_CLIENT, TO_SERVER, Action, Proxy, command, is_subscriber
@@ -28,7 +28,13 @@ LONG_MS = 60_000
 LISTED = ["?*", "*?"]
 """Patterns of all keys, as no script can scan for."""
 
-pytestmark = [pytest.mark.usefixtures("soon"), pytest.mark.both_kinds]
+pytestmark = pytest.mark.both_kinds
+
+
+@pytest.fixture
+def limits() -> Limits:
+    """Of `bridge`: these tests are not about how long it takes to try again."""
+    return SOON
 
 
 # The stream is held.
@@ -90,7 +96,7 @@ async def test_a_claim_whose_reply_is_cut_is_told_once_without_a_restart(
 
 async def test_what_a_touch_ended_before_a_disconnect_is_told_or_counted(proxy: Proxy, user: Redis) -> None:
     await lazily(user)
-    async with Inside(proxy.port) as bridge:
+    async with Inside(proxy.port, limits=SOON) as bridge:
         await bridge.reconciled()
         held = proxy.stall(TO_CLIENT, is_subscriber)
         await known(user, b"back", 1)
@@ -116,7 +122,7 @@ async def test_what_a_scan_returned_is_read_again_when_it_is_recorded(proxy: Pro
     for key in (b"deleted", b"persisted", b"alive"):
         await set_for(user, key, LONG_MS)
     scan = proxy.break_on(TO_SERVER, command(b"SCAN"), Action.HOLD_REPLY)
-    async with Inside(proxy.port, keys=LISTED) as bridge:
+    async with Inside(proxy.port, limits=SOON, keys=LISTED) as bridge:
         await scan.reached()
         await user.delete(b"deleted")
         await user.persist(b"persisted")
@@ -130,7 +136,7 @@ async def test_what_a_scan_returned_is_read_again_when_it_is_recorded(proxy: Pro
 async def test_what_is_flushed_while_a_scan_is_under_way_is_never_told(proxy: Proxy, user: Redis) -> None:
     await set_for(user, b"flushed", LONG_MS)
     scan = proxy.break_on(TO_SERVER, command(b"SCAN"), Action.HOLD_REPLY)
-    async with Inside(proxy.port, keys=LISTED) as bridge:
+    async with Inside(proxy.port, limits=SOON, keys=LISTED) as bridge:
         await scan.reached()
         await known(user, b"due", 1)
         await user.flushall()
@@ -146,10 +152,10 @@ async def test_what_is_flushed_while_a_scan_is_under_way_is_never_told(proxy: Pr
 async def test_a_bridge_that_is_stopped_does_not_go_through_the_rest_of_the_keyspace(
     patterns: list[str], proxy: Proxy, user: Redis
 ) -> None:
-    count = 10 * FOUND_KEYS
+    count = 10 * SOON.epoch.found_keys
     await user.eval(f"for i = 1, {count} do redis.call('SET', i, '', 'PX', {LONG_MS}) end", 0)
     first = proxy.break_on(TO_SERVER, batch_with_any(SCAN, APPEARED), Action.HOLD_REPLY)
-    async with Inside(proxy.port, keys=patterns) as bridge:
+    async with Inside(proxy.port, limits=SOON, keys=patterns) as bridge:
         await first.reached()
         stopped = asyncio.create_task(bridge.stop(), name="stop")
         await asyncio.sleep(0)
@@ -161,27 +167,25 @@ async def test_a_bridge_that_is_stopped_does_not_go_through_the_rest_of_the_keys
 # Redis does not expire, or says nothing of it.
 
 
-async def test_a_deadline_that_passes_while_writes_are_paused_is_told_once(
-    bridge: Inside, user: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bridge.redis.protocol.schedule.HEARTBEAT", 2.0)  # the next touch is the one at the deadline
-    await lazily(user)
-    deadline = await known(user, b"k", 200)
-    await set_for(user, b"wakes the bridge", LONG_MS)
-    await recorded(user, b"wakes the bridge")  # so it knows of the deadline, and will touch at it
-    await user.client_pause(5_000, all=False)
-    await passed(user, deadline + 20)
-    await user.client_unpause()
-    await bridge.told(1)
-    await bridge.quiet(user)
-    assert keys(bridge.published) == [b"k"]
+async def test_a_deadline_that_passes_while_writes_are_paused_is_told_once(proxy: Proxy, user: Redis) -> None:
+    slow = replace(SOON, epoch=replace(SOON.epoch, heartbeat=1.5))  # the next touch is the one at the deadline
+    async with Inside(proxy.port, limits=slow) as bridge:
+        await bridge.reconciled()
+        await lazily(user)
+        deadline = await known(user, b"k", 200)
+        await set_for(user, b"wakes the bridge", LONG_MS)
+        await recorded(user, b"wakes the bridge")  # so it knows of the deadline, and will touch at it
+        await user.client_pause(5_000, all=False)
+        await passed(user, deadline + 20)
+        await user.client_unpause()
+        await bridge.told(1)
+        await bridge.quiet(user)
+        assert keys(bridge.published) == [b"k"]
 
 
-async def test_without_the_flag_for_deletions_nothing_is_told_and_it_is_not_ready(
-    proxy: Proxy, user: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bridge.redis.epoch.epoch.MARK_DEADLINE", 0.2)
-    async with Inside(proxy.port, redis_notifications="verify") as bridge:
+async def test_without_the_flag_for_deletions_nothing_is_told_and_it_is_not_ready(proxy: Proxy, user: Redis) -> None:
+    soon_mute = replace(SOON, epoch=replace(SOON.epoch, mark=0.2))
+    async with Inside(proxy.port, limits=soon_mute, redis_notifications="verify") as bridge:
         await bridge.reconciled()
         await set_for(user, b"long", LONG_MS)
         await recorded(user, b"long")
@@ -203,8 +207,7 @@ async def test_without_the_flag_for_deletions_nothing_is_told_and_it_is_not_read
 async def test_a_flag_that_is_taken_away_is_set_again_behind_a_gap(
     proxy: Proxy, user: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.redis.wire.endpoint.WireLimits", partial(WireLimits, flags_check=0.05))
-    async with Inside(proxy.port) as bridge:
+    async with Inside(proxy.port, limits=replace(SOON, wire=WireLimits(flags_check=0.05))) as bridge:
         await bridge.reconciled()
         await user.config_set("notify-keyspace-events", "Eg")
         deadline = await known(user, b"k", 1)
@@ -283,15 +286,15 @@ async def test_events_between_the_confirmations_of_a_subscription_are_heard() ->
     stream = b"+OK\r\n" + b"".join(frames)
     confirmed_at = len(b"+OK\r\n" + b"".join(frames[:3]))
     for step in (1, 7, len(stream)):
-        hints: deque[Hint] = deque()
-        session = Subscription([expired_channel, gone_channel], hints, lambda: None, Endpoint.of(Settings()))
+        inbox = Inbox(WireLimits())
+        session = Subscription([expired_channel, gone_channel], inbox, lambda: None, Endpoint.of(Settings()))
         confirmed = asyncio.create_task(session.confirmed())
         for start in range(0, len(stream), step):
             session.data_received(stream[start : start + step])
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             assert confirmed.done() == (start + step >= confirmed_at)
-        assert list(hints) == [
+        assert list(inbox) == [
             (expired_channel, b"early"),
             (gone_channel, b"subscribe"),
             (expired_channel, gone_channel),

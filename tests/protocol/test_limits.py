@@ -7,7 +7,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
-from tests.support.harness.inside import Inside
+from bridge.limits import Limits
+from tests.support.harness.inside import SOON, Inside
 from tests.support.harness.published import deadlines, ids, keys, written
 from tests.support.harness.user import NAMES, entry, expired, known, lapse, recorded
 from tests.support.harness.witness import Witness
@@ -18,7 +19,13 @@ from tests.support.servers import Bridge, RedisServer, wait_until
 
 LONG_MS = 60_000
 
-pytestmark = [pytest.mark.usefixtures("soon"), pytest.mark.both_kinds]
+pytestmark = pytest.mark.both_kinds
+
+
+@pytest.fixture
+def limits() -> Limits:
+    """Of `bridge`: these tests are not about how long it takes to try again."""
+    return SOON
 
 
 # Limits.
@@ -26,7 +33,7 @@ pytestmark = [pytest.mark.usefixtures("soon"), pytest.mark.both_kinds]
 
 async def test_a_full_outbox_stops_touches_but_refuses_no_claim(proxy: Proxy, user: Redis) -> None:
     await lazily(user)
-    async with Inside(proxy.port, outbox_limit=1) as bridge:
+    async with Inside(proxy.port, limits=SOON, outbox_limit=1) as bridge:
         await bridge.reconciled()
         bridge.broker.up.clear()
         await set_for(user, b"filler", 1)
@@ -91,7 +98,7 @@ async def test_claims_are_made_and_settled_at_maxmemory(bridge: Inside, proxy: P
 async def test_an_epoch_begins_at_maxmemory(proxy: Proxy, user: Redis) -> None:
     deadline = await known(user, b"k", 1)
     await user.config_set("maxmemory", 1)
-    async with Inside(proxy.port) as bridge:
+    async with Inside(proxy.port, limits=SOON) as bridge:
         await bridge.told(1)
         assert deadlines(bridge.published) == [deadline]
 
@@ -115,7 +122,7 @@ async def test_a_claim_that_waits_in_a_stopped_redis_is_told_once(
         server.pause()
         claim.release()
         first.kill()
-        async with Inside(server.port) as second:
+        async with Inside(server.port, limits=SOON) as second:
             server.resume()
             await lapse(user)
             await second.reconciled()
@@ -134,7 +141,7 @@ async def test_a_holder_that_was_stopped_changes_nothing_when_it_goes_on(user: R
         witness = await stack.enter_async_context(Witness(user))
         first = await stack.enter_async_context(Bridge(settings))
         await first.ready()
-        second = await stack.enter_async_context(Inside(server.port))
+        second = await stack.enter_async_context(Inside(server.port, limits=SOON))
         await wait_until(lambda: "standing by" in second.unready.get("subscription", ""))
         first.pause()
         for key in (b"a", b"b"):
@@ -180,7 +187,7 @@ async def test_each_of_many_overdue_keys_is_told_or_counted(
         await expired(user, *every)
     for key in every[:changed]:
         await set_for(user, key, LONG_MS)
-    async with Inside(server.port) as bridge:
+    async with Inside(server.port, limits=SOON) as bridge:
         for back, gone in zip(every[-changed:], every[:changed], strict=True):  # meanwhile
             await set_for(user, back, LONG_MS)
             await user.delete(gone)
@@ -203,7 +210,7 @@ async def test_what_is_ambiguous_is_counted_though_the_gap_is_not_closed_in_the_
     await expired(user, b"back")
     later = await set_for(user, b"back", LONG_MS)
     scan = proxy.break_on(TO_SERVER, command(b"SCAN"), Action.HOLD_REPLY)  # the gap cannot be closed
-    async with Inside(proxy.port, keys=["back", "sentinel:*"]) as bridge:
+    async with Inside(proxy.port, limits=SOON, keys=["back", "sentinel:*"]) as bridge:
         await scan.reached()
 
         async def is_resolved() -> bool:

@@ -17,7 +17,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bridge.tasks import end
-from tests.support.harness.inside import Inside
+from tests.support.harness.inside import SOON, Inside
 from tests.support.harness.published import SENTINEL, Event, deadlines, ids, key_of, keys, written
 from tests.support.harness.user import NAMES, NOTIFY, expired, lapse
 from tests.support.harness.witness import Witness
@@ -227,14 +227,11 @@ def is_epochs(words: list[bytes]) -> bool:
     return words[3] == NAMES.deadlines
 
 
-async def test_whatever_is_cut_nothing_recorded_is_lost(
-    server: RedisServer, user: Redis, rng: random.Random, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bridge.backoff.Backoff.next", lambda _: 0.02)
+async def test_whatever_is_cut_nothing_recorded_is_lost(server: RedisServer, user: Redis, rng: random.Random) -> None:
     async with (
         Proxy(server.port, Protocol.RESP) as proxy,
         Witness(user) as witness,
-        Inside(proxy.port) as bridge,
+        Inside(proxy.port, limits=SOON) as bridge,
     ):
         await bridge.reconciled()
         lives, length, epochs = Lives(user, rng), Length(), 0

@@ -74,7 +74,7 @@ class Machine(RuleBasedStateMachine):
 
     @when(Play.connected)
     @rule(key=keys, first=ttls, end=ends, cut=seldom, then=thens, found=seldom.map(op.not_), last=lasts, count=few)
-    def live_twice(  # noqa: PLR0913 - in any combination
+    def live_twice(
         self, *, key: bytes, first: int, end: str, cut: bool, then: int | None, found: bool, last: str, count: int
     ) -> None:
         """What most of the protocol's rules are about: a recorded key has a second life before the first is handled."""

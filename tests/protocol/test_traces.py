@@ -170,7 +170,7 @@ async def test_what_a_touch_expired_is_claimed_once_though_its_mark_comes_later(
     await passed(user, deadline)
     await hand.touch()
     await hand.hear()
-    while len(hand.hints.stream) > 1:  # the mark comes in a batch of its own
+    while len(hand.inbox) > 1:  # the mark comes in a batch of its own
         await hand.step()
     await hand.handle()
     await hand.sweep()

@@ -11,9 +11,9 @@ from bridge.commands.screen import Cell, duration, key_for_people
 from bridge.commands.status import metrics as figures
 from bridge.commands.status.metrics import Figures, quantile
 from bridge.expiration import Expiration
+from bridge.limits import EpochLimits
 from bridge.redis.admin.ledger_state import Expirations, LeaseState, LedgerState
 from bridge.redis.admin.nodes import NodeState
-from bridge.redis.protocol.canary import INTERVAL
 
 LATE_SECONDS = 10.0
 """What waits for longer catches the eye."""
@@ -143,7 +143,7 @@ def _of_bridge(told: Figures | str, earlier: Figures | None) -> Iterator[tuple[s
 
 
 def _canary(age: float) -> Text:
-    text = f"heard of {duration(age)} ago; it is to be heard of every {INTERVAL:g} s"
+    text = f"heard of {duration(age)} ago; it is to be heard of every {EpochLimits().canary:g} s"
     return _late(text, age)
 
 

@@ -6,13 +6,13 @@ at the permissions.
 """
 
 import re
-from collections import deque
 from collections.abc import Iterable, Sequence
 
 from redis.exceptions import NoPermissionError, ResponseError
 
 from bridge.errors import Refused
 from bridge.redis.admin.inspector import Inspector
+from bridge.redis.protocol.inbox import Inbox
 from bridge.redis.protocol.notifications import channels
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.protocol.patterns import included
@@ -145,7 +145,7 @@ async def _try(inspector: Inspector) -> list[str]:
     ]
     try:
         names = list(channels(inspector.endpoint.db))
-        session = await subscribe(inspector.endpoint, names, deque(), lambda: None)
+        session = await subscribe(inspector.endpoint, names, Inbox(inspector.endpoint.limits), lambda: None)
     except Refused:
         refused.append("subscribe")
     else:

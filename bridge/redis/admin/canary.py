@@ -5,12 +5,12 @@ Guarantees: nothing else is changed, and the key is gone afterwards.
 
 import asyncio
 import uuid
-from collections import deque
 
 from bridge.redis.admin.inspector import Inspector
+from bridge.redis.protocol.inbox import Inbox
 from bridge.redis.protocol.notifications import channels
 from bridge.redis.wire.conversation import conversation
-from bridge.redis.wire.subscription import Hint, subscribe
+from bridge.redis.wire.subscription import subscribe
 
 TTL_MS = 100
 PATIENCE = 2.0
@@ -26,13 +26,13 @@ async def try_canary(inspector: Inspector) -> float | None:
     key, heard = inspector.names.canary + b":%b" % uuid.uuid4().hex.encode(), asyncio.Event()
     endpoint = inspector.endpoint
     channel = next(iter(channels(endpoint.db)))
-    hints, clock = deque[Hint](), endpoint.clock
-    session = await subscribe(endpoint, [channel], hints, heard.set)
+    inbox, clock = Inbox(endpoint.limits), endpoint.clock
+    session = await subscribe(endpoint, [channel], inbox, heard.set)
     try:
         async with conversation(endpoint):
             await inspector.client.set(key, "", px=TTL_MS)
         deadline = clock.monotonic() + TTL_MS / 1000
-        while (channel, key) not in hints:
+        while (channel, key) not in inbox:
             if clock.monotonic() > deadline + PATIENCE:
                 return None
             heard.clear()

@@ -1,7 +1,8 @@
 """One epoch: one fence and one subscription, from the gap that it opens with to the reason that it ends with.
 
-One task writes, one script at a time: batches of hints as they come (`protocol/hints.py`), and touches when a deadline
-is past, or a part of the ledger is to be walked.
+One task writes, one script at a time: batches of hints as they come (`protocol/interpreter.py`), and touches when a
+deadline is past, or a part of the ledger is to be walked. Its states are those of its gap (open, closing, closed) and
+of its round (none, touched, marked).
 
 Guarantees: when `run` ends, every hint that was received is handled, or is in `in_doubt`, or was dropped with the
 epoch: what was not handled belongs to the gap with which the next epoch opens. The ledger is never changed under an old
@@ -9,115 +10,86 @@ fence.
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import NoReturn
 
-from bridge.clock import Clock
 from bridge.endings import Ending
-from bridge.redis.epoch.migration import Moves
+from bridge.redis.epoch.attempt import Attempt
+from bridge.redis.epoch.migration import Migration
 from bridge.redis.epoch.scan import Scan
-from bridge.redis.ledger.outbox import Outbox
-from bridge.redis.ledger.scripts import Ledger
+from bridge.redis.epoch.shard import ClusterState
+from bridge.redis.epoch.writer import Writer
 from bridge.redis.protocol.audit import Audit, Reading
 from bridge.redis.protocol.calls import Batch, State, Touch
-from bridge.redis.protocol.canary import Canary, Fate
+from bridge.redis.protocol.canary import Canary
 from bridge.redis.protocol.endings import EpochEnded, Missed
-from bridge.redis.protocol.gap import Gap
-from bridge.redis.protocol.hints import Hints, MarkLostError, OwnKeyLostError, Round
+from bridge.redis.protocol.interpreter import Interpreter, OwnKeyLostError, Scope
+from bridge.redis.protocol.marks import MarkLostError, Marks, Purpose, Round
+from bridge.redis.protocol.migrated_keys import MigratedKeys
 from bridge.redis.protocol.notifications import NEEDED_FLAGS
 from bridge.redis.protocol.operations import ClosedGap, gap_closed
-from bridge.redis.protocol.own_keys import Names
-from bridge.redis.protocol.schedule import RETRY, Schedule
+from bridge.redis.protocol.patterns import matcher
+from bridge.redis.protocol.schedule import Schedule
+from bridge.redis.protocol.walk import Walk
 from bridge.redis.wire.errors import Fenced
-from bridge.redis.wire.subscription import Subscription
-from bridge.telemetry.shard import ShardTelemetry
-
-TOUCH_KEYS = 500
-"""Keys touched by one script: a bound on how long it keeps Redis busy."""
-STUCK_RETRY = 0.05
-"""Seconds before due entries are touched again whose slots are on their way to another node of the cluster."""
-MARK_DEADLINE = 5.0
-"""Seconds within which a mark has to come back. Else notifications are switched off, whatever the connection says."""
 
 
 class Epoch:
     """See the module."""
 
-    def __init__(  # noqa: PLR0913 - the parts of one epoch
-        self,
-        fence: int,
-        gap: Gap,
-        *,
-        node: str,
-        ledger: Ledger,
-        names: Names,
-        subscription: Subscription,
-        hints: Hints,
-        canary: Canary,
-        audit: Audit | None,
-        scan: Scan,
-        schedule: Schedule,
-        outbox: Outbox,
-        wake: asyncio.Event,
-        clock: Clock,
-        telemetry: ShardTelemetry,
-        healthy: Callable[[int], None],
-        moves: Moves | None = None,
-    ) -> None:
-        """`moves`: in a cluster."""
-        self.gap = gap
-        self.in_doubt: Batch | None = None
-        """A batch whose reply is awaited or lost: to be sent again until it is answered."""
-        self.heard = hints.heard
+    def __init__(self, attempt: Attempt, caught_up: Callable[[int], None]) -> None:
+        """`caught_up` is called with each moment, on Redis's clock in ms, up to which all is known to be handled."""
+        shard, ears, gap = attempt.shard, attempt.ears, attempt.gap
+        runtime, names, limits = shard.runtime, shard.names, shard.runtime.limits.epoch
+        matches = matcher(runtime.settings.keys, shard.number, runtime.settings.shards)
+        scope = Scope(names, ears.kinds, matches, limits)
+        self.heard = attempt.heard
         """Notifications of expirations that were handled, in all epochs."""
-        self._fence = fence
-        self._node = node
-        self._ledger = ledger
-        self._names = names
-        self.subscription = subscription
-        self._hints = hints
-        self._canary = canary
-        self._audit = audit
-        self.scan = scan
-        self._outbox = outbox
-        self._wake = wake
-        self._clock = clock
-        self._telemetry = telemetry
-        self._healthy = healthy
-        self._schedule = schedule
-        self.moves = moves
-        self._skip = 0
-        """Due entries that cannot be resolved now, in front of all others."""
-        self._seq = 0
-        self._scripts = 0
-        self._touched_at = clock.monotonic()
-        self._walking = False
-        self._closing = False
-        self._counting = False
-        self.seen_ms: int | None = None
+        self._attempt = attempt
+        self._gap = gap
+        self._walk = Walk(needed=gap.open)
+        self._canary = Canary(names.canary, limits, frozenset(other.canary for other in shard.others))
+        self._marks = Marks(attempt.heard)
+        migrated = None if shard.cluster is None else _migrated(attempt, shard.cluster)
+        self._interpreter = Interpreter(scope, ears.inbox, self._marks, self._canary, migrated)
+        self._findings = self._interpreter.findings
+        self._audit = Audit(Reading.parse(attempt.lease.audit), limits) if attempt.audited else None
+        self._scan = Scan(attempt, scope, self._findings)
+        self._migration: Migration | None = None
+        if shard.cluster is not None and migrated is not None:
+            self._migration = Migration(
+                attempt, shard.cluster.topology, scope, migrated, scan=self._scan, walk=self._walk
+            )
+        self._writer = Writer(attempt.ledger, names, attempt.lease.fence)
+        self._schedule = Schedule(runtime.clock, shard.redis_clock, limits)
+        self._outbox = shard.outbox
+        self._subscription = ears.subscription
+        self._clock = runtime.clock
+        self._limits = limits
+        self._telemetry = shard.telemetry
+        self._caught_up = caught_up
+        self._seen_ms: int | None = None
         """When the last round began that is done, with no gap open: up to there everything is handled."""
+
+    @property
+    def in_doubt(self) -> Batch | None:
+        """A batch whose reply is awaited or lost: to be sent again until it is answered."""
+        return self._writer.in_doubt
+
+    def tasks(self) -> dict[str, Coroutine[object, object, None]]:
+        """What an epoch consists of, by name: to be run side by side, until one of them ends it."""
+        tasks: dict[str, Coroutine[object, object, None]] = {"epoch": self.run(), "scan": self._scan.run()}
+        if self._migration is not None:
+            tasks["migration"] = self._migration.run()
+        return tasks
 
     async def run(self) -> NoReturn:
         """Work until the epoch ends. Raises EpochEnded, NotConnected or Refused."""
         try:
             while True:
                 await self._idle()
-                if batch := self._hints.batch():
-                    await self._apply(batch)
-                self.heard = self._hints.handled
-                self.subscription.took(self._hints.bytes_taken)
-                self.scan.took()
-                self._hear_canary()
-                if finished := self._hints.finished_round():
-                    await self._finish(finished)
-                if self.moves is not None:
-                    await self._take_in(self.moves)
-                if self._hints.round is None and self._touch_in() <= 0:
-                    await self._touch()
-                elif not batch:
-                    self._check_subscription()
-                    await asyncio.sleep(0)
+                await self._step()
         except Fenced as error:
             raise EpochEnded(Ending.LEASE_LOST, f"lease lost: {error}") from error
         except MarkLostError as error:
@@ -125,43 +97,55 @@ class Epoch:
         except OwnKeyLostError as error:
             raise EpochEnded(Ending.OWN_KEY_LOST, str(error)) from error
 
+    async def _step(self) -> None:
+        """Handle what there is, and touch what is to be touched."""
+        operations = self._interpreter.batch()
+        if operations:
+            await self._apply(operations)
+        self.heard = self._marks.handled
+        self._scan.taken()
+        self._hear_canary()
+        if finished := self._marks.finished_round():
+            await self._finish(finished)
+        await self._adopt()
+        if self._marks.round is None and self._touch_in() <= 0:
+            await self._touch()
+        elif not operations:
+            self._check_subscription()
+            await asyncio.sleep(0)
+
     # When.
 
     async def _idle(self) -> None:
         """Return when there is something to do, or may be."""
-        self._wake.clear()
-        if self.subscription.ended is not None:
-            self._hints.scan_no_more()
+        wake, round_ = self._attempt.ears.wake, self._marks.round
+        wake.clear()
+        if self._subscription.ended is not None:
+            self._findings.drop()
             return
-        if self._hints.round is not None and not self._hints.round.marked and not self._hints.stream:
-            self._check_mark()  # a scan alone proves nothing
-        if self._hints.waiting:
+        if round_ is not None and not round_.marked and not self._attempt.ears.inbox:
+            self._check_mark(round_)  # a scan alone proves nothing
+        if self._interpreter.waiting or self._stray() is not None:
             return
-        if self.moves is not None and self.moves.stray() is not None:
-            return
-        delay = self._touch_in()
-        if self._hints.round is not None:
-            delay = self._check_mark()
+        delay = self._touch_in() if round_ is None else self._check_mark(round_)
         if delay > 0:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(delay):
-                    await self._wake.wait()
+            await self._clock.wait(wake, delay)
 
-    def _check_mark(self) -> float:
+    def _check_mark(self, awaited: Round) -> float:
         """Seconds until the mark that is awaited has to be back. Raises EpochEnded where that is over."""
-        left = self._touched_at + MARK_DEADLINE - self._clock.monotonic()
+        left = awaited.touched_at + self._limits.mark - self._clock.monotonic()
         if left <= 0:
             raise EpochEnded(
                 Ending.MUTE,
-                f"notifications are mute: a mark did not come back within {MARK_DEADLINE:g} s"
+                f"notifications are mute: a mark did not come back within {self._limits.mark:g} s"
                 f" (notify-keyspace-events needs {NEEDED_FLAGS})",
             )
         return left
 
     def _check_subscription(self) -> None:
         """End with the subscription, but only when all that it received is handled."""
-        if self.subscription.ended is not None and not self._hints.waiting:
-            raise EpochEnded(self.subscription.ending, self.subscription.ended)
+        if self._subscription.ended is not None and not self._interpreter.waiting:
+            raise EpochEnded(self._subscription.ending, self._subscription.ended)
 
     def _touch_in(self) -> float:
         """Seconds until the next touch."""
@@ -170,101 +154,85 @@ class Epoch:
             delay = min(delay, self._schedule.until(self._canary.deadline_ms))
         if self._outbox.full():
             return delay
-        if self.gap.cursor is not None or self._gap_closable():
+        if self._walk.cursor is not None or self._gap_closable():
             return 0
         due = self._schedule.due_in()
         return delay if due is None else min(delay, due)
 
     def _gap_closable(self) -> bool:
         """Whether a gap is open, and nothing but a last mark is missing for it to be closed."""
-        lowest = self._schedule.lowest_ms
+        lowest, migration = self._schedule.lowest_ms, self._migration
         return (
-            self.gap.open
-            and self.gap.cursor is None
-            and self.scan.complete
-            and not self._hints.found
-            and not self._hints.moved
-            and (self.moves is None or self.moves.settled)
-            and (lowest is None or lowest >= self.gap.start_ms)
+            self._gap.open
+            and self._walk.cursor is None
+            and self._scan.complete
+            and not self._findings
+            and (migration is None or migration.settled)
+            and (lowest is None or lowest >= self._gap.start_ms)
         )
 
     # What.
 
-    async def _apply(self, operations: list[bytes]) -> None:
-        self._seq += 1
-        mark = self._next_mark()
-        self.in_doubt = Batch(self._fence, self._seq, self.gap.start_ms, self._hints.handled, mark, operations)
-        applied = await self._ledger.apply(self.in_doubt)
-        self.in_doubt = None
-        if applied is None:
-            raise EpochEnded(
-                Ending.LEASE_LOST, "lease lost: the ledger says that a batch was applied before it was sent"
-            )
-        self._hints.applied(mark, applied)
-        self.scan.applied(applied)
+    async def _apply(self, operations: Sequence[bytes]) -> None:
+        mark, applied = await self._writer.apply(operations, self._gap.start_ms, self._marks.handled)
+        self._interpreter.applied(mark, applied)
+        self._scan.applied(applied)
+        self._gap.applied(applied)
         self._learn(applied.state)
         if applied.by_notification or applied.by_sweep:
             self._outbox.added()
-        self.gap.applied(applied)
         self._telemetry.batch_applied(applied.by_notification, applied.by_sweep)
 
     async def _touch(self) -> None:
-        """Touch what is due or, in turn with it while a gap is open, the next part of the whole ledger."""
-        full = self._outbox.full()
-        limit = 0 if full else TOUCH_KEYS
-        due = self._schedule.due_in()
-        overdue = due is not None and due <= 0
-        self._walking = not full and self.gap.cursor is not None and not (overdue and self._walking)
-        self._closing = self._gap_closable()
-        now = self._clock.monotonic()
-        count = self._audit is not None and (self._closing or self._audit.due(now))
-        order, void = self._canary.order(), self._canary.void
-        mark = self._next_mark()
-        touched = await self._ledger.touch(
-            Touch(
-                self._fence,
-                mark,
-                limit,
-                self.heard,
-                walk=self.gap.cursor if self._walking else None,
-                skip=self._skip,
-                seen_ms=self.seen_ms,
-                reading=self._kept_reading(),
-                count=count,
-                canary=order,
-                void=void,
-            )
+        """Touch what is due or, in turn with it, the next part of the whole ledger."""
+        now, full = self._clock.monotonic(), self._outbox.full()
+        walk = self._walk.take_turn(overdue=self._schedule.overdue(), full=full)
+        close = self._gap_closable()
+        audited = self._audit is not None and (close or self._audit.due(now))
+        limit = 0 if full else self._limits.touch_keys
+        touch = Touch(
+            self._writer.fence,
+            self._writer.next_mark(),
+            limit,
+            self.heard,
+            walk=self._walk.cursor if walk else None,
+            skip=self._schedule.skip,
+            seen_ms=self._seen_ms,
+            reading=self._kept_reading(),
+            count=audited,
+            canary=self._canary.order(now),
+            void=self._canary.void,
         )
-        if count and self._audit is not None:
+        touched = await self._attempt.ledger.touch(touch)
+        if audited and self._audit is not None:
             self._audit.asked(now)
-        self._counting = count
-        self._canary.touched(order, void, touched.state.now_us // 1000, gone=touched.canary_gone)
-        self._touched_at = self._clock.monotonic()
+        self._canary.touched(touch.canary, now, touched.state.now_us // 1000, void=touch.void, gone=touched.canary_gone)
         self._schedule.touched()
         self._learn(touched.state)
         self._telemetry.dead_letters_seen(touched.dead)
-        self._hints.touched(mark, touched, limit)
-        if self._walking:
-            self.gap.walked(touched.cursor)
-        if self.moves is not None:
-            self.moves.waiting(touched.moved)
+        purpose = Purpose(walk, audited, close)
+        self._marks.touch_left(Round.of(touch.mark, touched, limit, purpose, self._clock.monotonic()))
+        if walk:
+            self._walk.walked(touched.cursor)
+        if self._migration is not None and touched.moved:
+            self._migration.placement.want()
 
-    async def _take_in(self, moves: Moves) -> None:
-        """What came with slots that moved here."""
-        moves.took()
-        number = moves.stray()
+    def _stray(self) -> int | None:
+        return None if self._migration is None else self._migration.strays.next()
+
+    async def _adopt(self) -> None:
+        """Take in a part of another ledger that is here now."""
+        if self._migration is None:
+            return
+        self._migration.placement.taken()
+        number = self._stray()
         if number is not None:
-            self._seq += 1
-            moves.adopted(number, await self._ledger.adopt(self._fence, self._seq, number))
+            self._migration.adopted(number, await self._writer.adopt(number))
             self._outbox.added()
 
     async def _finish(self, finished: Round) -> None:
         """The mark of a touch is back, and all before it is handled."""
-        lowest = self._schedule.lowest_ms
-        if not self._walking:
-            self._skip = 0 if finished.complete else self._skip + finished.stuck
-            if finished.complete and lowest is not None and lowest < finished.redis_ms:
-                self._schedule.hold_back(STUCK_RETRY if finished.stuck else RETRY)
+        self._schedule.finished(finished)
         if not self._canary.marked():
             raise EpochEnded(
                 Ending.MUTE,
@@ -272,36 +240,36 @@ class Epoch:
                 f" (notify-keyspace-events needs {NEEDED_FLAGS})",
             )
         self._read_audit(finished)
-        if self._closing and self.gap.open:
+        if finished.purpose.close and self._gap.open:
             await self._close_gap(finished)
-        if not self.gap.open:
-            self.seen_ms = finished.redis_ms
-            self._healthy(finished.redis_ms)
-        self._telemetry.mark_returned(self._node)
+        if not self._gap.open:
+            self._seen_ms = finished.redis_ms
+            self._caught_up(finished.redis_ms)
+        self._telemetry.mark_returned(str(self._attempt.endpoint))
 
     def _hear_canary(self) -> None:
-        canary = self._canary
-        deadline_ms = canary.deadline_ms
-        if deadline_ms is not None and canary.fate is not Fate.OUT:
-            canary.deadline_ms = None
-            if canary.fate is Fate.HEARD:
-                self._telemetry.canary_heard(max(self._schedule.redis_ms() - deadline_ms, 0) / 1000)
+        deadline_ms = self._canary.take_heard()
+        if deadline_ms is not None:
+            now_ms = self._attempt.shard.redis_clock.now_ms()
+            self._telemetry.canary_heard(max(now_ms - deadline_ms, 0) / 1000)
 
     def _read_audit(self, finished: Round) -> None:
-        if self._audit is None or not self._counting:
+        if self._audit is None or not finished.purpose.audit:
             return
         missed = self._audit.read(Reading.of(finished.counters, finished.heard, finished.void))
-        if missed and not self.gap.open:
+        if missed and not self._gap.open:
             raise Missed(missed)
 
     async def _close_gap(self, finished: Round) -> None:
         """All of it is reconciled. Its record goes into the outbox in the step that makes an end of it."""
-        gap, audit = self.gap, self._audit
+        gap, audit = self._gap, self._audit
         missed = audit.in_gap() if audit is not None else None
         # Closed when the touch was made, not now: should this have to be sent again, the stream may be lost by then.
-        record = ClosedGap(self._node, gap.opened_ms, finished.redis_ms, gap.cause, missed, self._kept_reading())
-        await self._apply(list(gap_closed(record)))
+        node = str(self._attempt.endpoint)
+        record = ClosedGap(node, gap.opened_ms, finished.redis_ms, gap.cause, missed, self._kept_reading())
+        await self._apply(gap_closed(record))
         gap.close()
+        self._walk.gap_closed()
         if audit is not None:
             audit.closed()
         self._outbox.added()
@@ -316,6 +284,8 @@ class Epoch:
         self._outbox.depth = state.depth
         self._telemetry.ledger_seen(state.size, state.depth)
 
-    def _next_mark(self) -> bytes:
-        self._scripts += 1
-        return self._names.mark(self._fence, self._scripts)
+
+def _migrated(attempt: Attempt, cluster: ClusterState) -> MigratedKeys:
+    shard = attempt.shard
+    away = partial(cluster.topology.away, shard.number)
+    return MigratedKeys(away, cluster.claims, shard.runtime.limits.epoch, attempt.gap)

@@ -25,7 +25,7 @@ FIELDS_KEPT = 500
 class Outbox:
     """Claimed expirations of one shard."""
 
-    def __init__(  # noqa: PLR0913 - of what, how much, whom to tell
+    def __init__(
         self,
         ledger: Ledger,
         identity: Identity,

@@ -61,11 +61,12 @@ class Ledger:
         place, count = await self._call("members", [self._names.members], [instance, life_ms])
         return place, count
 
-    async def seen(self, told: Sequence[tuple[str, str]]) -> tuple[int, dict[str, str]]:
-        """Tell the other bridges of a cluster what was handled. Redis's clock, and what all have told."""
-        now_ms, flat = await self._call("seen", [self._names.seen], [word for pair in told for word in pair])
-        words = iter(word.decode(errors="replace") for word in flat)
-        return now_ms, dict(zip(words, words, strict=True))
+    async def exchange(self, watermarks: Sequence[tuple[str, str]]) -> tuple[int, dict[str, str]]:
+        """Say up to when notifications were handled, in a cluster. Redis's clock, and what all bridges have said."""
+        words = [word for watermark in watermarks for word in watermark]
+        now_ms, flat = await self._call("seen", [self._names.seen], words)
+        said = iter(word.decode(errors="replace") for word in flat)
+        return now_ms, dict(zip(said, said, strict=True))
 
     async def release(self, fence: int, heard: int) -> None:
         """Let a standby take over at once, who is told how many notifications were handled."""

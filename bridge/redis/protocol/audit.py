@@ -12,12 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-INTERVAL = 1.0
-"""Seconds between two readings, at least: they cost Redis about a tenth of a millisecond."""
-SHORT_EPOCH = 60.0
-"""Seconds. A counter with which so soon something is wrong again…"""
-MOST_SHORT = 3
-"""…and so many times in a row, counts something else than what is notified: it is not believed any more."""
+from bridge.limits import EpochLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +67,24 @@ def _text(counter: bytes | int) -> str:
 class Trust:
     """Whether the counter can be believed: kept from epoch to epoch."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: EpochLimits) -> None:
+        self._limits = limits
         self.lost = False
         self._short = 0
 
     def doubt(self, epoch_seconds: float) -> bool:
         """An epoch, so long, ended because something was missed, with no sign of why. Whether trust is lost by that."""
-        self._short = self._short + 1 if epoch_seconds < SHORT_EPOCH else 0
-        self.lost = self.lost or self._short >= MOST_SHORT
+        self._short = self._short + 1 if epoch_seconds < self._limits.audit_short_epoch else 0
+        self.lost = self.lost or self._short >= self._limits.audit_most_short
         return self.lost
 
 
 class Audit:
     """The audit of one epoch."""
 
-    def __init__(self, stored: Reading | None) -> None:
+    def __init__(self, stored: Reading | None, limits: EpochLimits) -> None:
         """`stored` is the last reading of a former epoch at which all was known to be well."""
+        self._limits = limits
         self._stored = stored
         self._first: Reading | None = None
         self._read_at: float | None = None
@@ -95,7 +92,7 @@ class Audit:
 
     def due(self, now: float) -> bool:
         """Whether it is time for a reading; `now` in monotonic seconds."""
-        return self._read_at is None or now - self._read_at >= INTERVAL
+        return self._read_at is None or now - self._read_at >= self._limits.audit
 
     def asked(self, now: float) -> None:
         """A reading was asked for."""

@@ -87,7 +87,7 @@ class Touched:
     counters: Sequence[bytes | int] = ()
     """For the audit, if it was asked for and Redis tells: see `audit.Reading.of`."""
     moved: int = 0
-    """Entries that are to be placed: see `epoch/migration.py`."""
+    """Entries that are to be placed: see `epoch/placement.py`."""
 
 
 @dataclass(frozen=True, slots=True)

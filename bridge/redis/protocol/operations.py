@@ -56,7 +56,7 @@ def appeared(key: bytes) -> Operation:
 
 
 def placed(key: bytes, deadline_ms: int, told: bytes) -> Operation:
-    """The ledger of another node had this entry. `told`: what was notified of the key (`migrated_keys.Told.of`)."""
+    """The ledger of another node had this entry. `told`: what is known of the key (`MigratedKeys.verdict`)."""
     return b"m", key, b"%d" % deadline_ms, told
 
 

@@ -1,49 +1,62 @@
 """When to touch next: at the lowest deadline in the ledger, on Redis's clock, and at least once a heartbeat."""
 
 from bridge.clock import Clock
+from bridge.limits import EpochLimits
 from bridge.redis.protocol.calls import State
-
-HEARTBEAT = 1.0
-"""Seconds between touches when nothing is due: extends the lease, proves with its mark that notifications flow."""
-RETRY = 0.005
-"""Seconds before entries are touched again that a touch could not resolve (their own hints are still on the way)."""
+from bridge.redis.protocol.marks import Round
 
 
-class Schedule:
-    """Redis's clock, as read from every reply, and what is next on it."""
+class RedisClock:
+    """Redis's clock, as read from every reply: kept from epoch to epoch."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._offset = 0.0
-        self._touched = clock.monotonic() - HEARTBEAT
+
+    def set(self, redis_ms: float) -> None:
+        """Redis has just said so. Its reply took a moment, so its clock is at least here: no touch is too early."""
+        self._offset = redis_ms / 1000 - self._clock.monotonic()
+
+    def now_ms(self) -> float:
+        """Redis's clock now, in ms."""
+        return (self._clock.monotonic() + self._offset) * 1000
+
+
+class Schedule:
+    """What is next in one epoch."""
+
+    def __init__(self, clock: Clock, redis_clock: RedisClock, limits: EpochLimits) -> None:
+        self._clock = clock
+        self._redis_clock = redis_clock
+        self._limits = limits
+        self._touched = clock.monotonic() - limits.heartbeat
         self._not_before = 0.0
         self.lowest_ms: int | None = None
         """The first deadline in the ledger."""
-
-    def set_clock(self, redis_ms: int) -> None:
-        """Redis's clock was asked for, before the first script of an epoch."""
-        self._offset = redis_ms / 1000 - self._clock.monotonic()
+        self.skip = 0
+        """Due entries that cannot be resolved now, in front of all others."""
 
     def learn(self, state: State) -> None:
-        """A script answered. Its reply took a moment, so Redis's clock is at least here: no touch is too early."""
-        self._offset = state.now_us / 1e6 - self._clock.monotonic()
+        """A script answered."""
+        self._redis_clock.set(state.now_us / 1000)
         self.lowest_ms = state.lowest_ms
 
     def touched(self) -> None:
         """A touch was made just now."""
         self._touched = self._clock.monotonic()
 
-    def hold_back(self, seconds: float) -> None:
-        """The last touch left something due that it saw: do not spin."""
-        self._not_before = self._clock.monotonic() + seconds
-
-    def redis_ms(self) -> float:
-        """Redis's clock now, in ms."""
-        return (self._clock.monotonic() + self._offset) * 1000
+    def finished(self, round_: Round) -> None:
+        """All that a touch saw is resolved. What it had to leave is not to be touched again at once: do not spin."""
+        if round_.purpose.walk:
+            return
+        self.skip = 0 if round_.complete else self.skip + round_.stuck
+        if round_.complete and self.lowest_ms is not None and self.lowest_ms < round_.redis_ms:
+            pause = self._limits.stuck_retry if round_.stuck else self._limits.retry
+            self._not_before = self._clock.monotonic() + pause
 
     def heartbeat_in(self) -> float:
         """Seconds until the next sign of life."""
-        return self._touched + HEARTBEAT - self._clock.monotonic()
+        return self._touched + self._limits.heartbeat - self._clock.monotonic()
 
     def due_in(self) -> float | None:
         """Seconds until the lowest deadline is past; None where the ledger is empty."""
@@ -51,6 +64,11 @@ class Schedule:
             return None
         return max(self.until(self.lowest_ms), self._not_before - self._clock.monotonic())
 
+    def overdue(self) -> bool:
+        """Whether the lowest deadline is past."""
+        due = self.due_in()
+        return due is not None and due <= 0
+
     def until(self, deadline_ms: int) -> float:
         """Seconds until `deadline_ms` is past: Redis expires a key when `now > deadline`, both in whole ms."""
-        return (deadline_ms + 1 - self.redis_ms()) / 1000
+        return (deadline_ms + 1 - self._redis_clock.now_ms()) / 1000

@@ -1,71 +1,77 @@
 """Up to when the notifications of each primary of a cluster were handled: there its next gap begins.
 
-Mostly the lease of its ledger tells that. But when slots move, a primary may get another ledger, of which the lease
-knows nothing, or what is true of another primary; and one that had no slots has had no lease. So the bridges tell each
-other, once a second, through a hash beside their signs of life (`seen.lua`); and of a primary that is new to a bridge,
-when it last looked and it was not there.
+Mostly the lease of its ledger says that. But when slots move, a primary may get another ledger, of which the lease
+knows nothing, or what is true of another primary; and one that had no slots has had no lease. So the bridges exchange
+their watermarks, once a second, through a hash beside their signs of life (`seen.lua`); and, of a primary that is new
+to a bridge, when it last looked and it was not there.
 
-Guarantees: what is told is never later than what was handled. Late news, or none, only make a gap begin earlier, except
-where no bridge has looked at the cluster before.
+Guarantees: a watermark is never later than what was handled. A late one, or none, only makes a gap begin earlier,
+except where no bridge has looked at the cluster before.
 
 Pure: no I/O, no clock. The moments are in ms, on the clock of whichever node said them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from functools import partial
 
 NONE = -1
 """Instead of the number of a ledger: it had no slots."""
 LOOK = "look"
 """Instead of a node: when a bridge has last looked."""
 
-Entry = tuple[int, int]
+Watermark = tuple[int, int]
 """The number of the ledger, and up to when."""
 
 
-class Seen:
-    """What this bridge knows of it."""
+class Watermarks:
+    """What this bridge knows of them."""
 
     def __init__(self) -> None:
-        self.now_ms: int | None = None
-        """When the others were last heard."""
-        self._known: dict[str, Entry] = {}
-        self._untold: dict[str, Entry | None] = {}
-        self._telling: dict[str, Entry | None] = {}
-        self._there: AbstractSet[str] = frozenset()
+        self._exchanged_ms: int | None = None
+        """When those of the others were last heard."""
+        self._known: dict[str, Watermark] = {}
+        self._unsaid: dict[str, Watermark | None] = {}
+        """What the others do not know yet; None: they are to forget it."""
+        self._saying: dict[str, Watermark | None] = {}
+        self._nodes: AbstractSet[str] = frozenset()
         self._looked_ms: int | None = None
 
     def handled(self, node: str, number: int, until_ms: int) -> None:
         """All notifications of that node were, up to then, in an epoch of the ledger of that number."""
-        self._known[node] = self._untold[node] = (number, until_ms)
+        self._known[node] = self._unsaid[node] = (number, until_ms)
 
-    def looked(self, nodes: AbstractSet[str], asked_ms: int | None) -> None:
-        """These have slots. `asked_ms`: `now_ms` as it was before the cluster was asked."""
+    def look(self) -> Callable[[AbstractSet[str]], None]:
+        """The cluster is about to be looked at. What is returned is to be called with the nodes that have slots."""
+        return partial(self._looked, self._exchanged_ms)
+
+    def _looked(self, asked_ms: int | None, nodes: AbstractSet[str]) -> None:
+        """`asked_ms`: a moment before the cluster was asked."""
         for node in self._known.keys() - nodes:
             del self._known[node]
-            self._untold[node] = None
+            self._unsaid[node] = None
         if self._looked_ms is not None:
             for node in nodes - self._known.keys():
                 self.handled(node, NONE, self._looked_ms)
-        self._there = nodes
+        self._nodes = nodes
         self._looked_ms = self._looked_ms if asked_ms is None else asked_ms
 
-    def tell(self) -> list[tuple[str, str]]:
+    def news(self) -> list[tuple[str, str]]:
         """What the others do not know yet, of each node; empty for what they are to forget. Until they are heard."""
-        self._telling = dict(self._untold)
-        told = [(node, "" if entry is None else f"{entry[0]} {entry[1]}") for node, entry in self._telling.items()]
-        return told if self._looked_ms is None else [*told, (LOOK, str(self._looked_ms))]
+        self._saying = dict(self._unsaid)
+        news = [(node, "" if mark is None else f"{mark[0]} {mark[1]}") for node, mark in self._saying.items()]
+        return news if self._looked_ms is None else [*news, (LOOK, str(self._looked_ms))]
 
-    def learn(self, now_ms: int, told: Mapping[str, str]) -> None:
-        """What all have told."""
-        self._untold = {node: entry for node, entry in self._untold.items() if self._telling.get(node, ()) != entry}
-        look = told.get(LOOK)
-        first, self.now_ms = self.now_ms is None, now_ms
+    def learn(self, now_ms: int, said: Mapping[str, str]) -> None:
+        """What all bridges have said."""
+        self._unsaid = {node: mark for node, mark in self._unsaid.items() if self._saying.get(node, ()) != mark}
+        look = said.get(LOOK)
+        first, self._exchanged_ms = self._exchanged_ms is None, now_ms
         if self._looked_ms is None and look is not None:
             self._looked_ms = int(look)
-        for node in self._there:
-            if node in told:
-                number, until_ms = told[node].split()
+        for node in self._nodes:
+            if node in said:
+                number, until_ms = said[node].split()
                 self._known[node] = int(number), int(until_ms)
             elif first and self._looked_ms is not None:
                 self._known[node] = NONE, self._looked_ms

@@ -9,40 +9,38 @@ import asyncio
 from contextlib import suppress
 
 from bridge.backoff import Backoff
-from bridge.clock import Clock
 from bridge.endings import Ending
 from bridge.errors import NotConnected, Refused
+from bridge.redis.epoch.shard import ClusterState, Runtime
 from bridge.redis.ledger.outboxes import Outboxes
 from bridge.redis.ledger.scripts import Ledger
+from bridge.redis.protocol.migrated_keys import RecentClaims
+from bridge.redis.protocol.watermarks import Watermarks
 from bridge.redis.source.membership import Members
 from bridge.redis.source.shard import RedisSource
 from bridge.redis.wire.cluster_nodes import Node
-from bridge.redis.wire.endpoint import Endpoint
 from bridge.redis.wire.topology import Topology
-from bridge.settings import Settings
-from bridge.tasks import end, happens, run_together
+from bridge.tasks import end, run_together
 from bridge.telemetry.events import Telemetry
 
-SEEN_INTERVAL = 1.0
-"""Seconds between news of what was handled."""
-RETIRE_SECONDS = 5.0
-"""How long a source may take to handle what it has received, when its ledger is that of no primary any more."""
 SEVERAL = 2
-"""What to tell telemetry of how many shards there are: there may always be more of them later."""
+"""How many shards telemetry is to reckon with: there may always be more of them later."""
 
 
 class Cluster:
     """Find expirations on all primaries and claim them into their outboxes, until stopped."""
 
-    def __init__(self, settings: Settings, instance: str, clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(self, runtime: Runtime, telemetry: Telemetry) -> None:
         self.outbox = Outboxes()
-        self._settings = settings
-        self._instance = instance
-        self._clock = clock
+        self._runtime = runtime
+        self._clock = runtime.clock
+        self._limits = runtime.limits.source
         self._telemetry = telemetry
-        self._topology = Topology(Endpoint.of(settings, clock=clock))
+        self._watermarks = Watermarks()
+        self._topology = Topology(runtime.endpoint(), self._watermarks.look)
+        self._state = ClusterState(self._topology, RecentClaims(runtime.limits.epoch), self._watermarks)
         self.db = self._topology.endpoint.db
-        self._members = Members(self._ledger, instance, 0, clock, clustered=True)
+        self._members = Members(runtime, self._ledger, 0, clustered=True)
         self._sources: dict[int, RedisSource] = {}
         self._running: dict[int, asyncio.Task[None]] = {}
         self._retiring: dict[int, asyncio.Task[None]] = {}
@@ -58,10 +56,8 @@ class Cluster:
         if node is None:
             raise NotConnected("no primary of the cluster has the keys of the bridge's first ledger")
         if self._first is None or self._first[0] != node:
-            self._first = (
-                node,
-                Ledger(topology.client(node.address), topology.endpoint.at(node.address), topology.names),
-            )
+            endpoint = topology.endpoint.at(node.address)
+            self._first = node, Ledger(topology.client(node.address), endpoint, topology.names)
         return self._first[1]
 
     @property
@@ -74,10 +70,10 @@ class Cluster:
         return max((source.redis_ms() for source in self._sources.values()), default=0.0)
 
     async def run(self) -> None:
-        """Work until `stop`. Raises Refused where Redis never served us: somebody has to fix the settings."""
+        """Work until `stop`. Raises Refused where Redis never served us: the settings have to be fixed."""
         await self._find()
         if not self._stopping.is_set():
-            parts = {"members": self._members.run(), "primaries": self._follow(), "seen": self._share_seen()}
+            parts = {"members": self._members.run(), "primaries": self._follow(), "watermarks": self._share()}
             await run_together({"topology": self._topology.watch(), "work": run_together(parts)}, until="work")
         self.outbox.drain()
 
@@ -97,27 +93,27 @@ class Cluster:
 
     async def _find(self) -> None:
         """Look at the cluster for the first time."""
-        backoff = Backoff()
+        backoff = Backoff(self._limits.backoff_first, self._limits.backoff_most)
         while not self._stopping.is_set():
             try:
                 await self._topology.refresh()
             except NotConnected as error:
                 delay = backoff.next()
                 self._telemetry.cluster_unreached(str(error), delay)
-                await happens(self._stopping, delay)
+                await self._clock.wait(self._stopping, delay)
             else:
                 await self._exchange()
                 return
 
-    async def _share_seen(self) -> None:
-        """Tell the other bridges what was handled, and hear them, until stopped."""
+    async def _share(self) -> None:
+        """Exchange watermarks with the other bridges, until stopped."""
         while not self._stopping.is_set():
-            await happens(self._stopping, SEEN_INTERVAL)
+            await self._clock.wait(self._stopping, self._limits.exchange)
             await self._exchange()
 
     async def _exchange(self) -> None:
-        with suppress(NotConnected, Refused):  # the shards tell what is wrong
-            self._topology.seen.learn(*await self._ledger().seen(self._topology.seen.tell()))
+        with suppress(NotConnected, Refused):  # the shards report what is wrong
+            self._watermarks.learn(*await self._ledger().exchange(self._watermarks.news()))
 
     async def _follow(self) -> None:
         """Have a source for each ledger, until stopped and all have ended."""
@@ -129,11 +125,12 @@ class Cluster:
                 changed = asyncio.create_task(news.wait(), name="topology-changed")
                 try:
                     waited = {changed, stopped, *self._running.values(), *self._retiring.values()}
-                    done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                    await self._clock.first(waited, None)
                 finally:
                     await end([changed])
-                for task in done - {changed}:
-                    task.result()
+                for task in waited - {changed}:
+                    if task.done():
+                        task.result()
                 self._retiring = {number: task for number, task in self._retiring.items() if not task.done()}
             await asyncio.gather(*self._running.values(), *self._retiring.values())
         finally:
@@ -147,14 +144,12 @@ class Cluster:
         self._members.resize(len(primaries))
         for number in primaries.keys() - self._sources.keys() - self._retiring.keys():
             source = RedisSource(
-                self._settings,
-                self._instance,
-                self._clock,
+                self._runtime,
                 self._telemetry.shard(number, SEVERAL),
                 self._members,
-                shard=number,
-                wake=self.outbox.wake,
-                topology=self._topology,
+                self.outbox.wake,
+                number=number,
+                cluster=self._state,
                 fatal=self._refused,
                 cause="slots have moved: the ledger is new here" if self._begun else "start",
             )
@@ -173,9 +168,8 @@ class Cluster:
         source.stop("the ledger is no primary's any more: slots have moved", Ending.SLOTS_MOVED)
         self._members.lost(number)
         try:
-            done, _ = await asyncio.wait([running], timeout=RETIRE_SECONDS)
-            for task in done:
-                task.result()
+            if await self._clock.all([running], self._limits.retire):
+                running.result()
         finally:
             await end([running])  # if it still waits for an answer, what it holds is found where the ledger is
             await source.close()

@@ -1,63 +1,44 @@
 """The lease of one shard, as this bridge waits for it, has it, and gives it back.
 
-Who may ask for it is said by `membership.py`; whether it is given, by Redis (`acquire.lua`).
+Which bridge may ask for it is decided by `membership.py`; whether it is granted, by Redis (`acquire.lua`).
 """
 
-import asyncio
 from contextlib import suppress
 
-from bridge.clock import Clock
 from bridge.endings import Ending
 from bridge.errors import NotConnected, Refused
-from bridge.redis.ledger.outbox import Outbox
+from bridge.redis.epoch.shard import Shard
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.protocol.calls import Held, Lease
 from bridge.redis.source.membership import Members
+from bridge.redis.source.phases import Phase, Phases
+from bridge.redis.source.stop import Stop
 from bridge.redis.wire.primary import Primary
 from bridge.redis.wire.subscription import Subscription
-from bridge.tasks import happens
-from bridge.telemetry.shard import ShardTelemetry
-
-STANDBY_POLL = 0.5
-"""Seconds between a standby's attempts to take the lease."""
-SHARE_CHECK = 0.5
-"""Seconds between looks at whether another bridge is to have the shard."""
-HAND_OVER_SECONDS = 2.0
-"""How long the shard waits for the broker before another bridge gets it: its deadlines pass meanwhile."""
-HAND_OVER_POLL = 0.02
 
 
 class Tenure:
     """See the module."""
 
-    def __init__(  # noqa: PLR0913 - of which shard, for whom, among whom, whom to tell
-        self,
-        shard: int,
-        instance: str,
-        members: Members,
-        outbox: Outbox,
-        *,
-        stopping: asyncio.Event,
-        clock: Clock,
-        telemetry: ShardTelemetry,
-    ) -> None:
-        self._shard = shard
-        self._instance = instance
+    def __init__(self, shard: Shard, members: Members, phases: Phases, stop: Stop) -> None:
+        self._number = shard.number
+        self._outbox = shard.outbox
+        self._telemetry = shard.telemetry
+        self._settings = shard.runtime.settings
+        self._instance = shard.runtime.instance
+        self._clock = shard.runtime.clock
+        self._limits = shard.runtime.limits.source
         self._members = members
-        self._outbox = outbox
-        self._stopping = stopping
-        self._clock = clock
-        self._telemetry = telemetry
+        self._phases = phases
+        self._stop = stop
         self._fence: int | None = None
-        self.stood_by = False
-        """Whether it has waited for the lease: so Redis serves us."""
 
-    async def acquire(self, ledger: Ledger, primary: Primary, shards: int) -> Lease | None:
+    async def acquire(self, ledger: Ledger, primary: Primary) -> Lease | None:
         """The lease, once it is ours; None when stopped before, or when another server is the primary."""
         awaited = None
-        while not self._stopping.is_set():
-            if self._members.take(self._shard):
-                lease = await self._ask(ledger, shards)
+        while not self._stop.given:
+            if self._members.take(self._number):
+                lease = await self._ask(ledger)
                 if isinstance(lease, Lease):
                     return lease
                 if lease.holder != awaited:
@@ -66,21 +47,21 @@ class Tenure:
             else:
                 self._outbox.hand_over()
                 self._telemetry.lease_left()
-            self.stood_by = True
-            await happens(self._stopping, STANDBY_POLL)
+            self._phases.enter(Phase.STANDING_BY)
+            await self._clock.wait(self._stop.event, self._limits.standby_poll)
             if await primary.successor() is not None:
                 return None  # the lease is kept there; that of a server that is cut off ends by itself
         return None
 
-    async def _ask(self, ledger: Ledger, shards: int) -> Lease | Held:
+    async def _ask(self, ledger: Ledger) -> Lease | Held:
         """Ask for the lease, of a shard that we may take."""
         lease: Lease | Held | None = None
         try:
-            lease = await ledger.acquire(self._instance, shards)
+            lease = await ledger.acquire(self._instance, self._settings.shards)
         finally:
             if not isinstance(lease, Lease):
                 self._fence = None
-                self._members.lost(self._shard)
+                self._members.lost(self._number)
                 self._outbox.hand_over()
         if isinstance(lease, Lease):
             self._fence = lease.fence
@@ -91,24 +72,24 @@ class Tenure:
     async def watch_share(self, subscription: Subscription) -> None:
         """End the subscription when another bridge is to have the shard: what was received is handled yet."""
         while self._members.shared:
-            await self._clock.sleep(SHARE_CHECK)
-            if self._members.surplus(self._shard):
+            await self._clock.sleep(self._limits.share_check)
+            if self._members.surplus(self._number):
                 subscription.end("handed over: another bridge has fewer shards", Ending.HANDED_OVER)
                 return
 
     async def hand_over(self, ledger: Ledger, heard: int) -> None:
         """Let another bridge have the shard, with an empty outbox if the broker takes it soon."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(HAND_OVER_SECONDS):
+            async with self._clock.timeout(self._limits.hand_over):
                 while self._outbox.depth:
-                    await self._clock.sleep(HAND_OVER_POLL)
+                    await self._clock.sleep(self._limits.hand_over_poll)
         self._outbox.hand_over()
         await self.release(ledger, heard)
 
     async def release(self, ledger: Ledger, heard: int) -> None:
-        """Let another bridge have the lease at once. It is told how many notifications were handled."""
+        """Let another bridge have the lease at once, and know how many notifications were handled."""
         fence, self._fence = self._fence, None
-        self._members.lost(self._shard)
+        self._members.lost(self._number)
         if fence is not None:
             with suppress(NotConnected, Refused):
                 await ledger.release(fence, heard)

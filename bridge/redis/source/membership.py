@@ -11,37 +11,24 @@ but on atomic claims and their ids: bridges that disagree about who is there do 
 import asyncio
 from collections.abc import Callable
 
-from bridge.clock import Clock
 from bridge.errors import NotConnected, Refused
+from bridge.redis.epoch.shard import Runtime
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.wire.errors import Fenced
-from bridge.tasks import happens
-
-INTERVAL = 1.0
-"""Seconds between signs of life."""
-LIFE_MS = 3_000
-"""How long one counts: less than a lease, so that when a dead bridge's leases end, it is not counted any more."""
-
-UNABLE_SECONDS = 60.0
-"""How long a bridge that cannot work leaves the shards to others, before it tries again to get some."""
-ALONE_SECONDS = 5.0
-"""After so long without an answer a bridge takes whatever is free: of a cluster, just that part may be down that knows
-who is there."""
 
 
 class Members:
     """The bridges of one ledger, as one of them sees it."""
 
-    def __init__(
-        self, ledger: Callable[[], Ledger], instance: str, shards: int, clock: Clock, *, clustered: bool = False
-    ) -> None:
+    def __init__(self, runtime: Runtime, ledger: Callable[[], Ledger], shards: int, *, clustered: bool = False) -> None:
         """`ledger`: the one of any shard, on the server that is the primary now; it may raise NotConnected.
 
         `clustered`: they are those of a cluster, of which there may be more or fewer later, on several servers.
         """
-        self._clock = clock
+        self._clock = runtime.clock
+        self._limits = runtime.limits.source
+        self._instance = runtime.instance
         self._ledger = ledger
-        self._instance = instance
         self.shards = shards
         """How many there are now."""
         self.shared = clustered or shards > 1
@@ -50,7 +37,7 @@ class Members:
         self._leaving = False
         self._urgent = asyncio.Event()
         """The next sign of life is due at once."""
-        self._answered = clock.monotonic()
+        self._answered = self._clock.monotonic()
         self.share = 0 if self.shared else shards
         """How many shards this bridge may hold."""
         self._held: set[int] = set()
@@ -75,7 +62,7 @@ class Members:
 
     def unable(self) -> None:
         """No epoch can begin here. For a while it does not count, so that bridges that can work get all shards."""
-        self._unable_until = self._clock.monotonic() + UNABLE_SECONDS
+        self._unable_until = self._clock.monotonic() + self._limits.unable
 
     def leave(self) -> None:
         """Count no more, so that the others' shares grow at once: `run` says so, and returns."""
@@ -95,7 +82,7 @@ class Members:
             leaving = self._leaving
             away = leaving or self._clock.monotonic() < self._unable_until
             try:
-                place, count = await self._ledger().sign_of_life(self._instance, 0 if away else LIFE_MS)
+                place, count = await self._ledger().sign_of_life(self._instance, 0 if away else self._limits.life_ms)
                 self._heard_of = True
                 self._answered = self._clock.monotonic()
                 if not away:
@@ -104,10 +91,10 @@ class Members:
                     self.share = self.shards  # nobody else is there
             except (NotConnected, Fenced, Refused) as error:
                 if self._clustered:  # the sources tell what is wrong with Redis, and which are at work
-                    if self._clock.monotonic() - self._answered > ALONE_SECONDS:
+                    if self._clock.monotonic() - self._answered > self._limits.alone:
                         self.share = self.shards
                 elif isinstance(error, Refused) and not self._heard_of and not leaving:
                     raise
             if leaving:
                 return
-            await happens(self._urgent, INTERVAL)
+            await self._clock.wait(self._urgent, self._limits.sign_of_life)

@@ -6,13 +6,11 @@ keys it only counts.
 
 import asyncio
 
-from bridge.clock import Clock
+from bridge.redis.epoch.shard import Runtime
 from bridge.redis.ledger.outboxes import Outboxes
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.source.membership import Members
 from bridge.redis.source.shard import RedisSource
-from bridge.redis.wire.endpoint import Endpoint
-from bridge.settings import Settings
 from bridge.tasks import run_together
 from bridge.telemetry.events import Telemetry
 
@@ -20,19 +18,18 @@ from bridge.telemetry.events import Telemetry
 class Shards:
     """Find expirations and claim them into the outboxes, until stopped."""
 
-    def __init__(self, settings: Settings, instance: str, clock: Clock, telemetry: Telemetry) -> None:
-        self.db = Endpoint.of(settings).db
+    def __init__(self, runtime: Runtime, telemetry: Telemetry) -> None:
+        settings = runtime.settings
+        self.db = runtime.endpoint().db
         self.outbox = Outboxes()
-        self._members = Members(self._ledger, instance, settings.shards, clock)
+        self._members = Members(runtime, self._ledger, settings.shards)
         self._sources = [
             RedisSource(
-                settings,
-                instance,
-                clock,
+                runtime,
                 telemetry.shard(number, settings.shards),
                 self._members,
-                shard=number,
-                wake=self.outbox.wake,
+                self.outbox.wake,
+                number=number,
             )
             for number in range(settings.shards)
         ]
@@ -41,7 +38,7 @@ class Shards:
 
     def _ledger(self) -> Ledger:
         """Of a shard that is at work, on the server that is the primary; any one's, if none is."""
-        at_work = (source for source in self._sources if source.in_epoch)
+        at_work = (source for source in self._sources if source.phases.in_epoch)
         return next(at_work, self._sources[0]).ledger
 
     @property
@@ -54,7 +51,7 @@ class Shards:
         return max(source.redis_ms() for source in self._sources)
 
     async def run(self) -> None:
-        """Work until `stop`. Raises Refused where Redis never served us: somebody has to fix the settings."""
+        """Work until `stop`. Raises Refused where Redis never served us: the settings have to be fixed."""
         work = {f"shard-{number}": source.run() for number, source in enumerate(self._sources)}
         await run_together({"members": self._members.run(), **work})
         self.outbox.drain()

@@ -10,7 +10,6 @@ not asked for. No bytes make it raise.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -18,11 +17,10 @@ import hiredis
 
 from bridge.endings import Ending
 from bridge.errors import BridgeError, NotConnected
+from bridge.redis.protocol.inbox import Hint, Inbox
 from bridge.redis.wire.endpoint import CLIENT_NAME, Endpoint
 from bridge.redis.wire.errors import connection_failed, error_reply, login_refused
 
-Hint = tuple[bytes, bytes]
-"""Channel, key."""
 _MESSAGE_PARTS = 3
 """Elements of a message, and of a confirmation."""
 _PART = object()
@@ -37,15 +35,14 @@ class Subscription(asyncio.Protocol):
     def __init__(
         self,
         channels: Sequence[bytes],
-        hints: deque[Hint],
+        inbox: Inbox,
         wake: Callable[[], None],
         endpoint: Endpoint,
         elsewhere: Sequence[bytes] = (),
     ) -> None:
-        self.hints = hints
-        """Where the session puts what it receives, on the right; who handles them takes from the left."""
+        self._inbox = inbox
         self.ended: str | None = None
-        """Why the session is over; None while it goes on. What is in `hints` then was still received in order."""
+        """Why the session is over; None while it goes on. What is in the inbox then was still received in order."""
         self.ending = Ending.CONNECTION_LOST
         """The kind of that reason."""
         self.broken: Exception | None = None
@@ -67,8 +64,6 @@ class Subscription(asyncio.Protocol):
         self._heard = self._clock.monotonic()
         self._part_bytes = 0
         """Bytes received behind those that completed the last message."""
-        self._received_bytes = 0
-        self._taken_bytes = 0
 
     async def confirmed(self) -> None:
         """Return when Redis has confirmed every channel; `elsewhere` it may refuse. Raises Refused or NotConnected."""
@@ -93,10 +88,6 @@ class Subscription(asyncio.Protocol):
             self._unconfirmable(NotConnected(reason))
             self._wake()
 
-    def took(self, key_bytes: int) -> None:
-        """So many bytes of keys were taken out of `hints` so far."""
-        self._taken_bytes = key_bytes
-
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -116,34 +107,35 @@ class Subscription(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take the hints out of `data`."""
         self._heard, self.answered = self._clock.monotonic(), True
-        reader, hints, channels, key_bytes = self._reader, self.hints, self._channels, 0
         self._part_bytes += len(data)
+        hints: list[Hint] = []
         try:
-            reader.feed(data)
-            while (reply := reader.gets()) is not _PART:
-                self._part_bytes = 0
-                if type(reply) is list and len(reply) == _MESSAGE_PARTS and reply[0] == b"message":
-                    _, channel, key = reply
-                    if type(key) is not bytes or channel not in channels:
-                        self.end("Redis sent a message that was not asked for")
-                        return
-                    hints.append((channel, key))
-                    key_bytes += len(key)
-                else:
-                    self._answered(reply)
+            self._reader.feed(data)
+            self._read(hints)
         except (hiredis.ProtocolError, TypeError, MemoryError) as error:
             # The latter two: of a map whose key is a list, of an array that is said to be of 4,000,000,000 elements.
             self.end(f"Redis sent what is not its protocol: {str(error) or type(error).__name__}")
-            return
         if self._part_bytes > self._limits.backlog_bytes:
             self.end(f"Redis sent a message of more than {self._limits.backlog_bytes} bytes")
-            return
-        self._received_bytes += key_bytes
-        waiting_bytes = self._received_bytes - self._taken_bytes
-        if len(hints) > self._limits.backlog_hints or waiting_bytes > self._limits.backlog_bytes:
-            self.end(f"hint backlog full: {len(hints)} waiting", Ending.BACKLOG_FULL)
+        self._inbox.put(hints)
+        if self._inbox.full:
+            self.end(f"hint backlog full: {len(self._inbox)} waiting", Ending.BACKLOG_FULL)
         if hints:
             self._wake()
+
+    def _read(self, hints: list[Hint]) -> None:
+        """Take all complete messages, in order, until one that was not asked for."""
+        reader, channels = self._reader, self._channels
+        while (reply := reader.gets()) is not _PART:
+            self._part_bytes = 0
+            if type(reply) is list and len(reply) == _MESSAGE_PARTS and reply[0] == b"message":
+                _, channel, key = reply
+                if type(key) is not bytes or channel not in channels:
+                    self.end("Redis sent a message that was not asked for")
+                    return
+                hints.append((channel, key))
+            else:
+                self._answered(reply)
 
     def _answered(self, reply: Any) -> None:  # noqa: ANN401 - whatever a server may send
         if isinstance(reply, hiredis.ReplyError):
@@ -179,16 +171,16 @@ def _packed(command: Sequence[bytes]) -> bytes:
 async def subscribe(
     endpoint: Endpoint,
     channels: Sequence[bytes],
-    hints: deque[Hint],
+    inbox: Inbox,
     wake: Callable[[], None],
     *,
     elsewhere: Sequence[bytes] = (),
 ) -> Subscription:
     """Connect, log in, subscribe; return when all channels are confirmed, or those `elsewhere` refused.
 
-    Hints go into `hints`. Raises NotConnected or Refused.
+    Hints go into the inbox. Raises NotConnected or Refused.
     """
-    session = Subscription(channels, hints, wake, endpoint, elsewhere)
+    session = Subscription(channels, inbox, wake, endpoint, elsewhere)
     try:
         async with endpoint.clock.timeout(endpoint.limits.subscribe):
             await _connect(endpoint, session)

@@ -8,26 +8,31 @@ some there.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from bridge.errors import NotConnected, Refused
-from bridge.redis.protocol.migrated_keys import Claimed
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.protocol.slots import Numbering, slot_of
-from bridge.redis.protocol.watermarks import Seen
 from bridge.redis.wire.cluster_nodes import Node, View, claims, merged
 from bridge.redis.wire.conversation import conversation
 from bridge.redis.wire.endpoint import Address, Endpoint
+
+Look = Callable[[], Callable[[AbstractSet[str]], None]]
+"""Before a look at the cluster, and after it, with the nodes that have slots."""
 
 
 class Topology:
     """See the module. Nothing is known before the first `refresh`."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        """`endpoint`: see `Endpoint.of`; no node is known yet."""
+    def __init__(self, endpoint: Endpoint, look: Look = lambda: lambda _: None) -> None:
+        """`endpoint`: see `Endpoint.of`; no node is known yet.
+
+        `look` is called before the cluster is looked at; what it returns, with what was found, if anything is known.
+        """
         settings = endpoint.settings
         self.endpoint = endpoint
         self.names = Names(settings.namespace, endpoint.db)
@@ -48,9 +53,7 @@ class Topology:
         self.news = asyncio.Event()
         """Set at the next change. Each change has its own: take it before you look at what there is."""
         self._doubted = asyncio.Event()
-        self.claimed = Claimed()
-        self.seen = Seen()
-        """Up to when the notifications of each were handled."""
+        self._look = look
 
     def client(self, address: Address) -> Redis:
         """A client of a node, for a command now and then."""
@@ -101,7 +104,7 @@ class Topology:
 
     async def refresh(self) -> None:
         """Look at the cluster. Raises NotConnected or Refused where no node answers; then all is as it was."""
-        asked_ms = self.seen.now_ms
+        found = self._look()
         answers = await self._ask()
         views = self._views | answers
         if views != self._views and self._learn(views, answers):
@@ -110,7 +113,7 @@ class Topology:
             for address in self._clients.keys() - named:
                 if client := self._clients.pop(address, None):
                     await client.aclose()
-        self.seen.looked({str(node) for node in self.primaries.values()}, asked_ms)
+        found({str(node) for node in self.primaries.values()})
 
     async def close(self) -> None:
         """Give the connections back."""

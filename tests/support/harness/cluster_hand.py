@@ -7,12 +7,19 @@ from itertools import count
 
 from redis.asyncio import Redis
 
-from bridge.redis.protocol.hints import Hints
-from bridge.redis.protocol.migrated_keys import Told
+from bridge.clock import SystemClock
+from bridge.limits import EpochLimits, Limits
+from bridge.redis.epoch.attempt import Attempt, Ears
+from bridge.redis.epoch.placement import Placement
+from bridge.redis.epoch.shard import ClusterState, Runtime, Shard
+from bridge.redis.protocol.migrated_keys import MigratedKeys, RecentClaims
 from bridge.redis.protocol.notifications import channels
+from bridge.redis.protocol.schedule import RedisClock
+from bridge.redis.protocol.watermarks import Watermarks
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.redis.wire.topology import Topology
 from bridge.settings import Settings
+from bridge.telemetry.events import Telemetry
 from tests.support.harness.hand import Hand
 from tests.support.harness.user import LAZY, NAMES
 from tests.support.redis.cluster import RedisCluster
@@ -24,26 +31,36 @@ from tests.support.servers import RedisServer, wait_until
 class ClusterHand(Hand):
     """Of any ledger on a node, also of one that is no primary's."""
 
-    def __init__(self, topology: Topology, server: RedisServer, number: int, instance: str = "hand") -> None:
+    def __init__(self, topology: Topology, claims: RecentClaims, server: RedisServer, number: int) -> None:
+        """`claims`: of all epochs."""
         self.names = NAMES.of(number)
         self._topology = topology
-        self.told: Told
-        super().__init__(server, instance=instance, endpoint=topology.endpoint.at(("127.0.0.1", server.port)))
+        self._claims = claims
+        self.migrated: MigratedKeys
+        endpoint = topology.endpoint.at(("127.0.0.1", server.port))
+        super().__init__(server, instance=f"hand-{number}", endpoint=endpoint)
 
-    async def begin(self) -> None:
-        """See `Hand`."""
-        await super().begin()
-        self.told.begin(self.gap)
+    def _migrated_keys(self) -> MigratedKeys:
+        away = partial(self._topology.away, self.names.shard)
+        self.migrated = MigratedKeys(away, self._claims, EpochLimits(), self.gap)
+        return self.migrated
 
-    def _new_hints(self) -> Hints:
-        self.told = Told(partial(self._topology.away, self.names.shard), self._topology.claimed)
-        return Hints(self.names, channels(0), self._matches, told=self.told)
+    def placement(self) -> Placement:
+        """What hands entries over to other nodes."""
+        clock, limits = SystemClock(), Limits()
+        runtime = Runtime(self._settings, self._instance, clock, limits)
+        cluster = ClusterState(self._topology, self._claims, Watermarks())
+        shard = Shard(runtime, self.names, (), self._outbox, RedisClock(clock), Telemetry().shard(), cluster)
+        assert self._subscription is not None
+        ears = Ears(self._subscription, self.inbox, self._wake, channels(0), complete=True)
+        attempt = Attempt(shard, self._endpoint, self.ledger, self.lease, ears, self.gap, 0, audited=False)
+        return Placement(attempt, self._topology, self._scope, self.migrated, lambda: None)
 
     async def place(self) -> None:
         """Place what is in `…:moved`."""
-        self.told.look(await self.ledger.now_ms())
-        self.hints.moved.extend(await self.ledger.moved(0, 1000))
-        while self.hints.moved:
+        self.migrated.begin_pass(await self.ledger.now_ms())
+        self.migrated.arrivals.extend(await self.ledger.moved(0, 1000))
+        while self.migrated.arrivals:
             await self.send(self.batch())
 
     async def adopt(self, number: int) -> int | str:
@@ -58,6 +75,7 @@ class Played:
     def __init__(self, stack: AsyncExitStack, cluster: RedisCluster, topology: Topology) -> None:
         self.cluster = cluster
         self.topology = topology
+        self._claims = RecentClaims(EpochLimits())
         self.users: dict[RedisServer, Redis] = {}
         """Clients straight to the nodes."""
         self._stack = stack
@@ -82,7 +100,7 @@ class Played:
     async def hand(self, node: RedisServer, number: int | None = None) -> ClusterHand:
         """An epoch of the node's ledger, or of another one."""
         number = await self.cluster.number(node) if number is None else number
-        return await self._stack.enter_async_context(ClusterHand(self.topology, node, number, f"hand-{number}"))
+        return await self._stack.enter_async_context(ClusterHand(self.topology, self._claims, node, number))
 
     async def known_there(self, matches: Callable[[], bool]) -> None:
         """Return when the bridge has learned of what the nodes say now."""

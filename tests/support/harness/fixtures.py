@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from redis.asyncio import Redis
 
+from bridge.limits import Limits
 from tests.support.harness.inside import Inside
 from tests.support.harness.user import LAZY
 from tests.support.proxy import Protocol, Proxy
@@ -13,10 +14,9 @@ from tests.support.servers import RedisServer
 
 
 @pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests that are not about how long the bridge takes to try again, or to touch what it was not told of."""
-    monkeypatch.setattr("bridge.backoff.Backoff.next", lambda _: 0.02)
-    monkeypatch.setattr("bridge.redis.protocol.schedule.HEARTBEAT", 0.05)
+def limits() -> Limits:
+    """Those of `bridge`."""
+    return Limits()
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ async def proxy(server: RedisServer) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-async def bridge(proxy: Proxy, user: Redis) -> AsyncIterator[Inside]:
+async def bridge(proxy: Proxy, user: Redis, limits: Limits) -> AsyncIterator[Inside]:
     """A bridge that has closed its first gap."""
-    async with Inside(proxy.port) as bridge:
+    async with Inside(proxy.port, limits=limits) as bridge:
         await bridge.reconciled()
         yield bridge

@@ -1,23 +1,26 @@
 """An epoch whose steps the test takes: what Redis notifies is held until the test lets it be heard."""
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from typing import Self
 
 from bridge.contracts import Entry, Settlement
 from bridge.expiration import Expiration, Identity
+from bridge.limits import EpochLimits
 from bridge.redis.ledger.entries import read_entry
 from bridge.redis.ledger.outbox import Outbox
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.protocol.calls import Applied, Batch, Lease, Touch, Touched
 from bridge.redis.protocol.gap import Gap
-from bridge.redis.protocol.hints import Hints
+from bridge.redis.protocol.inbox import Hint, Inbox
+from bridge.redis.protocol.interpreter import Interpreter, Scope
+from bridge.redis.protocol.marks import Marks, Purpose, Round
+from bridge.redis.protocol.migrated_keys import MigratedKeys
 from bridge.redis.protocol.notifications import channels
 from bridge.redis.protocol.operations import ClosedGap, gap_closed
 from bridge.redis.protocol.patterns import matcher
 from bridge.redis.wire.endpoint import Endpoint
-from bridge.redis.wire.subscription import Hint, Subscription, subscribe
+from bridge.redis.wire.subscription import Subscription, subscribe
 from bridge.settings import Settings
 from bridge.telemetry.events import Telemetry
 from tests.support.harness.user import NAMES
@@ -44,7 +47,7 @@ class Hand:
         endpoint: Endpoint | None = None,
     ) -> None:
         """`endpoint`: the server, where it is not what a URL names."""
-        settings = Settings(redis_url=server.url, keys=list(keys))
+        self._settings = settings = Settings(redis_url=server.url, keys=list(keys))
         self._endpoint = endpoint or Endpoint.of(settings)
         self._client = self._endpoint.client()
         self._matches = matcher(settings.keys)
@@ -54,11 +57,14 @@ class Hand:
         self.ledger = Ledger(self._client, self._endpoint, self.names)
         self._outbox = Outbox(self.ledger, self._identity, settings.outbox_limit, Telemetry().shard())
         self._wake = asyncio.Event()
-        self._held: deque[Hint] = deque()
+        self._held: Inbox
+        """What the test has not let be heard."""
         self._subscription: Subscription | None = None
         self._syncs = 0
         self.lease: Lease
-        self.hints: Hints
+        self.inbox: Inbox
+        self.marks: Marks
+        self.interpreter: Interpreter
         self.gap: Gap
 
     async def begin(self) -> None:
@@ -68,13 +74,15 @@ class Hand:
         assert isinstance(lease, Lease)
         self.lease, self._seq, self._scripts = lease, 0, 0
         kinds = channels(0)
-        self._held = deque()
-        self.hints = self._new_hints()
+        self._held, self.inbox = Inbox(self._endpoint.limits), Inbox(self._endpoint.limits)
         self._subscription = await subscribe(self._endpoint, [*kinds, self._sync], self._held, self._wake.set)
         start_ms = await self.ledger.now_ms()
         opened_ms = lease.seen_ms or start_ms
         recovered, ambiguous = await self._client.hmget(self.names.lease, "recovered", "ambiguous")
         self.gap = Gap("a test", opened_ms, start_ms, recovered=int(recovered or 0), ambiguous=int(ambiguous or 0))
+        self.marks = Marks()
+        self._scope = Scope(self.names, kinds, self._matches, EpochLimits())
+        self.interpreter = Interpreter(self._scope, self.inbox, self.marks, migrated=self._migrated_keys())
 
     def end(self) -> None:
         """The subscription is lost, and with it every hint that was not handled."""
@@ -87,14 +95,14 @@ class Hand:
         token = (self._sync, b"%d" % self._syncs)
         await self._client.publish(*token)
         await asyncio.wait_for(self._arrived(token), LIMIT_SECONDS)
-        while (hint := self._held.popleft()) != token:
-            self.hints.stream.append(hint)
+        while (hint := self._held.take()) != token:
+            self.inbox.put([hint])
 
     def batch(self) -> Batch:
         """What was heard, as the next script to be sent."""
         self._seq += 1
-        operations = self.hints.batch()
-        return Batch(self.lease.fence, self._seq, self.gap.start_ms, self.hints.handled, self._mark(), operations)
+        operations = self.interpreter.batch()
+        return self._batch_of(operations)
 
     async def send(self, batch: Batch) -> Applied | None:
         """Send one script, and learn from its reply. As the bridge does, send none that would do nothing."""
@@ -102,21 +110,21 @@ class Hand:
             return None
         applied = await self.ledger.apply(batch)
         if applied is not None:
-            self.hints.applied(batch.mark, applied)
+            self.interpreter.applied(batch.mark, applied)
             self.gap.applied(applied)
         return applied
 
     async def record(self, *keys: bytes) -> None:
         """Handle these keys alone, as if a scan had found them; hear nothing."""
-        self.hints.found.extend(keys)
-        while self.hints.found:
+        self.interpreter.findings.add(keys)
+        while self.interpreter.findings:
             await self.send(self.batch())
 
     async def scan(self, match: bytes = b"*") -> int:
         """Go through the keyspace, together with what was heard; how many keys were found. Hear nothing."""
-        self.hints.scan(match)
+        self.interpreter.findings.begin(match)
         found = 0
-        while self.hints.part is not None:
+        while self.interpreter.findings.scanning:
             applied = await self.send(self.batch())
             assert applied is not None
             found += applied.found
@@ -124,12 +132,12 @@ class Hand:
 
     def part(self, count: int) -> Batch:
         """The first `count` hints that were heard, as the next script to be sent: as if a batch had ended there."""
-        stream = self.hints.stream
-        later = [stream.pop() for _ in range(len(stream) - count)]
+        heard = [self.inbox.take() for _ in range(len(self.inbox))]
+        self.inbox.put(heard[:count])
         try:
             return self.batch()
         finally:
-            stream.extend(reversed(later))
+            self.inbox.put(heard[count:])
 
     async def step(self, count: int = 1) -> None:
         """Handle the first hints that were heard, alone."""
@@ -138,14 +146,14 @@ class Hand:
     async def handle(self) -> None:
         """Hear and handle, until there is nothing more."""
         while await self._handle_heard():
-            self.hints.finished_round()
+            self.marks.finished_round()
 
     async def touch(self, mode: str = "due") -> Touched:
         """Touch what is due, or walk the ledger (which must be small)."""
         mark = self._mark()
         walk = b"0" if mode == "walk" else None
-        touched = await self.ledger.touch(Touch(self.lease.fence, mark, 500, self.hints.handled, walk))
-        self.hints.touched(mark, touched, 500)
+        touched = await self.ledger.touch(Touch(self.lease.fence, mark, 500, self.marks.handled, walk))
+        self.marks.touch_left(Round.of(mark, touched, 500, Purpose(), 0.0))
         return touched
 
     async def close_gap(self, missed: int | None = None) -> None:
@@ -153,7 +161,7 @@ class Hand:
         gap = self.gap
         self._seq += 1
         operations = gap_closed(ClosedGap("hand", gap.opened_ms, gap.start_ms, gap.cause, missed))
-        await self.send(Batch(self.lease.fence, self._seq, gap.start_ms, self.hints.handled, self._mark(), operations))
+        await self.send(self._batch_of(operations))
         gap.close()
 
     async def sweep(self, mode: str = "due") -> None:
@@ -190,8 +198,8 @@ class Hand:
 
     async def _handle_heard(self) -> bool:
         await self.hear()
-        heard = self.hints.waiting
-        while self.hints.waiting:
+        heard = self.interpreter.waiting
+        while self.interpreter.waiting:
             await self.send(self.batch())
         return heard
 
@@ -200,8 +208,12 @@ class Hand:
             self._wake.clear()
             await self._wake.wait()
 
-    def _new_hints(self) -> Hints:
-        return Hints(self.names, channels(0), self._matches)
+    def _batch_of(self, operations: Sequence[bytes]) -> Batch:
+        return Batch(self.lease.fence, self._seq, self.gap.start_ms, self.marks.handled, self._mark(), operations)
+
+    def _migrated_keys(self) -> MigratedKeys | None:
+        """What becomes of keys that come from other nodes, in a cluster."""
+        return None
 
     def _mark(self) -> bytes:
         self._scripts += 1

@@ -17,7 +17,8 @@ from bridge.delivery.context import Context
 from bridge.delivery.loop import Delivery
 from bridge.endings import Ending
 from bridge.errors import NotConnected
-from bridge.limits import DeliveryLimits
+from bridge.limits import EpochLimits, Limits, SourceLimits
+from bridge.redis.epoch.shard import Runtime
 from bridge.redis.ledger.outboxes import Outboxes
 from bridge.redis.source.membership import Members
 from bridge.redis.source.shard import RedisSource
@@ -30,6 +31,11 @@ from tests.support.harness.published import SENTINEL, Event, key_of
 from tests.support.harness.user import NAMES, expired
 from tests.support.redis.commands import redis_ms, set_for
 from tests.support.servers import wait_until
+
+SOON = Limits(
+    epoch=EpochLimits(heartbeat=0.05), source=SourceLimits(backoff_first=0.02, backoff_most=0.02, failover_pause=0.02)
+)
+"""For tests that are not about how long the bridge takes to try again, or to touch what was not notified to it."""
 
 
 class Recorder(ShardTelemetry):
@@ -109,17 +115,21 @@ class Broker:
 class Inside:
     """A bridge: source and delivery as tasks of the test. Its settings are arguments, by the names of the fields."""
 
-    def __init__(self, port: int, instance: str = "inside", **settings: object) -> None:
+    def __init__(
+        self, port: int, instance: str = "inside", *, limits: Limits | None = None, **settings: object
+    ) -> None:
         chosen = Settings.model_validate({"redis_url": f"redis://127.0.0.1:{port}/0", "sink": "stdout", **settings})
         clock, process = SystemClock(), Telemetry()
         self.telemetry = Recorder(process)
         self.broker = Broker()
         self._outboxes = Outboxes()
-        members = Members(lambda: self._source.ledger, instance, 1, clock)
-        self._source = RedisSource(chosen, instance, clock, self.telemetry, members, wake=self._outboxes.wake)
+        limits = limits or Limits()
+        runtime = Runtime(chosen, instance, clock, limits)
+        members = Members(runtime, lambda: self._source.ledger, 1)
+        self._source = RedisSource(runtime, self.telemetry, members, self._outboxes.wake)
         self._outboxes.add(self._source.outbox)
         encoder, redis_ms = Encoder(chosen.source, 0, chosen.content_mode), self._source.redis_ms
-        context = Context(clock, DeliveryLimits(), process, redis_ms)
+        context = Context(clock, limits.delivery, process, redis_ms)
         self._delivery = Delivery(self._outboxes, self.broker, encoder, context)
         self._tasks: list[asyncio.Task[None]] = []
 

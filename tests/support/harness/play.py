@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bridge.redis.protocol.calls import Batch
-from bridge.redis.protocol.hints import OwnKeyLostError
+from bridge.redis.protocol.interpreter import OwnKeyLostError
 from bridge.redis.wire.errors import Fenced
 from tests.support.harness.checked_server import KEYS, CheckedServer, expirations
 from tests.support.harness.chronicle import ENDS, Fate, Life
@@ -58,19 +58,19 @@ class Play(CheckedServer):
 
     async def handle_all(self) -> None:
         await self.hand.hear()
-        while self.hand.hints.waiting:
+        while self.hand.interpreter.waiting:
             await self.handle(500)
             await self.hand.hear()
 
     async def touch(self, mode: str) -> None:
-        gap, hints = self.hand.gap, self.hand.hints
-        if hints.round is not None:
+        gap, findings = self.hand.gap, self.hand.interpreter.findings
+        if self.hand.marks.round is not None:
             return
         self._closing = (
             gap.open
             and self._walked
             and self._scanned
-            and not hints.found
+            and not findings
             and min(self.entries.values(), default=gap.start_ms) >= gap.start_ms
         )
         self._walked |= mode == "walk"
@@ -80,11 +80,11 @@ class Play(CheckedServer):
     async def scan(self, count: int = 0, *, listed: bool = False) -> None:
         """By the script itself, which handles so many hints, too; or a list of keys."""
         if listed:
-            self.hand.hints.found.extend(KEYS)
+            self.hand.interpreter.findings.add(KEYS)
         else:
-            self.hand.hints.scan(b"*")
+            self.hand.interpreter.findings.begin(b"*")
         await self.handle(count)
-        assert self.hand.hints.part is None, "so few keys are one part"
+        assert not self.hand.interpreter.findings.scanning, "so few keys are one part"
         self._scanned = True
         for key in KEYS:
             self.chronicle.scanned(key, self.entries)
@@ -199,9 +199,8 @@ class Play(CheckedServer):
 
     def _part(self, count: int) -> tuple[Batch, Sequence[Life]]:
         """A batch of so many hints, and whose ends it handles."""
-        stream = self.hand.hints.stream
-        taken = list(stream)[:count]
-        batch = self.hand.part(min(count, len(stream)))
+        taken = list(self.hand.inbox)[:count]
+        batch = self.hand.part(count)
         ended, self._held = self._held, []
         for channel, key in taken:
             if channel.decode().partition(":")[2] in ENDS and not key.startswith(NAMES.own_prefix):
@@ -225,7 +224,7 @@ class Play(CheckedServer):
 
     async def _handled(self, lives: Sequence[Life]) -> None:
         await self.look(lives)
-        if self.hand.hints.finished_round() is not None and self._closing:
+        if self.hand.marks.finished_round() is not None and self._closing:
             await self.hand.close_gap()
             await self.look()
             self.chronicle.gap_closed()

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from bridge.redis.protocol.audit import INTERVAL, MOST_SHORT, SHORT_EPOCH, Audit, Reading, Trust, missed
+from bridge.limits import EpochLimits
+from bridge.redis.protocol.audit import Audit, Reading, Trust, missed
 
+LIMITS = EpochLimits()
 COUNTERS: Sequence[bytes | int] = (b"run", b"0", b"100", b"5000", b"7", 10)
 
 
@@ -56,7 +58,7 @@ def test_a_count_is_right_or_there_is_none(before: Reading | None, after: Readin
 
 
 def test_an_epoch_is_told_of_what_it_misses_and_the_gap_of_all_since_the_stored_reading() -> None:
-    audit = Audit(stored=reading(100, 50))
+    audit = Audit(reading(100, 50), LIMITS)
     assert audit.read(reading(107, 50)) == 0  # before the epoch
     assert audit.in_gap() == 7
     audit.closed()
@@ -65,7 +67,7 @@ def test_an_epoch_is_told_of_what_it_misses_and_the_gap_of_all_since_the_stored_
 
 
 def test_what_is_missed_while_the_gap_is_open_belongs_to_it() -> None:
-    audit = Audit(stored=reading(100, 50))
+    audit = Audit(reading(100, 50), LIMITS)
     audit.read(reading(100, 50))
     audit.read(reading(103, 50))
     assert audit.in_gap() == 3
@@ -74,7 +76,7 @@ def test_what_is_missed_while_the_gap_is_open_belongs_to_it() -> None:
 
 
 def test_counters_that_begin_anew_are_followed() -> None:
-    audit = Audit(stored=reading(100, 50))
+    audit = Audit(reading(100, 50), LIMITS)
     audit.read(reading(100, 50))
     assert audit.read(reading(0, 50)) == 0
     assert audit.in_gap() is None
@@ -82,16 +84,16 @@ def test_counters_that_begin_anew_are_followed() -> None:
 
 
 def test_a_reading_is_due_at_once_and_then_at_intervals() -> None:
-    audit = Audit(stored=None)
+    audit = Audit(None, LIMITS)
     assert audit.due(0.0)
     audit.asked(5.0)
-    assert not audit.due(5.0 + INTERVAL - 0.1)
-    assert audit.due(5.0 + INTERVAL)
+    assert not audit.due(5.0 + LIMITS.audit - 0.1)
+    assert audit.due(5.0 + LIMITS.audit)
 
 
 def test_trust_is_lost_by_short_epochs_in_a_row_and_not_by_long_ones() -> None:
-    trust = Trust()
-    for seconds in [1.0] * (MOST_SHORT - 1) + [SHORT_EPOCH] + [1.0] * (MOST_SHORT - 1):
+    trust, few = Trust(LIMITS), [1.0] * (LIMITS.audit_most_short - 1)
+    for seconds in [*few, LIMITS.audit_short_epoch, *few]:
         assert not trust.doubt(seconds)
     assert trust.doubt(1.0)
     assert trust.lost

@@ -2,58 +2,58 @@
 
 import pytest
 
-from bridge.clock import SystemClock
-from bridge.redis.protocol.canary import INTERVAL, LOOK, TTL_MS, Canary
+from bridge.limits import EpochLimits
+from bridge.redis.protocol.canary import LOOK, NOTHING, Canary
 
-
-class Clock(SystemClock):
-    """Stands still unless the test moves it."""
-
-    now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        raise AssertionError
+LIMITS = EpochLimits()
+TTL_MS = LIMITS.canary_ttl_ms
+NOW, LATER = 100.0, 100.0 + LIMITS.canary
+"""When the first one was set, and when the next one is due."""
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def canary(clock: Clock) -> Canary:
+def canary() -> Canary:
     """One that is out."""
-    made = Canary(b"canary", clock)
-    order = made.order()
-    assert order == TTL_MS
-    made.touched(order, 0, 1_000, gone=False)
+    made = Canary(b"canary", LIMITS)
+    touch(made, NOW, 1_000)
     assert made.deadline_ms == 1_000 + TTL_MS
     return made
 
 
+def touch(canary: Canary, now: float, redis_ms: int, *, gone: bool = False) -> None:
+    """A touch does what is to be done."""
+    canary.touched(canary.order(now), now, redis_ms, void=canary.void, gone=gone)
+
+
 def look(canary: Canary, *, gone: bool) -> None:
-    order = canary.order()
-    assert order == LOOK
-    canary.touched(order, canary.void, 2_000, gone=gone)
+    assert canary.order(NOW) == LOOK
+    touch(canary, NOW, 2_000, gone=gone)
+
+
+def test_asking_what_to_do_changes_nothing() -> None:
+    made = Canary(b"canary", LIMITS)
+    assert [made.order(NOW) for _ in range(2)] == [TTL_MS, TTL_MS]
+    assert made.deadline_ms is None
 
 
 def test_one_that_was_heard_of_proves_that_notifications_come(canary: Canary) -> None:
     look(canary, gone=True)
     canary.ended(expired=True)
+    assert canary.take_heard() == 1_000 + TTL_MS
+    assert canary.take_heard() is None
     assert canary.marked()
 
 
 def test_one_that_is_gone_and_was_not_heard_of_proves_that_they_do_not(canary: Canary) -> None:
     look(canary, gone=True)
+    assert canary.take_heard() is None
     assert not canary.marked()
 
 
 def test_one_that_somebody_took_away_proves_nothing(canary: Canary) -> None:
     look(canary, gone=True)
     canary.ended(expired=False)
+    assert canary.take_heard() is None
     assert canary.marked()
     assert canary.void == 1
 
@@ -65,13 +65,12 @@ def test_one_that_is_still_there_is_looked_for_again(canary: Canary) -> None:
     assert not canary.marked()
 
 
-def test_the_next_one_is_set_after_an_interval(canary: Canary, clock: Clock) -> None:
+def test_the_next_one_is_set_after_an_interval(canary: Canary) -> None:
     look(canary, gone=True)
     canary.ended(expired=True)
     assert canary.marked()
-    assert canary.order() == ""
-    clock.now += INTERVAL
-    assert canary.order() == TTL_MS
-    canary.touched(TTL_MS, 0, 4_000, gone=False)
+    assert canary.order(LATER - 0.1) == NOTHING
+    assert canary.order(LATER) == TTL_MS
+    touch(canary, LATER, 4_000)
     look(canary, gone=True)
     assert not canary.marked()  # what was heard of the last one does not count

@@ -13,11 +13,14 @@ from bridge.clock import SystemClock
 from bridge.contracts import Entry, Settlement
 from bridge.errors import NotConnected
 from bridge.expiration import Expiration, Identity, Via
+from bridge.limits import Limits, SourceLimits
+from bridge.redis.epoch.shard import Runtime
 from bridge.redis.ledger.outbox import Outbox
 from bridge.redis.ledger.outboxes import OWED_ENTRIES, Outboxes
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.protocol.patterns import matcher
 from bridge.redis.source.membership import Members
+from bridge.settings import Settings
 from tests.support.servers import wait_until
 
 
@@ -48,8 +51,14 @@ class FakeLedger:
         return self.said
 
 
-def members(ledger: FakeLedger, shards: int) -> Members:
-    return Members(lambda: cast("Ledger", ledger), "me", shards, SystemClock())
+BUSY = Limits(source=SourceLimits(sign_of_life=0.001, unable=0.05))
+"""Signs of life without pauses."""
+SLOW = Limits().scaled(1000)
+
+
+def members(ledger: FakeLedger, shards: int, limits: Limits = BUSY) -> Members:
+    runtime = Runtime(Settings(), "me", SystemClock(), limits)
+    return Members(runtime, lambda: cast("Ledger", ledger), shards)
 
 
 def has_lived(ledger: FakeLedger, shards: int) -> bool:
@@ -57,10 +66,7 @@ def has_lived(ledger: FakeLedger, shards: int) -> bool:
 
 
 @pytest.mark.parametrize(("shards", "bridges"), [(1, 3), (4, 1), (4, 2), (4, 3), (5, 3), (3, 4), (7, 7)])
-async def test_shares_are_even_and_make_up_all_shards(
-    shards: int, bridges: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bridge.redis.source.membership.INTERVAL", 0)
+async def test_shares_are_even_and_make_up_all_shards(shards: int, bridges: int) -> None:
     shares = []
     for place in range(bridges):
         ledger = FakeLedger()
@@ -77,9 +83,7 @@ async def test_shares_are_even_and_make_up_all_shards(
     assert sum(shares) == shards or shards == 1  # of a single one, whoever comes first has the lease
 
 
-async def test_a_bridge_that_cannot_work_does_not_count_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.redis.source.membership.INTERVAL", 0)
-    monkeypatch.setattr("bridge.redis.source.membership.UNABLE_SECONDS", 0.05)
+async def test_a_bridge_that_cannot_work_does_not_count_for_a_while() -> None:
     ledger = FakeLedger()
     here = members(ledger, 4)
     here.unable()
@@ -91,9 +95,8 @@ async def test_a_bridge_that_cannot_work_does_not_count_for_a_while(monkeypatch:
     await running
 
 
-async def test_a_share_follows_the_number_of_shards_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.redis.source.membership.INTERVAL", 3600)
-    here = members(FakeLedger(), 4)
+async def test_a_share_follows_the_number_of_shards_at_once() -> None:
+    here = members(FakeLedger(), 4, SLOW)
     running = asyncio.create_task(here.run())
     await wait_until(lambda: here.share == 4, "the first share")
     here.resize(5)

@@ -4,7 +4,6 @@ It takes the hints, or ends with a reason; it never raises, and what it keeps is
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Iterable
 
 import pytest
@@ -12,9 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.limits import WireLimits
+from bridge.redis.protocol.inbox import Hint, Inbox
 from bridge.redis.protocol.notifications import channels
 from bridge.redis.wire.endpoint import Endpoint
-from bridge.redis.wire.subscription import Hint, Subscription
+from bridge.redis.wire.subscription import Subscription
 from bridge.settings import Settings
 from tests.support.fuzz import split
 from tests.support.redis.notifications import CHANNELS, CONFIRMED, hint
@@ -41,9 +41,9 @@ RESP = st.recursive(
 """Anything that a parser of RESP2 or RESP3 takes, or nearly."""
 
 
-def session(hints: deque[Hint], elsewhere: Iterable[bytes] = (), limits: WireLimits | None = None) -> Subscription:
+def session(inbox: Inbox, elsewhere: Iterable[bytes] = (), limits: WireLimits | None = None) -> Subscription:
     """A session without a connection. Who uses it is in an event loop."""
-    return Subscription(CHANNELS, hints, lambda: None, Endpoint.of(Settings(), limits), list(elsewhere))
+    return Subscription(CHANNELS, inbox, lambda: None, Endpoint.of(Settings(), limits), list(elsewhere))
 
 
 def feed(
@@ -52,7 +52,7 @@ def feed(
     """What a session makes of these bytes: hints, and why it is over."""
 
     async def fed() -> tuple[list[Hint], str | None]:
-        hints = deque[Hint]()
+        hints = Inbox(limits or WireLimits())
         subscription = session(hints, elsewhere, limits)
         for chunk in chunks:
             if subscription.ended is None:  # asyncio gives nothing more once the transport is aborted
@@ -139,12 +139,12 @@ def test_a_message_that_does_not_end_is_not_kept_without_bound(head: bytes, chun
 
 
 async def test_what_is_complete_does_not_count_against_what_is_not() -> None:
-    hints = deque[Hint]()
-    subscription = session(hints, limits=WireLimits(backlog_bytes=1000))
-    for number in range(200):
+    limits = WireLimits(backlog_bytes=1000)
+    hints = Inbox(limits)
+    subscription = session(hints, limits=limits)
+    for _ in range(200):
         subscription.data_received(hint(b"x" * 20))
-        hints.clear()
-        subscription.took(20 * (number + 1))
+        hints.take()
     assert subscription.ended is None
 
 

@@ -1,7 +1,6 @@
 """The notification session, against a server at the byte level that says what the tests want it to say."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -10,8 +9,9 @@ import pytest
 from bridge.endings import Ending
 from bridge.errors import NotConnected, Refused
 from bridge.limits import WireLimits
+from bridge.redis.protocol.inbox import Inbox
 from bridge.redis.wire.endpoint import Endpoint
-from bridge.redis.wire.subscription import Hint, Subscription, subscribe
+from bridge.redis.wire.subscription import Subscription, subscribe
 from bridge.settings import Settings
 from tests.support.redis.notifications import CHANNELS, CONFIRMED, confirmation, hint
 from tests.support.servers import wait_until
@@ -62,15 +62,15 @@ async def served(
             script.writer.transport.abort()
 
 
-async def opened(endpoint: Endpoint, hints: deque[Hint], wake: Callable[[], None] = lambda: None) -> Subscription:
-    return await subscribe(endpoint, CHANNELS, hints, wake)
+async def opened(endpoint: Endpoint, inbox: Inbox, wake: Callable[[], None] = lambda: None) -> Subscription:
+    return await subscribe(endpoint, CHANNELS, inbox, wake)
 
 
 async def test_hints_between_the_confirmations_are_kept_in_order() -> None:
     greeting = b"+OK\r\n" + b"".join(
         confirmation(channel, n + 1) + hint(b"%d" % n) for n, channel in enumerate(CHANNELS)
     )
-    hints: deque[Hint] = deque()
+    hints = Inbox(WireLimits())
     async with served(Script(greeting)) as endpoint:
         session = await opened(endpoint, hints)
         await wait_until(lambda: len(hints) == len(CHANNELS))
@@ -80,7 +80,7 @@ async def test_hints_between_the_confirmations_are_kept_in_order() -> None:
 
 
 async def test_bytes_split_anywhere_make_the_same_hints() -> None:
-    script, hints = Script(CONFIRMED), deque[Hint]()
+    script, hints = Script(CONFIRMED), Inbox(WireLimits())
     async with served(script) as endpoint:
         session = await opened(endpoint, hints)
         for byte in hint(b"a\r\nb\x00") + hint(b""):
@@ -95,7 +95,7 @@ async def test_bytes_split_anywhere_make_the_same_hints() -> None:
     [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"*-7\r\n", b"$99999999999999999999\r\n", b"\x00\xff\x00"],
 )
 async def test_what_is_not_the_protocol_ends_the_session_with_a_reason(garbage: bytes) -> None:
-    script, hints = Script(CONFIRMED), deque[Hint]()
+    script, hints = Script(CONFIRMED), Inbox(WireLimits())
     async with served(script) as endpoint:
         session = await opened(endpoint, hints)
         script.say(garbage)
@@ -107,7 +107,7 @@ async def test_what_is_not_the_protocol_ends_the_session_with_a_reason(garbage: 
 
 
 async def test_the_session_ends_once_and_keeps_its_first_reason() -> None:
-    woken, hints = asyncio.Event(), deque[Hint]()
+    woken, hints = asyncio.Event(), Inbox(WireLimits())
     script = Script(CONFIRMED)
     async with served(script) as endpoint:
         session = await opened(endpoint, hints, woken.set)
@@ -122,7 +122,7 @@ async def test_the_session_ends_once_and_keeps_its_first_reason() -> None:
 
 
 async def test_a_server_that_falls_silent_ends_the_session() -> None:
-    script, hints = Script(CONFIRMED), deque[Hint]()
+    script, hints = Script(CONFIRMED), Inbox(WireLimits())
     async with served(script, limits=WireLimits(ping=0.02, silence=0.2)) as endpoint:
         session = await opened(endpoint, hints)
         watch = asyncio.create_task(session.watch())
@@ -139,20 +139,20 @@ async def test_a_server_that_falls_silent_ends_the_session() -> None:
 async def test_a_server_that_never_confirms_is_given_up() -> None:
     async with served(Script(b"+OK\r\n"), limits=WireLimits(subscribe=0.05)) as endpoint:
         with pytest.raises(NotConnected, match="no answer"):
-            await opened(endpoint, deque())
+            await opened(endpoint, Inbox(WireLimits()))
 
 
 async def test_nobody_listening_is_not_connected() -> None:
     async with served(Script(b"")) as endpoint:
         pass
     with pytest.raises(NotConnected):
-        await opened(endpoint, deque())
+        await opened(endpoint, Inbox(WireLimits()))
 
 
 async def test_hanging_up_before_the_confirmation_is_not_connected() -> None:
     script = Script(b"+OK\r\n")
     async with served(script) as endpoint:
-        opening = asyncio.create_task(opened(endpoint, deque()))
+        opening = asyncio.create_task(opened(endpoint, Inbox(WireLimits())))
         await wait_until(lambda: script.heard)
         script.hang_up()
         with pytest.raises(NotConnected, match="closed the connection"):
@@ -170,27 +170,27 @@ async def test_hanging_up_before_the_confirmation_is_not_connected() -> None:
 async def test_a_refused_login_or_channel_says_how_to_fix_it_and_holds_no_secret(answer: bytes, remedy: str) -> None:
     async with served(Script(answer), password="s3cret") as endpoint:
         with pytest.raises(Refused, match=remedy) as caught:
-            await opened(endpoint, deque())
+            await opened(endpoint, Inbox(WireLimits()))
         assert "s3cret" not in str(caught.value)
 
 
 async def test_a_server_that_is_loading_is_tried_again() -> None:
     async with served(Script(b"-LOADING Redis is loading the dataset in memory\r\n")) as endpoint:
         with pytest.raises(NotConnected, match="LOADING"):
-            await opened(endpoint, deque())
+            await opened(endpoint, Inbox(WireLimits()))
 
 
-@pytest.mark.parametrize("limits", [WireLimits(backlog_hints=100), WireLimits(backlog_bytes=100)])
+@pytest.mark.parametrize("limits", [WireLimits(backlog_hints=150), WireLimits(backlog_bytes=150)])
 async def test_a_backlog_at_its_bound_ends_the_session_instead_of_filling_memory(limits: WireLimits) -> None:
-    script, hints = Script(CONFIRMED), deque[Hint]()
+    script, inbox = Script(CONFIRMED), Inbox(limits)
     async with served(script, limits=limits) as endpoint:
-        session = await opened(endpoint, hints)
+        session = await opened(endpoint, inbox)
         script.say(hint(b"key") * 50)
-        await wait_until(lambda: len(hints) == 50)
-        ended_too_early = session.ended if limits.backlog_hints == 100 else None
-        session.took(3 * 50)
-        hints.clear()
-        script.say(hint(b"key") * 101)
+        await wait_until(lambda: len(inbox) == 50)
+        ended_too_early = session.ended
+        for _ in range(50):
+            inbox.take()
+        script.say(hint(b"key") * 151)
         await wait_until(lambda: session.ended is not None)
 
         assert ended_too_early is None
@@ -208,6 +208,6 @@ async def test_the_password_is_read_anew_for_each_session(tmp_path_factory: pyte
         for password in ("first", "second"):
             secret.write_text(password)
             script.heard = b""
-            session = await opened(Endpoint.of(settings), deque())
+            session = await opened(Endpoint.of(settings), Inbox(WireLimits()))
             assert b"AUTH\r\n$%d\r\n%b\r\n" % (len(password), password.encode()) in script.heard
             session.end("done")

@@ -1,0 +1,50 @@
+"""The scripts of one epoch: one at a time, each with its mark; those that change the ledger with a sequence number.
+
+Guarantees: what was sent, and not answered, is in `in_doubt`; the ledger is never changed under an old fence.
+"""
+
+from collections.abc import Sequence
+
+from bridge.endings import Ending
+from bridge.redis.ledger.scripts import Ledger
+from bridge.redis.protocol.calls import Applied, Batch
+from bridge.redis.protocol.endings import EpochEnded
+from bridge.redis.protocol.own_keys import Names
+
+
+class Writer:
+    """See the module."""
+
+    def __init__(self, ledger: Ledger, names: Names, fence: int) -> None:
+        self.in_doubt: Batch | None = None
+        """A batch whose reply is awaited or lost: to be sent again until it is answered."""
+        self.fence = fence
+        self._ledger = ledger
+        self._names = names
+        self._seq = 0
+        self._marks = 0
+
+    async def apply(self, operations: Sequence[bytes], gap_start_ms: int, heard: int) -> tuple[bytes, Applied]:
+        """Send a batch. Its mark, and what it did. `heard`: how many expirations are handled with it, in all epochs."""
+        batch = Batch(self.fence, self._next_seq(), gap_start_ms, heard, self.next_mark(), operations)
+        self.in_doubt = batch
+        applied = await self._ledger.apply(batch)
+        self.in_doubt = None
+        if applied is None:
+            raise EpochEnded(
+                Ending.LEASE_LOST, "lease lost: the ledger says that a batch was applied before it was sent"
+            )
+        return batch.mark, applied
+
+    async def adopt(self, number: int) -> int | str:
+        """Take in a part of another ledger: see `Ledger.adopt`."""
+        return await self._ledger.adopt(self.fence, self._next_seq(), number)
+
+    def next_mark(self) -> bytes:
+        """The mark of the next script."""
+        self._marks += 1
+        return self._names.mark(self.fence, self._marks)
+
+    def _next_seq(self) -> int:
+        self._seq += 1
+        return self._seq

@@ -1,0 +1,70 @@
+"""What a scan of the keyspace hands to the batches: keys that it found, or the next part, which a batch scans itself.
+
+Nothing is recorded but by a batch, in the one script that also reads it, so a scan can never overwrite what a later
+notification said. Pure: `epoch/scan.py` drives it.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+
+from bridge.redis.protocol import operations as op
+from bridge.redis.protocol.calls import Applied
+
+START = END = b"0"
+"""Cursors of SCAN."""
+
+
+class Findings:
+    """Those of one epoch."""
+
+    def __init__(self) -> None:
+        self._keys: deque[bytes] = deque()
+        self._cursor: bytes | None = None
+        """Where a scan that the batches do themselves goes on; None while there is none."""
+        self._match = b"*"
+
+    def __len__(self) -> int:
+        """How many keys wait to be recorded."""
+        return len(self._keys)
+
+    @property
+    def scanning(self) -> bool:
+        """Whether the batches scan."""
+        return self._cursor is not None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is anything to make a batch of."""
+        return self._cursor is not None or bool(self._keys)
+
+    def add(self, keys: Iterable[bytes]) -> None:
+        """These keys were found."""
+        self._keys.extend(keys)
+
+    def begin(self, match: bytes) -> None:
+        """Let the following batches go through the keyspace, a part each."""
+        self._cursor, self._match = START, match
+
+    def drop(self) -> None:
+        """The stream has come to its end: what is not recorded by now, the next epoch's scan finds."""
+        self._cursor = None
+        self._keys.clear()
+
+    def take(self, room: int, room_bytes: int) -> Iterator[bytes]:
+        """Keys to be recorded, at most that many, and about so many bytes of them."""
+        while self._keys and room > 0 and room_bytes > 0:
+            key = self._keys.popleft()
+            room -= 1
+            room_bytes -= len(key)
+            yield key
+
+    def next_part(self, room: int, own_prefix: bytes) -> Sequence[bytes]:
+        """The operation by which a batch scans about `room` keys; nothing where there is no such scan, or no room."""
+        if self._cursor is None or room <= 0:
+            return ()
+        return op.scan(self._cursor, room, self._match, own_prefix)
+
+    def applied(self, applied: Applied) -> None:
+        """A batch was applied, which may have scanned a part."""
+        if applied.next_part:
+            self._cursor = None if applied.next_part == END else applied.next_part

@@ -1,0 +1,45 @@
+"""The inbox of an epoch: what Redis has notified, and the epoch has not handled yet.
+
+A subscription puts hints in, in the order in which Redis sent them; whoever interprets them takes them out in that
+order. Guarantees: nothing is dropped, reordered or merged. Does not bound itself: it says when it is full, and the
+subscription ends then, because a gap that is announced is better than a full memory.
+"""
+
+from collections import deque
+from collections.abc import Collection, Iterator
+
+from bridge.limits import WireLimits
+
+Hint = tuple[bytes, bytes]
+"""Channel, key."""
+
+
+class Inbox:
+    """See the module."""
+
+    def __init__(self, limits: WireLimits) -> None:
+        self._limits = limits
+        self._hints: deque[Hint] = deque()
+        self._key_bytes = 0
+
+    def put(self, hints: Collection[Hint]) -> None:
+        """Redis sent these, in this order."""
+        self._hints.extend(hints)
+        self._key_bytes += sum([len(key) for _, key in hints])
+
+    def take(self) -> Hint:
+        """The oldest hint. Raises IndexError where there is none."""
+        hint = self._hints.popleft()
+        self._key_bytes -= len(hint[1])
+        return hint
+
+    @property
+    def full(self) -> bool:
+        """Whether more is waiting than may."""
+        return len(self._hints) > self._limits.backlog_hints or self._key_bytes > self._limits.backlog_bytes
+
+    def __len__(self) -> int:
+        return len(self._hints)
+
+    def __iter__(self) -> Iterator[Hint]:
+        return iter(self._hints)

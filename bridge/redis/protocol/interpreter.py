@@ -1,0 +1,212 @@
+"""The interpreter: what each notification means for the ledger, given what the bridge knows by now.
+
+Pure: no I/O, no clock. It takes hints from the inbox, and makes batches of operations of them:
+
+* Hints are handled in the order in which Redis sent them.
+* What the return of a mark decides goes before the hints behind that mark (`marks.py`).
+* An end of a key that is ahead is not that of its entry: an expiration is one of a former life of the key, once the
+  next mark proves it; a deletion is nothing.
+* What appeared comes last, and once: its key is read in the same script. So does what a scan has found (`findings.py`),
+  and what came from other nodes of a cluster (`migrated_keys.py`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from bridge.limits import EpochLimits
+from bridge.redis.protocol import operations as op
+from bridge.redis.protocol.calls import Applied
+from bridge.redis.protocol.canary import Canary
+from bridge.redis.protocol.findings import Findings
+from bridge.redis.protocol.inbox import Inbox
+from bridge.redis.protocol.marks import Marks, Round
+from bridge.redis.protocol.migrated_keys import MigratedKeys
+from bridge.redis.protocol.notifications import Kind
+from bridge.redis.protocol.own_keys import Names
+
+
+class OwnKeyLostError(Exception):
+    """One of the bridge's own keys was deleted, evicted or moved away by somebody else; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What the epochs of one ledger listen to."""
+
+    names: Names
+    kinds: Mapping[bytes, Kind]
+    """What each channel means."""
+    matches: Callable[[bytes], object] | None
+    """Whether a key is one of the ledger's; None where all are."""
+    limits: EpochLimits
+
+
+class Interpreter:
+    """That of one epoch."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        inbox: Inbox,
+        marks: Marks,
+        canary: Canary | None = None,
+        migrated: MigratedKeys | None = None,
+    ) -> None:
+        """`migrated`: in a cluster."""
+        self.inbox = inbox
+        self.marks = marks
+        self.findings = Findings()
+        self._scope = scope
+        self._canary = canary
+        self._migrated = migrated
+        self._names, self._kinds, self._matches = scope.names, scope.kinds, scope.matches
+        self._own_prefix = scope.names.own_prefix
+        self._vital = {scope.names.deadlines, scope.names.lease, scope.names.outbox}
+        self._own_deletions = 0
+        """How often a batch of ours removed the last entry, and the end of the ledger was not notified yet."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is anything to make a batch of."""
+        marks, migrated = self.marks, self._migrated
+        return bool(
+            self.inbox
+            or self.findings.waiting
+            or marks.released
+            or (marks.round is not None and marks.round.resolving)
+            or (migrated is not None and migrated.arrivals)
+        )
+
+    def applied(self, mark: bytes, applied: Applied) -> None:
+        """A batch was applied; its mark, if it left one, is on its way."""
+        self.marks.batch_left(mark, applied.ahead)
+        self.findings.applied(applied)
+        if self._migrated is not None:
+            self._migrated.applied(applied.state.now_us // 1000)
+        self._own_deletions += applied.emptied
+
+    def batch(self) -> list[bytes]:
+        """The words of the next batch's operations: what a mark has decided, hints in order, then what appeared.
+
+        Raises MarkLostError, OwnKeyLostError.
+        """
+        operations: list[bytes] = []
+        appeared: dict[bytes, None] = {}
+        limits, marks, inbox = self._scope.limits, self.marks, self.inbox
+        count = size = looked = 0
+        while count < limits.batch_keys and size < limits.batch_bytes and looked < limits.look_hints:
+            looked += 1
+            if marks.released:
+                key = self._release(operations)
+            elif marks.round is not None and marks.round.resolving:
+                key = self._resolve(marks.round, operations)
+            elif inbox:
+                channel, key = inbox.take()
+                if not self._interpret(channel, key, operations, appeared):
+                    continue
+            else:
+                break
+            count += 1
+            size += len(key)
+        self._complete(operations, appeared, count, size)
+        return operations
+
+    def _interpret(self, channel: bytes, key: bytes, operations: list[bytes], appeared: dict[bytes, None]) -> bool:
+        """One hint. Whether it is one of the ledger's keys, and anything new."""
+        kind, matches = self._kinds[channel], self._matches
+        if kind is Kind.ELSEWHERE or key.startswith(self._own_prefix):
+            self._own(key, kind)
+            return False
+        if kind is Kind.EXPIRED:
+            self.marks.heard += 1
+        if matches is not None and not matches(key):
+            return False
+        if kind is Kind.APPEARED:
+            if self._migrated is not None and channel.endswith(b":restore"):
+                self._migrated.remember(key)
+            if key in appeared:
+                return False
+            appeared[key] = None
+        else:
+            self._ended(key, kind, operations)
+        return True
+
+    def _complete(self, operations: list[bytes], appeared: dict[bytes, None], count: int, size: int) -> None:
+        """What comes behind the hints, where a batch of so many keys and bytes has room for it."""
+        limits, findings = self._scope.limits, self.findings
+        found = len(appeared)
+        appeared |= dict.fromkeys(findings.take(limits.found_keys - count, limits.batch_bytes - size))
+        for key in appeared:
+            operations += op.appeared(key)
+        if self._migrated is not None:
+            room = limits.batch_keys - count - (len(appeared) - found)
+            for entry in self._migrated.take(room, limits.batch_bytes - size):
+                operations += op.placed(*entry)
+        if size < limits.batch_bytes:
+            operations += findings.next_part(limits.found_keys - count, self._own_prefix)
+
+    def _ended(self, key: bytes, kind: Kind, operations: list[bytes]) -> None:
+        """The key expired, or is gone otherwise."""
+        marks = self.marks
+        if self._migrated is not None:
+            self._migrated.ended(key, kind)
+        if marks.is_ahead(key):
+            if kind is Kind.EXPIRED:
+                marks.hold(key)
+        elif kind is Kind.EXPIRED:
+            self._claim(op.expired(key), operations)
+            if marks.round is not None:
+                marks.round.pending.pop(key, None)  # claimed by this: nothing is left to resolve
+        else:
+            operations += op.gone(key)
+
+    def _claim(self, operation: op.Operation, operations: list[bytes]) -> None:
+        operations += operation
+        if self._migrated is not None:
+            self._migrated.claiming(operation[1])
+
+    def _release(self, operations: list[bytes]) -> bytes:
+        key = self.marks.released.popleft()
+        self._claim(op.expired_ahead(key), operations)
+        return key
+
+    def _resolve(self, round_: Round, operations: list[bytes]) -> bytes:
+        key, (score, state, due) = round_.resolving.popleft()
+        if self._matches is not None and not self._matches(key):
+            operations += op.forget(key)
+        elif not self.marks.is_ahead(key):
+            if self._migrated is None or self._migrated.resolvable(key, state):
+                operations += op.resolve(key, score, state, due)
+            else:
+                round_.stuck += 1
+        return key
+
+    def _own(self, key: bytes, kind: Kind) -> None:
+        """An expiration in another database, or one of the bridge's own keys."""
+        if kind is Kind.ELSEWHERE:
+            self.marks.heard += 1
+        elif kind is Kind.APPEARED:
+            self._stray(key)
+        elif self._canary is not None and key in self._canary.all:
+            if key == self._canary.key:
+                self._canary.ended(expired=kind is Kind.EXPIRED)
+        else:
+            self.marks.heard += kind is Kind.EXPIRED
+            void = self._canary.void if self._canary is not None else 0
+            if not self.marks.returned(key, void):
+                self._own_ended(key, kind)
+
+    def _stray(self, key: bytes) -> None:
+        """One of the bridge's own keys has appeared: with a slot that came here, if it is of another ledger."""
+        if self._migrated is not None:
+            number = self._names.shard_of(key)
+            if number is not None and number != self._names.shard:
+                self._migrated.strays.add(number)
+
+    def _own_ended(self, key: bytes, kind: Kind) -> None:
+        """One of the bridge's own keys is gone that is no mark on its way."""
+        if key == self._names.deadlines and kind is Kind.GONE and self._own_deletions:
+            self._own_deletions -= 1
+        elif key in self._vital:
+            name = key.rpartition(b":")[2].decode()
+            raise OwnKeyLostError(f"the bridge's own key {name} was deleted, evicted or moved away")

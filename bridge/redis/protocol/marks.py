@@ -1,0 +1,153 @@
+"""Marks: everything that the return of one decides.
+
+A mark is a notification that a script of the epoch causes itself, so its place in the stream is the script's own. When
+it comes back, every hint that Redis sent before the script has been taken from the stream. That decides
+
+* what the touch saw, if it is a touch's: its *round* may be resolved now;
+* which keys are no longer *ahead*, if it is a batch's: the entries of keys that the batch wrote know more than hints
+  that are still on their way;
+* that what was *held* is of a former life of its key: it expired while the key was ahead, and had the key's own mark
+  been lost before, this one would be the wrong one.
+
+Marks come back in the order of their scripts. One that comes back before an earlier one proves that notifications were
+off for a moment. Pure: no I/O, no clock.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bridge.redis.protocol.calls import Touched
+
+Sight = tuple[bytes, bytes, bytes]
+"""What a touch saw of a key: score, GONE, ALIVE or MOVED, `1` (due) or `0`. The arguments of a resolve."""
+
+
+class MarkLostError(Exception):
+    """A mark came back before an earlier one: notifications were off for a moment. The message says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """What a touch is made for, beside the touching."""
+
+    walk: bool = False
+    """Whether it goes through a part of the whole ledger, instead of what is due."""
+    audit: bool = False
+    """Whether it reads the counters of the audit."""
+    close: bool = False
+    """Whether the gap can be closed when its mark is back."""
+
+
+@dataclass(slots=True)
+class Round:
+    """One touch, until what it saw is resolved."""
+
+    mark: bytes
+    redis_ms: int
+    """When Redis ran it."""
+    complete: bool
+    """Whether it saw all that was due, not only as much as one script may."""
+    purpose: Purpose = field(default_factory=Purpose)
+    touched_at: float = 0.0
+    """On the bridge's clock, in seconds: when its reply came."""
+    counters: Sequence[bytes | int] = ()
+    """What it read for the audit."""
+    pending: dict[bytes, Sight] = field(default_factory=dict)
+    """What it saw, less what an `expired` hint before the mark has claimed."""
+    resolving: deque[tuple[bytes, Sight]] = field(default_factory=deque)
+    """Once the mark is back: what is to be resolved."""
+    marked: bool = False
+    """Whether its mark is back."""
+    heard: int = 0
+    """Notifications of expirations before the mark, once that is back."""
+    void: int = 0
+    """Canaries that turned out void before the mark, without that touch knowing of it."""
+    stuck: int = 0
+    """Entries that could not be resolved, since the slots of their keys are on their way to another node."""
+
+    @classmethod
+    def of(cls, mark: bytes, touched: Touched, limit: int, purpose: Purpose, touched_at: float) -> "Round":
+        """The round of a touch of up to `limit` keys."""
+        pending = {key: (score, state, due) for key, score, state, due in touched.seen}
+        redis_ms, complete = touched.state.now_us // 1000, len(pending) < limit
+        return cls(mark, redis_ms, complete, purpose, touched_at, touched.counters, pending)
+
+    @property
+    def resolved(self) -> bool:
+        """Whether its mark is back, and all that it saw is in batches."""
+        return self.marked and not self.resolving
+
+
+class Marks:
+    """Those of one epoch."""
+
+    def __init__(self, heard: int = 0) -> None:
+        """`heard`: notifications of expirations that former epochs have handled."""
+        self.heard = heard
+        """Notifications of expirations taken from the stream, in all epochs, of all databases, canaries left out."""
+        self.round: Round | None = None
+        """The touch that is not resolved yet. At most one at a time."""
+        self.released: deque[bytes] = deque()
+        """Keys that expired while they were ahead, of which a mark has proved that it was in a former life."""
+        self._held: list[bytes] = []
+        """Keys that expired while they were ahead, and no mark has come back since."""
+        self._outstanding: dict[bytes, Sequence[bytes]] = {}
+        """Marks on their way, in the order in which they have to come back, and which keys each keeps ahead."""
+        self._ahead: dict[bytes, int] = {}
+        """How many marks on their way keep each key ahead."""
+
+    @property
+    def handled(self) -> int:
+        """Of the notifications in `heard`, those that are in batches, or need not be."""
+        return self.heard - len(self._held) - len(self.released)
+
+    def batch_left(self, mark: bytes, ahead: Sequence[bytes]) -> None:
+        """A batch was applied that made these keys ahead. Without any, it has left no mark."""
+        if ahead:
+            self._outstanding[mark] = tuple(ahead)
+            for key in ahead:
+                self._ahead[key] = self._ahead.get(key, 0) + 1
+
+    def touch_left(self, touched: Round) -> None:
+        """A touch was made."""
+        self._outstanding[touched.mark] = ()
+        self.round = touched
+
+    def is_ahead(self, key: bytes) -> bool:
+        """Whether older hints of the key may still be on their way than what its entry knows."""
+        return key in self._ahead
+
+    def hold(self, key: bytes) -> None:
+        """The key expired, and is ahead."""
+        self._held.append(key)
+
+    def returned(self, key: bytes, void: int) -> bool:
+        """Whether the key whose end was notified is a mark on its way. If so, what it decides is decided now.
+
+        `void`: canaries that have turned out void by now. Raises MarkLostError.
+        """
+        if key not in self._outstanding:
+            return False
+        if key != next(iter(self._outstanding)):
+            raise MarkLostError("notifications were mute for a moment: a mark came back, and an earlier one did not")
+        for freed in self._outstanding.pop(key):
+            self._ahead[freed] -= 1
+            if not self._ahead[freed]:
+                del self._ahead[freed]
+        self.released.extend(self._held)
+        self._held.clear()
+        round_ = self.round
+        if round_ is not None and key == round_.mark:
+            round_.marked, round_.heard, round_.void = True, self.heard, void
+            round_.resolving.extend(round_.pending.items())
+            round_.pending.clear()
+        return True
+
+    def finished_round(self) -> Round | None:
+        """The round, once and only once all of it is resolved; None until then."""
+        finished = self.round
+        if finished is None or not finished.resolved:
+            return None
+        self.round = None
+        return finished
