@@ -1,8 +1,8 @@
 """The reconcile scan: finds keys that carry a deadline of which the ledger does not know.
 
-It records none itself: what it finds is handed to the batches (`protocol/findings.py`). Where Redis can tell which keys
-are ours, these scripts go through the keyspace themselves, and keys need not travel; else they are listed here, and
-picked out. One scan in each gap, then one every `BRIDGE_SCAN_INTERVAL` seconds.
+It records none itself: what it finds is handed to the batches (`protocol/findings.py`). Where Redis can select the keys
+that are ours, these scripts go through the keyspace themselves, and keys need not travel; else they are listed here,
+and picked out. One scan in each gap, then one every `BRIDGE_SCAN_INTERVAL` seconds.
 """
 
 import asyncio
@@ -34,13 +34,16 @@ class Scan:
         self._clock = shard.runtime.clock
         self._telemetry = shard.telemetry
         self._wake = attempt.ears.wake
+        self._at_once = attempt.gap.open
         self._room = asyncio.Event()
         self._again = asyncio.Event()
         self._through = asyncio.Event()
         self._keys = 0
 
     async def run(self) -> None:
-        """Scan at once, then at every interval (0: never), and when asked to."""
+        """Scan at once if a gap is open, then at every interval (0: never), and when asked to."""
+        if not self._at_once:
+            await self._clock.wait(self._again, self._interval)
         while True:
             self._again.clear()
             started, self._keys = self._clock.monotonic(), 0

@@ -1,4 +1,4 @@
-"""The audit: how many expirations Redis has not told us of.
+"""The audit: how many expirations Redis has not notified.
 
 Redis counts what it expires (`expired_keys`, of all databases), and notifies each. The bridge counts the notifications
 that it has handled. At a mark, both counts are of one moment: missed = Δ`expired_keys` minus Δ handled.
@@ -28,17 +28,17 @@ class Reading:
 
     @classmethod
     def of(cls, counters: Sequence[bytes | int], heard: int, void: int) -> Self | None:
-        """What a touch has read; None where Redis does not tell. `void`: canaries that it took for expired."""
+        """What a touch has read; None where Redis does not say. `void`: canaries that it took for expired."""
         try:
             run_id, dropped, expired, commands, connections, canaries = counters
             numbers = (int(expired) - int(canaries) + void, int(commands), int(connections))
-        except ValueError:  # also where it tells less
+        except ValueError:  # also where it says less
             return None
         return cls(f"{_text(run_id)}/{_text(dropped)}", numbers, heard)
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """The inverse of `str`; None where there was none, or somebody else's."""
+        """The inverse of `str`; None where there was none, or it is not ours."""
         life, _, numbers = text.partition(" ")
         try:
             *counters, heard = map(int, numbers.split())
@@ -51,7 +51,7 @@ class Reading:
 
 
 def missed(before: Reading | None, after: Reading | None) -> int | None:
-    """How many expirations between two readings were not handled; None if nobody can tell."""
+    """How many expirations between two readings were not handled; None if that is unknown."""
     if before is None or after is None or before.life != after.life or len(before.counters) != len(after.counters):
         return None
     if any(later < earlier for earlier, later in zip(before.counters, after.counters, strict=True)):

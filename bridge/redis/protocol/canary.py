@@ -24,7 +24,7 @@ class Fate(Enum):
     HEARD = auto()
     """Its expiration was notified."""
     VOID = auto()
-    """It was evicted, deleted or moved away by somebody: it proves nothing."""
+    """It was evicted, deleted or moved away: it proves nothing."""
 
 
 class Canary:
@@ -41,7 +41,7 @@ class Canary:
         """Of the one that is out, on Redis's clock; None while none is."""
         self._fate = Fate.OUT
         self.void = 0
-        """How many turned out void, and Redis was not told so yet."""
+        """How many turned out void since the last touch, which tells Redis."""
 
     def order(self, now: float) -> str | int:
         """What the next touch shall do about it: set one, look for the one that is out, or nothing.
@@ -60,7 +60,7 @@ class Canary:
         self.void += not expired
 
     def touched(self, order: str | int, now: float, redis_ms: int, *, void: int, gone: bool) -> None:
-        """A touch ordered at `now` has done that at `redis_ms`, and told Redis of that many that were void.
+        """A touch ordered at `now` has done that at `redis_ms`, and subtracted those that were void.
 
         `gone`: whether the one that it looked for is.
         """

@@ -13,7 +13,7 @@ class EpochEnded(BridgeError):
 
 
 class Missed(EpochEnded):
-    """The audit says that Redis expired more keys than it told us of."""
+    """The audit says that Redis expired more keys than it notified."""
 
     def __init__(self, count: int) -> None:
         super().__init__(Ending.MISSED, f"{count} expirations were not notified: Redis counts more than it told of")

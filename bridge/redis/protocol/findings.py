@@ -51,7 +51,7 @@ class Findings:
         self._keys.clear()
 
     def take(self, room: int, room_bytes: int) -> Iterator[bytes]:
-        """Keys to be recorded, at most that many, and about so many bytes of them."""
+        """Keys to be recorded: at most `room`, of about `room_bytes` bytes together."""
         while self._keys and room > 0 and room_bytes > 0:
             key = self._keys.popleft()
             room -= 1

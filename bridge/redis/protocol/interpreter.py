@@ -26,7 +26,7 @@ from bridge.redis.protocol.own_keys import Names
 
 
 class OwnKeyLostError(Exception):
-    """One of the bridge's own keys was deleted, evicted or moved away by somebody else; the message names it."""
+    """One of the bridge's own keys was deleted, evicted or moved away by someone else; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Interpreter:
         self._own_prefix = scope.names.own_prefix
         self._vital = {scope.names.deadlines, scope.names.lease, scope.names.outbox}
         self._own_deletions = 0
-        """How often a batch of ours removed the last entry, and the end of the ledger was not notified yet."""
+        """How often a batch of ours removed the last entry, before the end of the ledger was notified."""
 
     @property
     def waiting(self) -> bool:
@@ -132,7 +132,7 @@ class Interpreter:
         return True
 
     def _complete(self, operations: list[bytes], appeared: dict[bytes, None], count: int, size: int) -> None:
-        """What comes behind the hints, where a batch of so many keys and bytes has room for it."""
+        """What comes behind the hints, where a batch of `count` keys and `size` bytes has room for it."""
         limits, findings = self._scope.limits, self.findings
         found = len(appeared)
         appeared |= dict.fromkeys(findings.take(limits.found_keys - count, limits.batch_bytes - size))

@@ -28,7 +28,7 @@ class RecentClaims:
     """When the last keys were claimed that were notified to have expired, in all epochs of this process.
 
     When slots move, a node may get another ledger, and its epochs have not heard what those of the last one did. What
-    that had to claim without a deadline, as the entry was on its way yet, is not to be claimed again when it comes.
+    that had to claim without a deadline, since the entry was on its way, is not to be claimed again when it comes.
     """
 
     def __init__(self, limits: EpochLimits) -> None:
@@ -76,7 +76,7 @@ class MigratedKeys:
 
     def ended(self, key: bytes, kind: Kind) -> None:
         """A notification says that the key is gone."""
-        # Of a slot that is not here (yet), a deletion may be the other node's.
+        # A deletion in a slot that is not here may be the other node's.
         if kind is Kind.EXPIRED or not self._away(key):
             self.remember(key)
 
@@ -96,8 +96,8 @@ class MigratedKeys:
 
     def resolvable(self, key: bytes, state: bytes) -> bool:
         """Whether what a touch saw of a key can be resolved now."""
-        # A key that is on its way from here is said to have moved when it is past its deadline, too; one on its way to
-        # here, to be gone. Once the slot is where it belongs, everybody says so.
+        # Past its deadline, a key that is on its way from here also looks as if it had moved; one on its way to here,
+        # as if it were gone. Once the slot is where it belongs, all nodes say so.
         if state != ALIVE and self._away(key) != (state == MOVED):
             # A slot may stay half-way for long: its entries wait elsewhere, and the gap can be closed.
             return state == MOVED and self._gap.open
@@ -147,7 +147,7 @@ class MigratedKeys:
 
 
 def _keep(last: OrderedDict[bytes, _Value], key: bytes, value: _Value, most: int) -> None:
-    """As the last one, of so many."""
+    """As the last one; at most that many are kept."""
     last[key] = value
     last.move_to_end(key)
     if len(last) > most:

@@ -86,7 +86,7 @@ class Names:
         return self.key(b"canary")
 
     def others(self, shards: int) -> "Sequence[Names]":
-        """Those of all other ones of so many shards."""
+        """Those of all other shards, of `shards` altogether."""
         return [self.of(shard) for shard in range(shards) if shard != self.shard]
 
     def key(self, name: bytes) -> bytes:

@@ -66,7 +66,7 @@ class Cluster:
         return self.outbox.depth
 
     def redis_ms(self) -> float:
-        """Redis's clock now, in ms, as the last reply told it."""
+        """Redis's clock now, in ms, as the last reply said."""
         return max((source.redis_ms() for source in self._sources.values()), default=0.0)
 
     async def run(self) -> None:
@@ -137,7 +137,7 @@ class Cluster:
             await end([stopped, *self._running.values(), *self._retiring.values()])
 
     def _compare(self) -> None:
-        """Begin with ledgers that are new, and leave those that are no primary's any more."""
+        """Begin with ledgers that are new, and leave those that are no longer a primary's."""
         primaries = self._topology.primaries
         if primaries.keys() != self._sources.keys():
             self._telemetry.cluster_located([f"{number}: {node}" for number, node in sorted(primaries.items())])

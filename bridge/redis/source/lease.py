@@ -70,7 +70,7 @@ class Tenure:
         return lease
 
     async def watch_share(self, subscription: Subscription) -> None:
-        """End the subscription when another bridge is to have the shard: what was received is handled yet."""
+        """End the subscription when another bridge is to have the shard: what was received is still handled."""
         while self._members.shared:
             await self._clock.sleep(self._limits.share_check)
             if self._members.surplus(self._number):

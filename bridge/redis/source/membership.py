@@ -53,7 +53,7 @@ class Members:
         return False
 
     def lost(self, shard: int) -> None:
-        """It does not hold that one, or not any more."""
+        """It does not hold that one, or no longer."""
         self._held.discard(shard)
 
     def surplus(self, shard: int) -> bool:
@@ -70,7 +70,7 @@ class Members:
         self._urgent.set()
 
     def resize(self, shards: int) -> None:
-        """There are so many now. Nobody is to wait for the share in one that is new: nobody listens there yet."""
+        """There are that many now. The share in a new one is taken at once: no bridge listens there yet."""
         if shards != self.shards:
             self.shards = shards
             self._urgent.set()
@@ -88,9 +88,9 @@ class Members:
                 if not away:
                     self.share = self.shards // count + (place < self.shards % count)
                 elif not count:
-                    self.share = self.shards  # nobody else is there
+                    self.share = self.shards  # no other bridge is there
             except (NotConnected, Fenced, Refused) as error:
-                if self._clustered:  # the sources tell what is wrong with Redis, and which are at work
+                if self._clustered:  # the sources report what is wrong with Redis, and which are at work
                     if self._clock.monotonic() - self._answered > self._limits.alone:
                         self.share = self.shards
                 elif isinstance(error, Refused) and not self._heard_of and not leaving:

@@ -87,7 +87,7 @@ class RedisSource:
             telemetry.node_named(str(endpoint))
 
     def redis_ms(self) -> float:
-        """Redis's clock now, in ms, as the last reply told it."""
+        """Redis's clock now, in ms, as the last reply said."""
         return self._shard.redis_clock.now_ms()
 
     async def run(self) -> None:

@@ -47,7 +47,7 @@ class Shards:
         return self.outbox.depth
 
     def redis_ms(self) -> float:
-        """Redis's clock now, in ms, as the last reply told it."""
+        """Redis's clock now, in ms, as the last reply said."""
         return max(source.redis_ms() for source in self._sources)
 
     async def run(self) -> None:

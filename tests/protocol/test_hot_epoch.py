@@ -1,0 +1,91 @@
+"""An epoch that begins without a gap: it has nothing to reconcile, and goes on as if there had been no former one."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from bridge.clock import SystemClock
+from bridge.contracts import Entry
+from bridge.expiration import Expiration, Identity, Via
+from bridge.limits import Limits
+from bridge.redis.epoch.attempt import Attempt, listen
+from bridge.redis.epoch.epoch import Epoch
+from bridge.redis.epoch.shard import Runtime, Shard
+from bridge.redis.ledger.outbox import Outbox
+from bridge.redis.ledger.scripts import Ledger
+from bridge.redis.protocol.calls import Lease
+from bridge.redis.protocol.gap import Gap
+from bridge.redis.protocol.schedule import RedisClock
+from bridge.settings import Settings
+from bridge.tasks import end, run_together
+from bridge.telemetry.events import Telemetry
+from tests.support.harness.user import NAMES, entry, known, recorded
+from tests.support.redis.commands import set_for
+from tests.support.servers import RedisServer, wait_until
+
+LONG_MS = 60_000
+
+
+class Running:
+    """An epoch at work."""
+
+    def __init__(self, outbox: Outbox, caught_up: list[int]) -> None:
+        self.outbox = outbox
+        self.caught_up = caught_up
+
+
+@pytest.fixture
+async def unknown(user: Redis) -> bytes:
+    """A key of which the ledger does not know when the epoch begins."""
+    await set_for(user, b"unknown", LONG_MS)
+    return b"unknown"
+
+
+@pytest.fixture
+async def hot(server: RedisServer, user: Redis, unknown: bytes) -> AsyncIterator[Running]:
+    """Such an epoch, at work."""
+    await user.config_set("notify-keyspace-events", "Egxe")
+    settings = Settings.model_validate({"redis_url": server.url, "scan_interval": 0})
+    runtime = Runtime(settings, "hot", SystemClock(), Limits())
+    endpoint, telemetry = runtime.endpoint(), Telemetry().shard()
+    client = endpoint.client()
+    ledger = Ledger(client, endpoint, NAMES)
+    outbox = Outbox(ledger, Identity(settings.source, 0), settings.outbox_limit, telemetry)
+    shard = Shard(runtime, NAMES, (), outbox, RedisClock(runtime.clock), telemetry)
+    lease = await ledger.acquire(runtime.instance)
+    assert isinstance(lease, Lease)
+    outbox.open()
+    ears = await listen(client, endpoint)
+    caught_up = list[int]()
+    epoch = Epoch(Attempt(shard, endpoint, ledger, lease, ears, Gap("", 0, 0), 0, audited=True), caught_up.append)
+    task = asyncio.create_task(run_together(epoch.tasks()))
+    try:
+        yield Running(outbox, caught_up)
+        if task.done():
+            task.result()
+    finally:
+        await end([task])
+        ears.subscription.end("the test is over")
+        await client.aclose()
+
+
+async def test_it_records_and_claims_and_neither_walks_nor_scans(hot: Running, user: Redis, unknown: bytes) -> None:
+    await wait_until(lambda: hot.caught_up, "the first mark")
+    await set_for(user, b"new", LONG_MS)
+    await recorded(user, b"new")
+    deadline = await known(user, b"due", 1)
+    await user.pexpire(b"new", LONG_MS)  # wakes it: it learns of the first deadline
+    found: list[Entry] = []
+
+    async def is_claimed() -> bool:
+        found.extend(await hot.outbox.next(10, asked=True))
+        return bool(found)
+
+    await wait_until(is_claimed, "the claim")
+    (claim,) = [event for one in found for event in one.events]
+    assert isinstance(claim, Expiration)
+    assert (claim.key, claim.deadline_ms) == (b"due", deadline)
+    assert claim.via in {Via.NOTIFICATION, Via.SWEEP}
+    assert await entry(user, unknown) is None, "no scan"
