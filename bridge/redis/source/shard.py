@@ -57,7 +57,7 @@ class RedisSource:
         With the state of a cluster, the shard is the ledger of that number, of one of its primaries. `cause`: of the
         first gap. `fatal`: whether a refusal before the first success ends the process.
         """
-        settings, endpoint = runtime.settings, runtime.endpoint()
+        settings, endpoint = runtime.settings, runtime.endpoint().bound()
         names = Names(settings.namespace, endpoint.db, number)
         others = tuple(names.others(settings.shards)) if cluster is None else ()
         self._primary = Primary(endpoint, None if cluster is None else LedgerFinder(cluster.topology, number))

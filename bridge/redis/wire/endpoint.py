@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from bridge.clock import Clock, SystemClock
 from bridge.errors import Refused
 from bridge.limits import WireLimits
+from bridge.redis.wire.binding import Binding
 from bridge.redis.wire.handshake import PlainConnection, TlsConnection, UnixConnection, redis_tls
 from bridge.settings import Settings
 from bridge.tls import ClientTls
@@ -40,6 +41,8 @@ class Endpoint:
     """Who has named it, if not the settings: then it may be a replica tomorrow, and another one the primary."""
     limits: WireLimits = field(default_factory=WireLimits)
     clock: Clock = field(default_factory=SystemClock, compare=False)
+    binding: Binding | None = field(default=None, compare=False)
+    """Which process all connections must reach; None: any."""
 
     @classmethod
     def of(cls, settings: Settings, limits: WireLimits | None = None, clock: Clock | None = None) -> "Endpoint":
@@ -59,9 +62,13 @@ class Endpoint:
         )
 
     def at(self, address: Address) -> "Endpoint":
-        """Another server with the same login."""
+        """Another server with the same login; not bound."""
         host, port = address
-        return replace(self, host=host, port=port)
+        return replace(self, host=host, port=port, binding=None)
+
+    def bound(self) -> "Endpoint":
+        """The same server, with a binding of its own."""
+        return replace(self, binding=Binding(self.clock))
 
     @property
     def known(self) -> bool:
@@ -117,6 +124,7 @@ class Endpoint:
             "socket_connect_timeout": None,
             "retry": Retry(NoBackoff(), 0),
             "max_connections": connections,
+            "binding": self.binding,
         }
         kind: type[AbstractConnection] = PlainConnection
         if self.path:

@@ -1,4 +1,4 @@
-"""How a connection of the client library begins: no login twice, certificates read anew, a hang-up recognised.
+"""How a connection of the client library begins: one login, certificates read anew, a hang-up recognised, one server.
 
 Certificates are read for each connection, as passwords are: redis-py's own TLS connection keeps what it has read first,
 and a rotated certificate would need a restart.
@@ -13,6 +13,7 @@ import redis.exceptions as client
 from redis.asyncio import Connection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
 
+from bridge.redis.wire.binding import Binding
 from bridge.settings import Settings
 from bridge.tls import ClientTls
 
@@ -22,16 +23,35 @@ class HungUp(client.ConnectionError):
 
 
 class _Greeting(AbstractConnection):
-    """One that tells a server that hangs up at once from one that is lost later."""
+    """One that tells a server that hangs up at once from one that is lost later, and one server from another."""
+
+    def __init__(self, *, binding: Binding | None, **options: Any) -> None:  # noqa: ANN401 - the library's
+        """`binding`: which process it must reach; None: any."""
+        super().__init__(**options)
+        self._binding = binding
 
     async def on_connect_check_health(self, check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - the library's
         """See the library: it logs in, and says its name."""
+        binding = self._binding
+        if binding is not None:
+            binding.opened(self)
+        releases = 0 if binding is None else binding.releases
         try:
             await super().on_connect_check_health(check_health)
+            if binding is not None:
+                await self.send_command("INFO", "server", check_health=False)
+                binding.require(await self.read_response())
         except client.ConnectionError as error:
-            if type(error) is client.ConnectionError:  # those below it are answers
+            dropped = binding is not None and binding.releases != releases
+            if type(error) is client.ConnectionError and not dropped:  # those below it are answers
                 raise HungUp(str(error)) from error
             raise
+
+    async def drop(self) -> None:
+        """See `Droppable`."""
+        if self._writer is not None:
+            self._writer.transport.abort()  # closing it would wait until all is sent, which a frozen server never takes
+        await self.disconnect(nowait=True)
 
 
 class PlainConnection(_Greeting, Connection):

@@ -5,8 +5,9 @@ finder names it, and it must say itself that it is a primary. Never is another o
 an old primary that still answers may well believe to be one.
 
 Guarantees: whoever holds `client` holds connections to one server alone, whatever happens: when the primary moves, the
-client is another one. So no script of one epoch can reach another server, where the fence, replicated, would let it
-pass. Until somebody notices, an old primary that is cut off can be worked on: see *Failover* in PROTOCOL.md.
+client is another one, and where another server answers at the same address, connections to it are refused until the
+next `locate` (`binding.py`). So no script of one epoch can reach another server, where the fence, replicated, would let
+it pass. Until it is noticed, an old primary that is cut off can be worked on: see *Failover* in PROTOCOL.md.
 """
 
 from contextlib import suppress
@@ -44,28 +45,44 @@ class Primary:
         self._former: Redis | None = None
 
     async def locate(self) -> bool:
-        """Find out which server is the primary now. Whether it is another one than before: then the client is new.
+        """Find out which server is the primary now. Whether it is another one than before: then the client may be new.
 
-        Raises NotConnected or Refused; then all is as it was.
+        Where the endpoint is bound, all connections are dropped, and the name is resolved anew. Raises NotConnected or
+        Refused; then all else is as it was.
         """
         if self._finder is None:
-            return False
+            return await self._reconnect()
         found = self.endpoint.at(await self._finder.primary())
         if found == self.endpoint:
+            moved = await self._reconnect()
             await _require(self.client, found)
-            return False
+            return moved
+        if self.endpoint.binding is not None:
+            found = found.bound()
         client = found.client(self._connections)
         try:
             await _require(client, found)
         except BaseException:
             await client.aclose()
             raise
-        former, self._former = self._former, self.client
+        left, former, self._former = self.endpoint, self._former, self.client
         self.endpoint, self.client = found, client
-        # The last one's connections may be in use yet, for as long as a command may take.
+        if left.binding is not None:
+            await left.binding.release()  # a frozen server would keep whoever waits for it
+        # The last client may be in use yet, for one more command.
         if former is not None:
             await former.aclose()
         return True
+
+    async def _reconnect(self) -> bool:
+        """Leave the server, and find out who answers there now. Whether it is another one, and no restart."""
+        endpoint = self.endpoint
+        if endpoint.binding is None:
+            return False
+        await endpoint.binding.release()
+        async with conversation(endpoint):
+            await self.client.ping()
+        return endpoint.binding.moved
 
     async def lost(self) -> str:
         """Return when this server is no longer the primary, with the reason.

@@ -18,9 +18,12 @@ import hiredis
 from bridge.endings import Ending
 from bridge.errors import BridgeError, NotConnected
 from bridge.redis.protocol.inbox import Hint, Inbox
+from bridge.redis.wire.binding import Binding, OtherServerError
 from bridge.redis.wire.endpoint import CLIENT_NAME, Endpoint
 from bridge.redis.wire.errors import connection_failed, error_reply, login_refused
 
+_INFO = b"# "
+"""How the answer to INFO begins."""
 _MESSAGE_PARTS = 3
 """Elements of a message, and of a confirmation."""
 _PART = object()
@@ -55,6 +58,8 @@ class Subscription(asyncio.Protocol):
         self._unconfirmed = set(channels)
         self._elsewhere = set(elsewhere)
         """Not confirmed yet."""
+        self._binding = endpoint.binding
+        """Until its server is known to be the one that the epoch is bound to."""
         self._wake = wake
         self._clock = endpoint.clock
         self._limits = endpoint.limits
@@ -147,8 +152,19 @@ class Subscription(asyncio.Protocol):
         elif type(reply) is list and len(reply) == _MESSAGE_PARTS and reply[0] == b"subscribe":
             self._unconfirmed.discard(reply[1])
             self._elsewhere.discard(reply[1])
-        if not self._unconfirmed and not self._elsewhere and not self._confirmed.done():
+        elif type(reply) is bytes and reply.startswith(_INFO) and self._binding is not None:
+            self._introduced(self._binding, reply)
+        if not (self._unconfirmed or self._elsewhere or self._binding or self._confirmed.done()):
             self._confirmed.set_result(None)
+
+    def _introduced(self, binding: Binding, info: bytes) -> None:
+        """The server has said which one it is."""
+        try:
+            binding.require(info)
+        except OtherServerError as error:
+            self.end(str(error))
+        else:
+            self._binding = None
 
     def _refused(self, answer: str) -> None:
         self._unconfirmable(SubscriptionRefused(answer))
@@ -186,7 +202,8 @@ async def subscribe(
             await _connect(endpoint, session)
             user, password = endpoint.credentials()
             login = [[b"AUTH", *([user.encode()] if user else []), password.encode()]] if password else []
-            session.send(*login, [b"CLIENT", b"SETNAME", CLIENT_NAME.encode()], [b"SUBSCRIBE", *channels])
+            who = [[b"INFO", b"server"]] if endpoint.binding is not None else []
+            session.send(*login, [b"CLIENT", b"SETNAME", CLIENT_NAME.encode()], *who, [b"SUBSCRIBE", *channels])
             if elsewhere:
                 session.send([b"SUBSCRIBE", *elsewhere])
             await session.confirmed()
