@@ -2,7 +2,7 @@
 # Another Python: make PYTHON=python3.13 …
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos bench check format docs release clean
+.PHONY: help setup demo test chaos simulate bench check format docs release clean
 
 BIN := .venv/bin
 # Tests mostly wait: for servers, deadlines and leases. So two, beside the one with Kafka, keep two processors busy.
@@ -24,6 +24,9 @@ test: check ## Check, then run all tests and measure their coverage
 
 chaos: $(DEV) ## Strike all that a deployment has, for CHAOS_SECONDS; on CHAOS_TOPOLOGY; CHAOS_SEED repeats a run
 	@CHAOS_TOPOLOGY=$${CHAOS_TOPOLOGY:-all} $(BIN)/python -m pytest tests/chaos/test_chaos.py
+
+simulate: $(DEV) ## Simulate the whole bridge with SEEDS seeds (10000), from FROM on; each failing one prints how to repeat it
+	@$(BIN)/python -m tests.simulation --seeds $${SEEDS:-10000} --from $${FROM:-0}
 
 bench: $(DEV) ## Measure, with servers of its own, and say which bars are reached: some minutes, on an idle machine
 	@$(BIN)/python -m tests.bench

@@ -101,6 +101,7 @@ class ShardTelemetry:
         """This bridge may change the ledger now."""
         self._lease_seen = self._clock.monotonic()
         self._leases.add(self._number)
+        self._health.met(self._named(OUTBOX))  # the epoch looks anew, and says so where it is full
         if self._of > 1:
             self._health.met(LEASE)
             self._health.unmet(self._named(SUBSCRIPTION), "the lease was just acquired")

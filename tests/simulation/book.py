@@ -98,7 +98,7 @@ class Book(Watcher):
         entry = self.ledger.get(key)
         life.entry = None if entry is None else int(entry)
         life.ended_ms = self.server.keyspace.now_ms
-        life.notified = "x" in self.server.keyspace.flags or "A" in self.server.keyspace.flags
+        life.notified = bool(self.server.keyspace.flags)
         life.fate = Fate.EXPIRED if how == "expired" else Fate.DELETED if how else Fate.REPLACED
         self._tell(f"{how or 'replaced'} {key.decode()} #{life.number} deadline={life.deadline} entry={life.entry}")
         if life.fate is Fate.EXPIRED:

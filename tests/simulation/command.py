@@ -31,10 +31,11 @@ def main(arguments: Sequence[str]) -> int:
     """The exit status: 1 where a promise was broken."""
     fixed_hashes()
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=1000)
-    parser.add_argument("--from", type=int, default=0, dest="first")
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--trace", action="store_true")
+    parser.add_argument("--seeds", type=int, default=1000, help="how many")
+    parser.add_argument("--from", type=int, default=0, dest="first", help="the first one")
+    parser.add_argument("--seed", type=int, help="that one alone")
+    parser.add_argument("--trace", action="store_true", help="with its log")
+    parser.add_argument("--stop", action="store_true", help="at the first seed that breaks a promise")
     parser.add_argument("--workers", type=int, default=WORKERS)
     options = parser.parse_args(arguments)
     if options.seed is not None:
@@ -46,11 +47,14 @@ def main(arguments: Sequence[str]) -> int:
     begun, failed, seconds = time.monotonic(), 0, 0.0
     seeds = range(options.first, options.first + options.seeds)
     with ProcessPoolExecutor(options.workers) as pool:
-        for outcome in pool.map(judged, seeds, chunksize=10):
+        for outcome in pool.map(judged, seeds, chunksize=1 if options.stop else 10):
             seconds += outcome.virtual_seconds
             if outcome.violations:
                 failed += 1
                 report(outcome)
+                if options.stop:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    break
     took = time.monotonic() - begun
     sys.stdout.write(f"{len(seeds)} seeds, {failed} failed, {seconds / 60:.0f} virtual minutes in {took:.1f} s\n")
     return bool(failed)

@@ -54,7 +54,7 @@ class Pipe:
         self._network = network
         self._deliver = deliver
         self._process = process
-        self._free_at = self._last_at = 0.0
+        self._free_at = 0.0
         self._queue: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self.closed = False
 
@@ -77,8 +77,11 @@ class Pipe:
         self._free_at = max(self._free_at, self._network.loop.time() + seconds)
 
     def release(self) -> None:
-        """It goes on, behind what was sent already."""
-        self._free_at = min(self._free_at, self._last_at)
+        """What was to arrive later arrives now."""
+        self._free_at = self._network.loop.time()
+        waiting, self._queue = self._queue, deque()
+        for act, words in waiting:
+            self._at(self._network.conditions.latency, act, *words)
 
     def _delay(self) -> float:
         rng, conditions = self._network.rng, self._network.conditions
@@ -90,14 +93,14 @@ class Pipe:
         loop = self._network.loop
         self._free_at = max(self._free_at + 1e-9, loop.time() + delay)
         context = self._process.context if self._process is not None else self._network.context
-        self._last_at = self._free_at
         self._queue.append((act, words))
         loop.call_at(self._free_at, self._next, context=context)
 
     def _next(self) -> None:
         """What comes next, whichever of the timers this is: what is ready may run in any order."""
-        act, words = self._queue.popleft()
-        act(*words)
+        if self._queue:  # else it has arrived already
+            act, words = self._queue.popleft()
+            act(*words)
 
     def _arrive(self, data: bytes) -> None:
         if not self.closed:

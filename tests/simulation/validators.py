@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from tests.simulation.book import Book, Fate, Life, Promise
 from tests.simulation.broker import Stored
 
+LATE_MS = 15_000
+"""How late a notification may be handled."""
+
 
 @dataclass(eq=False, slots=True)
 class Told:
@@ -45,14 +48,14 @@ class Evidence:
     stored: Sequence[Stored]
     kind: str
     """Of the broker."""
-    audited: bool = True
-    """Whether Redis's counters were never reset."""
-    excused: list[tuple[int, int]] = field(default_factory=list)
+    excused: list[tuple[int, int]]
     """Spans, in Redis's ms, in which Redis itself has lost something: nothing is promised of what lies in them."""
     told: dict[bytes, list[Told]] = field(default_factory=lambda: defaultdict(list))
     gaps: list[GapSpan] = field(default_factory=list)
     lost: list[tuple[Life, list[GapSpan]]] = field(default_factory=list)
     swept: list[tuple[Told, list[GapSpan]]] = field(default_factory=list)
+    stood: dict[Life, Told] = field(default_factory=dict)
+    """Messages without the deadline of the expiration that they are taken to tell of."""
     unexplained: list[str] = field(default_factory=list)
     uncovered: list[str] = field(default_factory=list)
     contradictions: list[str] = field(default_factory=list)
@@ -68,9 +71,9 @@ class Evidence:
         return any(begun <= until and since <= ended for begun, ended in self.excused)
 
 
-def evidence(book: Book, stored: Sequence[Stored], kind: str) -> Evidence:
+def evidence(book: Book, stored: Sequence[Stored], kind: str, excused: list[tuple[int, int]]) -> Evidence:
     """Read the stream."""
-    found = Evidence(book, stored, kind)
+    found = Evidence(book, stored, kind, excused)
     known: dict[str, Told] = {}
     gaps: dict[str, GapSpan] = {}
     for message in stored:
@@ -94,7 +97,8 @@ def evidence(book: Book, stored: Sequence[Stored], kind: str) -> Evidence:
             found.told[told.key].append(told)
         else:
             former.copies += 1
-            if (former.key, former.deadline, former.observed) != (told.key, told.deadline, told.observed):
+            same = (former.key, former.deadline, former.observed) == (told.key, told.deadline, told.observed)
+            if not same and not found.excuse(former.observed, told.observed):
                 found.contradictions.append(f"{message.id[:8]} is {former} and {told}")
     found.gaps = sorted(gaps.values(), key=lambda gap: (gap.opened, gap.closed))
     return found
@@ -120,8 +124,16 @@ def _match_key(found: Evidence, key: bytes) -> None:
         if one.sweep:
             found.swept.append((one, found.around(life.ended_ms, one.observed)))
     missing = [life for life in expired if life not in of]
-    for life in sorted(missing, key=lambda life: _urgency(found, life)):
-        _stand_for(found, life, rest)
+    for life in sorted(missing, key=lambda life: (bool(_where(found, life)), -life.number)):
+        _stand_for(found, life, rest, of)
+    for life in missing:
+        where = _where(found, life)
+        if life in of:
+            found.stood[life] = of[life]
+        elif where:
+            found.lost.append((life, where))
+        elif not found.excuse(life.ended_ms, life.ended_ms):
+            found.uncovered.append(f"{life} is not announced, and no gap covers it: {found.told.get(key)}")
     found.unexplained += [f"{one} tells of nothing: {lives}" for one in rest if not _explained(found, one, lives)]
 
 
@@ -131,22 +143,14 @@ def _named(found: Evidence, told: Told, lives: Sequence[Life]) -> Life | None:
     return min(same, key=lambda life: (not _exact(found, life), life.number), default=None)
 
 
-def _urgency(found: Evidence, life: Life) -> tuple[bool, bool, int]:
-    """First those that have to be announced, then those that have to be counted, then the latest."""
-    return bool(_where(found, life)), life.promise is Promise.NOTHING, -life.number
-
-
-def _stand_for(found: Evidence, life: Life, rest: list[Told]) -> None:
-    """Find a message that may tell of an expiration, though without its deadline; or note that there is none."""
-    if not _exact(found, life):
-        for one in rest:
-            if one.observed >= life.ended_ms:
-                rest.remove(one)
-                return
-    if where := _where(found, life):
-        found.lost.append((life, where))
-    elif not found.excuse(life.ended_ms, life.ended_ms):
-        found.uncovered.append(f"{life} is not announced, and no gap covers it: {found.told.get(life.key)}")
+def _stand_for(found: Evidence, life: Life, rest: list[Told], of: dict[Life, Told]) -> None:
+    """Find the message that may tell of an expiration, though without its deadline: the next one."""
+    if _exact(found, life):
+        return
+    one = next((one for one in rest if one.observed >= life.ended_ms), None)
+    if one is not None:
+        rest.remove(one)
+        of[life] = one
 
 
 def _exact(found: Evidence, life: Life) -> bool:
@@ -170,7 +174,9 @@ def _explained(found: Evidence, told: Told, lives: Sequence[Life]) -> bool:
     for life in lives:
         if life.deadline == told.deadline:
             end = found.book.became(life)
-            if end.fate is Fate.DELETED and found.around(end.ended_ms, end.ended_ms):
+            if end.fate is Fate.DELETED and (
+                not end.notified or any(told.deadline <= gap.closed for gap in found.around(end.ended_ms, end.ended_ms))
+            ):
                 return True
     return False
 
@@ -195,9 +201,22 @@ def what_the_bridge_cannot_know_it_counts_and_announces(found: Evidence) -> list
         lost = [life for life, where in found.lost if any(gap in run for gap in where)]
         counted = sum(gap.ambiguous for gap in run)
         promised = [life for life in lost if life.promise is not Promise.NOTHING]
+        for life in list(promised):
+            if len(promised) > counted and _may_be_told(found, life):
+                promised.remove(life)
         if len(promised) > counted and not found.excuse(run[0].opened, run[-1].closed):
             problems.append(f"{len(promised)} recorded ones lost, {counted} counted: {promised} in {run}")
     return problems
+
+
+def _may_be_told(found: Evidence, life: Life) -> bool:
+    """Whether what was taken to tell of another one, of which nothing is promised, may as well tell of this one."""
+    for other, told in found.stood.items():
+        late = told.observed - life.ended_ms
+        if other.key == life.key and other.promise is Promise.NOTHING and 0 <= late < LATE_MS and _where(found, other):
+            del found.stood[other]
+            return True
+    return False
 
 
 def what_is_missed_is_measured(found: Evidence) -> list[str]:
@@ -206,10 +225,10 @@ def what_is_missed_is_measured(found: Evidence) -> list[str]:
     for run in _runs([where for _, where in [*found.lost, *found.swept] if where]):
         if any(gap.missed is None for gap in run) or found.excuse(run[0].opened, run[-1].closed):
             continue
-        lost = sum(any(gap in run for gap in where) for _, where in found.lost)
+        lost = [life for life, where in found.lost if any(gap in run for gap in where)]
         missed = sum(gap.missed or 0 for gap in run)
-        if missed < lost:
-            problems.append(f"{lost} lost, {missed} missed in {run}")
+        if missed < len(lost):
+            problems.append(f"{len(lost)} lost, {missed} missed: {lost} in {run}")
     return problems
 
 

@@ -44,6 +44,7 @@ class Writer:
         self.keys = [b"user:%d" % number for number in range(habits.keys)]
         self._deadlines: list[int] = []
         self._crowds = 0
+        self._resting = False
 
     @property
     def _now(self) -> int:
@@ -85,8 +86,12 @@ class Writer:
 
     def provoked(self) -> None:
         """A script of the bridge has run."""
-        if self._rng.random() < self._habits.provoked:
+        if self._rng.random() < self._habits.provoked and not self._resting:
             self.act()
+
+    def rest(self) -> None:
+        """Do nothing any more."""
+        self._resting = True
 
     def act(self) -> None:
         """One command, or some that belong together."""

@@ -21,7 +21,10 @@ class Command:
     """Refused where there is none left."""
 
 
-_READS = "get exists type pexpiretime pttl scan hget hmget hgetall zcard zscore zmscore zrange zscan xlen xrange xinfo"
+_READS = (
+    "get exists type pexpiretime pttl scan hget hexists hmget hgetall zcard zscore zmscore zrange zscan xlen xrange"
+    " xinfo size"
+)
 _FREES = "getdel getex delete expire pexpire expireat pexpireat persist rename flush hdel zrem xdel"
 _NEEDS = "set setex psetex copy hset hincrby zadd xadd"
 _NAMES = {"delete": ("DEL", "UNLINK"), "flush": ("FLUSHDB",), "size": ("DBSIZE",)}

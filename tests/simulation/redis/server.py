@@ -7,8 +7,8 @@ is done at the moment at which it arrives, unless the server is frozen or busy.
 import random
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from importlib.resources import files
 
+from bridge.redis.ledger.assembly import names, script
 from tests.simulation.redis.administration import OWN
 from tests.simulation.redis.commands import Command, commands, unknown
 from tests.simulation.redis.keyspace import Database, Keyspace
@@ -31,7 +31,7 @@ def interpreter() -> Interpreter:
 @lru_cache(maxsize=1)
 def shipped() -> dict[str, str]:
     """The bridge's own scripts: source → name."""
-    return {path.read_text(): path.name for path in files("bridge.redis.ledger").joinpath("lua").iterdir()}
+    return {script(name): f"{name}.lua" for name in names()}
 
 
 class Session:

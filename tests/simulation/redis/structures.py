@@ -33,6 +33,10 @@ class Hashes:
         """HGET key field."""
         return self._fields(database, words[0]).get(words[1])
 
+    def hexists(self, database: Database, words: Words) -> Reply:
+        """HEXISTS key field."""
+        return int(words[1] in self._fields(database, words[0]))
+
     def hmget(self, database: Database, words: Words) -> Reply:
         """HMGET key field+."""
         found = self._fields(database, words[0])

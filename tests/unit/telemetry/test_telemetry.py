@@ -185,6 +185,17 @@ def of_the_holder(telemetry: Telemetry, number: int = 0) -> list[float | None]:
     return [value(telemetry, f"bridge_{name}", shard=str(number)) for name in OF_THE_HOLDER]
 
 
+def test_the_outbox_that_was_full_in_a_former_epoch_does_not_keep_the_next_one_from_being_ready() -> None:
+    telemetry = Telemetry()
+    shard = telemetry.shard()
+    shard.lease_acquired(1, first=True)
+    shard.outbox_filled(limit=10)
+
+    shard.lease_acquired(2, first=False)
+
+    assert "outbox" not in telemetry.health.reasons
+
+
 @pytest.mark.parametrize(
     "leave",
     [
