@@ -14,6 +14,8 @@ from typing import Any, Protocol
 from tests.simulation.loop import OWNER, SimLoop, SimProcess
 
 Address = tuple[str, int]
+PUSHED = b"*3\r\n$7\r\nmessage"
+"""How a notification begins."""
 
 
 class Peer(Protocol):
@@ -43,6 +45,8 @@ class Conditions:
     slow: float = 0.0
     """How often a way takes up to `slow_seconds`."""
     slow_seconds: float = 0.05
+    behind: float = 0.0
+    """Seconds more that what is pushed to subscribers may take."""
     chop: float = 0.0
     """How often what was written arrives in two pieces."""
 
@@ -64,13 +68,13 @@ class Pipe:
         rng, conditions = network.rng, network.conditions
         if conditions.chop and len(data) > 1 and rng.random() < conditions.chop:
             cut = rng.randrange(1, len(data))
-            self._at(self._delay(), self._arrive, data[:cut])
+            self._at(self._delay(data), self._arrive, data[:cut])
             data = data[cut:]
-        self._at(self._delay(), self._arrive, data)
+        self._at(self._delay(data), self._arrive, data)
 
     def then(self, act: Callable[[], None]) -> None:
         """Do something behind all that was sent."""
-        self._at(self._delay(), act)
+        self._at(self._delay(b""), act)
 
     def stall(self, seconds: float) -> None:
         """Nothing more arrives for so long."""
@@ -83,8 +87,10 @@ class Pipe:
         for act, words in waiting:
             self._at(self._network.conditions.latency, act, *words)
 
-    def _delay(self) -> float:
+    def _delay(self, data: bytes) -> float:
         rng, conditions = self._network.rng, self._network.conditions
+        if conditions.behind and data.startswith(PUSHED):
+            return conditions.latency + rng.random() * conditions.behind
         if conditions.slow and rng.random() < conditions.slow:
             return rng.random() * conditions.slow_seconds
         return conditions.latency + rng.random() * conditions.jitter

@@ -61,12 +61,17 @@ def plan(seed: int) -> Plan:
         bridges=rng.choice([1, 2, 2, 2, 3]),
         kind=rng.choice(["redis", "redis", "valkey"]),
         broker=rng.choice(["jetstream", "kafka"]),
-        settings={"outbox_limit": rng.choice([2, 10, 1_000_000, 1_000_000])},
+        settings={
+            "outbox_limit": rng.choice([2, 10, 1_000_000, 1_000_000]),
+            "scan_interval": rng.choice([900, 900, 0.02, 0.5]),
+        },
         disorder=rng.choice([0.0, 0.0, 0.3]),
         step=10 ** rng.uniform(-6, -4.3),
         cycle_share=rng.choice([0.0, 0.1, 0.5, 1.0]),
         flags=rng.choice(["Egxe", "", "AKE"]),
-        network=Conditions(latency, latency * rng.uniform(0.1, 3), often(0.05), rng.uniform(0.01, 0.5), often(0.3)),
+        network=Conditions(
+            latency, latency * rng.uniform(0.1, 3), often(0.05), rng.uniform(0.01, 0.5), often(0.05), often(0.3)
+        ),
         publishing=Faults(often(0.2), often(0.05), often(0.2), often(0.1), rng.random()),
         habits=Habits(
             keys=rng.choice([1, 2, 3, 5]),

@@ -200,6 +200,9 @@ class Streams:
         if name == b"*":
             now = self._keys.now_ms
             entry = (now, 0) if now > stream.last[0] else (stream.last[0], stream.last[1] + 1)
+        elif name.endswith(b"-*"):
+            first = whole(name[:-2])
+            entry = (first, stream.last[1] + 1 if first == stream.last[0] else 0)
         else:
             entry = _id(name, 0)
         stream.add(entry, list(fields))
