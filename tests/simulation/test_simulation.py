@@ -4,11 +4,14 @@ In processes of their own, because the order of sets has to be the same in each.
 """
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests.simulation.mutations.search import RULES, found_after, mutate
 from tests.support.servers import ROOT
 
 pytestmark = pytest.mark.unmeasured
@@ -36,3 +39,16 @@ def test_a_seed_is_one_run(seed: str) -> None:
 
     assert len(first.stdout) > 10_000
     assert first.stdout == second.stdout
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_each_rule_can_still_be_taken_out_of_the_source(rule: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "bridge", tmp_path / "bridge")
+
+    mutate(rule, tmp_path / "bridge")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("rule", ["due_entries_stay", "wait_for_the_mark", "settle_when_acked"])
+def test_what_goes_wrong_without_a_rule_is_found(rule: str) -> None:
+    assert found_after(rule, seeds=50) is not None

@@ -1,0 +1,168 @@
+"""Rules of hints, claims, gaps, epochs and delivery."""
+
+from collections.abc import Mapping, Sequence
+
+from tests.simulation.mutations.files import (
+    ACQUIRE,
+    APPLY,
+    DELIVERY,
+    ENTRIES,
+    EPOCH,
+    FENCE,
+    GAP,
+    HINTS,
+    OUTBOX,
+    OWN_IDS,
+    SEQUENCE,
+    SHARD,
+    Substitution,
+)
+
+RULES: Mapping[str, Sequence[Substitution]] = {
+    "resolve_is_of_the_entry": (
+        (APPLY, "if score ~= tonumber(was) or ahead[key] then return end", "if not score then return end"),
+        (HINTS, "        elif key not in self._ahead:\n", "        else:\n"),
+    ),
+    "resolve_leaves_to_hint": (
+        (
+            APPLY,
+            "    follow(key, deadline)\n  end -- seen alive and gone now",
+            "    follow(key, deadline)\n  else\n    write(key, false)\n  end -- seen alive and gone now",
+        ),
+    ),
+    "ahead_keeps_from_expired": (
+        (
+            HINTS,
+            "                self._held.append(key)\n",
+            "                self._claim(op.expired(key), operations)\n",
+        ),
+    ),
+    "ahead_keeps_from_deleted": (
+        (
+            HINTS,
+            "            if kind is Kind.EXPIRED:\n                self._held.append(key)\n",
+            (
+                "            if kind is Kind.EXPIRED:\n                self._held.append(key)\n"
+                "            else:\n                operations += op.gone(key)\n"
+            ),
+        ),
+        (APPLY, "local function gone(key)\n  if ahead[key] then return end\n", "local function gone(key)\n"),
+    ),
+    "unchanged_is_ahead": (
+        (APPLY, "    ahead[key] = true --", "    if scores[key] ~= deadline then ahead[key] = true end --"),
+    ),
+    "sequence_numbers": (
+        (SEQUENCE, "  if (tonumber(used) or 0) >= tonumber(seq) then return 'DONE' end\n", ""),
+        OWN_IDS,
+    ),
+    "ids_of_their_own": (
+        (
+            ENTRIES,
+            "identity.of_entry(key, entry_id, index)",
+            'identity.of_entry(key, b"%d" % observed_ms, 0)',
+        ),
+    ),
+    "walk": ((GAP, "cursor: bytes | None = WALK_START", "cursor: bytes | None = None"),),
+    "overdue_resolved_first": ((EPOCH, "            and (lowest is None or lowest >= self.gap.start_ms)\n", ""),),
+    "count_ambiguous": (
+        (
+            APPLY,
+            "    if score < gap_start then ambiguous = ambiguous + 1 end\n    write(key, false)",
+            "    write(key, false)",
+        ),
+        (APPLY, "  elseif score and score < gap_start then\n    ambiguous = ambiguous + 1\n", ""),
+        (APPLY, "    if score < gap_start and deadline ~= score then ambiguous = ambiguous + 1 end\n", ""),
+    ),
+    "count_gone": (
+        (
+            APPLY,
+            "    elseif gap_start > 0 then\n      ambiguous = ambiguous + 1 -- deleted in the gap",
+            "    elseif false then\n      ambiguous = ambiguous + 1 -- deleted in the gap",
+        ),
+    ),
+    "counts_outlive_epochs": (
+        (
+            ACQUIRE,
+            "'fence', new_fence, 'seq', '0',",
+            "'fence', new_fence, 'seq', '0', 'ambiguous', '0', 'recovered', '0',",
+        ),
+    ),
+    "gap_starts_subscribed": (
+        (
+            SHARD,
+            "        ears = await self._assembly.listen(",
+            "        self._start_ms = await self._ledger.now_ms()\n        ears = await self._assembly.listen(",
+        ),
+        (SHARD, "        start_ms = await self._ledger.now_ms()\n", "        start_ms = self._start_ms\n"),
+    ),
+    "seen_when_closed": (
+        (
+            EPOCH,
+            "        if not self.gap.open:\n            self.seen_ms = finished.redis_ms\n",
+            "        self.seen_ms = finished.redis_ms\n        if not self.gap.open:\n",
+        ),
+    ),
+    "fence": (
+        (FENCE, "  if fields[1] ~= fence then return", "  if false then return"),
+        (
+            SEQUENCE,
+            "  if (tonumber(used) or 0) >= tonumber(seq) then return 'DONE' end\n",
+            (
+                "  local own = redis.call('HGET', lease, 'fence') == fence\n"
+                "  if own and (tonumber(used) or 0) >= tonumber(seq) then return 'DONE' end\n"
+            ),
+        ),
+        OWN_IDS,
+    ),
+    "fence_per_epoch": (
+        (
+            ACQUIRE,
+            "local new_fence, new_end",
+            "if holder == instance and old_fence then fence = old_fence end\nlocal new_fence, new_end",
+        ),
+        OWN_IDS,
+    ),
+    "subscribe_under_the_lease": (
+        (
+            SHARD,
+            "        lease = await self._tenure.acquire(",
+            (
+                "        ears = await self._assembly.listen(self._client, self._endpoint, 0)\n"
+                "        lease = await self._tenure.acquire("
+            ),
+        ),
+        (
+            SHARD,
+            "        ears = await self._assembly.listen(self._client, self._endpoint, self._heard)\n",
+            "        ears.hints.heard = self._heard\n",
+        ),
+    ),
+    "outbox_until_settled": (
+        (
+            OUTBOX,
+            "        self._cursor = START\n        self.ours = True\n",
+            "        self._late = self._cursor != START\n        self.ours = True\n",
+        ),
+        (
+            OUTBOX,
+            "            self.news = True  # there may be more\n",
+            (
+                "            self.news = True  # there may be more\n"
+                '            if getattr(self, "_late", False):\n                self._late = False\n'
+                "                self._cursor = found[-1][0]\n                continue\n"
+            ),
+        ),
+    ),
+    "settle_when_acked": (
+        (
+            DELIVERY,
+            "        while left:\n            receipts, session",
+            "        self._acked(batch, dead)\n        while left:\n            receipts, session",
+        ),
+        (
+            DELIVERY,
+            "                await self._again(len(left), backoff, reason)\n        self._acked(batch, dead)\n",
+            "                await self._again(len(left), backoff, reason)\n",
+        ),
+    ),
+}

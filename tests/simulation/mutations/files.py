@@ -1,0 +1,13 @@
+"""Files of `bridge/`, and what is substituted in several of them."""
+
+APPLY, TOUCH, ACQUIRE = (f"redis/ledger/lua/{name}.lua" for name in ("apply", "touch", "acquire"))
+HINTS, EPOCH, GAP = "redis/protocol/hints.py", "redis/epoch/epoch.py", "redis/protocol/gap.py"
+ENTRIES, SHARD, OUTBOX = "redis/ledger/entries.py", "redis/source/shard.py", "redis/ledger/outbox.py"
+SCRIPTS, DELIVERY, SCHEDULE = "redis/ledger/scripts.py", "delivery/loop.py", "redis/protocol/schedule.py"
+
+Substitution = tuple[str, str, str]
+"""File, text, other text."""
+
+SEQUENCE, FENCE = "redis/ledger/lua/include/sequence.lua", "redis/ledger/lua/include/fence.lua"
+OWN_IDS = (APPLY, "fence .. '-' .. seq, unpack(fields)", "call('HGET', lease, 'fence') .. '-*', unpack(fields)")
+"""Else Redis itself would refuse the id of an entry that was there before."""
