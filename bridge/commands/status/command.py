@@ -203,7 +203,7 @@ def _lease(state: LedgerState, lease: LeaseState | None) -> dict[str, Any] | Non
             "holder": lease.holder,
             "until_ms": lease.until_ms,
             "fence": lease.fence,
-            "handled_up_to_ms": lease.seen_ms,
+            "handled_up_to_ms": lease.handled_ms,
         }
     )
 

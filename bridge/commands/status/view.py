@@ -46,7 +46,7 @@ def lines(look: Look, earlier: Figures | None = None, *, show_keys: bool) -> lis
 
 def _of_redis(look: Look) -> Iterator[tuple[str, Cell]]:
     state = look.state
-    handled = [lease.seen_ms for lease in state.leases if lease is not None and lease.seen_ms is not None]
+    handled = [lease.handled_ms for lease in state.leases if lease is not None and lease.handled_ms is not None]
     seen = min(handled) if len(handled) == len(state.leases) else None
     yield "deadline ledger", _ledger(state)
     yield "outbox", _outbox(state)

@@ -23,7 +23,7 @@ class LeaseState:
     """None: it was released."""
     until_ms: int
     fence: int
-    seen_ms: int | None
+    handled_ms: int | None
     """Up to when every notification was handled; None before the first epoch got that far."""
 
     def held(self, now_ms: int) -> bool:
@@ -160,5 +160,5 @@ def _lease(fields: list[bytes | None]) -> LeaseState | None:
         holder=holder.decode(errors="replace") if holder else None,
         until_ms=int(until or 0),
         fence=int(fence),
-        seen_ms=int(seen) if seen else None,
+        handled_ms=int(seen) if seen else None,
     )

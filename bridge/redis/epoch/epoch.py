@@ -69,7 +69,7 @@ class Epoch:
         self._limits = limits
         self._telemetry = shard.telemetry
         self._caught_up = caught_up
-        self._seen_ms: int | None = None
+        self._handled_ms: int | None = None
         """When the last round began that is done, with no gap open: up to there everything is handled."""
 
     @property
@@ -197,7 +197,7 @@ class Epoch:
             self.heard,
             walk=self._walk.cursor if walk else None,
             skip=self._schedule.skip,
-            seen_ms=self._seen_ms,
+            handled_ms=self._handled_ms,
             reading=self._kept_reading(),
             count=audited,
             canary=self._canary.order(now),
@@ -243,7 +243,7 @@ class Epoch:
         if finished.purpose.close and self._gap.open:
             await self._close_gap(finished)
         if not self._gap.open:
-            self._seen_ms = finished.redis_ms
+            self._handled_ms = finished.redis_ms
             self._caught_up(finished.redis_ms)
         self._telemetry.mark_returned(str(self._attempt.endpoint))
 

@@ -83,7 +83,7 @@ class Ledger:
             ],
             [
                 *(touch.fence, "due" if touch.walk is None else "walk", touch.limit, touch.walk or b"0"),
-                *(LEASE_MS, touch.heard, "" if touch.seen_ms is None else touch.seen_ms, touch.reading),
+                *(LEASE_MS, touch.heard, "" if touch.handled_ms is None else touch.handled_ms, touch.reading),
                 *(int(touch.count), touch.canary, touch.void, touch.skip, int(self._clustered)),
             ],
         )

@@ -14,14 +14,14 @@ class Lease:
     """The right to change the ledger."""
 
     fence: int
-    seen_ms: int | None
+    handled_ms: int | None
     """Up to when the former epoch had handled every notification; None for the first epoch of all."""
     former: str | None
     """The last holder, empty if it gave the lease back. None: first start, or the lease was lost (flushed, evicted)."""
     heard: int = 0
     """Notifications of expirations handled by all former epochs."""
     audit: str = ""
-    """The last reading of the audit that a former epoch has stored with `seen_ms`."""
+    """The last reading of the audit that a former epoch has stored with `handled_ms`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,10 @@ class Touch:
     """Where to go on with the walk of the whole ledger. None: touch what is due."""
     skip: int = 0
     """Due entries to pass over, in front of all others."""
-    seen_ms: int | None = None
+    handled_ms: int | None = None
     """Up to when everything is handled; to be stored. None while a gap is open: what is stored stays."""
     reading: str = ""
-    """The audit's reading, to be stored with `seen_ms`."""
+    """The audit's reading, to be stored with `handled_ms`."""
     count: bool = False
     """Whether to read the audit's counters."""
     canary: str | int = ""

@@ -204,10 +204,10 @@ class RedisSource:
         cause = self._cause
         if lease.former is None and self.phases.has_watched:
             cause = f"{cause}; the lease was gone (flushed, deleted or evicted)"
-        seen_ms, cluster = lease.seen_ms, self._shard.cluster
+        handled_ms, cluster = lease.handled_ms, self._shard.cluster
         if cluster is not None:
-            seen_ms = cluster.watermarks.since(str(self._primary.endpoint), self._shard.number, seen_ms)
-        opened_ms = start_ms if seen_ms is None else seen_ms
+            handled_ms = cluster.watermarks.since(str(self._primary.endpoint), self._shard.number, handled_ms)
+        opened_ms = start_ms if handled_ms is None else handled_ms
         self.phases.enter(Phase.RECONCILING)
         self.telemetry.gap_opened(cause, opened_ms, start_ms)
         return Gap(cause, opened_ms, start_ms)

@@ -77,7 +77,7 @@ class Hand:
         self._held, self.inbox = Inbox(self._endpoint.limits), Inbox(self._endpoint.limits)
         self._subscription = await subscribe(self._endpoint, [*kinds, self._sync], self._held, self._wake.set)
         start_ms = await self.ledger.now_ms()
-        opened_ms = lease.seen_ms or start_ms
+        opened_ms = lease.handled_ms or start_ms
         recovered, ambiguous = await self._client.hmget(self.names.lease, "recovered", "ambiguous")
         self.gap = Gap("a test", opened_ms, start_ms, recovered=int(recovered or 0), ambiguous=int(ambiguous or 0))
         self.marks = Marks()
