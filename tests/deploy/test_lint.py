@@ -36,7 +36,7 @@ def tools_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_shellcheck_finds_no_fault_in_the_scripts() -> None:
-    scripts = sorted(path for path in (ROOT / ".ci").iterdir() if path.is_file())
+    scripts = sorted([*(path for path in (ROOT / ".ci").iterdir() if path.is_file()), *DEPLOY.rglob("*.sh")])
 
     judged("shellcheck", *map(str, scripts), get=SETUP)
 

@@ -11,6 +11,7 @@ from typing import Final
 from bridge.settings import reference
 from bridge.telemetry.reference import events, metrics
 from tests.bench.report import published
+from tests.support import schemas
 from tests.support.chart_values import chart_values
 from tests.support.deployed import CHART
 from tests.support.servers import ROOT
@@ -52,9 +53,10 @@ def renewed(page: Path) -> str:
 
 
 def renew() -> None:
-    """Write all generated tables anew."""
+    """Write all generated tables and files anew."""
     for page in GENERATED:
         page.write_text(renewed(page))
+    schemas.renew()
 
 
 def links(page: Path) -> Iterator[tuple[str, str]]:

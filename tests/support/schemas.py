@@ -1,0 +1,62 @@
+"""The JSON schemas of all messages as files, each complete by itself: made of `deploy/asyncapi.yaml` by `make docs`."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from tests.support.deployed import DEPLOY, Document, parsed
+
+DIRECTORY: Final = DEPLOY / "schemas"
+DRAFT: Final = "http://json-schema.org/draft-07/schema#"
+PLACE: Final = "#/components/schemas/"
+
+
+def schemas() -> dict[Path, str]:
+    """File → its text: of each type of message, the payload in structured mode, and the data, that of binary mode."""
+    known: Document = parsed(DEPLOY / "asyncapi.yaml")["components"]["schemas"]
+    made = {}
+    for name in (name for name in known if name.endswith("Event")):
+        properties = known[name]["properties"]
+        type_ = known[_name(properties["type"])]["const"]
+        made[DIRECTORY / f"{type_}.schema.json"] = _complete(known, name, f"{type_}, the CloudEvent")
+        made[DIRECTORY / f"{type_}.data.schema.json"] = _complete(
+            known, _name(properties["data"]), f"{type_}, its data"
+        )
+    return made
+
+
+def renew() -> None:
+    """Write all of them anew, and remove what is no longer one."""
+    DIRECTORY.mkdir(exist_ok=True)
+    made = schemas()
+    for file in {*DIRECTORY.glob("*.json")} - made.keys():
+        file.unlink()
+    for file, text in made.items():
+        file.write_text(text)
+
+
+def _complete(known: Document, root: str, title: str) -> str:
+    definitions = {name: known[name] for name in sorted(_needed(known, root) - {root})}
+    schema = {"$schema": DRAFT, "title": title, **known[root]}
+    if definitions:
+        schema["definitions"] = definitions
+    return json.dumps(schema, indent=2, ensure_ascii=False).replace(PLACE, "#/definitions/") + "\n"
+
+
+def _needed(known: Document, root: str) -> set[str]:
+    """The names of all schemas that this one refers to, itself included."""
+    found, new = set[str](), {root}
+    while new:
+        found |= new
+        new = {other for name in new for other in _references(known[name])} - found
+    return found
+
+
+def _references(schema: object) -> Iterator[str]:
+    yield from re.findall(rf"{PLACE}(\w+)", json.dumps(schema))
+
+
+def _name(reference: Document) -> str:
+    return str(reference["$ref"]).removeprefix(PLACE)
