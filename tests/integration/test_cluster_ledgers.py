@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bridge.limits import LedgerLimits
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.protocol.calls import Lease
 from bridge.redis.protocol.own_keys import Names
@@ -79,7 +80,7 @@ async def test_a_ledger_is_adopted_whichever_of_its_keys_have_come(redis_kind: t
         settings = Settings.model_validate({"redis_url": cluster.url, "sink": "stdout"})
         endpoint = replace(Endpoint.of(settings), host="127.0.0.1", port=first.port)
         async with aclosing(endpoint.client(2)) as client:
-            ledger = Ledger(client, endpoint, own)
+            ledger = Ledger(client, endpoint, own, LedgerLimits())
             lease = await ledger.acquire("a bridge")
             assert isinstance(lease, Lease)
             assert await ledger.adopt(lease.fence, 1, stray.shard) == 0

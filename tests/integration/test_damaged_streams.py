@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bridge.cli.main import main
 from bridge.commands.dead import UNREADABLE
 from bridge.errors import Refused
+from bridge.limits import LedgerLimits
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.protocol.calls import Argument
 from bridge.redis.wire.endpoint import Endpoint
@@ -85,7 +86,7 @@ async def test_of_a_huge_entry_its_first_fields_are_kept_also_at_maxmemory(redis
 async def test_an_entry_stays_until_its_dead_letter_is_kept_and_is_settled_once(redis_server: RedisServer) -> None:
     chosen = Settings.model_validate({"redis_url": redis_server.url})
     async with user_of(redis_server) as user:
-        ledger = Ledger(user, Endpoint.of(chosen), NAMES)
+        ledger = Ledger(user, Endpoint.of(chosen), NAMES, LedgerLimits())
         await user.xadd(NAMES.outbox, {b"note": b"hello"}, id="1-1")
         await user.xadd(NAMES.outbox, {b"note": b"more"}, id="1-2")
         await user.hset(NAMES.lease, "depth", 3)

@@ -13,6 +13,7 @@ from bridge.cli.main import main
 from bridge.commands.embedded import free_port
 from bridge.contracts import DeadLetter, Entry, Settlement
 from bridge.expiration import Expiration, GapRecord, Identity, Via
+from bridge.limits import LedgerLimits
 from bridge.redis.ledger.outbox import Outbox
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.protocol.own_keys import Names
@@ -73,7 +74,8 @@ async def plant(server: RedisServer, letters: Sequence[DeadLetter]) -> list[str]
     """Put dead letters there as delivery does; their ids."""
     endpoint = Endpoint.of(Settings.model_validate({"redis_url": server.url}))
     async with endpoint.client() as client:
-        outbox = Outbox(Ledger(client, endpoint, NAMES), Identity("/redis", 0), 1_000_000, Telemetry().shard())
+        ledger = Ledger(client, endpoint, NAMES, LedgerLimits())
+        outbox = Outbox(ledger, Identity("/redis", 0), 1_000_000, LedgerLimits(), Telemetry().shard())
         for number, dead_letter in enumerate(letters, start=1):
             await client.xadd(NAMES.outbox, {"claims": "", "at": 1}, id=f"1-{number}")
             entry = Entry(b"1-%d" % number, [dead_letter.event])

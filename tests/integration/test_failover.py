@@ -4,16 +4,19 @@ from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from bridge.errors import NotConnected
+from bridge.limits import Limits, WireLimits
 from bridge.redis.wire.endpoint import Address
 from bridge.redis.wire.sentinel import Sentinels
 from tests.support.harness.inside import SOON, Inside
 from tests.support.harness.published import deadlines, ids
 from tests.support.harness.user import LAZY, NAMES, known, passed, recorded
-from tests.support.proxy import TO_SERVER, Action, Protocol, Proxy
+from tests.support.proxy import TO_SERVER, Action, Matches, Protocol, Proxy, command
 from tests.support.redis.commands import lazily, run, set_for, user_of
 from tests.support.redis.operations import claim_of as claim
+from tests.support.redis.scripts import script
 from tests.support.redis.sentinel import replication
 from tests.support.servers import RedisServer, require, wait_until
 
@@ -37,9 +40,12 @@ class Named:
 class Pair:
     """A primary behind a proxy, and its replica."""
 
-    def __init__(self, link: Proxy, named: Named, first: Redis, second: Redis, replica: RedisServer) -> None:
+    def __init__(
+        self, link: Proxy, named: Named, first: Redis, second: Redis, primary: RedisServer, replica: RedisServer
+    ) -> None:
         self.link = link
         self.named = named
+        self.primary = primary
         self.first = first
         self.second = second
         self.replica = replica
@@ -70,7 +76,7 @@ async def pair(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pair]:
             named = Named(link.port)
             monkeypatch.setattr(Sentinels, "primary", named.primary)
             await lazily(user_of_second)
-            yield Pair(link, named, user, user_of_second, second)
+            yield Pair(link, named, user, user_of_second, first, second)
 
 
 @pytest.mark.parametrize("cut", [Action.CUT, Action.CUT_REPLY])
@@ -90,6 +96,34 @@ async def test_a_batch_in_doubt_is_not_sent_to_another_server_which_has_the_key_
         assert len(set(ids(bridge.published))) == 1
         (_, record) = await bridge.records(2)
         assert record["node"] == f"127.0.0.1:{pair.replica.port}"
+
+
+@pytest.mark.parametrize("call", [command(b"XRANGE"), script("settle")], ids=["read", "settle"])
+async def test_delivery_waits_for_no_answer_of_a_primary_that_was_frozen_and_replaced(
+    pair: Pair, call: Matches
+) -> None:
+    patient = Limits(wire=WireLimits(command=1000))
+    with capture_logs() as log:
+        async with Inside(0, redis_url=URL, limits=patient) as bridge:
+            await bridge.reconciled()
+            asked = pair.link.break_on(TO_SERVER, call, Action.HOLD)
+            await known(pair.first, b"k", 1)
+            await asked.reached()
+            pair.primary.pause()
+            asked.release()
+            await pair.promote()
+            pair.named.port = pair.replica.port
+            await bridge.reconciled(2)
+            later = await known(pair.second, b"later", 1)
+            await passed(pair.second, later)
+            await bridge.quiet(pair.second)
+            assert later in deadlines(bridge.published)
+
+            async def is_settled() -> bool:
+                return await pair.second.xlen(NAMES.outbox) == 0
+
+            await wait_until(is_settled, "the outbox to be settled")
+        assert "outbox.unreached" not in {event["event"] for event in log}
 
 
 async def test_an_epoch_stays_on_its_server_until_another_one_is_named_and_says_that_it_is_a_primary(

@@ -195,7 +195,7 @@ async def test_a_bridge_at_a_replica_does_not_deliver_what_another_one_delivers(
                 await replica.execute_command("REPLICAOF", "127.0.0.1", str(primary.port))  # type: ignore[no-untyped-call]
                 await second.ended()
                 await wait_until(lambda: is_claimed(replica), "the replica", PATIENCE)
-                assert list(await second._source.outbox.next(10, asked=True)) == []
+                assert list(await second._source.outbox.next(10, anyway=True)) == []
                 assert second.published == []
                 await replica.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]
             bridge.broker.up.set()

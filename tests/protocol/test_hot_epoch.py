@@ -51,8 +51,9 @@ async def hot(server: RedisServer, user: Redis, unknown: bytes) -> AsyncIterator
     runtime = Runtime(settings, "hot", SystemClock(), Limits())
     endpoint, telemetry = runtime.endpoint(), Telemetry().shard()
     client = endpoint.client()
-    ledger = Ledger(client, endpoint, NAMES)
-    outbox = Outbox(ledger, Identity(settings.source, 0), settings.outbox_limit, telemetry)
+    ledger = Ledger(client, endpoint, NAMES, runtime.limits.ledger)
+    identity = Identity(settings.source, 0)
+    outbox = Outbox(ledger, identity, settings.outbox_limit, runtime.limits.ledger, telemetry)
     shard = Shard(runtime, NAMES, (), outbox, RedisClock(runtime.clock), telemetry)
     lease = await ledger.acquire(runtime.instance)
     assert isinstance(lease, Lease)
@@ -80,7 +81,7 @@ async def test_it_records_and_claims_and_neither_walks_nor_scans(hot: Running, u
     found: list[Entry] = []
 
     async def is_claimed() -> bool:
-        found.extend(await hot.outbox.next(10, asked=True))
+        found.extend(await hot.outbox.next(10, anyway=True))
         return bool(found)
 
     await wait_until(is_claimed, "the claim")

@@ -15,10 +15,10 @@ from bridge import __version__
 from bridge.commands.demo.consumer import Consumer, StoredMessage, Tally
 from bridge.commands.demo.stage import PATIENCE, Stage
 from bridge.commands.screen import Screen
+from bridge.limits import LedgerLimits
 from bridge.redis.admin.inspector import Inspector
 from bridge.redis.admin.ledger_state import read_state
 from bridge.redis.admin.trial import set_expiring
-from bridge.redis.ledger.scripts import LEASE_MS
 
 UNDISTURBED = {
     "share:7f3a": 600,
@@ -122,9 +122,8 @@ class Story:
         )
         stage.bridge.start()
         self._note("The bridge starts again, and has to wait: a killed one cannot give back its lease, the right")
-        self._note(
-            f"to deliver. It lapses {LEASE_MS / 1000:g} s after the last sign of life; until then nobody else may."
-        )
+        lapse = LedgerLimits().lease_ms / 1000
+        self._note(f"to deliver. It lapses {lapse:g} s after the last sign of life; until then nobody else may.")
         tally = await self._watch(consumer, keys, "The lease of the killed bridge has to lapse")
         swept = sum(message.via == "sweep" for message in tally.messages)
         self._result(

@@ -152,7 +152,7 @@ class Epoch:
         delay = self._schedule.heartbeat_in()
         if self._canary.deadline_ms is not None:
             delay = min(delay, self._schedule.until(self._canary.deadline_ms))
-        if self._outbox.full():
+        if self._outbox.full:
             return delay
         if self._walk.cursor is not None or self._gap_closable():
             return 0
@@ -185,7 +185,7 @@ class Epoch:
 
     async def _touch(self) -> None:
         """Touch what is due or, in turn with it, the next part of the whole ledger."""
-        now, full = self._clock.monotonic(), self._outbox.full()
+        now, full = self._clock.monotonic(), self._outbox.full
         walk = self._walk.take_turn(overdue=self._schedule.overdue(), full=full)
         close = self._gap_closable()
         audited = self._audit is not None and (close or self._audit.due(now))
@@ -281,7 +281,7 @@ class Epoch:
 
     def _learn(self, state: State) -> None:
         self._schedule.learn(state)
-        self._outbox.depth = state.depth
+        self._outbox.holds(state.depth)
         self._telemetry.ledger_seen(state.size, state.depth)
 
 

@@ -1,61 +1,55 @@
 """The outboxes of all shards as delivery sees them: the Outbox of `bridge/contracts.py`.
 
 Guarantees what `outbox.py` does of each; and that none of them waits for another, whose server may be frozen: all are
-asked side by side, and what a server does not take is kept for a while and tried again.
+asked side by side (`reader.py`), and what a server does not take is kept for a while and tried again (`settler.py`).
 """
 
 import asyncio
 from collections.abc import Sequence
-from itertools import islice
+from dataclasses import dataclass
 
+from bridge.clock import Clock
 from bridge.contracts import Entry, Settlement
-from bridge.errors import NotConnected, Refused
+from bridge.limits import LedgerLimits
 from bridge.redis.ledger.outbox import Outbox
-from bridge.tasks import end, happens
+from bridge.redis.ledger.reader import Reader
+from bridge.redis.ledger.settler import Settler, ended
+from bridge.tasks import end
 
-POLL_INTERVAL = 1.0
-"""Seconds after which the outboxes are looked at unasked, should a wake-up ever be missing."""
-RETRY_INTERVAL = 0.5
-"""Seconds before one of several is asked again that could not be read."""
-PATIENCE = 0.2
-"""Seconds that settling waits for one server of several."""
-SETTLE_ENTRIES = 500
-"""Entries settled in one step."""
-OWED_ENTRIES = 1_000
-"""Settlements kept of one shard. Older ones are forgotten: the entries are sent once more, under the same ids."""
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    outbox: Outbox
+    reader: Reader
+    settler: Settler
 
 
 class Outboxes:
     """Claimed expirations of all shards."""
 
-    def __init__(self) -> None:
-        self._outboxes: list[Outbox] = []
-        self._asked: dict[Outbox, asyncio.Task[Sequence[Entry]]] = {}
-        """Those whose answers nobody has taken yet, the oldest questions first."""
-        self._unread: set[Outbox] = set()
-        """Those that could not be read when they were asked."""
-        self._paying: dict[Outbox, asyncio.Task[None]] = {}
-        self._owed: dict[Outbox, dict[bytes, Settlement]] = {}
-        """By the id of the entry: what could not be settled."""
+    def __init__(self, clock: Clock, limits: LedgerLimits) -> None:
+        self._clock = clock
+        self._limits = limits
+        self._members: list[_Member] = []
+        """Each goes to the end when entries of it were taken."""
         self._draining = False
         self._wake = asyncio.Event()
 
     def add(self, outbox: Outbox) -> None:
         """One more; it is to call `wake`."""
-        self._outboxes.append(outbox)
+        settler = Settler(outbox, self._limits)
+        self._members.append(_Member(outbox, Reader(outbox, settler, self._clock, self._limits), settler))
 
     def remove(self, outbox: Outbox) -> None:
-        """It is of a shard that is no more."""
-        self._outboxes.remove(outbox)
-        self._owed.pop(outbox, None)
-        self._unread.discard(outbox)
-        for tasks in (self._asked, self._paying):
-            if task := tasks.pop(outbox, None):
-                task.cancel()
+        """Its shard is gone."""
+        member = next(member for member in self._members if member.outbox is outbox)
+        self._members.remove(member)
+        for task in [*member.reader.stop(), *member.settler.stop()]:
+            task.cancel()
 
     async def close(self) -> None:
-        """Nobody reads any more."""
-        await end([*self._asked.values(), *self._paying.values()])
+        """Nothing will be read any more."""
+        await end([task for member in self._members for task in (*member.reader.stop(), *member.settler.stop())])
 
     def wake(self) -> None:
         """There may be more to read."""
@@ -69,111 +63,76 @@ class Outboxes:
     @property
     def depth(self) -> int:
         """Expirations waiting, as last heard."""
-        return sum(outbox.depth for outbox in self._outboxes)
+        return sum(member.outbox.depth for member in self._members)
+
+    # Read.
 
     async def read(self, limit: int) -> Sequence[Entry]:
         """See `Outbox.read`."""
-        asked = False
+        anyway = False
         while True:
             self._wake.clear()
-            asked = asked or self._draining
-            if len(self._outboxes) == 1 and not self._asked:  # no task, which costs more than all else here
-                if entries := await self._next(self._outboxes[0], limit, asked=asked):
+            anyway = anyway or self._draining
+            asked = self._asked()
+            if len(self._members) == 1 and not asked:  # no task, which costs more than all else here
+                if entries := await self._members[0].reader.read(limit, anyway=anyway, alone=True):
                     return entries
             else:
-                self._ask(limit, asked=asked)
-            while self._asked and not self._wake.is_set():
-                await self._answered()
+                for member in self._members:
+                    member.reader.ask(limit, anyway=anyway)
+                asked = self._asked()
+            while asked and not self._wake.is_set():
+                await self._answered(asked)
                 if entries := self._taken():
                     return entries
-            if self._asked or self._wake.is_set():
-                asked = False
-            elif self._draining and asked and not self._unread:
+                asked = self._asked()
+            if asked or self._wake.is_set():
+                anyway = False
+            elif self._draining and anyway and not any(member.reader.failed for member in self._members):
                 return ()
             else:
-                asked = not await happens(self._wake, POLL_INTERVAL)
+                anyway = not await self._clock.wait(self._wake, self._limits.outbox_poll)
 
-    def _ask(self, limit: int, *, asked: bool) -> None:
-        """All that have news; with `asked`, the others, too."""
-        for outbox in self._outboxes:
-            if outbox not in self._asked and (asked or outbox.news):
-                self._asked[outbox] = asyncio.create_task(self._next_of_several(outbox, limit, asked=asked))
+    def _asked(self) -> list[asyncio.Task[Sequence[Entry]]]:
+        return [member.reader.asked for member in self._members if member.reader.asked is not None]
 
-    async def _next_of_several(self, outbox: Outbox, limit: int, *, asked: bool) -> Sequence[Entry]:
-        """Nothing, after a while, where its server does not answer: the shard tells what is wrong with that."""
-        try:
-            return await self._next(outbox, limit, asked=asked)
-        except (NotConnected, Refused):
-            self._unread.add(outbox)
-            await asyncio.sleep(RETRY_INTERVAL)
-            return ()
-
-    async def _next(self, outbox: Outbox, limit: int, *, asked: bool) -> Sequence[Entry]:
-        if outbox.ours and self._owed.get(outbox):
-            await self._pay(outbox)  # else it would be read, and published, once more
-        entries = await outbox.next(limit, asked=asked)
-        self._unread.discard(outbox)
-        return entries
-
-    async def _answered(self) -> None:
+    async def _answered(self, asked: Sequence[asyncio.Task[Sequence[Entry]]]) -> None:
         """Return when one of those that were asked has answered, or there is more to ask for."""
-        woken = asyncio.create_task(self._wake.wait())
+        woken = asyncio.create_task(self._wake.wait(), name="outbox-woken")
         try:
-            waited = [woken, *self._asked.values()]
-            await asyncio.wait(waited, timeout=POLL_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
+            await self._clock.first([woken, *asked], self._limits.outbox_poll)
         finally:
             await end([woken])
 
     def _taken(self) -> Sequence[Entry]:
         """One answer with any entries."""
-        for outbox, task in list(self._asked.items()):
-            if task.done():
-                del self._asked[outbox]
-                if entries := task.result():
-                    return entries
+        for member in list(self._members):
+            if entries := member.reader.take():
+                self._members.remove(member)
+                self._members.append(member)
+                return entries
         return ()
+
+    # Settle.
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """See `Outbox.settle`. What one server of several does not take is tried again with the next, or later."""
-        by_shard = {outbox.shard: outbox for outbox in self._outboxes}
-        to_pay = dict[Outbox, None]()
+        members = {member.outbox.shard: member for member in self._members}
+        concerned = dict[int, _Member]()
         for settlement in settlements:
-            if outbox := by_shard.get(settlement.shard):  # else it has moved: whoever has it now reads it again
-                self._owed.setdefault(outbox, {})[settlement.id] = settlement
-                to_pay[outbox] = None
-        if len(self._outboxes) == 1:
-            for outbox in to_pay:
-                await self._pay(outbox)
-        elif to_pay:
-            await self._pay_several(list(to_pay))
+            shard = settlement.shard
+            if shard in members:  # else it has moved: the bridge that has it now reads it again
+                members[shard].settler.owe(settlement)
+                concerned[shard] = members[shard]
+        if len(self._members) == 1:
+            for member in concerned.values():
+                await member.settler.settle(alone=True)
+        elif concerned:
+            await self._settle_several(list(concerned.values()))
 
-    async def _pay_several(self, outboxes: Sequence[Outbox]) -> None:
+    async def _settle_several(self, members: Sequence[_Member]) -> None:
         """Wait for none of them for long, unless the process is about to end."""
-        for outbox in outboxes:
-            if outbox not in self._paying or _ended(self._paying[outbox]):
-                self._paying[outbox] = asyncio.create_task(self._pay(outbox))
-        tasks = {self._paying[outbox] for outbox in outboxes}
-        done, _ = await asyncio.wait(tasks, timeout=None if self._draining else PATIENCE)
-        for task in done:
-            _ended(task)
-
-    async def _pay(self, outbox: Outbox) -> None:
-        """Settle what is owed. Raises NotConnected or Refused where there is no other outbox."""
-        owed = self._owed.get(outbox, {})
-        try:
-            while some := list(islice(owed.values(), SETTLE_ENTRIES)):
-                await outbox.settle(some)
-                for settlement in some:
-                    owed.pop(settlement.id, None)
-        except (NotConnected, Refused):
-            if len(self._outboxes) == 1 and outbox.ours:
-                raise
-            for entry_id in list(islice(owed, max(len(owed) - OWED_ENTRIES, 0))):
-                del owed[entry_id]  # the next epoch reads it again
-
-
-def _ended(task: asyncio.Task[None]) -> bool:
-    """Whether it has; raises what it has ended with, unless that is the end of its shard."""
-    if task.done() and not task.cancelled():
-        task.result()
-    return task.done()
+        tasks = [member.settler.start() for member in members]
+        await self._clock.all(tasks, None if self._draining else self._limits.settle_patience)
+        for task in tasks:
+            ended(task)

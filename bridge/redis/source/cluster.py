@@ -13,7 +13,8 @@ from bridge.endings import Ending
 from bridge.errors import NotConnected, Refused
 from bridge.redis.epoch.shard import ClusterState, Runtime
 from bridge.redis.ledger.outboxes import Outboxes
-from bridge.redis.ledger.scripts import Ledger
+from bridge.redis.ledger.roster import Roster
+from bridge.redis.ledger.runner import Runner
 from bridge.redis.protocol.migrated_keys import RecentClaims
 from bridge.redis.protocol.watermarks import Watermarks
 from bridge.redis.source.membership import Members
@@ -31,7 +32,7 @@ class Cluster:
     """Find expirations on all primaries and claim them into their outboxes, until stopped."""
 
     def __init__(self, runtime: Runtime, telemetry: Telemetry) -> None:
-        self.outbox = Outboxes()
+        self.outbox = Outboxes(runtime.clock, runtime.limits.ledger)
         self._runtime = runtime
         self._clock = runtime.clock
         self._limits = runtime.limits.source
@@ -40,16 +41,16 @@ class Cluster:
         self._topology = Topology(runtime.endpoint(), self._watermarks.look)
         self._state = ClusterState(self._topology, RecentClaims(runtime.limits.epoch), self._watermarks)
         self.db = self._topology.endpoint.db
-        self._members = Members(runtime, self._ledger, 0, clustered=True)
+        self._members = Members(runtime, self._roster, 0, clustered=True)
         self._sources: dict[int, RedisSource] = {}
         self._running: dict[int, asyncio.Task[None]] = {}
         self._retiring: dict[int, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
         self._begun = False
-        self._first: tuple[Node, Ledger] | None = None
+        self._first: tuple[Node, Roster] | None = None
         telemetry.cluster_sought()
 
-    def _ledger(self) -> Ledger:
+    def _roster(self) -> Roster:
         """Where signs of life are given: on the primary that has the first ledger's keys."""
         topology = self._topology
         node = topology.owner(topology.names.members)
@@ -57,7 +58,7 @@ class Cluster:
             raise NotConnected("no primary of the cluster has the keys of the bridge's first ledger")
         if self._first is None or self._first[0] != node:
             endpoint = topology.endpoint.at(node.address)
-            self._first = node, Ledger(topology.client(node.address), endpoint, topology.names)
+            self._first = node, Roster(Runner(topology.client(node.address), endpoint), topology.names)
         return self._first[1]
 
     @property
@@ -113,7 +114,7 @@ class Cluster:
 
     async def _exchange(self) -> None:
         with suppress(NotConnected, Refused):  # the shards report what is wrong
-            self._watermarks.learn(*await self._ledger().exchange(self._watermarks.news()))
+            self._watermarks.learn(*await self._roster().exchange(self._watermarks.news()))
 
     async def _follow(self) -> None:
         """Have a source for each ledger, until stopped and all have ended."""
@@ -164,7 +165,7 @@ class Cluster:
             self._retiring[number] = task
 
     async def _retire(self, number: int, source: RedisSource, running: asyncio.Task[None]) -> None:
-        source.outbox.hand_over()
+        source.outbox.pause()
         source.stop("the ledger is no primary's any more: slots have moved", Ending.SLOTS_MOVED)
         self._members.lost(number)
         try:

@@ -45,7 +45,7 @@ class Tenure:
                     awaited = lease.holder
                     self._telemetry.lease_awaited(lease.holder)
             else:
-                self._outbox.hand_over()
+                self._outbox.pause()
                 self._telemetry.lease_left()
             self._phases.enter(Phase.STANDING_BY)
             await self._clock.wait(self._stop.event, self._limits.standby_poll)
@@ -62,7 +62,7 @@ class Tenure:
             if not isinstance(lease, Lease):
                 self._fence = None
                 self._members.lost(self._number)
-                self._outbox.hand_over()
+                self._outbox.pause()
         if isinstance(lease, Lease):
             self._fence = lease.fence
             self._outbox.open()
@@ -83,7 +83,7 @@ class Tenure:
             async with self._clock.timeout(self._limits.hand_over):
                 while self._outbox.depth:
                     await self._clock.sleep(self._limits.hand_over_poll)
-        self._outbox.hand_over()
+        self._outbox.pause()
         await self.release(ledger, heard)
 
     async def release(self, ledger: Ledger, heard: int) -> None:

@@ -13,22 +13,22 @@ from collections.abc import Callable
 
 from bridge.errors import NotConnected, Refused
 from bridge.redis.epoch.shard import Runtime
-from bridge.redis.ledger.scripts import Ledger
+from bridge.redis.ledger.roster import Roster
 from bridge.redis.wire.errors import Fenced
 
 
 class Members:
     """The bridges of one ledger, as one of them sees it."""
 
-    def __init__(self, runtime: Runtime, ledger: Callable[[], Ledger], shards: int, *, clustered: bool = False) -> None:
-        """`ledger`: the one of any shard, on the server that is the primary now; it may raise NotConnected.
+    def __init__(self, runtime: Runtime, roster: Callable[[], Roster], shards: int, *, clustered: bool = False) -> None:
+        """`roster`: on the server that is the primary now; it may raise NotConnected.
 
         `clustered`: they are those of a cluster, of which there may be more or fewer later, on several servers.
         """
         self._clock = runtime.clock
         self._limits = runtime.limits.source
         self._instance = runtime.instance
-        self._ledger = ledger
+        self._roster = roster
         self.shards = shards
         """How many there are now."""
         self.shared = clustered or shards > 1
@@ -82,7 +82,7 @@ class Members:
             leaving = self._leaving
             away = leaving or self._clock.monotonic() < self._unable_until
             try:
-                place, count = await self._ledger().sign_of_life(self._instance, 0 if away else self._limits.life_ms)
+                place, count = await self._roster().sign_of_life(self._instance, 0 if away else self._limits.life_ms)
                 self._heard_of = True
                 self._answered = self._clock.monotonic()
                 if not away:

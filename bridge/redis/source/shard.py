@@ -61,10 +61,11 @@ class RedisSource:
         names = Names(settings.namespace, endpoint.db, number)
         others = tuple(names.others(settings.shards)) if cluster is None else ()
         self._primary = Primary(endpoint, None if cluster is None else LedgerFinder(cluster.topology, number))
-        self.ledger = Ledger(self._primary.client, endpoint, names, others)
+        self.ledger = Ledger(self._primary.client, endpoint, names, runtime.limits.ledger, others)
         """The scripts, on the server that is the primary now."""
         limit = -(-settings.outbox_limit // settings.shards)
-        self.outbox = Outbox(self.ledger, Identity(settings.source, endpoint.db), limit, telemetry, wake, shard=number)
+        identity = Identity(settings.source, endpoint.db)
+        self.outbox = Outbox(self.ledger, identity, limit, runtime.limits.ledger, telemetry, wake, shard=number)
         self.telemetry = telemetry
         self.phases = Phases()
         self.refused = False
@@ -104,7 +105,7 @@ class RedisSource:
                 self.refused = True
                 if not self.phases.served and self._fatal():
                     raise
-                self.outbox.hand_over()  # a bridge that can work here delivers, and we may not settle
+                self.outbox.pause()  # a bridge that can work here delivers, and we may not settle
                 await self._failed(Ending.REFUSED, error)
         await self._leftover.resend(self.ledger, self._stop)
         self.phases.enter(Phase.STOPPED)
@@ -173,11 +174,12 @@ class RedisSource:
         """Work on the server that is the primary now."""
         former = self._primary.endpoint
         if former.finder:
-            self.outbox.hand_over()  # until the lease is ours where the primary is
+            self.outbox.pause()  # until the lease is ours where the primary is
         if not await self._primary.locate():
             return
         found = self._primary.endpoint
-        self.ledger = Ledger(self._primary.client, found, self._shard.names, self._shard.others)
+        shard, limits = self._shard, self._runtime.limits.ledger
+        self.ledger = Ledger(self._primary.client, found, shard.names, limits, shard.others)
         self.outbox.move(self.ledger)
         self._leftover.forget_batch()
         self._tenure.elsewhere()
@@ -188,7 +190,7 @@ class RedisSource:
         if self._shard.cluster is not None:
             return  # which ledger has a key is decided by the cluster
         wanted = self._runtime.settings.shards
-        shards = await self.ledger.agree(wanted)
+        shards = await self.ledger.roster.agree(wanted)
         if shards != wanted:
             raise Refused(
                 f"the ledger in Redis at {self._primary.endpoint} has {shards} shards, and BRIDGE_SHARDS is {wanted}",
@@ -228,7 +230,7 @@ class RedisSource:
             self.telemetry.audit_distrusted()
         self._end(error.ending, str(error))
         if error.ending is Ending.DEMOTED:
-            self.outbox.hand_over()
+            self.outbox.pause()
         if error.ending is Ending.HANDED_OVER:
             await self._tenure.hand_over(self.ledger, self._leftover.heard)
         else:

@@ -8,7 +8,7 @@ import asyncio
 
 from bridge.redis.epoch.shard import Runtime
 from bridge.redis.ledger.outboxes import Outboxes
-from bridge.redis.ledger.scripts import Ledger
+from bridge.redis.ledger.roster import Roster
 from bridge.redis.source.membership import Members
 from bridge.redis.source.shard import RedisSource
 from bridge.tasks import run_together
@@ -21,8 +21,8 @@ class Shards:
     def __init__(self, runtime: Runtime, telemetry: Telemetry) -> None:
         settings = runtime.settings
         self.db = runtime.endpoint().db
-        self.outbox = Outboxes()
-        self._members = Members(runtime, self._ledger, settings.shards)
+        self.outbox = Outboxes(runtime.clock, runtime.limits.ledger)
+        self._members = Members(runtime, self._roster, settings.shards)
         self._sources = [
             RedisSource(
                 runtime,
@@ -36,10 +36,10 @@ class Shards:
         for source in self._sources:
             self.outbox.add(source.outbox)
 
-    def _ledger(self) -> Ledger:
+    def _roster(self) -> Roster:
         """Of a shard that is at work, on the server that is the primary; any one's, if none is."""
         at_work = (source for source in self._sources if source.phases.in_epoch)
-        return next(at_work, self._sources[0]).ledger
+        return next(at_work, self._sources[0]).ledger.roster
 
     @property
     def waiting(self) -> int:

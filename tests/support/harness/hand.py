@@ -6,7 +6,7 @@ from typing import Self
 
 from bridge.contracts import Entry, Settlement
 from bridge.expiration import Expiration, Identity
-from bridge.limits import EpochLimits
+from bridge.limits import EpochLimits, LedgerLimits
 from bridge.redis.ledger.entries import read_entry
 from bridge.redis.ledger.outbox import Outbox
 from bridge.redis.ledger.scripts import Ledger
@@ -54,8 +54,8 @@ class Hand:
         self._instance = instance
         self._sync = b"hand:" + instance.encode()
         self._identity = Identity(settings.source, 0)
-        self.ledger = Ledger(self._client, self._endpoint, self.names)
-        self._outbox = Outbox(self.ledger, self._identity, settings.outbox_limit, Telemetry().shard())
+        self.ledger = Ledger(self._client, self._endpoint, self.names, LedgerLimits())
+        self._outbox = Outbox(self.ledger, self._identity, settings.outbox_limit, LedgerLimits(), Telemetry().shard())
         self._wake = asyncio.Event()
         self._held: Inbox
         """What the test has not let be heard."""

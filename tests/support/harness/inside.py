@@ -122,10 +122,10 @@ class Inside:
         clock, process = SystemClock(), Telemetry()
         self.telemetry = Recorder(process)
         self.broker = Broker()
-        self._outboxes = Outboxes()
         limits = limits or Limits()
+        self._outboxes = Outboxes(clock, limits.ledger)
         runtime = Runtime(chosen, instance, clock, limits)
-        members = Members(runtime, lambda: self._source.ledger, 1)
+        members = Members(runtime, lambda: self._source.ledger.roster, 1)
         self._source = RedisSource(runtime, self.telemetry, members, self._outboxes.wake)
         self._outboxes.add(self._source.outbox)
         encoder, redis_ms = Encoder(chosen.source, 0, chosen.content_mode), self._source.redis_ms

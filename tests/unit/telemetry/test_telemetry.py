@@ -14,7 +14,7 @@ from bridge import __version__
 from bridge.clock import SystemClock
 from bridge.endings import Ending
 from bridge.errors import Refused
-from bridge.redis.ledger.scripts import LEASE_MS
+from bridge.limits import LedgerLimits
 from bridge.settings import Settings
 from bridge.telemetry import logs
 from bridge.telemetry.events import Telemetry
@@ -148,7 +148,7 @@ def test_the_canary_ages_between_scrapes_while_the_lease_is_held() -> None:
 
 
 def test_the_lease_is_held_no_longer_than_redis_is_heard_of() -> None:
-    assert LEASE_SECONDS * 1000 == LEASE_MS
+    assert LedgerLimits().lease_ms == LEASE_SECONDS * 1000
     clock = HandClock()
     telemetry, name = Telemetry(clock), "bridge_lease_held"
     shard = telemetry.shard()

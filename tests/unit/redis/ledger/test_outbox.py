@@ -6,6 +6,7 @@ from typing import cast
 import msgpack
 
 from bridge.expiration import Identity
+from bridge.limits import LedgerLimits
 from bridge.redis.ledger.outbox import Outbox
 from bridge.redis.ledger.scripts import Ledger
 from bridge.telemetry.events import Telemetry
@@ -31,7 +32,7 @@ class Server:
 
 async def test_what_the_former_primary_answers_late_is_not_taken_for_the_outbox_of_the_new_one() -> None:
     former, latter = Server(b"2-1", b"2-2"), Server(b"1-1", b"3-1")
-    outbox = Outbox(cast("Ledger", former), Identity("/redis", 0), 10, Telemetry().shard())
+    outbox = Outbox(cast("Ledger", former), Identity("/redis", 0), 10, LedgerLimits(), Telemetry().shard())
     outbox.open()
     reading = asyncio.create_task(outbox.next(10))
     await former.asked.wait()

@@ -13,11 +13,11 @@ from bridge.clock import SystemClock
 from bridge.contracts import Entry, Settlement
 from bridge.errors import NotConnected
 from bridge.expiration import Expiration, Identity, Via
-from bridge.limits import Limits, SourceLimits
+from bridge.limits import LedgerLimits, Limits, SourceLimits
 from bridge.redis.epoch.shard import Runtime
 from bridge.redis.ledger.outbox import Outbox
-from bridge.redis.ledger.outboxes import OWED_ENTRIES, Outboxes
-from bridge.redis.ledger.scripts import Ledger
+from bridge.redis.ledger.outboxes import Outboxes
+from bridge.redis.ledger.roster import Roster
 from bridge.redis.protocol.patterns import matcher
 from bridge.redis.source.membership import Members
 from bridge.settings import Settings
@@ -37,7 +37,7 @@ def test_a_shard_has_none_but_the_keys_that_are_bridged() -> None:
     assert all(10 < len(found) < 40 for found in owned), "spread evenly"
 
 
-class FakeLedger:
+class FakeRoster:
     """Says how many bridges there are, and of which place this one is."""
 
     def __init__(self) -> None:
@@ -51,17 +51,18 @@ class FakeLedger:
         return self.said
 
 
+LIMITS = LedgerLimits()
 BUSY = Limits(source=SourceLimits(sign_of_life=0.001, unable=0.05))
 """Signs of life without pauses."""
 SLOW = Limits().scaled(1000)
 
 
-def members(ledger: FakeLedger, shards: int, limits: Limits = BUSY) -> Members:
+def members(ledger: FakeRoster, shards: int, limits: Limits = BUSY) -> Members:
     runtime = Runtime(Settings(), "me", SystemClock(), limits)
-    return Members(runtime, lambda: cast("Ledger", ledger), shards)
+    return Members(runtime, lambda: cast("Roster", ledger), shards)
 
 
-def has_lived(ledger: FakeLedger, shards: int) -> bool:
+def has_lived(ledger: FakeRoster, shards: int) -> bool:
     return bool(ledger.lives) or shards == 1
 
 
@@ -69,7 +70,7 @@ def has_lived(ledger: FakeLedger, shards: int) -> bool:
 async def test_shares_are_even_and_make_up_all_shards(shards: int, bridges: int) -> None:
     shares = []
     for place in range(bridges):
-        ledger = FakeLedger()
+        ledger = FakeRoster()
         ledger.said = place, bridges
         here = members(ledger, shards)
         running = asyncio.create_task(here.run())
@@ -84,7 +85,7 @@ async def test_shares_are_even_and_make_up_all_shards(shards: int, bridges: int)
 
 
 async def test_a_bridge_that_cannot_work_does_not_count_for_a_while() -> None:
-    ledger = FakeLedger()
+    ledger = FakeRoster()
     here = members(ledger, 4)
     here.unable()
     running = asyncio.create_task(here.run())
@@ -96,7 +97,7 @@ async def test_a_bridge_that_cannot_work_does_not_count_for_a_while() -> None:
 
 
 async def test_a_share_follows_the_number_of_shards_at_once() -> None:
-    here = members(FakeLedger(), 4, SLOW)
+    here = members(FakeRoster(), 4, SLOW)
     running = asyncio.create_task(here.run())
     await wait_until(lambda: here.share == 4, "the first share")
     here.resize(5)
@@ -106,7 +107,7 @@ async def test_a_share_follows_the_number_of_shards_at_once() -> None:
 
 
 def test_a_shard_that_is_asked_for_counts_as_held_until_it_is_refused() -> None:
-    here = members(FakeLedger(), 4)
+    here = members(FakeRoster(), 4)
     here.share = 1
     assert here.take(2)
     assert not here.take(3)
@@ -115,7 +116,7 @@ def test_a_shard_that_is_asked_for_counts_as_held_until_it_is_refused() -> None:
 
 
 def test_who_has_too_many_gives_the_last_ones_up_and_keeps_what_it_has_else() -> None:
-    here = members(FakeLedger(), 4)
+    here = members(FakeRoster(), 4)
     here.share = 4
     for shard in range(4):
         assert here.take(shard)
@@ -145,7 +146,7 @@ class FakeOutbox:
     def news(self) -> bool:
         return bool(self.entries)
 
-    async def next(self, limit: int, *, asked: bool = False) -> Sequence[Entry]:
+    async def next(self, limit: int, *, anyway: bool = False) -> Sequence[Entry]:
         if self.frozen:
             await asyncio.Event().wait()
         if self.broken:
@@ -168,7 +169,7 @@ def entry(shard: int, number: int) -> Entry:
 
 
 def outboxes(*fakes: FakeOutbox) -> Outboxes:
-    found = Outboxes()
+    found = Outboxes(SystemClock(), LIMITS)
     for fake in fakes:
         found.add(cast("Outbox", fake))
     return found
@@ -226,7 +227,7 @@ async def test_of_a_server_that_takes_nothing_for_long_the_last_settlements_are_
     first, second = FakeOutbox(0), FakeOutbox(1)
     all_ = outboxes(first, second)
     first.broken = True
-    settlements = [Settlement.of(entry(0, number)) for number in range(OWED_ENTRIES + 2)]
+    settlements = [Settlement.of(entry(0, number)) for number in range(LIMITS.owed_entries + 2)]
     await all_.settle(settlements[:-1])
     await all_.settle([settlements[-1], Settlement.of(entry(1, 0))])
     assert len(second.settled) == 1
