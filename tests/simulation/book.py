@@ -179,8 +179,10 @@ class Book(Watcher):
         known, deadline = life.entry, life.deadline
         if known is None or deadline is None:
             return Promise.NOTHING
-        if known == deadline:
+        if known == deadline and life.ended_ms > deadline:
             return Promise.RECORDED if life.recorded else Promise.NOTHING
+        if known == deadline:
+            return Promise.NEARER  # Valkey: a TTL in the past
         if not any(one.deadline == known and self.became(one) is life for one in self.lives[life.key]):
             return Promise.NOTHING
         return Promise.LATER if known < deadline else Promise.NEARER

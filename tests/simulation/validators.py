@@ -213,7 +213,8 @@ def _may_be_told(found: Evidence, life: Life) -> bool:
     """Whether what was taken to tell of another one, of which nothing is promised, may as well tell of this one."""
     for other, told in found.stood.items():
         late = told.observed - life.ended_ms
-        if other.key == life.key and other.promise is Promise.NOTHING and 0 <= late < LATE_MS and _where(found, other):
+        soon = 0 <= late < LATE_MS or (told.sweep and late >= 0)
+        if other.key == life.key and other.promise is Promise.NOTHING and soon and _where(found, other):
             del found.stood[other]
             return True
     return False

@@ -9,8 +9,7 @@ from tests.simulation.mutations.files import (
     ENTRIES,
     EPOCH,
     FENCE,
-    GAP,
-    HINTS,
+    INTERPRETER,
     OUTBOX,
     OWN_IDS,
     SEQUENCE,
@@ -21,7 +20,7 @@ from tests.simulation.mutations.files import (
 RULES: Mapping[str, Sequence[Substitution]] = {
     "resolve_is_of_the_entry": (
         (APPLY, "if score ~= tonumber(was) or ahead[key] then return end", "if not score then return end"),
-        (HINTS, "        elif key not in self._ahead:\n", "        else:\n"),
+        (INTERPRETER, "        elif not self.marks.is_ahead(key):\n", "        else:\n"),
     ),
     "resolve_leaves_to_hint": (
         (
@@ -32,19 +31,16 @@ RULES: Mapping[str, Sequence[Substitution]] = {
     ),
     "ahead_keeps_from_expired": (
         (
-            HINTS,
-            "                self._held.append(key)\n",
+            INTERPRETER,
+            "                marks.hold(key)\n",
             "                self._claim(op.expired(key), operations)\n",
         ),
     ),
     "ahead_keeps_from_deleted": (
         (
-            HINTS,
-            "            if kind is Kind.EXPIRED:\n                self._held.append(key)\n",
-            (
-                "            if kind is Kind.EXPIRED:\n                self._held.append(key)\n"
-                "            else:\n                operations += op.gone(key)\n"
-            ),
+            INTERPRETER,
+            "                marks.hold(key)\n",
+            "                marks.hold(key)\n            else:\n                operations += op.gone(key)\n",
         ),
         (APPLY, "local function gone(key)\n  if ahead[key] then return end\n", "local function gone(key)\n"),
     ),
@@ -62,8 +58,8 @@ RULES: Mapping[str, Sequence[Substitution]] = {
             'identity.of_entry(key, b"%d" % observed_ms, 0)',
         ),
     ),
-    "walk": ((GAP, "cursor: bytes | None = WALK_START", "cursor: bytes | None = None"),),
-    "overdue_resolved_first": ((EPOCH, "            and (lowest is None or lowest >= self.gap.start_ms)\n", ""),),
+    "walk": ((EPOCH, "Walk(needed=gap.open)", "Walk(needed=False)"),),
+    "overdue_resolved_first": ((EPOCH, "            and (lowest is None or lowest >= self._gap.start_ms)\n", ""),),
     "count_ambiguous": (
         (
             APPLY,
@@ -90,16 +86,16 @@ RULES: Mapping[str, Sequence[Substitution]] = {
     "gap_starts_subscribed": (
         (
             SHARD,
-            "        ears = await self._assembly.listen(",
-            "        self._start_ms = await self._ledger.now_ms()\n        ears = await self._assembly.listen(",
+            "        self._ears = ears = await listen(",
+            "        self._start_ms = await self.ledger.now_ms()\n        self._ears = ears = await listen(",
         ),
-        (SHARD, "        start_ms = await self._ledger.now_ms()\n", "        start_ms = self._start_ms\n"),
+        (SHARD, "        start_ms = await self.ledger.now_ms()\n", "        start_ms = self._start_ms\n"),
     ),
     "seen_when_closed": (
         (
             EPOCH,
-            "        if not self.gap.open:\n            self.seen_ms = finished.redis_ms\n",
-            "        self.seen_ms = finished.redis_ms\n        if not self.gap.open:\n",
+            "        if not self._gap.open:\n            self._seen_ms = finished.redis_ms\n",
+            "        self._seen_ms = finished.redis_ms\n        if not self._gap.open:\n",
         ),
     ),
     "fence": (
@@ -127,14 +123,14 @@ RULES: Mapping[str, Sequence[Substitution]] = {
             SHARD,
             "        lease = await self._tenure.acquire(",
             (
-                "        ears = await self._assembly.listen(self._client, self._endpoint, 0)\n"
+                "        early = await listen(primary.client, primary.endpoint)\n"
                 "        lease = await self._tenure.acquire("
             ),
         ),
         (
             SHARD,
-            "        ears = await self._assembly.listen(self._client, self._endpoint, self._heard)\n",
-            "        ears.hints.heard = self._heard\n",
+            "ears = await listen(primary.client, primary.endpoint)\n        self._began",
+            "ears = early\n        self._began",
         ),
     ),
     "outbox_until_settled": (

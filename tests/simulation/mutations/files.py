@@ -1,7 +1,8 @@
 """Files of `bridge/`, and what is substituted in several of them."""
 
 APPLY, TOUCH, ACQUIRE = (f"redis/ledger/lua/{name}.lua" for name in ("apply", "touch", "acquire"))
-HINTS, EPOCH, GAP = "redis/protocol/hints.py", "redis/epoch/epoch.py", "redis/protocol/gap.py"
+INTERPRETER, MARKS = "redis/protocol/interpreter.py", "redis/protocol/marks.py"
+EPOCH = "redis/epoch/epoch.py"
 ENTRIES, SHARD, OUTBOX = "redis/ledger/entries.py", "redis/source/shard.py", "redis/ledger/outbox.py"
 SCRIPTS, DELIVERY, SCHEDULE = "redis/ledger/scripts.py", "delivery/loop.py", "redis/protocol/schedule.py"
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from tests.simulation.mutations.files import APPLY, HINTS, SCHEDULE, SCRIPTS, TOUCH, Substitution
+from tests.simulation.mutations.files import APPLY, INTERPRETER, MARKS, SCHEDULE, SCRIPTS, TOUCH, Substitution
 
 RULES: Mapping[str, Sequence[Substitution]] = {
     "read_and_write_in_one_script": (
@@ -41,7 +41,7 @@ first_write(lease)
         (TOUCH, "local due = tonumber(score) < now", "local due = tonumber(score) <= now"),
         (APPLY, "elseif score and score < now then", "elseif score and score <= now then"),
         (APPLY, "if due and score >= now then return end", "if due and score > now then return end"),
-        (SCHEDULE, "(deadline_ms + 1 - self.redis_ms())", "(deadline_ms - self.redis_ms())"),
+        (SCHEDULE, "(deadline_ms + 1 - self._redis_clock.now_ms())", "(deadline_ms - self._redis_clock.now_ms())"),
     ),
     "every_expired_is_claimed": (
         (
@@ -59,46 +59,49 @@ first_write(lease)
     ),
     "stream_order": (
         (
-            HINTS,
+            INTERPRETER,
             "        count = size = looked = 0\n",
             (
-                "        ordered = sorted(stream, key=lambda hint: not hint[1].startswith(self._own_prefix))\n"
-                "        stream.clear()\n        stream.extend(ordered)\n        count = size = looked = 0\n"
+                "        ordered = sorted(inbox._hints, key=lambda hint: not hint[1].startswith(self._own_prefix))\n"
+                "        inbox._hints.clear()\n        inbox._hints.extend(ordered)\n"
+                "        count = size = looked = 0\n"
             ),
         ),
     ),
     "wait_for_the_mark": (
-        (HINTS, "len(pending) < limit, pending=pending,", "len(pending) < limit, pending={},"),
         (
-            HINTS,
-            "        self.round = Round(\n",
-            "        self._resolving.extend(pending.items())\n        self.round = Round(\n",
+            MARKS,
+            "        self.round = touched\n",
+            (
+                "        self.round = touched\n"
+                "        touched.resolving.extend(touched.pending.items())\n        touched.pending.clear()\n"
+            ),
         ),
     ),
     "resolve_at_the_mark": (
         (
-            HINTS,
-            "            self._resolving.extend(self.round.pending.items())\n",
-            "            self._deferred.extend(self.round.pending.items())\n",
+            MARKS,
+            "            round_.resolving.extend(round_.pending.items())\n            round_.pending.clear()\n",
+            "",
         ),
         (
-            HINTS,
+            INTERPRETER,
             "        count = size = looked = 0\n",
             (
-                "        self._resolving.extend(self._deferred)\n"
-                "        self._deferred.clear()\n        count = size = looked = 0\n"
+                "        if marks.round is not None and marks.round.marked:\n"
+                "            marks.round.resolving.extend(marks.round.pending.items())\n"
+                "            marks.round.pending.clear()\n        count = size = looked = 0\n"
             ),
         ),
         (
-            HINTS,
-            "        self._own_deletions = 0\n",
-            "        self._own_deletions = 0\n        self._deferred: deque = deque()\n",
+            MARKS,
+            "return self.marked and not self.resolving",
+            "return self.marked and not self.resolving and not self.pending",
         ),
-        (HINTS, "not finished.marked or self._resolving:", "not finished.marked or self._resolving or self._deferred:"),
         (
-            HINTS,
-            "self.moved or self._resolving or self._former)",
-            "self.moved or self._resolving or self._deferred or self._former)",
+            INTERPRETER,
+            "marks.round.resolving)\n",
+            "(marks.round.resolving or (marks.round.marked and marks.round.pending)))\n",
         ),
     ),
     "touch_decides": (

@@ -58,8 +58,9 @@ class Keyspace:
         """Called before a key is gone, with the name of the event."""
         self.on_write: Callable[[Database, bytes], object] = lambda _database, _key: None
         """Called after a key was changed, or is gone."""
+        self.tell = publish
+        """Where notifications go: a channel, and a message."""
         self._clock_us = clock_us
-        self._publish = publish
         self._frozen_us: int | None = None
 
     # Time.
@@ -90,9 +91,9 @@ class Keyspace:
         if kind not in flags and not ("A" in flags and kind in _ALL):
             return
         if "K" in flags:
-            self._publish(b"__keyspace@%d__:%b" % (database.number, key), event.encode())
+            self.tell(b"__keyspace@%d__:%b" % (database.number, key), event.encode())
         if "E" in flags:
-            self._publish(b"__keyevent@%d__:%b" % (database.number, event.encode()), key)
+            self.tell(b"__keyevent@%d__:%b" % (database.number, event.encode()), key)
 
     # Keys.
 

@@ -49,6 +49,10 @@ class Strings:
         there = self._keys.alive(database, key)
         if (there and only_new) or (not there and only_old):
             return None
+        if deadline is not None and deadline <= self._keys.now_ms and self._expired_event == "expired":
+            if there:
+                self._keys.expire(database, key)  # Valkey 9 does not even store it
+            return OK
         self._store(database, key, value, keep=keep)
         self._keys.notify("$", "set", key, database)
         if deadline is not None:
@@ -58,10 +62,12 @@ class Strings:
 
     def setex(self, database: Database, words: Words) -> Reply:
         """SETEX key s value."""
+        self._deadline(b"EX", words[1], "setex")
         return self.set(database, (words[0], words[2], b"EX", words[1]))
 
     def psetex(self, database: Database, words: Words) -> Reply:
         """PSETEX key ms value."""
+        self._deadline(b"PX", words[1], "psetex")
         return self.set(database, (words[0], words[2], b"PX", words[1]))
 
     def get(self, database: Database, words: Words) -> Reply:

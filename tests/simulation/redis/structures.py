@@ -168,7 +168,7 @@ class SortedSets:
         found = self._keys.get(database, words[0], SortedSet) or SortedSet()
         start, count, matches = scan_options(words[1:])
         if len(found) <= LISTPACK:
-            page, following = list(found.scores), b"0"
+            page, following = [member for _, member in found.order], b"0"
         else:
             page, following = scanned(list(found.scores), start, count)
         return [following, [word for name in page if matches(name) for word in (name, number(found.scores[name]))]]
