@@ -72,7 +72,7 @@ class Service:
         self._source: Source = source(Runtime(settings, world.instance, clock, limits), telemetry)
         sink = world.make_sink(settings, self._source.db, clock, limits, telemetry)
         encoder = Encoder(settings.source, self._source.db, settings.content_mode)
-        context = Context(clock, limits.delivery, telemetry, self._source.redis_ms)
+        context = Context(clock, limits.delivery, telemetry, self._source.redis_ms, settings.stuck_seconds)
         self._delivery = Delivery(self._source.outbox, sink, encoder, context)
         self._stopping = asyncio.Event()
 

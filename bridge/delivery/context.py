@@ -17,3 +17,5 @@ class Context:
     telemetry: Telemetry
     redis_ms: Callable[[], float]
     """Redis's clock now, Unix milliseconds: the lag is measured by it."""
+    stuck_seconds: float = 0.0
+    """See `BRIDGE_STUCK_SECONDS`."""

@@ -23,7 +23,19 @@ class DeliveryLimits(Scaled):
     settle_entries: int = 500
     """Entries settled in one step."""
     watch: float = seconds(1.0)
-    """Between looks at whether the sink is still connected."""
+    """Between looks at what is late, or stuck for too long."""
+    late: float = seconds(10.0)
+    """Without an answer for so long, a message counts as stuck, and takes no room in flight. What is stuck for so long
+    is reported."""
+    stuck: int = 50_000
+    """Messages that are stuck, or wait behind others of their keys, at which reading stops."""
+    stuck_bytes: int = 64 * MIB
+    """Bytes of their bodies, likewise."""
+    stuck_retry_first: float = seconds(0.1)
+    """Before a message is tried again that was refused; twice as long each time."""
+    stuck_retry_most: float = seconds(30.0)
+    flow_pause: float = seconds(60.0)
+    """Between two acks, at most so much counts as time in which the broker took something."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

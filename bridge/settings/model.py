@@ -71,6 +71,11 @@ class Settings(BaseModel):
         description="parts of the ledger, which several bridges share evenly: the same on all instances",
     )
     outbox_limit: int = Field(1_000_000, ge=1, description="expirations in the outbox at which the sweep pauses")
+    stuck_seconds: Seconds = Field(
+        3600,
+        description="how long a message may be refused, while others are acked, until it becomes a dead letter;"
+        " 0 = never",
+    )
     shutdown_timeout: Seconds = Field(10, gt=0, description="seconds to drain after SIGTERM")
 
     redis_url: RedisUrl = Field(

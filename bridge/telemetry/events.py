@@ -14,6 +14,7 @@ from bridge.telemetry.shard import ShardTelemetry
 from bridge.telemetry.throttle import Throttle
 
 BROKER = "broker"
+STUCK = "stuck"
 CLUSTER = "cluster"
 
 
@@ -129,6 +130,23 @@ class Telemetry:
         self.metrics.rejected.inc(len(reasons))
         if count := self._rejected.due(len(reasons)):
             self._log.error("messages.rejected", count=count, reason=reasons[0])
+
+    def messages_stuck(self, on: str, count: int, reason: str, seconds: float) -> None:
+        """The broker does not take some messages on this subject or topic, while it may take others."""
+        self._log.warning("messages.stuck", on=on, count=count, reason=reason, seconds=round(seconds, 1))
+
+    def messages_unstuck(self, on: str) -> None:
+        """The broker has taken them, or they are dead letters."""
+        self._log.info("messages.unstuck", on=on)
+
+    def stuck_counted(self, count: int, oldest_seconds: float, reason: str) -> None:
+        """How many messages are stuck, and how long any is; `reason` says where and why, and is empty if none is."""
+        self.metrics.stuck.set(count)
+        self.metrics.stuck_age.set(oldest_seconds)
+        if reason:
+            self.health.unmet(STUCK, reason)
+        else:
+            self.health.met(STUCK)
 
     def outbox_unreached(self, reason: str, retry_in: float) -> None:
         """Redis does not answer delivery: it is tried again."""

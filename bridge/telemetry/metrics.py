@@ -38,6 +38,13 @@ class Metrics:
         self.rejected = self._counter("rejected_messages", "Messages that the broker will never take: dead letters.")
         self.dead_letters = self._by_shard(Gauge, "dead_letters", "Dead letters kept in Redis; 0 without the lease.")
         self.in_flight = self._gauge("in_flight_messages", "Messages being published.")
+        self.stuck = self._gauge(
+            "stuck_messages",
+            "Messages that the broker has not taken for more than ten seconds, while it may take others.",
+        )
+        self.stuck_age = self._gauge(
+            "stuck_oldest_age_seconds", "Since when some subject or topic has not taken a message; 0 if none is stuck."
+        )
         self.outbox_depth = self._by_shard(
             Gauge, "outbox_expirations", "Expirations claimed and not yet acked; 0 without the lease."
         )

@@ -66,6 +66,7 @@ WRONG = {
     "shards": "0",
     "outbox_limit": "0",
     "shutdown_timeout": "0",
+    "stuck_seconds": "-1",
     "redis_url": f"http://:{S3CRET}@h/0",
     "redis_url_file": f"/nowhere/{S3CRET}",
     "redis_username": "bytes \udcff",

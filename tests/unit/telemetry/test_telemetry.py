@@ -279,7 +279,7 @@ async def test_the_process_and_its_version_are_told_of_too() -> None:
 
 
 def test_each_log_event_is_a_noun_and_what_happened_to_it() -> None:
-    irregular = {"sink.lost", "messages.resent"}
+    irregular = {"sink.lost", "messages.resent", "messages.stuck", "messages.unstuck"}
 
     events = logged()  # raises where two methods log the same
 

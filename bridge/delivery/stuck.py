@@ -1,0 +1,141 @@
+"""Messages that the broker does not take while it may take others: each waits by itself, and is tried again.
+
+Guarantees: a stuck message delays only messages of its own key. It is tried again after a back-off of its own, up to
+`stuck_retry_most` seconds. It is given up only when it was stuck for `BRIDGE_STUCK_SECONDS` *in which others were
+acked*: a pause between acks counts for `flow_pause` seconds at most, so that an outage, however long, gives up nothing.
+Room is bounded: the reader of the outbox stops while it is full. A restart of the process starts the time anew.
+"""
+
+import asyncio
+import heapq
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from bridge.contracts import Message
+from bridge.delivery.context import Context
+from bridge.delivery.parcels import Parcel
+
+NEVER = float("inf")
+ROUNDING = 8
+"""Times at which messages are tried again are rounded up by this part of their delay, so that many go together."""
+
+
+@dataclass(slots=True)
+class Stuck:
+    """One message."""
+
+    parcel: Parcel
+    reason: str
+    since: float
+    """Monotonic seconds."""
+    flowed: float
+    """The flow at that time."""
+    tries: int = 0
+    due: float = NEVER
+    """When to try again; never while it is on its way."""
+
+
+@dataclass(slots=True)
+class Channel:
+    """A subject or topic on which messages are stuck."""
+
+    since: float
+    reason: str
+    count: int = 0
+
+
+class StuckRoom:
+    """All of them, by the ids of the messages."""
+
+    def __init__(self, context: Context, channel_of: Callable[[Message], str]) -> None:
+        self._clock = context.clock
+        self._limits = context.limits
+        self._channel_of = channel_of
+        self._rng = random.Random()  # noqa: S311 - jitter, not a secret
+        self._stuck: dict[str, Stuck] = {}
+        self._due: list[tuple[float, int, str]] = []
+        self._counter = 0
+        self.bytes = 0
+        """Of their bodies."""
+        self.channels: dict[str, Channel] = {}
+        self.changed = asyncio.Event()
+        """Something may be due earlier than before."""
+        self._flow = 0.0
+        self._last_ack = NEVER
+
+    def __len__(self) -> int:
+        """How many are stuck."""
+        return len(self._stuck)
+
+    def flows(self) -> None:
+        """The broker has acked something."""
+        now = self._clock.monotonic()
+        self._flow += min(max(now - self._last_ack, 0.0), self._limits.flow_pause)
+        self._last_ack = now
+
+    def refused(self, parcel: Parcel, reason: str) -> float:
+        """It was not taken: it will be tried again in so many seconds."""
+        stuck = self.late(parcel, reason)
+        limits = self._limits
+        delay = min(limits.stuck_retry_first * 2.0**stuck.tries, limits.stuck_retry_most) * self._rng.uniform(0.5, 1)
+        stuck.tries = min(stuck.tries + 1, 30)
+        step = delay / ROUNDING
+        stuck.due = ((self._clock.monotonic() + delay) // step + 1) * step
+        self._counter += 1
+        heapq.heappush(self._due, (stuck.due, self._counter, parcel.message.id))
+        self.changed.set()
+        return delay
+
+    def late(self, parcel: Parcel, reason: str) -> Stuck:
+        """It is on its way, without an answer for long."""
+        id_ = parcel.message.id
+        stuck = self._stuck.get(id_)
+        if stuck is None:
+            stuck = self._stuck[id_] = Stuck(parcel, reason, self._clock.monotonic(), self._flow)
+            self.bytes += len(parcel.message.body)
+            name = self._channel_of(parcel.message)
+            channel = self.channels.setdefault(name, Channel(stuck.since, reason))
+            channel.count += 1
+            channel.reason = reason
+        stuck.reason = reason
+        return stuck
+
+    def done(self, messages: Iterable[Message]) -> None:
+        """These are not stuck, or no longer."""
+        for message in messages:
+            stuck = self._stuck.pop(message.id, None)
+            if stuck is None:
+                continue
+            self.bytes -= len(stuck.parcel.message.body)
+            name = self._channel_of(stuck.parcel.message)
+            self.channels[name].count -= 1
+            if not self.channels[name].count:
+                del self.channels[name]
+
+    def until_due(self) -> float | None:
+        """Seconds until something is to be tried again; None: nothing is."""
+        return max(self._due[0][0] - self._clock.monotonic(), 0.0) if self._due else None
+
+    def take_due(self, most: int) -> list[Parcel]:
+        """Those that are to be tried again now, `most` at most; they are on their way then."""
+        now, parcels = self._clock.monotonic(), list[Parcel]()
+        while self._due and self._due[0][0] <= now and len(parcels) < most:
+            due, _, id_ = heapq.heappop(self._due)
+            stuck = self._stuck.get(id_)
+            if stuck is not None and stuck.due == due:
+                stuck.due = NEVER
+                parcels.append(stuck.parcel)
+        return parcels
+
+    def take_given_up(self, seconds: float) -> list[Stuck]:
+        """Those that are stuck for so long, while others were acked; they are no longer here then."""
+        now, found = self._clock.monotonic(), list[Stuck]()
+        if seconds:
+            for stuck in self._stuck.values():  # in the order of `since`
+                if now - stuck.since < seconds:
+                    break
+                if self._flow - stuck.flowed >= seconds:
+                    found.append(stuck)
+        self.done([stuck.parcel.message for stuck in found])
+        return found

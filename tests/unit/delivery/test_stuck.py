@@ -1,0 +1,170 @@
+"""What is stuck waits by itself: it stops nothing else, repeats nothing, and is given up only while others pass."""
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import structlog
+
+from bridge.contracts import Order
+from bridge.limits import DeliveryLimits
+from bridge.telemetry.events import STUCK
+from tests.support.delivery import QUICK, SMALL, Gone, Rig, entry, refuse, refuse_keys, running
+from tests.support.servers import wait_until
+
+
+def attempts(rig: Rig) -> Counter[str]:
+    return Counter(rig.sink.ids)
+
+
+async def test_what_is_acked_is_sent_once_however_long_its_neighbour_is_refused() -> None:
+    rig = Rig(entry(1, b"full", *(b"k%d" % n for n in range(100))))
+    rig.sink.answer = lambda batch: refuse_keys(batch, b"full") if len(rig.sink.published) < 20 else None
+
+    await rig.drained()
+
+    assert attempts(rig).pop("1-0") == 20
+    assert set(attempts(rig).values()) == {1, 20}
+    assert rig.settled == [b"7-1"]
+
+
+async def test_other_keys_and_entries_pass_what_is_stuck_and_its_own_key_waits_in_order() -> None:
+    rig = Rig(*(entry(n, b"full", b"k%d" % n) for n in range(5)))
+    rig.sink.answer = lambda batch: refuse_keys(batch, b"full")
+
+    async with running(rig):
+        await wait_until(lambda: all(attempts(rig)[f"{n}-1"] for n in range(5)))
+        await wait_until(lambda: attempts(rig)["0-0"] > 3)
+        assert not any(attempts(rig)[f"{n}-0"] for n in range(1, 5))
+        assert rig.settled == []
+        tried = len(rig.sink.ids)
+        rig.sink.answer = lambda _: None
+        await wait_until(lambda: len(rig.settled) == 5)
+
+    assert list(dict.fromkeys(id_ for id_ in rig.sink.ids[tried:] if id_.endswith("-0")))[-4:] == [
+        f"{n}-0" for n in range(1, 5)
+    ]
+    assert all(attempts(rig)[f"{n}-1"] == 1 for n in range(5))
+
+
+async def test_more_stuck_messages_than_may_be_in_flight_do_not_stop_the_others() -> None:
+    rig = Rig(*(entry(n, b"full%d" % n, b"k%d" % n) for n in range(200)), limits=SMALL)
+    rig.sink.answer = lambda batch: refuse_keys(batch, b"full")
+
+    async with running(rig):
+        await wait_until(lambda: sum(attempts(rig)[f"{n}-1"] for n in range(200)) == 200)
+        rig.sink.answer = lambda _: None
+        await wait_until(lambda: len(rig.settled) == 200)
+
+
+async def test_reading_stops_while_there_is_no_room_for_more_that_is_stuck_and_goes_on_after_it() -> None:
+    limits = replace(SMALL, stuck=20)
+    rig = Rig(*(entry(n, b"full%d" % n) for n in range(100)), limits=limits)
+    rig.sink.answer = lambda batch: refuse_keys(batch, b"full")
+
+    async with running(rig):
+        await wait_until(lambda: attempts(rig)["0-0"] > 5)
+        assert len(attempts(rig)) <= 20 + SMALL.in_flight
+        rig.sink.answer = lambda _: None
+        await wait_until(lambda: len(rig.settled) == 100)
+
+
+async def test_what_was_acked_before_the_session_ended_is_not_sent_on_the_next_one() -> None:
+    rig = Rig(entry(1, b"a", b"b", b"c"))
+    rig.sink.answer = lambda batch: Gone("gone", acked=[0, 2]) if len(batch) == 3 else None
+
+    await rig.drained()
+
+    assert rig.sink.ids == ["1-0", "1-1", "1-2", "1-1"]
+    assert rig.settled == [b"7-1"]
+
+
+async def test_what_is_without_an_answer_takes_no_room_in_flight_and_a_late_ack_counts() -> None:
+    rig = Rig(*(entry(n, b"silent%d" % n, b"k%d" % n) for n in range(100)), limits=replace(SMALL, late=0.05))
+    rig.sink.silent = lambda message: message.key.startswith(b"silent")
+
+    async with running(rig):
+        await wait_until(lambda: sum(attempts(rig)[f"{n}-1"] for n in range(100)) == 100)
+        assert rig.settled == []
+        rig.sink.speak.set()
+        await wait_until(lambda: len(rig.settled) == 100)
+
+    assert set(attempts(rig).values()) == {1}
+    assert rig.metric("bridge_in_flight_messages") == 0
+
+
+async def test_what_is_refused_for_long_while_others_are_acked_becomes_a_dead_letter_with_the_reason() -> None:
+    rig = Rig(entry(1, b"full", b"k"), stuck_seconds=0.2)
+    rig.sink.answer = lambda batch: refuse_keys(batch, b"full")
+
+    async with running(rig):
+        for number in range(2, 1000):
+            rig.source.entries.append(entry(number, b"other%d" % number))
+            await asyncio.sleep(0.01)
+            if b"7-1" in rig.settled:
+                break
+
+    (settlement,) = [settlement for settlement in rig.source.settled if settlement.id == b"7-1"]
+    (letter,) = settlement.dead
+    assert letter.event.key == b"full"
+    assert letter.reason == "full: for 0.2 s, while others were acked"
+    assert rig.metric("bridge_rejected_messages_total") == 1
+
+
+@pytest.mark.parametrize("stuck_seconds", [0.0, 0.05])
+async def test_a_broker_that_takes_nothing_is_an_outage_and_kills_nothing(stuck_seconds: float) -> None:
+    rig = Rig(entry(1, b"a"), entry(2, b"b"), stuck_seconds=stuck_seconds)
+    rig.sink.answer = lambda batch: refuse(len(batch))
+
+    async with running(rig):
+        await wait_until(lambda: attempts(rig)["1-0"] > 8)
+        await asyncio.sleep(0.2)
+        rig.sink.answer = lambda _: None
+        await wait_until(lambda: len(rig.settled) == 2)
+
+    assert not any(settlement.dead for settlement in rig.source.settled)
+
+
+async def test_readiness_metrics_and_one_event_say_what_is_stuck_and_that_it_is_no_longer() -> None:
+    with structlog.testing.capture_logs() as logs:
+        rig = Rig(entry(1, b"full:secret"), limits=replace(QUICK, late=0.05))
+        rig.sink.answer = lambda batch: refuse_keys(batch, b"full")
+        async with running(rig):
+            await wait_until(lambda: STUCK in rig.telemetry.health.reasons)
+            assert "1 on topic-of-keys for" in rig.telemetry.health.reasons[STUCK]
+            assert rig.metric("bridge_stuck_messages") == 1
+            assert (rig.metric("bridge_stuck_oldest_age_seconds") or 0) >= 0.05
+            await asyncio.sleep(0.1)
+            rig.sink.answer = lambda _: None
+            await wait_until(lambda: STUCK not in rig.telemetry.health.reasons)
+            assert rig.metric("bridge_stuck_messages") == 0
+    said = [line for line in logs if line["event"].startswith("messages.") and "stuck" in line["event"]]
+    assert [line["event"] for line in said] == ["messages.stuck", "messages.unstuck"]
+    assert said[0]["count"] == 1
+    assert "secret" not in str(logs)
+
+
+async def test_a_sink_that_needs_the_order_of_a_shard_gets_its_batches_one_by_one() -> None:
+    limits = DeliveryLimits(watch=QUICK.watch, batch=4)
+    entries = [replace(entry(n, b"same", b"k%d" % n), shard=n % 2) for n in range(20)]
+    rig = Rig(*entries, limits=limits, order=Order.SHARD)
+    rig.sink.answer = lambda batch: refuse(len(batch)) if len(rig.sink.published) % 3 == 1 else None
+
+    await rig.drained()
+
+    for shard in range(2):
+        ids = [id_ for id_ in dict.fromkeys(rig.sink.ids) if int(id_.split("-")[0]) % 2 == shard]
+        assert ids == [f"{n}-{i}" for n in range(shard, 20, 2) for i in range(2)]
+    assert len(rig.settled) == 20
+
+
+async def test_sessions_that_end_before_anything_is_acked_are_made_ever_more_slowly() -> None:
+    rig = Rig(entry(1, b"a"))
+    rig.sink.answer = lambda _: Gone("gone") if len(rig.sink.published) < 6 else None
+
+    await rig.drained()
+
+    pauses = rig.clock.slept
+    assert len(pauses) >= 5
+    assert pauses[4] > 4 * pauses[0]
