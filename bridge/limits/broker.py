@@ -67,6 +67,8 @@ class JetStreamLimits(Scaled):
     """The event loop, which also reads the notifications, gets its turn after so much: about every millisecond."""
     pause: float = seconds(0.002)
     """Between looks at whether there is room to send."""
+    message_bytes: int = 8 * MIB
+    """Of a message of the server, at most: acks are small, and a broken or hostile server could fill the memory."""
     denials: int = 10_000
     """Subjects of denied publishes that are remembered. The rest is sent again until it counts as not acked."""
 

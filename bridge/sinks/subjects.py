@@ -19,6 +19,12 @@ from bridge.expiration import CHECK_KEY
 
 GAP, CHECK = "_gap", "_check"
 PREFIXES_CACHED = 4096
+CACHED_BYTES = 256
+"""Of a prefix that is cached."""
+MAX_SUBJECT_BYTES = 3900
+"""The server closes the connection on a protocol line over 4096 bytes; the rest is for the reply subject and sizes."""
+TOO_LONG = "_" * (MAX_SUBJECT_BYTES + 1)
+"""Stands for the subject of a key that is too long for any: to encode it would take time and memory for nothing."""
 
 _SAFE_BYTES = rb"[!-$&-)+,\-/-=?-~]"  # printable ASCII without space % * . >
 _SAFE_PART = re.compile(rb"(?!_)" + _SAFE_BYTES + rb"+")
@@ -87,11 +93,24 @@ class SubjectTemplate:
 
     def _make(self) -> Callable[[bytes], str]:
         if "{key}" in self._template:
-            return lambda key: self._fill(encode_token(key.partition(b":")[0]), encode_parts(key))
+            return self._of_key
         if "{prefix}" not in self._template:
             return lambda _key: self._template
-        of_prefix = lru_cache(maxsize=PREFIXES_CACHED)(lambda prefix: self._fill(encode_token(prefix), ""))
-        return lambda key: of_prefix(key.partition(b":")[0])
+        of_short = lru_cache(maxsize=PREFIXES_CACHED)(self._of_prefix)
+
+        def of(key: bytes) -> str:
+            prefix = key.partition(b":")[0]
+            return of_short(prefix) if len(prefix) <= CACHED_BYTES else self._of_prefix(prefix)
+
+        return of
+
+    def _of_key(self, key: bytes) -> str:
+        if len(key) > MAX_SUBJECT_BYTES:
+            return TOO_LONG
+        return self._fill(encode_token(key.partition(b":")[0]), encode_parts(key))
+
+    def _of_prefix(self, prefix: bytes) -> str:
+        return TOO_LONG if len(prefix) > MAX_SUBJECT_BYTES else self._fill(encode_token(prefix), "")
 
     def _fill(self, prefix: str, key: str) -> str:
         values = {"{prefix}": prefix, "{key}": key}

@@ -10,9 +10,10 @@ from bridge.contracts import Message
 from bridge.errors import NotConnected
 from bridge.limits import JetStreamLimits
 from bridge.sinks.jetstream.headers import headers_of, size
-from tests.support.brokers.caller import Caller, Rejected, TakenLater
+from tests.support.brokers.caller import Caller, Rejected, TakenLater, Tally
 from tests.support.brokers.rigs import JetStreamRig, batches, deliver, ids, messages
 from tests.support.proxy import TO_CLIENT, TO_SERVER, Action, Protocol, Proxy
+from tests.support.servers import wait_until
 
 ACK = rb"^MSG _INBOX.*\"stream\""
 FREEZE_SECONDS = 10.0
@@ -131,15 +132,60 @@ async def test_a_lost_ack_is_made_up_for_by_sending_that_message_again(
     assert await rig.stored() == ids(batch)
 
 
-async def test_without_acks_the_batch_is_retryable_in_the_end(rig: JetStreamRig, proxy: Proxy, proxied: Caller) -> None:
-    for _ in range(3):
-        proxy.break_on(TO_CLIENT, ACK, Action.DROP)
-    batch = messages(1)
-    with pytest.raises(TakenLater, match="not acked"):
-        await proxied.publish(batch)
-    await proxied.publish(batch)
-    assert rig.observed.resends == [1, 1]
+async def test_without_acks_a_message_is_sent_again_after_ever_longer_pauses_and_is_never_given_up(
+    rig: JetStreamRig, proxy: Proxy
+) -> None:
+    lost = [proxy.break_on(TO_CLIENT, ACK, Action.DROP) for _ in range(4)]
+    limits = JetStreamLimits(ack=0.1, tick=0.02)
+    async with rig.opened(limits, nats_url=f"nats://127.0.0.1:{proxy.port}") as sink:
+        batch = messages(1)
+        await sink.publish(batch)
+    assert all(breakpoint_.connection for breakpoint_ in lost)
+    assert rig.observed.resends == [1] * 4
     assert await rig.stored() == ids(batch)
+
+
+async def test_an_ack_counts_however_late_it_comes_and_those_of_others_do_not_wait_for_it(
+    rig: JetStreamRig, proxy: Proxy
+) -> None:
+    held = proxy.break_on(TO_CLIENT, ACK, Action.HOLD)
+    limits = JetStreamLimits(ack=0.1, tick=0.02, ping=60)
+    async with rig.opened(limits, nats_url=f"nats://127.0.0.1:{proxy.port}") as sink:
+        publishing = asyncio.create_task(sink.publish(messages(20)))
+        await held.reached()
+        await wait_until(lambda: len(rig.observed.resends) >= 2)
+        held.release()
+        await publishing
+        assert sink.connected
+    assert await rig.stored() == ids(messages(20))
+
+
+async def test_what_is_acked_or_refused_has_its_receipt_while_a_neighbour_is_without_an_answer(
+    rig: JetStreamRig,
+) -> None:
+    async with rig.client() as client:
+        jetstream = client.jetstream()
+        await jetstream.add_stream(
+            name="EXPIRY",
+            subjects=["expired.*.k", "expired.*.full"],
+            max_msgs_per_subject=5,
+            discard="new",
+            discard_new_per_subject=True,
+        )
+        await client.subscribe("expired.*.silent")
+        await client.flush()
+        keys = [b"silent:1", *[b"full:%d" % n for n in range(6)], *[b"k:%d" % n for n in range(5)]]
+        batch = messages(0, keys=keys)
+        async with rig.opened(JetStreamLimits(tick=0.02)) as sink:
+            tally = Tally()
+            publishing = asyncio.create_task(sink.publish_with(tally, batch))
+            await wait_until(lambda: len(tally.known) == len(batch) - 1)
+            assert not publishing.done()
+            assert len(tally.acks) == 10
+            (refusal,) = tally.refusals.values()
+            assert "maximum messages per subject" in refusal
+            publishing.cancel()
+            await asyncio.gather(publishing, return_exceptions=True)
 
 
 async def test_a_connection_that_is_cut_between_store_and_ack_costs_nothing(
@@ -255,7 +301,7 @@ async def test_a_subject_that_the_stream_does_not_bind_is_rejected(rig: JetStrea
         assert await rig.stored() == ids(batch[:1])
 
 
-async def test_an_answer_of_somebody_else_is_no_ack(rig: JetStreamRig) -> None:
+async def test_an_answer_of_another_subscriber_is_no_ack(rig: JetStreamRig) -> None:
     async with rig.client() as client, rig.opened(JetStreamLimits(ack=0.3)) as sink:
         for answer in (b"ok", b"[]", b"{}", b""):
 
@@ -266,8 +312,9 @@ async def test_an_answer_of_somebody_else_is_no_ack(rig: JetStreamRig) -> None:
         await client.flush()
         await client.jetstream().delete_stream("EXPIRY")
         batch = messages(3)
-        with pytest.raises(TakenLater, match="not acked"):
-            await sink.publish(batch)
+        publishing = asyncio.create_task(sink.publish(batch))
+        await wait_until(lambda: rig.observed.resends)
+        assert not publishing.done()
         await client.jetstream().add_stream(name="EXPIRY", subjects=["expired.>"])
-        await sink.publish(batch)
+        await publishing
         assert await rig.stored() == ids(batch)

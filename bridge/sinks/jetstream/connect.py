@@ -51,7 +51,7 @@ async def connect(settings: Settings, handlers: Handlers, clock: Clock, limits: 
 
     Raises NotConnected: no server can be reached. Refused: one answered and will not have us.
     """
-    client = Wire()
+    client = Wire(limits.message_bytes)
     seen: list[Exception] = []
 
     async def on_error(error: Exception) -> None:

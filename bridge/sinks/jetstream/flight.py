@@ -1,7 +1,7 @@
 """A batch under way: which of its messages are still without an answer, and what became of the others."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from bridge.contracts import Message, Receipts
 from bridge.errors import BridgeError
@@ -14,36 +14,51 @@ class Flight:
         """`now` is the monotonic time, in seconds."""
         self.messages = messages
         self.first = first
+        self.since = now
+        self.sent = 0
+        """How many have been looked at, to be sent or rejected."""
         self.remaining = len(messages)
         """How many messages have no answer yet."""
         self.rejected: dict[int, str] = {}
+        """Why messages will never be taken; not given yet."""
         self.refused: dict[int, str] = {}
-        """Why messages were not taken now."""
+        """Why messages were not taken now; not given yet."""
         self.unrouted: list[int] = []
-        """The messages that found no stream."""
-        self.resends = 0
-        self.landed: asyncio.Future[BridgeError | None] = asyncio.get_running_loop().create_future()
-        """None: every message has its answer. An error: there will be no more."""
+        """The messages that found no stream; not looked into yet."""
+        self.interval = 0.0
+        """Seconds without an answer after which it was sent again last; 0: never."""
+        self.news = asyncio.Event()
+        """There is something to give."""
+        self.error: BridgeError | None = None
+        """Why there will be no more answers."""
+        self._given: set[int] | None = None
+        """Those that have a receipt, once some have."""
         self._remaining_seen = self.remaining
         self._since = now
         if not messages:
-            self.end(None)
+            self.news.set()
+
+    @property
+    def over(self) -> bool:
+        """Whether there will be no more answers."""
+        return not self.remaining or self.error is not None
 
     def answered(self) -> None:
         """One more message has its answer. This is the hot path: once per message."""
         self.remaining -= 1
         if not self.remaining:
-            self.end(None)
+            self.news.set()
 
     def reject(self, index: int, reason: str) -> None:
         """Message `index` will never be taken."""
         self.rejected[index] = reason
         self.answered()
 
-    def end(self, error: BridgeError | None) -> None:
+    def end(self, error: BridgeError) -> None:
         """Wait for no more answers."""
-        if not self.landed.done():
-            self.landed.set_result(error)
+        if not self.over:
+            self.error = error
+            self.news.set()
 
     def quiet(self, now: float) -> float:
         """For how many seconds no answer has been seen."""
@@ -56,12 +71,19 @@ class Flight:
         """Count the quiet time from now on."""
         self._since = now
 
-    def give(self, receipts: Receipts) -> None:
-        """Say what became of each message."""
+    def give(self, receipts: Receipts, waiting: Container[int]) -> None:
+        """Say what became of each message that has an answer, but for the unrouted. `waiting`: numbers without one."""
         count = len(self.messages)
-        if not self.refused and not self.rejected:
+        if self._given is None and not (self.refused or self.rejected or self.remaining or self.unrouted):
             receipts.acked(range(count))
             return
-        receipts.rejected(self.rejected)
-        receipts.refused(self.refused)
-        receipts.acked([index for index in range(count) if index not in self.rejected and index not in self.refused])
+        given = self._given = self._given or set()
+        given.update(self.rejected, self.refused)
+        aside = {*given, *self.unrouted}
+        acked = [i for i in range(self.sent) if i not in aside and self.first + i not in waiting]
+        given.update(acked)
+        rejected, refused = self.rejected, self.refused
+        self.rejected, self.refused = {}, {}
+        receipts.acked(acked)
+        receipts.rejected(rejected)
+        receipts.refused(refused)

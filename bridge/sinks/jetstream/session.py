@@ -26,7 +26,6 @@ class JetStreamSession:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._subjects = context.subjects
         self._clock = context.clock
         self._limits = context.limits
         self._pong = max(round(context.limits.pong), 1)
@@ -65,13 +64,7 @@ class JetStreamSession:
     async def publish(self, batch: Batch, receipts: Receipts) -> None:
         """See `Session.publish`."""
         self._raise_if_ended()
-        flight = await self._window.publish(batch.messages)
-        if flight.unrouted:
-            subjects = {index: self._subjects.of_message(batch.messages[index]) for index in flight.unrouted}
-            never, why = await self._stream.route(subjects)
-            flight.rejected.update(never)
-            flight.refused.update({index: why for index in subjects if index not in never})
-        flight.give(receipts)
+        await self._window.publish(batch.messages, receipts, self._stream.route)
 
     async def ended(self) -> str:
         """See `Session.ended`."""

@@ -1,16 +1,16 @@
 """The messages that are on their way: sent on one connection, not answered yet.
 
-A message whose ack does not come is sent again under the same id, RESENDS times; then it is refused. A message
-that the server would close the connection on is not sent, but rejected.
+A message whose ack does not come is sent again under the same id, after ever longer pauses; no ack comes too late. A
+message that the server would close the connection on is not sent, but rejected.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from nats.aio.msg import Msg
 from nats.errors import Error
 
-from bridge.contracts import Message
+from bridge.contracts import Message, Receipts
 from bridge.errors import BridgeError
 from bridge.sinks.jetstream.context import Context
 from bridge.sinks.jetstream.denials import Denials
@@ -18,15 +18,18 @@ from bridge.sinks.jetstream.flight import Flight
 from bridge.sinks.jetstream.headers import headers_of, size
 from bridge.sinks.jetstream.replies import Meaning, read
 from bridge.sinks.jetstream.wire import Wire, frame
+from bridge.sinks.subjects import MAX_SUBJECT_BYTES
 
-RESENDS = 2
+PATIENCE = 1.5
+"""Times what the acks of a batch took, in which those of the next are waited for."""
 MESSAGE_BYTES = 512
 """What a message counts for beyond its body: small ones cost time, too."""
 
-MAX_SUBJECT_BYTES = 3900
-"""The server closes the connection on a protocol line over 4096 bytes; the rest is for the reply subject and sizes."""
 HEADER_ROOM = 1024
 """More than the headers of a structured message take."""
+
+Route = Callable[[dict[int, str]], Awaitable[tuple[dict[int, str], str]]]
+"""See `Stream.route`."""
 
 
 class Window:
@@ -44,34 +47,63 @@ class Window:
         self._events = context.events
         self._limits = context.limits
         self._lost = lost
+        self._patience = context.limits.ack
+        """Seconds without any answer after which a batch is sent again; twice as long each further time."""
         self._waiting: dict[int, Flight] = {}
         """By number: the messages that were sent, and have no answer."""
         self._flights: set[Flight] = set()
         self._next = 0
 
-    async def publish(self, batch: Sequence[Message]) -> Flight:
-        """Return when every message has an answer: what it was, is in the flight.
+    async def publish(self, batch: Sequence[Message], receipts: Receipts, route: Route) -> None:
+        """Return when every message has its receipt; the first ones come while others are without an answer.
 
-        Raises what `abandon` was given.
+        `route` says why messages that found no stream never will, and why the others did not. Raises what `abandon` was
+        given, after the receipts that were known by then.
         """
         flight = Flight(batch, self._next, self._clock.monotonic())
         self._next += len(batch)
         self._flights.add(flight)
         try:
             await self._send(flight)
-            error = await flight.landed
+            while True:
+                await flight.news.wait()
+                flight.news.clear()
+                if flight.unrouted and flight.error is None:
+                    await self._route(flight, route)
+                flight.give(receipts, self._waiting)
+                if flight.over and not flight.unrouted:
+                    break
+                if flight.error is not None:
+                    break
+            self._learn(flight)
         finally:
             self._flights.discard(flight)
             for index in self._unanswered(flight) if flight.remaining else ():
                 del self._waiting[flight.first + index]
-        if error is not None:
-            raise error
-        return flight
+        if flight.error is not None:
+            raise flight.error
 
     def abandon(self, error: Callable[[], BridgeError]) -> None:
         """The connection is gone: all batches under way end, each with an error of its own."""
         for flight in self._flights:
             flight.end(error())
+
+    async def _route(self, flight: Flight, route: Route) -> None:
+        some = list(flight.unrouted)
+        never, why = await route({index: self._subject_of(flight.messages[index]) for index in some})
+        flight.rejected |= never
+        flight.refused |= {index: why for index in some if index not in never}
+        del flight.unrouted[: len(some)]
+        if flight.over and flight.unrouted:
+            flight.news.set()
+
+    def _learn(self, flight: Flight) -> None:
+        """How long acks take here. What was late once is waited for longer, and less so with each that is not."""
+        took = (self._clock.monotonic() - flight.since) * PATIENCE
+        if took > self._patience:
+            self._patience = took
+        else:
+            self._patience = max(self._patience * 0.98, self._limits.ack)
 
     def on_acks(self, numbers: Sequence[bytes]) -> None:
         """The stream has these messages. This is the hot path."""
@@ -102,15 +134,19 @@ class Window:
         flight.answered()
 
     async def watch(self) -> None:
-        """Send again what is not acked in time, and give up in the end. Runs as long as the connection."""
+        """Give what is known while some is not, and send again what is not acked in time. As long as the connection."""
         while True:
             await self._clock.sleep(self._limits.tick)
             now = self._clock.monotonic()
             for flight in list(self._flights):
                 quiet = flight.quiet(now)
+                if not flight.remaining or not quiet:
+                    continue
+                flight.news.set()
                 if quiet >= self._limits.denied and self._denials:
                     self._reject_denied(flight)
-                if quiet >= self._limits.ack and flight.remaining:
+                if quiet >= max(self._patience, 2 * flight.interval) and flight.remaining:
+                    flight.interval = quiet
                     flight.restart(now)
                     await self._resend(flight)
 
@@ -126,9 +162,11 @@ class Window:
                 if len(message.body) > roomy or message.attributes or len(subject) > MAX_SUBJECT_BYTES:
                     reason = self._oversize(subject, message)
                     if reason:
+                        flight.sent = index + 1
                         flight.reject(index, reason)
                         continue
                 waiting[number + index] = flight
+                flight.sent = index + 1
                 frames.append(frame(subject, f"{inbox}{number + index}", message))
                 load += MESSAGE_BYTES + len(message.body)
                 if load >= self._limits.yield_bytes:
@@ -136,7 +174,7 @@ class Window:
                     frames.clear()
                     load = 0
                     await self._breathe(flight)
-                    if flight.landed.done():  # the connection is gone
+                    if flight.error is not None:  # the connection is gone
                         return
             if frames:
                 await self._client.send(frames)
@@ -149,10 +187,13 @@ class Window:
         It polls, because the library's buffer tells nobody that it has room; and so it can be cancelled safely.
         """
         await asyncio.sleep(0)
-        while not flight.landed.done() and (
-            len(self._waiting) >= self._limits.window or self._client.pending_data_size > self._limits.unsent_bytes
-        ):
+        while flight.error is None and (self._busy() or self._client.pending_data_size > self._limits.unsent_bytes):
             await self._clock.sleep(self._limits.pause)
+
+    def _busy(self) -> bool:
+        """Whether so much is without an answer that nothing more may be sent; what is overdue does not count."""
+        waiting, most = len(self._waiting), self._limits.window
+        return waiting >= most and waiting - sum([one.remaining for one in self._flights if one.interval]) >= most
 
     def _oversize(self, subject: str, message: Message) -> str:
         """Why the server would close the connection on this message; empty if it would not."""
@@ -174,13 +215,6 @@ class Window:
         unanswered = self._unanswered(flight)
         if not unanswered:  # it still waits for room to send
             return
-        if flight.resends == RESENDS:
-            for index in unanswered:
-                del self._waiting[flight.first + index]
-                flight.refused[index] = f"sent {RESENDS + 1} times and not acked"
-                flight.answered()
-            return
-        flight.resends += 1
         self._events.resent(len(unanswered))
         try:
             for index in unanswered:

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import ConnectionClosedError, OutboundBufferLimitError
+from nats.errors import ConnectionClosedError, OutboundBufferLimitError, ProtocolError
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from bridge.contracts import Message
@@ -37,9 +37,10 @@ def frame(subject: str, reply: str, message: Message) -> bytes:
 class Wire(Client):
     """A client of the library's."""
 
-    def __init__(self) -> None:
+    def __init__(self, message_bytes: int) -> None:
+        """`message_bytes`: the most that a message of the server may have; with a larger one the connection ends."""
         super().__init__()
-        self._acks = _Acks(self)
+        self._acks = _Acks(self, message_bytes)
         self._ps = self._acks
 
     async def send(self, frames: Sequence[bytes]) -> None:
@@ -64,8 +65,9 @@ class Wire(Client):
 class _Acks(Parser):
     """Takes the positive acks out of what the server sends, and leaves all else to the library's parser."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, message_bytes: int) -> None:
         super().__init__(client)
+        self._message_bytes = message_bytes
         self._listening = False
 
     def listen(self, inbox: str, subscription_id: int, acked: Callable[[Sequence[bytes]], None]) -> None:
@@ -81,7 +83,7 @@ class _Acks(Parser):
     async def parse(self, data: bytes = b"") -> None:
         """Called by the library with what was received."""
         if not self._listening or self.state != AWAITING_CONTROL_LINE:
-            await super().parse(data)
+            await self._parse(data)
             return
         received = self.buf
         received += data
@@ -89,7 +91,15 @@ class _Acks(Parser):
             self._acked(self._token.findall(received, 0, run.end()))
             del received[: run.end()]
         if received and not self._part_of_reply(received):
-            await super().parse()
+            await self._parse()
+
+    async def _parse(self, data: bytes = b"") -> None:
+        """As the library does, but nothing is gathered that is larger than any message may be."""
+        await super().parse(data)
+        held = len(self.buf) if self.state == AWAITING_CONTROL_LINE else self.needed
+        if held > self._message_bytes:
+            self.reset()
+            raise ProtocolError(f"a message of more than {self._message_bytes} bytes")
 
     def _part_of_reply(self, received: bytearray) -> bool:
         """Whether it is the first part of what may be an ack."""

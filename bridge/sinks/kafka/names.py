@@ -18,6 +18,8 @@ MAX_NAME = 249
 SHORTEST_ROOM = 64
 """Characters that a template must leave for each `{prefix}`."""
 PREFIXES_CACHED = 4096
+CACHED_BYTES = 256
+"""Of a prefix that is cached."""
 
 _SAFE = re.compile(rb"[A-Za-z0-9-]+")
 _UNSAFE_BYTE = re.compile(rb"[^A-Za-z0-9-]")
@@ -82,4 +84,11 @@ class TopicTemplate:
         of_prefix = lru_cache(maxsize=PREFIXES_CACHED)(
             lambda prefix: encode_prefix(prefix, self._room).join(self._pieces)
         )
-        return lambda key: of_prefix(key.partition(b":")[0])
+
+        def of(key: bytes) -> str:
+            prefix = key.partition(b":")[0]
+            if len(prefix) <= CACHED_BYTES:
+                return of_prefix(prefix)
+            return encode_prefix(prefix, self._room).join(self._pieces)
+
+        return of

@@ -1,11 +1,21 @@
 """Keys as NATS subjects."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.errors import ConfigurationError
-from bridge.sinks.subjects import SubjectTemplate, covers, encode_parts, encode_token, overlaps
+from bridge.sinks.subjects import (
+    MAX_SUBJECT_BYTES,
+    TOO_LONG,
+    SubjectTemplate,
+    covers,
+    encode_parts,
+    encode_token,
+    overlaps,
+)
 
 FORBIDDEN = [chr(code) for code in range(0x21)] + [".", "*", ">", "\x7f"]
 TOKENS = st.sampled_from(["a", "b", "{db}", "{prefix}", "{key}", "a-{prefix}", "db{db}", "{prefix}-{key}"])
@@ -148,3 +158,15 @@ def test_covering_and_overlapping_agree_with_matching(one: str, other: str, subj
 def test_patterns_cover_and_overlap(one: str, other: str, *, covered: bool, overlapping: bool) -> None:
     assert covers(one, other) == covered
     assert overlaps(one, other) == overlaps(other, one) == overlapping
+
+
+@pytest.mark.parametrize("template", ["expired.{db}.{prefix}", "expired.{db}.{key}"])
+def test_a_key_that_is_too_long_for_any_subject_is_neither_encoded_nor_kept(template: str) -> None:
+    subjects = SubjectTemplate(template, 0)
+    tracemalloc.start()
+    found = {subjects.of(b"%d" % number + b"\x00" * 100_000) for number in range(800)}
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == {TOO_LONG}
+    assert len(TOO_LONG) > MAX_SUBJECT_BYTES
+    assert kept < 1_000_000

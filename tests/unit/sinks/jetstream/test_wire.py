@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.msg import Msg
-from nats.errors import ConnectionClosedError, OutboundBufferLimitError
+from nats.errors import ConnectionClosedError, OutboundBufferLimitError, ProtocolError
 
 from bridge.contracts import Message
 from bridge.sinks.jetstream.headers import headers_of, size
@@ -18,6 +18,7 @@ from tests.support.fuzz import split
 
 INBOX = "_INBOX.a+b."
 SID = 3
+MOST_BYTES = 1 << 20
 ACK = b'{"stream":"EXPIRY", "seq":7}'
 STAGED = b'{"stream":"EXPIRY","seq":0,"duplicate":true}'
 NOT_ACKS = [STAGED, b'{"error":{"code":503}}', b"", b"{}", b"{" + b" " * HELD_BYTES, b'{"error":\r\n}', b"PONG\r\n"]
@@ -27,7 +28,7 @@ class Listening(Wire):
     """Not connected: told what was received, and keeps what the library is told of."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(MOST_BYTES)
         self.acked: list[int] = []
         self.told: list[tuple[int, bytes, bytes]] = []
         self.pings = 0
@@ -137,11 +138,11 @@ def test_an_ack_of_what_is_not_stored_yet_is_none_however_it_is_split() -> None:
     ],
 )
 def test_only_a_sequence_from_1_is_an_ack(answer: bytes, meaning: Meaning) -> None:
-    assert read(Msg(Wire(), data=answer)).meaning is meaning
+    assert read(Msg(Wire(MOST_BYTES), data=answer)).meaning is meaning
 
 
 def test_what_is_not_stored_yet_is_told_as_that() -> None:
-    assert read(Msg(Wire(), data=STAGED)).reason == "the stream has it under way, and has not stored it yet"
+    assert read(Msg(Wire(MOST_BYTES), data=STAGED)).reason == "the stream has it under way, and has not stored it yet"
 
 
 def test_a_frame_is_what_the_library_would_send() -> None:
@@ -157,9 +158,25 @@ def test_a_frame_is_what_the_library_would_send() -> None:
 
 
 async def test_nothing_is_sent_where_there_is_no_connection() -> None:
-    wire = Wire()
+    wire = Wire(MOST_BYTES)
     with pytest.raises(OutboundBufferLimitError):
         await wire.send([b"PING\r\n"])
     wire._status = Wire.CLOSED
     with pytest.raises(ConnectionClosedError):
         await wire.send([b"PING\r\n"])
+
+
+@pytest.mark.parametrize("line", [b"MSG any 9 %d\r\n", b"HMSG any 9 12 %d\r\n", b"MSG _INBOX.a.1 3 %d\r\n"])
+async def test_a_message_larger_than_any_may_be_ends_the_connection_before_it_is_gathered(line: bytes) -> None:
+    wire = Listening()
+    with pytest.raises(ProtocolError, match="more than 1048576 bytes"):
+        await wire._acks.parse(line % (4 << 30))
+    assert not wire._acks.buf
+
+
+async def test_a_line_without_an_end_is_not_gathered_for_ever() -> None:
+    wire = Listening()
+    with pytest.raises(ProtocolError):
+        for _ in range(100):
+            await wire._acks.parse(b"x" * 32_768)
+    assert len(wire._acks.buf) <= MOST_BYTES
