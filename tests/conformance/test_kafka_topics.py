@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import pytest
 
-from bridge.errors import NotConnected, Refused
+from bridge.errors import Refused
 from bridge.limits import KafkaLimits
-from tests.support.brokers.caller import Rejected, TakenLater
+from tests.support.brokers.caller import Rejected, TakenLater, Tally
 from tests.support.brokers.kafka import KafkaServer
 from tests.support.brokers.kafka_rig import KafkaRig
 from tests.support.brokers.rigs import deliver, ids, messages
@@ -189,7 +189,47 @@ async def test_a_limit_that_was_lowered_meanwhile_is_learned(rig: KafkaRig) -> N
     async with rig.opened() as sink:
         await rig.configure(max_message_bytes="5000")
         batch = messages(200)
-        with pytest.raises(NotConnected, match="MESSAGE_SIZE_TOO_LARGE"):
-            await sink.publish(batch)
-        await deliver(sink, batch)
+        await sink.publish(batch)
+        assert sink.connected
     assert await rig.stored() == ids(batch)
+
+
+# A topic that refuses
+
+
+async def test_a_topic_that_refuses_all_records_stops_only_itself_and_takes_them_when_it_may(rig: KafkaRig) -> None:
+    refusing = f"{rig.topic}.refusing"
+    await rig.create(refusing, message_timestamp_before_max_ms="0")
+    names = [b"refusing", *(b"t%d" % number for number in range(10))]
+    for name in names[1:]:
+        await rig.create(f"{rig.topic}.{name.decode()}")
+    rounds = [messages(0, keys=[b"%b:%d" % (name, n) for name in names], first=n * 100) for n in range(5)]
+    async with rig.opened(kafka_topic=f"{rig.topic}.{{prefix}}") as sink:
+        for batch in rounds:
+            tally = Tally()
+            await sink.publish_with(tally, batch)
+            assert sorted(tally.acks) == list(range(1, 11))
+            assert "clock (INVALID_TIMESTAMP, error 32)" in tally.refusals[0]
+        assert sink.connected
+        assert await rig.records(refusing) == []
+        rig.topic, topic = refusing, rig.topic
+        await rig.configure(message_timestamp_before_max_ms="9223372036854775807")
+        rig.topic = topic
+        await sink.deliver([batch[0] for batch in rounds])
+        assert sink.ends == []
+    assert [record.key for record in await rig.records(refusing)] == [batch[0].key for batch in rounds]
+    for name in names[1:]:
+        assert len(await rig.records(f"{rig.topic}.{name.decode()}")) == 5
+
+
+async def test_what_the_topic_finds_too_large_is_found_among_the_others_without_a_new_producer(rig: KafkaRig) -> None:
+    await rig.create(max_message_bytes="100000")
+    async with rig.opened() as sink:
+        await rig.configure(max_message_bytes="5000")
+        batch = messages(60)
+        batch[30] = batch[30]._replace(body=b"x" * 6000)
+        with pytest.raises(Rejected, match="MESSAGE_SIZE_TOO_LARGE, error 10") as caught:
+            await sink.publish(batch)
+        assert caught.value.reasons.keys() == {30}
+        assert sink.connected
+    assert await rig.stored() == [id_ for index, id_ in enumerate(ids(batch)) if index != 30]

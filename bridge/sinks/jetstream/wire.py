@@ -34,6 +34,18 @@ def frame(subject: str, reply: str, message: Message) -> bytes:
     return f"HPUB {subject} {reply} {len(block)} {len(block) + len(body)}\r\n{block}".encode() + body + b"\r\n"
 
 
+class TooLargeError(ProtocolError):
+    """The server sends a message that is larger than any may be."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self._most = most
+
+    def __str__(self) -> str:
+        """For the log."""
+        return f"the server sent a message of more than {self._most} bytes"
+
+
 class Wire(Client):
     """A client of the library's."""
 
@@ -99,7 +111,7 @@ class _Acks(Parser):
         held = len(self.buf) if self.state == AWAITING_CONTROL_LINE else self.needed
         if held > self._message_bytes:
             self.reset()
-            raise ProtocolError(f"a message of more than {self._message_bytes} bytes")
+            raise TooLargeError(self._message_bytes)
 
     def _part_of_reply(self, received: bytearray) -> bool:
         """Whether it is the first part of what may be an ack."""

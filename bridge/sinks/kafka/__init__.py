@@ -1,9 +1,10 @@
 """The Kafka sink, on aiokafka's batch API.
 
 Guaranteed: `publish()` returns when every message is stored as the topic's settings ask (acks=all). The producer is
-idempotent: what it sends again by itself is stored once. But a producer that could not deliver something is thrown
-away, since its sequence numbers have a hole from then on, and what it had under way is sent again by a new one: then a
-copy may be stored, under the same `ce_id`, and come after later events of its key. A consumer drops what it has seen.
+idempotent: what it sends again by itself is stored once. What a topic refuses, and a partition without a leader, stops
+only itself (`sequence`). But a producer that cannot know whether something was stored is thrown away, since its
+sequence numbers have a hole from then on, and what it had under way is sent again by a new one: then a copy may be
+stored, under the same `ce_id`, and come after later events of its key. A consumer drops what it has seen.
 A broker that dies is noticed within about two seconds, one that freezes within about twelve.
 
 A message, as the CloudEvents Kafka binding says: its key is the Redis key, its partition the one that other clients
@@ -16,10 +17,10 @@ A topic that it creates (`BRIDGE_KAFKA_PROVISION`) keeps messages by time (`clea
 (`min.insync.replicas`). An existing topic is checked and never changed. Brokers may also create topics by themselves
 (`auto.create.topics.enable`); that is theirs to do.
 
-How it is built, from the outside in: `sink` keeps one `session` at a time; a session is one producer, from `connect`
+How it is built, from the outside in: `sink` makes sessions; a session is one producer, from `connect`
 to the reason why it ended; it is never repaired, only followed by the next. `loading` sorts a batch into the `lanes` of
 its partitions, where `records` are sent one after the other; `topics` finds, creates and checks topics, on the
-`cluster`; `outcomes` is what outlives a session. `inspection` is for `expiry-bridge check`, and changes nothing.
+`cluster`; `leftovers` cleans up after the library. `inspection` is for `expiry-bridge check`, and changes nothing.
 """
 
 from bridge.sinks.kafka.sink import KafkaSink

@@ -8,9 +8,7 @@ import asyncio
 import importlib.util
 import logging
 import ssl
-from collections.abc import Iterator
 from contextlib import suppress
-from types import TracebackType
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -31,6 +29,7 @@ from bridge.clock import Clock
 from bridge.errors import BridgeError, ConfigurationError, ErrorKind, NotConnected, Refused
 from bridge.limits import KafkaLimits
 from bridge.settings import Settings
+from bridge.sinks.kafka.leftovers import left_open
 from bridge.tasks import end
 
 RETRY_MS = 100
@@ -75,7 +74,7 @@ async def connect(settings: Settings, clock: Clock, limits: KafkaLimits) -> Any:
         async with clock.timeout(limits.start):
             await producer.start()
     except BaseException as error:
-        for connection in _left_open(error, AIOKafkaConnection):
+        for connection in left_open(error, AIOKafkaConnection):
             _abort(connection)
         await discard(producer, clock, limits)
         if not isinstance(error, OSError | KafkaError | NotImplementedError):
@@ -166,7 +165,7 @@ async def _meet(server: str, options: dict[str, Any]) -> None:
             host, port, **{name: options[name] for name in options.keys() - {"bootstrap_servers"}}
         )
     except BaseException as error:
-        for writer in _left_open(error, asyncio.StreamWriter):
+        for writer in left_open(error, asyncio.StreamWriter):
             writer.transport.abort()
         raise
     try:
@@ -219,24 +218,6 @@ def _owner(task: asyncio.Task[Any]) -> object:
     """The `self` of the method that the task runs."""
     frame = getattr(task.get_coro(), "cr_frame", None)
     return frame.f_locals.get("self") if frame is not None else None
-
-
-def _left_open(error: BaseException | None, kind: type) -> Iterator[Any]:
-    """What the library does not give back when it fails: its local variables of that type.
-
-    It forgets connections when it is interrupted while it bootstraps; and one that is refused it closes in an orderly
-    way, which over TLS takes longer than our event loop may last.
-    """
-    while error is not None:
-        for frame in _frames(error.__traceback__):
-            yield from (value for value in frame.f_locals.values() if isinstance(value, kind))
-        error = error.__cause__
-
-
-def _frames(traceback: TracebackType | None) -> Iterator[Any]:
-    while traceback is not None:
-        yield traceback.tb_frame
-        traceback = traceback.tb_next
 
 
 def _abort(connection: Any) -> None:  # noqa: ANN401 - likewise

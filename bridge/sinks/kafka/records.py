@@ -1,11 +1,12 @@
 """Records as they go to one partition, and the headers of a message in them."""
 
-import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from bridge.contracts import Message
+from bridge.sinks.kafka.load import Load
 
 EMPTY_BYTES = 61
 """Of a batch of records without any."""
@@ -60,19 +61,35 @@ def alone(message: Message, compression: str) -> bytes:
 class Records:
     """One batch of Kafka's: messages, perhaps of several publishes, that go to one partition together."""
 
-    __slots__ = ("builder", "bytes", "messages", "place", "stored")
+    __slots__ = ("builder", "bytes", "indices", "loads", "place")
 
     def __init__(self, place: Place, builder: Any) -> None:  # noqa: ANN401 - the client library's
         self.place = place
         self.builder = builder
-        self.messages: list[Message] = []
+        self.loads: list[Load] = []
+        """Of which publish each message is."""
+        self.indices: list[int] = []
+        """And its index there."""
         self.bytes = EMPTY_BYTES
         """At most so large."""
-        self.stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when the broker has them; never, if it is not to be learned whether it has."""
 
-    def add(self, message: Message, headers: Headers, bytes_: int) -> None:
+    def __len__(self) -> int:
+        """How many messages."""
+        return len(self.indices)
+
+    def add(self, load: Load, index: int, headers: Headers, bytes_: int) -> None:
         """One more message, of so many bytes as `size` says."""
+        message = load.messages[index]
         self.builder.append(timestamp=None, key=message.key, value=message.body, headers=headers)
-        self.messages.append(message)
+        self.loads.append(load)
+        self.indices.append(index)
         self.bytes += bytes_
+
+    def by_load(self) -> Iterable[tuple[Load, list[int]]]:
+        """Its messages, publish by publish."""
+        if len(set(map(id, self.loads))) == 1:  # the usual case
+            return [(self.loads[0], self.indices)]
+        found: dict[int, tuple[Load, list[int]]] = {}
+        for load, index in zip(self.loads, self.indices, strict=True):
+            found.setdefault(id(load), (load, []))[1].append(index)
+        return found.values()

@@ -7,25 +7,27 @@ there is one way back to health, and it reads the credentials afresh, asks the b
 """
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from typing import Any
 
 from aiokafka.errors import (
     BrokerResponseError,
+    InvalidTimestampError,
     KafkaError,
-    MessageSizeTooLargeError,
-    RecordListTooLargeError,
+    LeaderNotAvailableError,
+    NotLeaderForPartitionError,
 )
 
-from bridge.contracts import Batch, Message, Receipts
+from bridge.contracts import Batch, Receipts
 from bridge.errors import BridgeError, NotConnected
 from bridge.sinks.kafka.cluster import Cluster
 from bridge.sinks.kafka.connect import connect, discard
 from bridge.sinks.kafka.context import Context
 from bridge.sinks.kafka.lanes import Lanes
-from bridge.sinks.kafka.loading import Load, Loading
-from bridge.sinks.kafka.outcomes import Outcomes
+from bridge.sinks.kafka.load import Load
+from bridge.sinks.kafka.loading import Loading
 from bridge.sinks.kafka.records import Records
+from bridge.sinks.kafka.sequence import TOO_LARGE
 from bridge.sinks.kafka.topics import Topics
 from bridge.sinks.session_end import SessionEnd
 from bridge.tasks import end
@@ -34,17 +36,17 @@ from bridge.tasks import end
 class KafkaSession:
     """One producer, with the batches under way. `start()` it once, `close()` it in any case."""
 
-    def __init__(self, context: Context, outcomes: Outcomes) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
         self._clock = context.clock
         self._limits = context.limits
-        self._outcomes = outcomes
         self._end = SessionEnd()
         self._working: set[asyncio.Task[None]] = set()
         """What the end of the session ends."""
         self._watching: asyncio.Task[None] | None = None
         self._disposal: asyncio.Task[None] | None = None
         self._producer: Any = None
+        self._topics: Topics
         self._lanes: Lanes
         self._loading: Loading
 
@@ -60,7 +62,7 @@ class KafkaSession:
         """See `Session.publish`."""
         if self._end.reason is not None:
             raise self._ended()
-        await self._while_it_lasts(self._publish(batch.messages, receipts), "kafka-publish")
+        await self._while_it_lasts(self._publish(Load(batch.messages, receipts)), "kafka-publish")
 
     async def ended(self) -> str:
         """See `Session.ended`."""
@@ -79,39 +81,38 @@ class KafkaSession:
 
     async def _start(self) -> None:
         self._producer = await connect(self._context.settings, self._clock, self._limits)
-        topics = Topics(Cluster(self._producer.client, self._clock, self._limits), self._context)
+        topics = self._topics = Topics(Cluster(self._producer.client, self._clock, self._limits), self._context)
         try:
             await topics.prepare()
         except KafkaError as error:
             raise NotConnected(f"Kafka does not answer: {_words(error)}") from None
-        self._lanes = Lanes(self._producer, self._clock, self._on_failed)
-        self._loading = Loading(self._lanes, topics, self._outcomes, self._context)
+        self._lanes = Lanes(self._producer, self._clock, self._refused, lambda error: self.end(_words(error)))
+        self._loading = Loading(self._lanes, topics, self._context)
         self._watching = asyncio.create_task(self._watch(topics), name="kafka-watch")
         self._watching.add_done_callback(self._on_watch_ended)
 
-    async def _publish(self, batch: Sequence[Message], receipts: Receipts) -> None:
-        load = Load()
+    async def _publish(self, load: Load) -> None:
         try:
-            await self._loading.load(batch, load)
-            await load.stored()
+            await self._loading.load(load)
         except KafkaError as error:
             self.end(_words(error))
             raise self._ended() from None
-        finally:
-            receipts.rejected(load.rejected)
-            receipts.acked([index for index, records in load.placed if records.stored.done()])
-        receipts.refused(load.refused)
-        self._outcomes.forget(batch)
+        await load.done.wait()
 
-    def _on_failed(self, records: Records, error: BaseException) -> None:
-        if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
+    def _refused(self, records: Records, error: BaseException) -> tuple[bool, str]:
+        """See `Refusal`."""
+        if isinstance(error, TOO_LARGE):
             bytes_ = records.builder.size()
-            if len(records.messages) == 1:
-                reason = f"{bytes_} bytes as a Kafka record are more than the topic takes ({_words(error)})"
-                self._outcomes.reject(records.messages[0], reason)
-            else:
-                self._outcomes.shrink(bytes_)
-        self.end(_words(error))
+            return True, f"{bytes_} bytes as a Kafka record are more than the topic takes ({_words(error)})"
+        if isinstance(error, InvalidTimestampError):
+            return False, (
+                f"the topic does not take the time of the bridge's clock ({_words(error)}): set the clocks of the"
+                " bridge and of the brokers, or the topic's message.timestamp limits"
+            )
+        if isinstance(error, LeaderNotAvailableError | NotLeaderForPartitionError):
+            return False, "the partition has no leader: start the brokers that have it"
+        self._topics.doubt(records.place[0])
+        return False, f"the topic refuses it ({_words(error)})"
 
     async def _watch(self, topics: Topics) -> None:
         while True:

@@ -7,7 +7,6 @@ from bridge.settings import Settings
 from bridge.sinks.kafka.connect import require_compression
 from bridge.sinks.kafka.context import Context
 from bridge.sinks.kafka.names import TopicTemplate
-from bridge.sinks.kafka.outcomes import Outcomes
 from bridge.sinks.kafka.session import KafkaSession
 from bridge.sinks.observer import SinkEvents
 
@@ -21,11 +20,10 @@ class KafkaSink:
         self._names = TopicTemplate(settings.kafka_topic, db)
         require_compression(settings)
         self._context = Context(settings, self._names, clock, limits, events)
-        self._outcomes = Outcomes(limits.records_bytes)
 
     async def connect(self) -> KafkaSession:
         """See `Sink.connect`."""
-        session = KafkaSession(self._context, self._outcomes)
+        session = KafkaSession(self._context)
         await session.start()
         return session
 

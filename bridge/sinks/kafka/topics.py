@@ -114,6 +114,10 @@ class Topics:
                 later[topic] = finding.reason
         return never, later
 
+    def doubt(self, topic: str) -> None:
+        """It has refused what it should take: it is looked at again before it is used."""
+        self._found.pop(topic, None)
+
     def partitions(self, topic: str) -> int:
         """How many partitions it has, of a topic that is ready."""
         return self._cluster.partitions(topic)

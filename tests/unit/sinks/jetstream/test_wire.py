@@ -176,7 +176,9 @@ async def test_a_message_larger_than_any_may_be_ends_the_connection_before_it_is
 
 async def test_a_line_without_an_end_is_not_gathered_for_ever() -> None:
     wire = Listening()
-    with pytest.raises(ProtocolError):
-        for _ in range(100):
+    for _ in range(100):
+        try:
             await wire._acks.parse(b"x" * 32_768)
+        except ProtocolError:
+            break
     assert len(wire._acks.buf) <= MOST_BYTES
