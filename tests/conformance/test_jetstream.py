@@ -160,6 +160,21 @@ async def test_an_ack_counts_however_late_it_comes_and_those_of_others_do_not_wa
     assert await rig.stored() == ids(messages(20))
 
 
+async def test_acks_that_always_come_late_make_progress_and_patience_grows(rig: JetStreamRig, proxy: Proxy) -> None:
+    limits = JetStreamLimits(ack=0.2, tick=0.02)
+    async with rig.opened(limits, nats_url=f"nats://127.0.0.1:{proxy.port}") as sink:
+        proxy.delay = 0.4  # each way
+        wanted = batches(5, 20)
+        await sink.publish(wanted[0])
+        resends = len(rig.observed.resends)
+        assert resends
+        for batch in wanted[1:]:
+            await sink.publish(batch)
+        assert len(rig.observed.resends) == resends
+        assert sink.connected
+    assert await rig.stored() == ids_of(wanted)
+
+
 async def test_what_is_acked_or_refused_has_its_receipt_while_a_neighbour_is_without_an_answer(
     rig: JetStreamRig,
 ) -> None:

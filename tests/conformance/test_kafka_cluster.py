@@ -1,6 +1,7 @@
 """What the Kafka sink does when one of two brokers fails."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
@@ -38,6 +39,31 @@ async def test_a_topic_that_acks_nothing_for_long_costs_the_producer_and_nothing
             await sink.publish(batch)
         second_broker.resume()
         await deliver(sink, batch)
+    assert set(await rig.stored()) == set(ids(batch))
+
+
+async def test_a_partition_without_a_leader_is_refused_and_the_others_flow(
+    rig: KafkaRig, second_broker: KafkaServer
+) -> None:
+    await rig.create(replicas={0: [1], 1: [2]})
+    batch = messages(200)
+    async with rig.opened(KafkaLimits(request=1)) as sink:
+        second_broker.kill()
+        try:
+            refused = Tally()
+            async with asyncio.timeout(60):
+                while not refused.refusals:
+                    await sink.open()
+                    refused = Tally()
+                    with contextlib.suppress(NotConnected):  # what was sent to it when it died may have been stored
+                        await sink.publish_with(refused, batch)
+            assert "has no leader" in next(iter(refused.refusals.values()))
+            assert 0 < len(refused.acks) < len(batch)
+            assert sink.connected
+            await sink.publish([batch[index] for index in refused.acks[:10]])
+        finally:
+            second_broker.start()
+        await deliver(sink, [batch[index] for index in refused.refusals])
     assert set(await rig.stored()) == set(ids(batch))
 
 
