@@ -24,6 +24,7 @@ from bridge.limits import JetStreamLimits
 from bridge.settings import Settings
 from bridge.sinks.jetstream.wire import Wire
 from bridge.tasks import end
+from bridge.tls import ClientTls
 
 OLDEST_SERVER = (2, 9)
 
@@ -188,16 +189,16 @@ def _wants_tls(settings: Settings, urls: list[str]) -> bool:
 
 
 def _tls_context(settings: Settings) -> ssl.SSLContext:
-    password = settings.secret("nats_tls_key_password") or ""  # without one, OpenSSL would ask on the terminal
-    try:
-        context = ssl.create_default_context(cafile=settings.nats_tls_ca_file)
-        if settings.nats_tls_cert_file is not None:
-            context.load_cert_chain(settings.nats_tls_cert_file, settings.nats_tls_key_file, password)
-    except (OSError, ValueError) as error:  # ssl.SSLError is the former
-        why = getattr(error, "reason", None) or getattr(error, "strerror", None) or "unreadable"
-        remedy = f"{_TLS_REMEDY}, and BRIDGE_NATS_TLS_KEY_PASSWORD"
-        raise Refused(f"the TLS files for NATS do not work ({why})", remedy) from None
-    return context
+    return ClientTls(
+        server="NATS",
+        variables="BRIDGE_NATS_TLS",
+        address_variable="BRIDGE_NATS_URL",
+        plain="use nats:// there",
+        ca_file=settings.nats_tls_ca_file,
+        cert_file=settings.nats_tls_cert_file,
+        key_file=settings.nats_tls_key_file,
+        key_password=lambda: settings.secret("nats_tls_key_password"),
+    ).context()
 
 
 def _writer(client: Client) -> asyncio.StreamWriter | None:

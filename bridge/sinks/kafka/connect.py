@@ -31,6 +31,7 @@ from bridge.limits import KafkaLimits
 from bridge.settings import Settings
 from bridge.sinks.kafka.leftovers import left_open
 from bridge.tasks import end
+from bridge.tls import ClientTls
 
 RETRY_MS = 100
 MAX_BATCH_BYTES = 1 << 30
@@ -131,17 +132,16 @@ def _options(settings: Settings, limits: KafkaLimits) -> dict[str, Any]:
 
 
 def _tls_context(settings: Settings) -> ssl.SSLContext:
-    password = settings.secret("kafka_tls_key_password")
-    try:
-        context = ssl.create_default_context(cafile=settings.kafka_tls_ca_file)
-        if settings.kafka_tls_cert_file is not None:
-            # Without a password, OpenSSL would ask for it on the terminal.
-            context.load_cert_chain(settings.kafka_tls_cert_file, settings.kafka_tls_key_file, password or "")
-    except (OSError, ssl.SSLError, ValueError) as error:
-        why = getattr(error, "reason", None) or getattr(error, "strerror", None) or "unreadable"
-        remedy = f"{_TLS_REMEDY} and BRIDGE_KAFKA_TLS_KEY_PASSWORD"
-        raise Refused(f"the TLS files for Kafka do not work ({why})", remedy) from None
-    return context
+    return ClientTls(
+        server="Kafka",
+        variables="BRIDGE_KAFKA_TLS",
+        address_variable="BRIDGE_KAFKA_BOOTSTRAP_SERVERS",
+        plain="set BRIDGE_KAFKA_SECURITY_PROTOCOL=PLAINTEXT",
+        ca_file=settings.kafka_tls_ca_file,
+        cert_file=settings.kafka_tls_cert_file,
+        key_file=settings.kafka_tls_key_file,
+        key_password=lambda: settings.secret("kafka_tls_key_password"),
+    ).context()
 
 
 async def _greet(options: dict[str, Any], settings: Settings, clock: Clock, limits: KafkaLimits) -> str:

@@ -99,6 +99,11 @@ def _replicas(info: StreamInfo, tools: NatsTools) -> Finding:
     return passed(f"{count}, all in sync, led by {cluster.leader}")
 
 
+REFUSED_SUBJECT = (
+    "a full one refuses what is new (discard=new): it waits, and is a dead letter after BRIDGE_STUCK_SECONDS"
+)
+
+
 def _limits(info: StreamInfo, tools: NatsTools) -> Finding:
     config = info.config
     limits = {"max_msgs": config.max_msgs or -1, "max_bytes": config.max_bytes or -1}
@@ -108,12 +113,14 @@ def _limits(info: StreamInfo, tools: NatsTools) -> Finding:
     if 0 < age < AGE_SECONDS:
         return warning(f"{age:g} s: a consumer that is down for longer misses messages", tools.edit(max_age=MAX_AGE))
     if each > 0:
-        return warning(
-            f"{each} messages of a subject: older ones are dropped, whether or not they were consumed",
-            tools.edit(max_msgs_per_subject=-1),
-        )
-    if config.discard == DiscardPolicy.OLD and (0 < limits["max_msgs"] < MESSAGES or 0 < limits["max_bytes"] < BYTES):
-        found = f"{_words(limits)}: at a burst the oldest are dropped, whether or not they were consumed"
+        refuses = config.discard == DiscardPolicy.NEW and config.discard_new_per_subject
+        what = REFUSED_SUBJECT if refuses else "older ones are dropped, whether or not they were consumed"
+        return warning(f"{each} messages of a subject: {what}", tools.edit(max_msgs_per_subject=-1))
+    few = 0 < limits["max_msgs"] < MESSAGES or 0 < limits["max_bytes"] < BYTES
+    if few or (config.discard == DiscardPolicy.NEW and _words(limits)):
+        old = "at a burst the oldest are dropped, whether or not they were consumed"
+        new = "when it is full it refuses what is new (discard=new), which waits in Redis"
+        found = f"{_words(limits)}: {new if config.discard == DiscardPolicy.NEW else old}"
         return warning(found, _unlimited(tools, limits))
     kept = [*filter(None, [_words(limits), f"{age / AGE_SECONDS:g} h" if age else ""])]
     return passed(", ".join(kept) or "none: messages are kept until somebody deletes them")

@@ -1,7 +1,7 @@
 """What `check` says of NATS in places where it would take a broken cluster, or a full disk, to see it."""
 
 import pytest
-from nats.js.api import ClusterInfo, PeerInfo, StreamConfig, StreamInfo, StreamState
+from nats.js.api import ClusterInfo, DiscardPolicy, PeerInfo, StreamConfig, StreamInfo, StreamState
 from nats.js.errors import APIError
 
 from bridge.commands.check.nats.publish import refused
@@ -47,6 +47,24 @@ def test_replicas_are_judged_by_how_many_keep_what_is_acked(
         ({}, "pass", "none: messages are kept until somebody deletes them", ""),
         ({"max_msgs": 20_000, "max_age": 7200.0}, "pass", "20000 messages, 2 h", ""),
         ({"max_bytes": 5000}, "warn", "5000 bytes: at a burst", "nats stream edit EXPIRY --max-bytes=-1"),
+        (
+            {"max_msgs": 20_000, "discard": DiscardPolicy.NEW},
+            "warn",
+            "20000 messages: when it is full it refuses what is new (discard=new)",
+            "nats stream edit EXPIRY --max-msgs=-1",
+        ),
+        (
+            {"max_msgs_per_subject": 5, "discard": DiscardPolicy.NEW, "discard_new_per_subject": True},
+            "warn",
+            "5 messages of a subject: a full one refuses what is new",
+            "nats stream edit EXPIRY --max-msgs-per-subject=-1",
+        ),
+        (
+            {"max_msgs_per_subject": 5},
+            "warn",
+            "5 messages of a subject: older ones are dropped",
+            "nats stream edit EXPIRY --max-msgs-per-subject=-1",
+        ),
     ],
 )
 def test_limits_are_judged_by_what_a_consumer_can_miss(
