@@ -71,7 +71,7 @@ def no_secret_in(bridge: Bridge) -> None:
 
 
 async def refusal(settings: Mapping[str, str], status: int = 1) -> str:
-    """What the bridge says at its end, which has to be this one line."""
+    """What the bridge refuses to work with, which has to be this one problem, and in its log."""
     async with Bridge(settings) as bridge:
 
         def has_decided() -> bool:
@@ -80,8 +80,10 @@ async def refusal(settings: Mapping[str, str], status: int = 1) -> str:
         await wait_until(has_decided, bridge.log, timeout=30)
         assert bridge.returncode == status, bridge.log()
         no_secret_in(bridge)
-        [line] = said(bridge)
-        return line
+        assert said(bridge) == []
+        log = [json.loads(line) for line in bridge.log(100_000).splitlines()]
+        [problem] = [event["problem"] for event in log if event["event"] == "bridge.refused"]
+        return str(problem)
 
 
 async def reasons(bridge: Bridge) -> dict[str, str]:
@@ -343,7 +345,7 @@ async def test_a_port_that_is_taken_ends_the_bridge(redis_server: RedisServer, b
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
         line = await refusal(settings_for(redis_server, broker, http_port=str(port)))
-    assert line.startswith("expiry-bridge: BRIDGE_HTTP_PORT:")
+    assert line.startswith("BRIDGE_HTTP_PORT:")
     assert str(port) in line
 
 
