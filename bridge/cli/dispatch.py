@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 
 from bridge.cli.arguments import DEMO_SINKS, parse, planned
 from bridge.errors import BridgeError, ConfigurationError
+from bridge.limits import Limits
 from bridge.settings import Settings, SinkKind, exposed, load, log_format, reference
 
 
-def dispatch(arguments: Sequence[str]) -> int:
-    """Run one subcommand; returns the exit status."""
+def dispatch(arguments: Sequence[str], limits: Limits | None = None) -> int:
+    """Run one subcommand; returns the exit status. `limits` of the service: see `main`."""
     try:
-        status = _dispatch(arguments)
+        status = _dispatch(arguments, limits)
         sys.stdout.flush()  # a broken pipe has to show here: at the interpreter's exit nobody could handle it
     except ConfigurationError as error:
         for problem in error.problems:
@@ -34,7 +35,7 @@ def dispatch(arguments: Sequence[str]) -> int:
     return status
 
 
-def _dispatch(arguments: Sequence[str]) -> int:
+def _dispatch(arguments: Sequence[str], limits: Limits | None) -> int:
     try:
         options = parse(arguments)
     except SystemExit as stop:  # argparse's way to end after --help, --version and errors of usage
@@ -49,13 +50,13 @@ def _dispatch(arguments: Sequence[str]) -> int:
         return demo(sink=SinkKind(getattr(options, "sink", DEMO_SINKS[0])))
     flags = {name: value for name, value in vars(options).items() if name in Settings.model_fields}
     if options.command == "run":
-        return _run(flags)
+        return _run(flags, limits)
     settings = load(flags)
     _warn(settings, flags)
     return _with_settings(settings, options)
 
 
-def _run(flags: Mapping[str, str]) -> int:
+def _run(flags: Mapping[str, str], limits: Limits | None) -> int:
     """Whatever ends it is an event in its log, whose reader may understand nothing else."""
     try:
         settings = load(flags)
@@ -69,7 +70,7 @@ def _run(flags: Mapping[str, str]) -> int:
     _warn(settings, flags)
     from bridge.commands.run import run  # noqa: PLC0415 - likewise
 
-    return run(settings)
+    return run(settings, limits=limits)
 
 
 def _warn(settings: Settings, flags: Mapping[str, str]) -> None:

@@ -11,25 +11,32 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bridge.limits import Limits
 
 _STDOUT, _STDERR = 1, 2
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand with `argv` (default: the process's arguments); returns the exit status."""
+def main(argv: Sequence[str] | None = None, limits: "Limits | None" = None) -> int:
+    """Run one subcommand with `argv` (default: the process's arguments); returns the exit status.
+
+    `limits` of the service: the usual ones, unless a test has others.
+    """
     arguments = sys.argv[1:] if argv is None else argv
     service = list(arguments[:1]) == ["run"]
     _occupy(os.O_RDONLY if service else os.O_WRONLY)
     if not service or threading.current_thread() is not threading.main_thread():
-        return _dispatched(arguments)
+        return _dispatched(arguments, limits)
     with _ended_by_signals():
-        return _dispatched(arguments)
+        return _dispatched(arguments, limits)
 
 
-def _dispatched(arguments: Sequence[str]) -> int:
+def _dispatched(arguments: Sequence[str], limits: "Limits | None") -> int:
     from bridge.cli.dispatch import dispatch  # noqa: PLC0415 - see the module
 
-    return dispatch(arguments)
+    return dispatch(arguments, limits)
 
 
 def _occupy(output: int) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 
 from bridge.errors import BridgeError, ConfigurationError
+from bridge.limits import Limits
 from bridge.service import FAILED, serve
 from bridge.settings import Settings
 from bridge.telemetry import logs
@@ -15,13 +16,13 @@ Python's own thresholds it goes through all of them again and again, which takes
 """
 
 
-def run(settings: Settings) -> int:
-    """Run the bridge until it is stopped. The exit status."""
+def run(settings: Settings, limits: Limits | None = None) -> int:
+    """Run the bridge until it is stopped. The exit status. `limits`: see `bridge.service.serve`."""
     logs.configure(settings.log_level, settings.log_format)
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     try:
-        return asyncio.run(serve(settings))
+        return asyncio.run(serve(settings, limits))
     except ConfigurationError as error:
         for problem in error.problems:
             logs.refused(problem)

@@ -28,7 +28,9 @@ from bridge.commands.embedded import (
     free_port,
 )
 from bridge.commands.embedded.process import Child
+from bridge.limits import Limits
 from tests.support import warm
+from tests.support.limits import QUICK, written
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / ".cache" / "tools" / "bin"
@@ -112,11 +114,16 @@ class Bridge(Process):
     """
 
     fresh = False
-    """Whether it is a Python of its own, from its first instruction on; else a copy of one, see `warm.py`."""
+    """Whether it is a Python of its own, from its first instruction on, with the limits that users have; else a copy of
+    one, see `warm.py`.
+    """
+    limits = QUICK
+    """Of a copy."""
 
-    def __init__(self, settings: Mapping[str, str], *arguments: str) -> None:
+    def __init__(self, settings: Mapping[str, str], *arguments: str, limits: Limits | None = None) -> None:
         """`settings` are the BRIDGE_* variables; `arguments` default to `run`."""
         super().__init__("bridge")
+        self.limits = limits or self.limits
         self.http_port = int(settings.get("BRIDGE_HTTP_PORT") or free_port())
         self.settings = {"BRIDGE_HTTP_PORT": str(self.http_port), **settings}
         self.arguments = arguments or ("run",)
@@ -133,7 +140,7 @@ class Bridge(Process):
     def _spawn(self) -> Child:
         if self.fresh or sys.platform != "linux" or self.arguments[0] not in warm.COMMANDS:
             return super()._spawn()
-        return warm.ORIGINAL.copy(self.arguments, self.environment(), self.directory)
+        return warm.ORIGINAL.copy(self.arguments, self.environment(), self.directory, written(self.limits))
 
     async def get(self, path: str) -> tuple[int, str]:
         """Status and body of a GET on its HTTP port. Raises OSError (TimeoutError is one) if it does not answer."""

@@ -5,6 +5,8 @@ has one process that only imports them, and copies itself (`fork`) on demand. A 
 directory, environment, streams and coverage, and then does what `python -m bridge` does. Its parent is who asked for
 it: the copy is made by a process between them that ends at once, and the kernel gives orphans to whoever has declared
 to adopt them (`PR_SET_CHILD_SUBREAPER`). That is Linux; elsewhere, and where the start matters, none is a copy.
+
+A copy is also what can be given other limits than users have (`limits.py`).
 """
 
 import contextlib
@@ -29,6 +31,7 @@ COMMANDS = ("run", "check", "status", "dead", "verify")
 MODULES = (
     "coverage",
     "bridge.cli.main",
+    "tests.support.limits",
     *(f"bridge.commands.{command}" for command in COMMANDS),
     *(f"bridge.sinks.{sink}" for sink in ("jetstream", "kafka", "stdout")),
 )
@@ -76,9 +79,20 @@ class Original:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
-    def copy(self, arguments: Sequence[str], environment: Mapping[str, str], directory: Path) -> Copy:
-        """One more of it, that runs `bridge.cli` with these arguments; its output goes into files in the directory."""
-        asked = {"arguments": arguments, "environment": environment, "directory": str(directory), "parent": os.getpid()}
+    def copy(
+        self, arguments: Sequence[str], environment: Mapping[str, str], directory: Path, limits: Mapping[str, Any]
+    ) -> Copy:
+        """One more of it, that runs `bridge.cli` with these arguments; its output goes into files in the directory.
+
+        `limits`: those of the service, as `tests.support.limits.written` writes them.
+        """
+        asked = {
+            "arguments": arguments,
+            "environment": environment,
+            "directory": str(directory),
+            "limits": limits,
+            "parent": os.getpid(),
+        }
         with self._lock:
             process = self._process = self._process or self._started()
             assert process.stdin is not None
@@ -126,7 +140,9 @@ def _serve() -> None:
         os.waitpid(between, 0)
 
 
-def _become(arguments: list[str], environment: dict[str, str], directory: str, parent: int) -> NoReturn:
+def _become(
+    arguments: list[str], environment: dict[str, str], directory: str, limits: dict[str, Any], parent: int
+) -> NoReturn:
     while os.getppid() != parent:
         time.sleep(0)  # the one between is just ending
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -146,7 +162,8 @@ def _become(arguments: list[str], environment: dict[str, str], directory: str, p
     if environment.get("COVERAGE_PROCESS_CONFIG"):
         start: Any = import_module("coverage").process_startup
         start(force=True)
-    sys.exit(import_module("bridge.cli.main").main())
+    chosen = import_module("tests.support.limits").read(limits)
+    sys.exit(import_module("bridge.cli.main").main(limits=chosen))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 from bridge.limits import Limits
 from tests.support.harness.inside import Inside
 from tests.support.harness.user import LAZY
+from tests.support.limits import QUICK
 from tests.support.proxy import Protocol, Proxy
 from tests.support.redis.commands import user_of
 from tests.support.servers import RedisServer
@@ -16,7 +17,7 @@ from tests.support.servers import RedisServer
 @pytest.fixture
 def limits() -> Limits:
     """Those of `bridge`."""
-    return Limits()
+    return QUICK
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@
 import asyncio
 import json
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Self
 
 from redis.asyncio import Redis
@@ -17,7 +18,7 @@ from bridge.delivery.context import Context
 from bridge.delivery.loop import Delivery
 from bridge.endings import Ending
 from bridge.errors import NotConnected
-from bridge.limits import EpochLimits, Limits, SourceLimits
+from bridge.limits import Limits
 from bridge.redis.epoch.shard import Runtime
 from bridge.redis.ledger.outboxes import Outboxes
 from bridge.redis.source.membership import Members
@@ -29,11 +30,14 @@ from bridge.telemetry.shard import ShardTelemetry
 from tests.support.harness.hand import LIMIT_SECONDS
 from tests.support.harness.published import SENTINEL, Event, key_of
 from tests.support.harness.user import NAMES, expired
+from tests.support.limits import QUICK
 from tests.support.redis.commands import redis_ms, set_for
 from tests.support.servers import wait_until
 
-SOON = Limits(
-    epoch=EpochLimits(heartbeat=0.05), source=SourceLimits(backoff_first=0.02, backoff_most=0.02, failover_pause=0.02)
+SOON = replace(
+    QUICK,
+    epoch=replace(QUICK.epoch, heartbeat=0.05),
+    source=replace(QUICK.source, backoff_first=0.02, backoff_most=0.02, failover_pause=0.02),
 )
 """For tests that are not about how long the bridge takes to try again, or to touch what was not notified to it."""
 
@@ -122,7 +126,7 @@ class Inside:
         clock, process = SystemClock(), Telemetry()
         self.telemetry = Recorder(process)
         self.broker = Broker()
-        limits = limits or Limits()
+        limits = limits or QUICK
         self._outboxes = Outboxes(clock, limits.ledger)
         runtime = Runtime(chosen, instance, clock, limits)
         members = Members(runtime, lambda: self._source.ledger.roster, 1)

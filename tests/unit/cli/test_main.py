@@ -12,6 +12,7 @@ import pytest
 from bridge import __version__
 from bridge.cli.main import main
 from bridge.errors import ConfigurationError, NotConnected, Refused
+from bridge.limits import Limits
 from bridge.settings import SECRETS, Settings, SinkKind, reference
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +73,7 @@ def flag(name: str) -> str:
 @pytest.mark.parametrize(
     ("argv", "call"),
     [
-        (["run"], ("run", {})),
+        (["run"], ("run", {"limits": None})),
         (["check"], ("check", {"as_json": False, "publish": False})),
         (["check", "--json", "--publish"], ("check", {"as_json": True, "publish": True})),
         (["status"], ("status", {"as_json": False, "watch": False, "show_keys": False})),
@@ -116,6 +117,14 @@ def test_a_subcommand_is_called_and_its_status_returned(
     commands.answer = status
     assert main(argv) == status
     assert commands.calls == [call]
+
+
+def test_the_service_has_the_limits_that_a_test_chooses(commands: Commands) -> None:
+    limits = Limits(close=9)
+
+    assert main(["run"], limits) == 0
+
+    assert commands.calls == [("run", {"limits": limits})]
 
 
 def test_settings_prints_the_reference(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:
