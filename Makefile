@@ -2,7 +2,8 @@
 # Another Python: make PYTHON=python3.13 …
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos simulate bench check format docs release clean
+CHECKS := check-types check-style check-floors check-lua
+.PHONY: help setup demo test pythons chaos simulate bench check $(CHECKS) format docs release clean
 
 BIN := .venv/bin
 # Tests mostly wait: for servers, deadlines and leases. So two, beside the one with Kafka, keep two processors busy.
@@ -22,6 +23,9 @@ demo: $(DEMO) ## Show the whole story in about 20 seconds, with servers of its o
 test: check ## Check, then run all tests and measure their coverage
 	@.ci/test $(WORKERS)
 
+pythons: $(DEV) ## Run unit tests, the simulation and one journey on the other Pythons that are installed
+	@.ci/pythons
+
 chaos: $(DEV) ## Strike all that a deployment has, for CHAOS_SECONDS; on CHAOS_TOPOLOGY; CHAOS_SEED repeats a run
 	@CHAOS_TOPOLOGY=$${CHAOS_TOPOLOGY:-all} $(BIN)/python -m pytest tests/chaos/test_chaos.py
 
@@ -32,11 +36,17 @@ bench: $(DEV) ## Measure, with servers of its own, and say which bars are reache
 	@$(BIN)/python -m tests.bench
 
 check: $(DEV) ## Format, lint, types, and the floors that imports must keep
+	@$(MAKE) --no-print-directory --jobs --keep-going --output-sync=target $(CHECKS)
+
+check-types:
+	@$(BIN)/mypy
+check-style:
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
 	@$(BIN)/ruff check --quiet --preview --config 'lint.explicit-preview-rules=true' --select PLW1514 bridge # UTF-8, in any locale
-	@$(BIN)/mypy
+check-floors:
 	@$(BIN)/lint-imports
+check-lua:
 	@$(BIN)/python -m tests.support.lua
 
 format: $(DEV) ## Format the code, and fix what ruff can fix

@@ -19,6 +19,7 @@ from bridge.commands.embedded import DIRECTORY_PREFIX
 from tests.support.brokers.kafka import KafkaServer
 from tests.support.brokers.kafka import version as kafka_version
 from tests.support.brokers.kafka_access import secure_server
+from tests.support.flaky import Reruns
 from tests.support.kinds import EACH_KIND, KINDS
 from tests.support.servers import ROOT, NatsServer, RedisServer, ValkeyServer, require, version
 from tests.support.warm import ORIGINAL
@@ -43,6 +44,11 @@ configuration.set_hypothesis_home_dir(str(ROOT / ".cache" / "hypothesis"))
 # No test is about how fast it is: the machine may be busy.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What may be run once more: see there."""
+    config.pluginmanager.register(Reruns())
 
 
 def pytest_report_header() -> list[str]:

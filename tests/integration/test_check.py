@@ -5,7 +5,6 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from types import SimpleNamespace
 
 import nats
@@ -19,6 +18,7 @@ from bridge.errors import NotConnected, Refused
 from bridge.redis.admin import inspector as inspection
 from bridge.redis.admin.acl import acl_rule
 from bridge.redis.admin.inspector import Inspector
+from bridge.redis.ledger import assembly
 from bridge.redis.wire.server import Server
 from bridge.settings import Settings
 from tests.integration.doctor import SECRET, SOUND, examine, levels
@@ -178,7 +178,7 @@ def test_a_missing_permission_is_named_and_the_rule_shown_is_enough(
 
 def test_the_rule_holds_every_command_of_the_scripts() -> None:
     """If this fails, a script has got a new command: enter it in `bridge.redis.permissions.needs`."""
-    scripts = "".join(path.read_text() for path in files("bridge.redis.ledger").joinpath("lua").iterdir())
+    scripts = "".join(assembly.script(name) for name in assembly.names())
     words = re.findall(r"[({]'([A-Z]+)'(?:, '(STREAM)')?", scripts)
     commands = {f"+{'|'.join(filter(None, command)).lower()}" for command in words}
 
