@@ -35,6 +35,10 @@ the test's own process, three times as much. Others see the same lines.
 """
 
 
+SLOW = ("chaos", "cluster", "slow")
+"""Marks of tests that take more than a few seconds."""
+
+
 def unmeasured(item: pytest.Item) -> bool:
     return not item.get_closest_marker("measured") and any(item.get_closest_marker(mark) for mark in UNMEASURED)
 
@@ -64,10 +68,12 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run on one kind of Redis what is not marked `both_kinds`: which one, the name of the test decides.
+    """Run the slow ones first, so that none is left alone at the end; and on one kind of Redis what is not marked
+    `both_kinds`: which one, the name of the test decides.
 
     With BOTH_KINDS=1, or where a single test is asked for, on both.
-    """
+    """  # noqa: D205 - one sentence
+    items.sort(key=lambda item: not any(item.get_closest_marker(mark) for mark in SLOW))
     if os.environ.get("BOTH_KINDS") == "1" or any("::" in argument for argument in config.args):
         return
     kept, left = list[pytest.Item](), list[pytest.Item]()

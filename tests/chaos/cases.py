@@ -1,6 +1,6 @@
 """What runs go on: a deployment, what is known of where things are in it, and what can be done to it.
 
-CHAOS_TOPOLOGY chooses, by names with commas between them, or `all`; without it there are two, as a part of all tests.
+CHAOS_TOPOLOGY chooses, by names with commas between them; without it there are all.
 """
 
 import os
@@ -88,7 +88,7 @@ KIND_OF = {
 
 def chosen() -> list[str]:
     """The names of those that CHAOS_TOPOLOGY chooses."""
-    wanted = os.environ.get("CHAOS_TOPOLOGY", "kafka,cluster").split(",")
+    wanted = os.environ.get("CHAOS_TOPOLOGY", "all").split(",")
     if unknown := set(wanted) - {*CASES, "all"}:
         raise pytest.UsageError(f"CHAOS_TOPOLOGY knows no {', '.join(unknown)}: there are {', '.join(CASES)}, and all")
     return [name for name in CASES if name in wanted or "all" in wanted]

@@ -18,7 +18,9 @@ from tests.support.servers import Bridge
 HANDS = 2
 """Faults at a time, at most."""
 CALM = 12.0
-"""Seconds between two faults of one hand, at most: some are long enough for a gap to be closed."""
+"""Seconds between two faults of one hand, at most: some are long enough for a gap to be closed. Less in a short
+run, so that there are some.
+"""
 WATCH_SECONDS = 0.25
 
 
@@ -38,10 +40,10 @@ class Driver:
 
     async def run(self, seconds: float) -> None:
         """Strike until the time is over; return when all is fixed."""
-        end = asyncio.get_running_loop().time() + seconds
+        end, calm = asyncio.get_running_loop().time() + seconds, min(CALM, seconds / 4)
         async with asyncio.TaskGroup() as hands:
             for number in range(HANDS):
-                hands.create_task(self._strike_until(end), name=f"hand {number}")
+                hands.create_task(self._strike_until(end, calm), name=f"hand {number}")
 
     async def watch(self) -> None:
         """See to it, until cancelled, that bridges live, and how much memory they take."""
@@ -56,10 +58,10 @@ class Driver:
                     bridge.start()
             await asyncio.sleep(WATCH_SECONDS)
 
-    async def _strike_until(self, end: float) -> None:
+    async def _strike_until(self, end: float, calm: float) -> None:
         loop, chance = asyncio.get_running_loop(), self.target.chance
         while True:
-            await asyncio.sleep(min(chance.uniform(0, CALM), max(end - loop.time(), 0)))
+            await asyncio.sleep(min(chance.uniform(0, calm), max(end - loop.time(), 0)))
             if loop.time() >= end:
                 return
             free = [fault for fault in self._faults if self._held.isdisjoint(fault.victims)]

@@ -20,7 +20,7 @@ import pytest
 
 from bridge.tasks import end
 from tests.chaos.cases import CASES, SEED, chosen
-from tests.chaos.driver import CALM, Driver
+from tests.chaos.driver import Driver
 from tests.chaos.ground import Ground
 from tests.chaos.judgement import Verdict, judge
 from tests.chaos.topology import Topology
@@ -29,7 +29,7 @@ from tests.support.brokers.kafka import KafkaServer
 from tests.support.deployments.scene import Scene, now_ms
 from tests.support.servers import PATIENCE, wait_until
 
-SECONDS = float(os.environ.get("CHAOS_SECONDS", "20"))
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "6"))
 MOST_MIB = 160
 """That a bridge may ever have resident."""
 EXPECTED_ERRORS = {"outbox.filled", "audit.distrusted"}
@@ -70,8 +70,8 @@ async def test_whatever_strikes_every_expiration_in_the_book_is_announced_or_cou
     violations = verdict.violations
     (tmp_path / "violations").write_text("\n\n".join(violations))
     assert not violations, "\n".join([f"{head}: {len(violations)} violations; see {tmp_path}", *violations[:5]])
-    assert driver.struck or SECONDS <= CALM, "no fault"
-    assert verdict.counts["expirations that were recorded"] > 5 * SECONDS, "too few to tell anything"
+    assert driver.struck, "no fault"
+    assert verdict.counts["expirations that were recorded"] > SECONDS, "too few to tell anything"
 
 
 async def strike(topology: Topology[Scene], driver: Driver, chance: random.Random) -> Verdict:

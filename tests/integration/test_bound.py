@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import pytest
 from redis.asyncio import Redis
 
-from tests.support.harness.inside import Inside
+from tests.support.harness.inside import SOON, Inside
 from tests.support.harness.published import key_of
 from tests.support.harness.user import known, passed, recorded
 from tests.support.proxy import Protocol, Proxy
 from tests.support.redis.commands import redis_ms, run, user_of
 from tests.support.servers import RedisServer, require, wait_until
 
-pytestmark = [pytest.mark.usefixtures("soon"), pytest.mark.both_kinds]
+pytestmark = pytest.mark.both_kinds
 
 LONG_MS = 60_000
 
@@ -67,7 +67,7 @@ async def in_step(primary: Redis, replica: Redis) -> bool:
 
 
 async def test_a_name_that_points_elsewhere_is_resolved_anew_though_the_old_server_lives(pair: Pair) -> None:
-    async with Inside(pair.address.port) as bridge:
+    async with Inside(pair.address.port, limits=SOON) as bridge:
         await bridge.reconciled()
         await pair.promote()
         await pair.demote()
@@ -88,7 +88,7 @@ async def only_here(*users: Redis) -> None:
 
 async def test_a_failover_behind_one_address_that_leaves_the_subscription_loses_nothing(pair: Pair) -> None:
     await only_here(pair.first, pair.second)
-    async with Inside(pair.address.port) as bridge:
+    async with Inside(pair.address.port, limits=SOON) as bridge:
         await bridge.reconciled()
         await pair.promote()
         await pair.hang_up()
@@ -104,7 +104,7 @@ async def test_a_failover_behind_one_address_that_leaves_the_subscription_loses_
 
 async def test_what_an_isolated_former_primary_notifies_is_not_believed(pair: Pair) -> None:
     await only_here(pair.first, pair.second)
-    async with Inside(pair.address.port) as bridge:
+    async with Inside(pair.address.port, limits=SOON) as bridge:
         await bridge.reconciled()
         keys = [b"k%d" % number for number in range(30)]
         deadline = 0
@@ -130,7 +130,7 @@ async def test_what_an_isolated_former_primary_notifies_is_not_believed(pair: Pa
 async def test_a_server_that_was_restarted_is_the_same(redis_kind: type[RedisServer]) -> None:
     require(redis_kind)
     with redis_kind(appendonly=True) as server:
-        async with Proxy(server.port, Protocol.RESP) as address, Inside(address.port) as bridge:
+        async with Proxy(server.port, Protocol.RESP) as address, Inside(address.port, limits=SOON) as bridge:
             await bridge.reconciled()
             server.kill()
             server.start()
