@@ -25,16 +25,6 @@ async def run_together(tasks: Mapping[str, Coroutine[object, object, None]], *, 
         await end(running.values())
 
 
-async def happens(event: asyncio.Event, within: float) -> bool:
-    """Return when `event` is set, or after so many seconds: whether it was."""
-    try:
-        async with asyncio.timeout(within):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
-
-
 async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Cancel the tasks and return when all have ended, whatever they end with.
 

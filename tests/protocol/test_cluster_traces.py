@@ -119,7 +119,7 @@ async def expire(played: Played, node: RedisServer, slot: int) -> None:
 
 async def stuck(hand: ClusterHand) -> tuple[set[bytes], int]:
     """Touch what is due: what is seen of it, and how much of that cannot be resolved."""
-    seen = {seen for _, _, seen, _ in (await hand.touch()).seen}
+    seen = {state for _, _, state, _ in (await hand.touch()).sights}
     await hand.hear()
     while hand.interpreter.waiting:
         await hand.send(hand.batch())

@@ -138,7 +138,7 @@ async def test_a_key_that_is_deleted_after_its_record_is_never_announced(hand: H
     deadline = await known(user, b"k", 1, ("DEL", "k"))
     await passed(user, deadline)
     touched = await hand.touch()
-    assert touched.seen == [(b"k", b"%d" % deadline, b"gone", b"1")]
+    assert touched.sights == [(b"k", b"%d" % deadline, b"gone", b"1")]
     await hand.handle()
     assert await hand.claimed() == []
     assert hand.gap.ambiguous == 0
@@ -181,7 +181,7 @@ async def test_a_key_seen_alive_that_expired_since_is_claimed_by_its_own_hint(ha
     deadline = await known(user, b"k", 1, ("PEXPIRE", "k", LONG_MS))
     await passed(user, deadline)
     touched = await hand.touch()
-    assert [seen[2] for seen in touched.seen] == [b"alive"]
+    assert [sight[2] for sight in touched.sights] == [b"alive"]
     await user.pexpire(b"k", 1)
     await expired(user, b"k")
     await hand.handle()

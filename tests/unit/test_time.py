@@ -9,7 +9,7 @@ import pytest
 import bridge
 
 ROOT = Path(bridge.__file__).parent
-ROOMS = ["redis/protocol", "redis/wire", "redis/epoch", "redis/source", "delivery", "sinks"]
+ROOMS = ["redis/protocol", "redis/wire", "redis/ledger", "redis/epoch", "redis/source", "delivery", "sinks"]
 CLOCKS = {"time", "datetime", "sched", "zoneinfo"}
 """Modules that read the machine's clock."""
 LOOPS = {"call_at", "call_later", "timeout", "timeout_at", "wait_for"}
@@ -34,9 +34,10 @@ def _reads(call: ast.Call) -> str | None:
     owner, name = ast.unparse(function.value), function.attr
     if owner.endswith("clock"):
         return None
-    if name == "sleep" and not (len(call.args) == 1 and ast.unparse(call.args[0]) == "0"):
-        return ast.unparse(function)
-    if name in LOOPS or (name == "time" and "loop" in owner):
+    first = ast.unparse(call.args[0]) if call.args else None
+    if (name == "sleep" and first == "0") or (name == "timeout" and first == "None"):
+        return None  # the event loop's next turn; a wait without a limit
+    if name == "sleep" or name in LOOPS or (name == "time" and "loop" in owner):
         return ast.unparse(function)
     if owner == "asyncio" and name == "wait" and any(keyword.arg == "timeout" for keyword in call.keywords):
         return "asyncio.wait with a timeout"
@@ -78,6 +79,7 @@ def test_what_reads_a_clock_is_found(line: str) -> None:
         "await self._clock.sleep(1)",
         "async with clock.timeout(1): pass",
         "await asyncio.wait(tasks)",
+        "async with asyncio.timeout(None): pass",
         "await loop.create_connection(None)",
     ],
 )

@@ -31,6 +31,6 @@ class Roster:
     async def exchange(self, watermarks: Sequence[tuple[str, str]]) -> tuple[int, dict[str, str]]:
         """Say up to when notifications were handled, in a cluster. Redis's clock, and what all bridges have said."""
         words = [word for watermark in watermarks for word in watermark]
-        now_ms, flat = await self._runner.run("seen", [self._names.seen], words)
+        now_ms, flat = await self._runner.run("seen", [self._names.watermarks], words)
         said = iter(word.decode(errors="replace") for word in flat)
         return now_ms, dict(zip(said, said, strict=True))

@@ -78,7 +78,7 @@ class Touched:
     state: State
     cursor: bytes
     """Where the walk goes on; `0` when it is through."""
-    seen: Sequence[tuple[bytes, bytes, bytes, bytes]]
+    sights: Sequence[tuple[bytes, bytes, bytes, bytes]]
     """Key, score, GONE, ALIVE or MOVED, `1` (due) or `0`: the arguments of `operations.resolve`."""
     dead: int = 0
     """Dead letters kept."""

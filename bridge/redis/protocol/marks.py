@@ -69,7 +69,7 @@ class Round:
     @classmethod
     def of(cls, mark: bytes, touched: Touched, limit: int, purpose: Purpose, touched_at: float) -> "Round":
         """The round of a touch of up to `limit` keys."""
-        pending = {key: (score, state, due) for key, score, state, due in touched.seen}
+        pending = {key: (score, state, due) for key, score, state, due in touched.sights}
         redis_ms, complete = touched.state.now_us // 1000, len(pending) < limit
         return cls(mark, redis_ms, complete, purpose, touched_at, touched.counters, pending)
 

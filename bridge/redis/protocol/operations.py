@@ -40,9 +40,9 @@ def gone(key: bytes) -> Operation:
     return b"d", key
 
 
-def resolve(key: bytes, score: bytes, seen: bytes, due: bytes) -> Operation:
-    """The mark of the touch that saw this is back (`calls.Touched.seen`). Not to be sent while the key is ahead."""
-    return b"r", key, score, seen, due
+def resolve(key: bytes, score: bytes, state: bytes, due: bytes) -> Operation:
+    """The mark of the touch that saw this is back (`calls.Touched.sights`). Not to be sent while the key is ahead."""
+    return b"r", key, score, state, due
 
 
 def forget(key: bytes) -> Operation:

@@ -76,7 +76,7 @@ class Names:
         return self.first.key(b"members")
 
     @property
-    def seen(self) -> bytes:
+    def watermarks(self) -> bytes:
         """Hash, in a cluster: up to when the notifications of each primary were handled. One for all shards."""
         return self.first.key(b"seen")
 

@@ -30,6 +30,7 @@ from bridge.redis.source.membership import Members
 from bridge.redis.source.phases import Phase, Phases
 from bridge.redis.source.stop import Stop
 from bridge.redis.wire import notify_flags as notifications
+from bridge.redis.wire.endpoint import Endpoint
 from bridge.redis.wire.primary import Primary
 from bridge.redis.wire.server import inspect, require
 from bridge.redis.wire.topology import LedgerFinder
@@ -63,9 +64,7 @@ class RedisSource:
         self._primary = Primary(endpoint, None if cluster is None else LedgerFinder(cluster.topology, number))
         self.ledger = Ledger(self._primary.client, endpoint, names, runtime.limits.ledger, others)
         """The scripts, on the server that is the primary now."""
-        limit = -(-settings.outbox_limit // settings.shards)
-        identity = Identity(settings.source, endpoint.db)
-        self.outbox = Outbox(self.ledger, identity, limit, runtime.limits.ledger, telemetry, wake, shard=number)
+        self.outbox = _outbox(runtime, self.ledger, names, telemetry, wake)
         self.telemetry = telemetry
         self.phases = Phases()
         self.refused = False
@@ -77,9 +76,7 @@ class RedisSource:
         self._tenure = Tenure(self._shard, members, self.phases, self._stop)
         self._leftover = Leftover(self._shard)
         self._trust = Trust(runtime.limits.epoch)
-        limits = runtime.limits.source
-        most = limits.failover_pause if endpoint.finder else limits.backoff_most
-        self._backoff = Backoff(limits.backoff_first, most)
+        self._backoff = _backoff(runtime, endpoint)
         self._cause = cause
         self._fatal = fatal
         self._ears: Ears | None = None
@@ -260,3 +257,18 @@ class RedisSource:
             why = Ending.SHUTDOWN if self._stop.given and ending is not Ending.SLOTS_MOVED else ending
             self.telemetry.epoch_ended(str(self._primary.endpoint), why, reason)
         self.phases.enter(Phase.ENDED)
+
+
+def _outbox(
+    runtime: Runtime, ledger: Ledger, names: Names, telemetry: ShardTelemetry, wake: Callable[[], None]
+) -> Outbox:
+    settings = runtime.settings
+    limit = -(-settings.outbox_limit // settings.shards)
+    identity = Identity(settings.source, names.db)
+    return Outbox(ledger, identity, limit, runtime.limits.ledger, telemetry, wake, shard=names.shard)
+
+
+def _backoff(runtime: Runtime, endpoint: Endpoint) -> Backoff:
+    """Short where another server may be named at any moment."""
+    limits = runtime.limits.source
+    return Backoff(limits.backoff_first, limits.failover_pause if endpoint.finder else limits.backoff_most)
