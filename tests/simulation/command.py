@@ -6,8 +6,10 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
-from tests.simulation.plan import plan
+from tests.simulation.plan import Plan, plan
+from tests.simulation.shrink import Shrinker
 from tests.simulation.world import Outcome, run
 
 WORKERS = 2
@@ -34,16 +36,17 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=int, default=1000, help="how many")
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first one")
     parser.add_argument("--seed", type=int, help="that one alone")
+    parser.add_argument("--replay", type=Path, help="that trace alone, which --save has written")
+    parser.add_argument("--shrink", action="store_true", help="make it as small as it can be and still fail")
+    parser.add_argument("--save", type=Path, help="write its plan there, e.g. tests/simulation/traces/name.json")
     parser.add_argument("--trace", action="store_true", help="with its log")
     parser.add_argument("--stop", action="store_true", help="at the first seed that breaks a promise")
     parser.add_argument("--workers", type=int, default=WORKERS)
     options = parser.parse_args(arguments)
     if options.seed is not None:
-        outcome = run(plan(options.seed))
-        if options.trace:
-            sys.stdout.writelines(f"{line}\n" for line in outcome.log)
-        report(outcome)
-        return bool(outcome.violations)
+        return one(plan(options.seed), options)
+    if options.replay is not None:
+        return one(Plan.from_json(options.replay.read_text("utf-8")), options)
     begun, failed, seconds = time.monotonic(), 0, 0.0
     seeds = range(options.first, options.first + options.seeds)
     with ProcessPoolExecutor(options.workers) as pool:
@@ -58,6 +61,19 @@ def main(arguments: Sequence[str]) -> int:
     took = time.monotonic() - begun
     sys.stdout.write(f"{len(seeds)} seeds, {failed} failed, {seconds / 60:.0f} virtual minutes in {took:.1f} s\n")
     return bool(failed)
+
+
+def one(what: Plan, options: argparse.Namespace) -> int:
+    """A single run."""
+    outcome = run(what)
+    if outcome.violations and options.shrink:
+        outcome = Shrinker(outcome, lambda said: sys.stderr.write(f"{said}\n")).shrink()
+    if options.trace:
+        sys.stdout.writelines(f"{line}\n" for line in outcome.log)
+    if options.save is not None:
+        options.save.write_text(outcome.plan.as_json() + "\n", "utf-8")
+    report(outcome)
+    return bool(outcome.violations)
 
 
 def report(outcome: Outcome) -> None:

@@ -28,6 +28,8 @@ class Nemesis:
     def __init__(self, world: "World", rng: random.Random) -> None:
         self.excused: list[tuple[int, int]] = []
         """Spans on Redis's clock of which nothing is promised."""
+        self.struck: list[int] = []
+        """The numbers of the strikes that were made."""
         self._world = world
         self._rng = rng
         self._mutes = 0
@@ -37,16 +39,27 @@ class Nemesis:
         """For which script, and what happens to it."""
 
     async def work(self, seconds: float) -> None:
-        """For so long."""
-        loop, rates = self._world.loop, self._world.plan.strikes
-        until = loop.time() + seconds
+        """For so long. Each strike has choices of its own: without one of them, the others are as they were."""
+        loop, plan = self._world.loop, self._world.plan
+        begun = loop.time()
+        for number, (moment, name, choices) in enumerate(self._schedule(seconds)):
+            await asyncio.sleep(max(begun + moment - loop.time(), 0))
+            if number not in plan.without:
+                self.struck.append(number)
+                self._rng = random.Random(choices)
+                getattr(self, f"_{name}")()
+        await asyncio.sleep(max(begun + seconds - loop.time(), 0))
+
+    def _schedule(self, seconds: float) -> list[tuple[float, str, int]]:
+        rng, rates = self._rng, self._world.plan.strikes
         names = [name for name, rate in rates.items() if rate > 0]
-        total = sum(rates[name] for name in names)
-        while total and (pause := self._rng.expovariate(total)) + loop.time() < until:
-            await asyncio.sleep(pause)
-            name = self._rng.choices(names, [rates[name] for name in names])[0]
-            getattr(self, f"_{name}")()
-        await asyncio.sleep(max(until - loop.time(), 0))
+        weights = [rates[name] for name in names]
+        found: list[tuple[float, str, int]] = []
+        moment = rng.expovariate(sum(weights)) if names else seconds
+        while moment < seconds:
+            found.append((moment, rng.choices(names, weights)[0], rng.randrange(1 << 60)))
+            moment += rng.expovariate(sum(weights))
+        return found
 
     def heal(self) -> None:
         """All is well from now on."""

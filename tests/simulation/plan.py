@@ -1,8 +1,9 @@
 """What a seed means: how many bridges, which server and broker, which users, and which faults, how often."""
 
+import json
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from tests.simulation.broker import Faults
 from tests.simulation.network import Conditions
@@ -41,6 +42,26 @@ class Plan:
     habits: Habits = field(default_factory=Habits)
     strikes: Mapping[str, float] = field(default_factory=dict)
     """Faults by name: how often in a second."""
+    without: frozenset[int] = frozenset()
+    """Strikes that are left out, by their numbers: see `shrink.py`."""
+
+    def as_json(self) -> str:
+        """All of it, for a trace."""
+        return json.dumps({**asdict(self), "without": sorted(self.without)}, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """The inverse."""
+        said = json.loads(text)
+        return cls(
+            **{
+                **said,
+                "network": Conditions(**said["network"]),
+                "publishing": Faults(**said["publishing"]),
+                "habits": Habits(**said["habits"]),
+                "without": frozenset(said["without"]),
+            }
+        )
 
 
 def plan(seed: int) -> Plan:

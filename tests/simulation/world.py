@@ -8,6 +8,7 @@ import asyncio
 import gc
 import random
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
@@ -49,6 +50,8 @@ class Outcome:
     virtual_seconds: float
     steps: int
     counts: dict[str, int]
+    struck: Sequence[int]
+    """Which strikes were made, by their numbers."""
     log: list[str] = field(default_factory=list)
 
 
@@ -137,7 +140,16 @@ class World:
             "stored": len(self.broker.stored),
             "gaps": sum(message.gap for message in self.broker.stored),
         }
-        return Outcome(self.plan, self.violations, digest, self.loop.time() - 1000, self.loop.steps, counts, self.log)
+        return Outcome(
+            self.plan,
+            self.violations,
+            digest,
+            self.loop.time() - 1000,
+            self.loop.steps,
+            counts,
+            self.nemesis.struck,
+            self.log,
+        )
 
     # Phases.
 
