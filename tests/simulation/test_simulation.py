@@ -4,6 +4,7 @@ In processes of their own, because the order of sets has to be the same in each.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.mutations.search import RULES, found_after, mutate
+from tests.simulation.validators import VALIDATORS, WHILE_IT_RUNS
 from tests.support.servers import ROOT
 
 pytestmark = pytest.mark.unmeasured
@@ -52,3 +54,10 @@ def test_each_rule_can_still_be_taken_out_of_the_source(rule: str, tmp_path: Pat
 @pytest.mark.parametrize("rule", ["due_entries_stay", "wait_for_the_mark", "settle_when_acked"])
 def test_what_goes_wrong_without_a_rule_is_found(rule: str) -> None:
     assert found_after(rule, seeds=50) is not None
+
+
+def test_every_sentence_that_is_judged_is_one_of_the_guarantees() -> None:
+    page = (ROOT / "deploy" / "docs" / "guarantees.md").read_text("utf-8")
+
+    judged = {*(validator.__name__ for validator in VALIDATORS), *WHILE_IT_RUNS}
+    assert judged == set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", page)) & judged

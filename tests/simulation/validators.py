@@ -278,6 +278,14 @@ def copies_within_the_duplicate_window_are_dropped(found: Evidence) -> list[str]
     return [f"stored twice: {told}" for messages in found.told.values() for told in messages if told.copies > 1]
 
 
+IS_DELIVERED = "what_is_recorded_is_delivered_when_all_is_well_again"
+ON_TIME = "on_time"
+NO_PROCESS_ENDS = "no_process_ends_by_itself"
+NO_ERROR_UNNOTICED = "no_error_goes_unnoticed"
+NO_KEYS_IN_LOGS = "no_log_line_holds_a_users_key"
+COMES_TO_ITS_END = "the_run_comes_to_its_end"
+WHILE_IT_RUNS = (IS_DELIVERED, ON_TIME, NO_PROCESS_ENDS, NO_ERROR_UNNOTICED, NO_KEYS_IN_LOGS, COMES_TO_ITS_END)
+"""Sentences that `world.py` looks after itself."""
 VALIDATORS: Sequence[Callable[[Evidence], list[str]]] = (
     every_expiration_of_a_recorded_key_reaches_the_broker_at_least_once,
     with_the_same_id_each_time,

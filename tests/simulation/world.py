@@ -7,6 +7,7 @@ be delivered; then a *proof*: some keys that have to be announced on time, exact
 import asyncio
 import gc
 import random
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,16 @@ from tests.simulation.network import Network
 from tests.simulation.plan import LOSSY, Plan
 from tests.simulation.redis.keyspace import Held
 from tests.simulation.redis.server import Server, Session
-from tests.simulation.validators import evidence, judge
+from tests.simulation.validators import (
+    COMES_TO_ITS_END,
+    IS_DELIVERED,
+    NO_ERROR_UNNOTICED,
+    NO_KEYS_IN_LOGS,
+    NO_PROCESS_ENDS,
+    ON_TIME,
+    evidence,
+    judge,
+)
 from tests.simulation.writer import Writer
 
 EPOCH_US = 1_790_000_000_000_000
@@ -129,7 +139,7 @@ class World:
             if not self.violations:
                 self._judge()
         except Exception as error:  # noqa: BLE001 - a finding
-            self.violate("the bridge comes to its end", repr(error))
+            self.violate(COMES_TO_ITS_END, repr(error))
         finally:
             for bridge in self.bridges:
                 bridge.kill()
@@ -199,7 +209,7 @@ class World:
             for bridge in self.bridges:
                 bridge.start()
         if waiting:
-            self.violate("what is recorded is delivered", waiting)
+            self.violate(IS_DELIVERED, waiting)
 
     def _waiting(self) -> str:
         """What has not come to its end."""
@@ -244,16 +254,19 @@ class World:
             deadline = deadlines[key]
             late = [message for message in said if offset + message.at > deadline / 1000 + PROOF_SECONDS]
             if not said or late or b'"via":"notification"' not in said[0].body:
-                self.violate("on time", f"{key!r} of {deadline}: {said}")
+                self.violate(ON_TIME, f"{key!r} of {deadline}: {said}")
 
     def _judge(self) -> None:
         found = evidence(self.book, self.broker.stored, self.broker.kind, self.nemesis.excused)
         self.violations |= judge(found)
         for bridge in self.bridges:
             for failure in bridge.failures:
-                self.violate("no process ends by itself", repr(failure))
+                self.violate(NO_PROCESS_ENDS, repr(failure))
+        for line in self.log:
+            if "user:" in line and re.match(r"[\d.]+ [abc]\d", line):
+                self.violate(NO_KEYS_IN_LOGS, line)
         for complaint in self.loop.complaints:
-            self.violate("no error goes unnoticed", complaint)
+            self.violate(NO_ERROR_UNNOTICED, complaint)
 
 
 @lru_cache(maxsize=1)
