@@ -94,8 +94,8 @@ RULES: Mapping[str, Sequence[Substitution]] = {
     "seen_when_closed": (
         (
             EPOCH,
-            "        if not self._gap.open:\n            self._seen_ms = finished.redis_ms\n",
-            "        self._seen_ms = finished.redis_ms\n        if not self._gap.open:\n",
+            "        if not self._gap.open:\n            self._handled_ms = finished.redis_ms\n",
+            "        self._handled_ms = finished.redis_ms\n        if not self._gap.open:\n",
         ),
     ),
     "fence": (

@@ -126,7 +126,7 @@ first_write(lease)
     "touch_is_a_write": (
         (
             SCRIPTS,
-            '        names = self._names\n        reply = await self._call(\n            "touch",\n',
+            '        names = self._names\n        reply = await self._runner.run(\n            "touch",\n',
             """        names, early = self._names, []
         if touch.walk is None and touch.limit:
             now = await self.now_ms()
@@ -136,7 +136,7 @@ first_write(lease)
                 )
                 for key, score in due:
                     early += [key, b"%d" % score, b"alive" if await self._client.exists(key) else b"gone", b"1"]
-        reply = await self._call(
+        reply = await self._runner.run(
             "touch",
 """,
         ),
