@@ -91,6 +91,8 @@ class EpochLimits(Scaled):
     canary: float = seconds(2.0)
     """From one canary to the next."""
     canary_ttl_ms: int = milliseconds(100)
+    canary_voids: int = 5
+    """So many in a row that were deleted, and did not expire: what is heard is another server's stream."""
     audit: float = seconds(1.0)
     """Between two readings, at least: they cost Redis about a tenth of a millisecond."""
     audit_short_epoch: float = seconds(60.0)

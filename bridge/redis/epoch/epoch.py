@@ -167,6 +167,7 @@ class Epoch:
             and self._walk.cursor is None
             and self._scan.complete
             and not self._findings
+            and self._canary.proved
             and (migration is None or migration.settled)
             and (lowest is None or lowest >= self._gap.start_ms)
         )
@@ -239,6 +240,12 @@ class Epoch:
                 "notifications are mute: a key of the bridge's own expired, and Redis did not say so"
                 f" (notify-keyspace-events needs {NEEDED_FLAGS})",
             )
+        if self._canary.doubtful:
+            raise EpochEnded(
+                Ending.MUTE,
+                f"notifications are another server's: the last {self._limits.canary_voids} keys of the bridge's own"
+                " were deleted, and none expired",
+            )
         self._read_audit(finished)
         if finished.purpose.close and self._gap.open:
             await self._close_gap(finished)
@@ -266,7 +273,8 @@ class Epoch:
         missed = audit.in_gap() if audit is not None else None
         # Closed when the touch was made, not now: should this have to be sent again, the stream may be lost by then.
         node = str(self._attempt.endpoint)
-        record = ClosedGap(node, gap.opened_ms, finished.redis_ms, gap.cause, missed, self._kept_reading())
+        opened_ms = min(gap.opened_ms, finished.redis_ms)  # Redis's clock may have been set back since
+        record = ClosedGap(node, opened_ms, finished.redis_ms, gap.cause, missed, self._kept_reading())
         await self._apply(gap_closed(record))
         gap.close()
         self._walk.gap_closed()
@@ -281,6 +289,7 @@ class Epoch:
 
     def _learn(self, state: State) -> None:
         self._schedule.learn(state)
+        self._gap.clock_is_at(state.now_us // 1000)
         self._outbox.holds(state.depth)
         self._telemetry.ledger_seen(state.size, state.depth)
 

@@ -1,7 +1,8 @@
 """A gap: a time span in which notifications may have been missed, and what is known of it.
 
 An epoch that did not inherit the stream opens with one. It is closed when the ledger was walked (`walk.py`), all
-entries that were overdue at its start are resolved, the keyspace was scanned, and a mark behind all that is back.
+entries that were overdue at its start are resolved, the keyspace was scanned, a canary has proved that notifications
+come, and a mark behind all that is back. Until then it grows: what is mute for good is one gap.
 """
 
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ class Gap:
     def open(self) -> bool:
         """Whether it is not reconciled yet."""
         return self.start_ms > 0
+
+    def clock_is_at(self, redis_ms: int) -> None:
+        """Redis's clock. Where it was set back, what is past its deadline no longer is, and no longer the gap's."""
+        self.start_ms = min(self.start_ms, redis_ms)
 
     def applied(self, batch: Applied) -> None:
         """Take over what Redis has counted, with what a batch did about it."""

@@ -115,7 +115,7 @@ class Interpreter:
         """One hint. Whether it is one of the ledger's keys, and anything new."""
         kind, matches = self._kinds[channel], self._matches
         if kind is Kind.ELSEWHERE or key.startswith(self._own_prefix):
-            self._own(key, kind)
+            self._own(channel, key, kind)
             return False
         if kind is Kind.EXPIRED:
             self.marks.heard += 1
@@ -181,7 +181,7 @@ class Interpreter:
                 round_.stuck += 1
         return key
 
-    def _own(self, key: bytes, kind: Kind) -> None:
+    def _own(self, channel: bytes, key: bytes, kind: Kind) -> None:
         """An expiration in another database, or one of the bridge's own keys."""
         if kind is Kind.ELSEWHERE:
             self.marks.heard += 1
@@ -189,7 +189,7 @@ class Interpreter:
             self._stray(key)
         elif self._canary is not None and key in self._canary.all:
             if key == self._canary.key:
-                self._canary.ended(expired=kind is Kind.EXPIRED)
+                self._canary.ended(expired=kind is Kind.EXPIRED, evicted=channel.endswith(b":evicted"))
         else:
             self.marks.heard += kind is Kind.EXPIRED
             void = self._canary.void if self._canary is not None else 0

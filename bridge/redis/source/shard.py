@@ -81,6 +81,8 @@ class RedisSource:
         self._fatal = fatal
         self._ears: Ears | None = None
         self._began = 0.0
+        self._first_ms: int | None = None
+        """When the first attempt began, on Redis's clock, while none has caught up."""
         if endpoint.known:
             telemetry.node_named(str(endpoint))
 
@@ -206,7 +208,9 @@ class RedisSource:
         handled_ms, cluster = lease.handled_ms, self._shard.cluster
         if cluster is not None:
             handled_ms = cluster.watermarks.since(str(self._primary.endpoint), self._shard.number, handled_ms)
-        opened_ms = start_ms if handled_ms is None else handled_ms
+        if handled_ms is None:  # no epoch has ever caught up: then the gap begins with the first attempt
+            handled_ms = self._first_ms = start_ms if self._first_ms is None else self._first_ms
+        opened_ms = min(handled_ms, start_ms)  # Redis's clock may have been set back
         self.phases.enter(Phase.RECONCILING)
         self.telemetry.gap_opened(cause, opened_ms, start_ms)
         return Gap(cause, opened_ms, start_ms)
@@ -217,6 +221,7 @@ class RedisSource:
         if cluster is not None:
             cluster.watermarks.handled(str(self._primary.endpoint), self._shard.number, redis_ms)
         self.phases.enter(Phase.WATCHING)
+        self._first_ms = None
         self.refused = False
         self._backoff.reset()
 

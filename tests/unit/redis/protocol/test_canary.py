@@ -74,3 +74,44 @@ def test_the_next_one_is_set_after_an_interval(canary: Canary) -> None:
     touch(canary, LATER, 4_000)
     look(canary, gone=True)
     assert not canary.marked()  # what was heard of the last one does not count
+
+
+def test_one_that_outlives_a_clock_that_was_set_back_is_left_to_its_fate(canary: Canary) -> None:
+    touch(canary, NOW, 1_000 - 3_600_000)
+    assert canary.deadline_ms is None
+    assert canary.void == 1  # Redis was told of one that will not expire
+    assert canary.order(NOW) == TTL_MS
+
+    touch(canary, NOW, 1_000 - 3_600_000)
+    assert canary.void == 0
+    assert canary.order(NOW) == LOOK
+
+
+def test_one_that_was_left_and_ends_all_the_same_is_counted_once(canary: Canary) -> None:
+    touch(canary, NOW, 1_000 - 3_600_000)
+    canary.ended(expired=True)
+    assert canary.void == 0
+
+
+def test_only_one_that_expired_or_was_evicted_proves_the_way(canary: Canary) -> None:
+    canary.ended(expired=False)
+    canary.take_heard()
+    assert not canary.proved
+    for end in ({"expired": True}, {"expired": False, "evicted": True}):
+        made = Canary(b"canary", LIMITS)
+        touch(made, NOW, 1_000)
+        made.ended(**end)
+        made.take_heard()
+        assert made.proved
+
+
+def test_many_in_a_row_that_were_deleted_are_doubtful_and_one_that_expired_is_enough(canary: Canary) -> None:
+    for number in range(LIMITS.canary_voids):
+        assert not canary.doubtful
+        canary.ended(expired=False)
+        canary.take_heard()
+        touch(canary, NOW + (number + 1) * LIMITS.canary, 1_000)
+    assert canary.doubtful
+    canary.ended(expired=True)
+    canary.take_heard()
+    assert not canary.doubtful
