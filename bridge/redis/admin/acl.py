@@ -25,6 +25,9 @@ from bridge.settings import Settings
 READ = "pexpiretime"
 """The one command that the bridge sends for users' keys."""
 
+SAY_NAME = "client|setname"
+"""The one that the bridge can do without."""
+
 Word = bytes | str | int
 
 
@@ -37,7 +40,7 @@ def needs(names: Names, *, clustered: bool = False) -> dict[str, Sequence[Word]]
     deadlines, lease, outbox, dead, mark = names.deadlines, names.lease, names.outbox, names.dead, names.mark(0, 0)
     shas: Sequence[Word] = ("0" * 40, 5, deadlines, lease, outbox, dead, mark)  # no such script
     commands: dict[str, Sequence[Word]] = {
-        "client|setname": (CLIENT_NAME,),
+        SAY_NAME: (CLIENT_NAME,),
         "ping": (),
         "time": (),
         "info": ("server",),
@@ -113,7 +116,9 @@ def _commands(inspector: Inspector) -> dict[str, list[Word]]:
     """`needs`, and the reading of users' keys, as complete commands, by what to call them."""
     clustered = inspector.topology is not None
     commands: dict[str, list[Word]] = {
-        rule: [*rule.split("|"), *arguments] for rule, arguments in needs(inspector.names, clustered=clustered).items()
+        rule: [*rule.split("|"), *arguments]
+        for rule, arguments in needs(inspector.names, clustered=clustered).items()
+        if rule != SAY_NAME
     }
     for pattern in included(inspector.settings.keys):
         # A pattern nearly always matches itself, and so will whatever pattern of the ACL's allows for its keys.

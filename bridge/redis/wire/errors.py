@@ -10,7 +10,7 @@ import redis.exceptions as client
 
 from bridge.errors import BridgeError, ErrorKind, NotConnected, Refused, Unusable
 from bridge.redis.wire.endpoint import CLUSTER, Endpoint
-from bridge.redis.wire.handshake import HungUp
+from bridge.redis.wire.handshake import FULL, HungUp
 
 
 class Fenced(BridgeError):
@@ -21,6 +21,8 @@ _TRANSIENT = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "MISC
 """Answers of a server that is there, but cannot serve just now."""
 _KINDS = {"MISCONF": ErrorKind.DISK, "maxmemory": ErrorKind.MEMORY, "NOREPLICAS": ErrorKind.REPLICAS}
 """By a word of the answer."""
+_UNKNOWN = ("unknown command", "unknown redis command")
+"""The latter from a script."""
 _DENIALS = ("noperm", "no permissions", "acl failure", "can't run this command")
 """Redis 7.0 says "no permissions", Valkey "No permissions"."""
 
@@ -53,6 +55,8 @@ def _response(endpoint: Endpoint, error: client.ResponseError) -> BridgeError:
 
 def connection_failed(endpoint: Endpoint, error: BaseException, *, answered: bool) -> Unusable:
     """A connection that could not be made, or broke; `answered`: whether it had been of any use before."""
+    if FULL in str(error):
+        return _full(endpoint)
     opening = opening_failed(endpoint, error, answered=answered)
     return opening or NotConnected(f"{endpoint.title}: {str(error) or type(error).__name__}")
 
@@ -81,7 +85,14 @@ def opening_failed(endpoint: Endpoint, error: BaseException, *, answered: bool) 
     if certificates is not None:
         wants = "it may want a client's certificate, or another one"
         return NotConnected(f"{found}; {wants}", f"check {certificates.certificate}")
-    return NotConnected(f"{found}; it may want TLS", "set BRIDGE_REDIS_URL to a rediss:// URL")
+    return NotConnected(
+        f"{found}; it may want TLS, or have as many clients as it takes",
+        "set BRIDGE_REDIS_URL to a rediss:// URL, or raise maxclients",
+    )
+
+
+def _full(endpoint: Endpoint) -> NotConnected:
+    return NotConnected(f"{endpoint.title} has as many clients as it takes", "raise its maxclients")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -97,10 +108,23 @@ def error_reply(endpoint: Endpoint, answer: str) -> BridgeError:
     kind = next((kind for word, kind in _KINDS.items() if word in answer), ErrorKind.OTHER)
     if answer.startswith(_TRANSIENT):
         return NotConnected(f"{endpoint.title}: {answer}", kind=kind)
-    if "not allowed in cluster mode" in answer:
-        return is_cluster_node(endpoint, f" ({answer})")
+    if FULL in answer:
+        return _full(endpoint)
     if "READONLY" in answer or "read only replica" in answer:
         return is_replica(endpoint)
+    return _refusal(endpoint, answer, kind)
+
+
+def _refusal(endpoint: Endpoint, answer: str, kind: ErrorKind) -> Refused:
+    """What it means where it will not pass by itself."""
+    if "not allowed in cluster mode" in answer:
+        return is_cluster_node(endpoint, f" ({answer})")
+    if any(word in answer.lower() for word in _UNKNOWN):
+        return Refused(
+            f"{endpoint.title} has no command that the bridge needs ({answer})",
+            "undo its rename-command, or ask the provider to allow it",
+            ErrorKind.DENIED,
+        )
     if any(word in answer.lower() for word in _DENIALS):
         return Refused(
             f"{endpoint.title} does not permit what the bridge needs ({answer})",

@@ -6,6 +6,7 @@ and a rotated certificate would need a restart.
 
 import ssl
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,9 @@ from redis.asyncio.connection import AbstractConnection
 from bridge.redis.wire.binding import Binding
 from bridge.settings import Settings
 from bridge.tls import ClientTls
+
+FULL = "max number of clients"
+"""What a server answers that takes no more of them."""
 
 
 class HungUp(client.ConnectionError):
@@ -31,21 +35,28 @@ class _Greeting(AbstractConnection):
         self._binding = binding
 
     async def on_connect_check_health(self, check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - the library's
-        """See the library: it logs in, and says its name."""
+        """See the library: it logs in. Its name it says here: a server that does not want to know will do as well."""
+        name, self.client_name = self.client_name, None
         binding = self._binding
         if binding is not None:
             binding.opened(self)
         releases = 0 if binding is None else binding.releases
         try:
             await super().on_connect_check_health(check_health)
+            await self.send_command("CLIENT", "SETNAME", name, check_health=False)
+            with suppress(client.ResponseError):
+                await self.read_response()
             if binding is not None:
                 await self.send_command("INFO", "server", check_health=False)
                 binding.require(await self.read_response())
         except client.ConnectionError as error:
             dropped = binding is not None and binding.releases != releases
-            if type(error) is client.ConnectionError and not dropped:  # those below it are answers
+            answer = type(error) is not client.ConnectionError or FULL in str(error)
+            if not answer and not dropped:
                 raise HungUp(str(error)) from error
             raise
+        finally:
+            self.client_name = name
 
     async def drop(self) -> None:
         """See `Droppable`."""

@@ -28,6 +28,8 @@ _MESSAGE_PARTS = 3
 """Elements of a message, and of a confirmation."""
 _PART = object()
 """What the reader answers where the next message is not complete: a null would look like `None`."""
+_UNWANTED = ("NOPERM", "ERR unknown command", "ERR unknown subcommand")
+"""How Redis begins to say that it does not take a command."""
 _ANSWER_SHOWN = 500
 """Characters of an error of Redis's that are worth repeating."""
 
@@ -60,6 +62,8 @@ class Subscription(asyncio.Protocol):
         """Not confirmed yet."""
         self._binding = endpoint.binding
         """Until its server is known to be the one that the epoch is bound to."""
+        self._until_name = -1
+        """How many answers are to come before the one to our name."""
         self._wake = wake
         self._clock = endpoint.clock
         self._limits = endpoint.limits
@@ -104,6 +108,12 @@ class Subscription(asyncio.Protocol):
         self.broken = exc
         self.end(f"connection lost: {exc}" if exc else "Redis closed the connection")
 
+    def greet(self, name: str, user: str | None, password: str | None) -> None:
+        """Log in, and say the name, which Redis may not want to know."""
+        login = [[b"AUTH", *([user.encode()] if user else []), password.encode()]] if password else []
+        self._until_name = len(login)
+        self.send(*login, [b"CLIENT", b"SETNAME", name.encode()])
+
     def send(self, *commands: Sequence[bytes]) -> None:
         """Send commands in one write."""
         if self._transport is not None:
@@ -143,7 +153,11 @@ class Subscription(asyncio.Protocol):
                 self._answered(reply)
 
     def _answered(self, reply: Any) -> None:  # noqa: ANN401 - whatever a server may send
+        to_name = type(reply) is not list and self._until_name == 0
+        self._until_name -= type(reply) is not list
         if isinstance(reply, hiredis.ReplyError):
+            if to_name and str(reply).startswith(_UNWANTED):
+                return  # it is for people alone
             if self._unconfirmed or not self._elsewhere:
                 self._refused(str(reply)[:_ANSWER_SHOWN])
             else:  # answers come in the order of the commands: this is to the one for `elsewhere`
@@ -200,10 +214,9 @@ async def subscribe(
     try:
         async with endpoint.clock.timeout(endpoint.limits.subscribe):
             await _connect(endpoint, session)
-            user, password = endpoint.credentials()
-            login = [[b"AUTH", *([user.encode()] if user else []), password.encode()]] if password else []
+            session.greet(CLIENT_NAME, *endpoint.credentials())
             who = [[b"INFO", b"server"]] if endpoint.binding is not None else []
-            session.send(*login, [b"CLIENT", b"SETNAME", CLIENT_NAME.encode()], *who, [b"SUBSCRIBE", *channels])
+            session.send(*who, [b"SUBSCRIBE", *channels])
             if elsewhere:
                 session.send([b"SUBSCRIBE", *elsewhere])
             await session.confirmed()
