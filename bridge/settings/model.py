@@ -22,6 +22,9 @@ from bridge.settings.values import (
     Host,
     LogFormat,
     Namespace,
+    NatsBytes,
+    NatsPrefix,
+    NatsToken,
     NatsUrl,
     NatsUrlFile,
     Patterns,
@@ -126,6 +129,15 @@ class Settings(BaseModel):
     nats_retention_hours: BrokersOwn = Field(
         -1, description="hours that a stream it creates keeps messages; -1 = the broker's default, for ever"
     )
+    nats_max_bytes: NatsBytes = Field(
+        -1, description="bytes that a stream it creates keeps at most, then dropping the oldest; -1 = no bound"
+    )
+    nats_domain: NatsToken | None = Field(
+        None, description="JetStream domain, where the stream is behind a leaf node; unset = that of the server"
+    )
+    nats_api_prefix: NatsPrefix | None = Field(
+        None, description="prefix of the JetStream API, where the account imports it; unset = `$JS.API`"
+    )
     nats_user: str | None = Field(None, description="user; needs the password")
     nats_password: SecretStr | None = Field(None, description="password of the NATS user")
     nats_password_file: SecretFile | None = None
@@ -228,6 +240,8 @@ class Settings(BaseModel):
             ways.append("BRIDGE_NATS_URL")
         if len(ways) > 1:
             yield f"{ways[0]}: set together with {', '.join(ways[1:])}; use only one way to log in to NATS"
+        if self.nats_domain and self.nats_api_prefix:
+            yield "BRIDGE_NATS_DOMAIN: set together with BRIDGE_NATS_API_PREFIX; set only one of them"
 
     def _kafka_conflicts(self, given: AbstractSet[str]) -> Iterator[str]:
         protocol = self.kafka_security_protocol

@@ -155,6 +155,7 @@ def _nonzero(value: int) -> None:
         raise ValueError("must be -1 (the broker's default) or greater than 0")
 
 
+_WORD = r"[^\s.*>\x00-\x1f\x7f]+"
 _PART = r"([^\s.*>{}\x00-\x1f\x7f]|\{(db|prefix|key)\})+"
 _PARTS = "must be tokens joined by dots, of {db}, {prefix}, {key} and other characters but space, *, > and a leading $"
 _TOPIC = r"(?!\.{1,2}\Z)([A-Za-z0-9._-]|\{(db|prefix)\}){1,249}"
@@ -171,6 +172,9 @@ Subject = Annotated[str, _matching(rf"(?!\$){_PART}(\.{_PART})*", _PARTS)]
 Topic = Annotated[str, _matching(_TOPIC, "must be of {db}, {prefix}, letters, digits and . _ - (at most 249)")]
 Brokers = Annotated[list[str], BeforeValidator(_split), _checked(_all_brokers)]
 Host = Annotated[str, _matching(r"[^\s\x00-\x1f\x7f]+", "must be an address or a host name")]
+NatsToken = Annotated[str, _matching(r"[^\s.*>\x00-\x1f\x7f]{1,255}", "must be one token of a subject")]
+NatsPrefix = Annotated[str, _matching(rf"{_WORD}(\.{_WORD})*", "must be tokens joined by dots, as in JS.other.API")]
+NatsBytes = Annotated[int, Field(ge=-1, le=2**63 - 1), _checked(_nonzero)]
 BrokersOwn = Annotated[int, Field(ge=-1, le=2**31 - 1), _checked(_nonzero)]
 """A number that may be left to the broker, which is what -1 says."""
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]

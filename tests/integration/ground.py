@@ -89,7 +89,7 @@ class Account:
 
     def stream(self, **config: Any) -> None:  # noqa: ANN401 - of StreamConfig
         """Make a stream in which nothing is wrong but `config`."""
-        good = StreamConfig(name="EXPIRY", subjects=["expired.>"], duplicate_window=600.0)
+        good = StreamConfig(name="EXPIRY", subjects=["expired.>"], duplicate_window=600.0, max_age=604_800.0)
         self.work(lambda jetstream: jetstream.add_stream(good.evolve(**config)))
 
 
@@ -142,7 +142,9 @@ class Ground:
         return rig, self.with_redis(sink="kafka", **settings)
 
     def with_redis(self, **settings: str) -> Settings:
-        """These settings, and a Redis in which nothing is wrong."""
+        """These settings, a Redis in which nothing is wrong, and a bound for a stream that the bridge makes."""
+        if "nats_url" in settings:
+            settings["nats_retention_hours"] = "168"
         return {"redis_url": self.request.getfixturevalue("redis_url"), **settings}
 
 

@@ -43,7 +43,7 @@ async def make_stream(server: NatsServer) -> None:
     """A stream as the bridge itself would make it."""
     client = await nats.connect(server.url)
     try:
-        config = StreamConfig(name="EXPIRY", subjects=["expired.>"], duplicate_window=600.0)
+        config = StreamConfig(name="EXPIRY", subjects=["expired.>"], duplicate_window=600.0, max_age=86_400.0)
         await client.jetstream().add_stream(config)
     finally:
         await client.close()

@@ -29,7 +29,7 @@ def stored(account: Account, stream: str = "EXPIRY") -> list[RawStreamMsg]:
 
 def test_a_sound_stream_passes(ground: Ground) -> None:
     account = ground.account("{ max_file: 100000000 }")
-    account.stream(max_msg_size=100_000, max_age=86_400.0, max_bytes=50_000_000)
+    account.stream(max_msg_size=100_000, max_bytes=50_000_000)
 
     rows = examine(0, **account.settings)
 
@@ -44,17 +44,20 @@ def test_a_sound_stream_passes(ground: Ground) -> None:
         "duplicate window": "600 s",
         "message size": "up to 100000 bytes",
         "replicas": "1: the server stands alone, and what is acked is kept by it only",
-        "limits": "50000000 bytes, 24 h",
+        "limits": "50000000 bytes, 168 h",
+        "provision": "as the settings ask for",
     }
 
 
 def test_a_missing_stream_is_created_by_the_bridge_and_not_by_check(ground: Ground) -> None:
     account = ground.account()
+    del account.settings["nats_retention_hours"]
 
     rows = examine(0, "--publish", **account.settings)
 
     assert "the bridge creates it" in rows["NATS/stream"]["found"]
-    assert levels(rows) == {"NATS/test publish": "warn"}
+    assert levels(rows) == {"NATS/stream": "warn", "NATS/test publish": "warn"}
+    assert rows["NATS/stream"]["remedy"].startswith("set BRIDGE_NATS_RETENTION_HOURS or BRIDGE_NATS_MAX_BYTES")
     assert rows["NATS/test publish"]["found"] == "not tried: EXPIRY does not exist"
     with pytest.raises(NotFoundError):
         stored(account)
@@ -139,12 +142,14 @@ async def published(bridge: Bridge, count: int) -> bool:
 
 def test_a_cluster_in_which_the_bridge_would_make_a_stream_with_one_replica_is_warned_of(ground: Ground) -> None:
     settings = ground.nats_cluster()
+    settings["nats_replicas"] = "1"
 
     rows = examine(0, **settings)
 
     assert levels(rows) == {"NATS/stream": "warn"}
     assert "with one replica" in rows["NATS/stream"]["found"]
     nats_cli(servers=settings["nats_url"])(rows["NATS/stream"]["remedy"])
+    del settings["nats_replicas"]
     assert levels(examine(0, **settings)).get("NATS/stream") is None
 
 

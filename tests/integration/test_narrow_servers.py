@@ -1,12 +1,12 @@
 """Servers that take not every command, or not every client: what is not needed must not be needed."""
 
-from collections import deque
 from contextlib import AsyncExitStack
 
 import pytest
 from pydantic import SecretStr
 
 from bridge.errors import NotConnected
+from bridge.redis.protocol.inbox import Inbox
 from bridge.redis.wire.conversation import conversation
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.redis.wire.subscription import subscribe
@@ -70,4 +70,4 @@ async def _command(endpoint: Endpoint) -> None:
 
 
 async def _subscription(endpoint: Endpoint) -> None:
-    await subscribe(endpoint, [b"__keyevent@0__:expired"], deque(), lambda: None)
+    await subscribe(endpoint, [b"__keyevent@0__:expired"], Inbox(endpoint.limits), lambda: None)

@@ -17,12 +17,14 @@ from bridge.commands.readers.arrivals import Arrival, read_event
 from bridge.errors import ErrorKind, NotConnected, Refused
 from bridge.limits import JetStreamLimits
 from bridge.settings import Settings
+from bridge.sinks.jetstream.api import Api
 from bridge.sinks.jetstream.connect import Handlers, connect, discard
 from bridge.sinks.jetstream.headers import ATTRIBUTE_PREFIX
 from bridge.sinks.subjects import SubjectTemplate
 
 API_SECONDS = 5.0
 FETCH = 500
+ALL = ">"
 FETCH_SECONDS = 0.25
 """How long the client library gathers messages for one `read()`."""
 SILENCE_SECONDS = 3.0
@@ -37,6 +39,7 @@ class JetStreamReader:
     def __init__(self, settings: Settings, db: int, examples: tuple[bytes, bytes]) -> None:
         """See `create`."""
         self._settings = settings
+        self._api = Api.of(settings)
         self._stream = settings.nats_stream
         subjects = SubjectTemplate(settings.nats_subject, db)
         self._subject = covering(*(subjects.of(key) for key in examples))
@@ -67,7 +70,7 @@ class JetStreamReader:
         self._client = await connect(
             self._settings, Handlers(on_error, on_lost, on_lost), SystemClock(), JetStreamLimits()
         )
-        jetstream = self._client.jetstream(timeout=API_SECONDS)
+        jetstream = self._api.context(self._client, API_SECONDS)
         try:
             if self._next is None:
                 self._next = await self._end(jetstream)
@@ -120,12 +123,14 @@ class JetStreamReader:
         if consumer is not None and client.is_connected:
             with suppress(Error, TimeoutError):
                 name = (await consumer.consumer_info()).name
-                await client.jetstream(timeout=API_SECONDS).delete_consumer(self._stream, name)
+                await self._api.context(client, API_SECONDS).delete_consumer(self._stream, name)
         await discard(client, SystemClock(), JetStreamLimits().close)
 
     async def _end(self, jetstream: JetStreamContext) -> int:
         """The sequence number of what will be stored next."""
         info = await jetstream.stream_info(self._stream)
+        if info.config.subject_transform is not None:  # stored under other subjects: keys are told by their names
+            self._subject = ALL
         if info.config.retention == RetentionPolicy.WORK_QUEUE:
             raise Refused(
                 f"stream {self._stream} is a work queue: what is read here would be taken from its consumers",
@@ -146,7 +151,8 @@ class JetStreamReader:
         if self._lost.startswith("nats: permissions"):
             return Refused(
                 f"the NATS user may not read stream {self._stream} ({self._lost})",
-                "allow it to publish to $JS.API.> and to subscribe to _INBOX.>, or use another user (BRIDGE_NATS_USER)",
+                f"allow it to publish to {self._api.subject('>')} and to subscribe to _INBOX.>,"
+                " or use another user (BRIDGE_NATS_USER)",
                 ErrorKind.DENIED,
             )
         return NotConnected("NATS does not answer the JetStream API")

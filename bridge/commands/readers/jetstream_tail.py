@@ -36,7 +36,7 @@ class JetStreamTail:
         nats = self._nats or await self._open()
         found: list[Arrival] = []
         try:
-            state = (await nats.ask(self._tools.api[0], nats.jetstream.stream_info(self._tools.stream))).state
+            state = (await nats.ask(self._tools.asked[0], nats.jetstream.stream_info(self._tools.stream))).state
             for newest in range(state.last_seq, state.last_seq - ROUNDS * limit, -limit):
                 oldest = max(newest - limit, state.first_seq - 1, 0)
                 messages = await asyncio.gather(*(self._read(nats, number) for number in range(newest, oldest, -1)))
@@ -60,7 +60,7 @@ class JetStreamTail:
             await discard(nats.client, SystemClock(), JetStreamLimits().close)
 
     async def _open(self) -> Nats:
-        denials = Denials(JetStreamLimits().denials)
+        denials = Denials(JetStreamLimits().denials, self._tools.api)
 
         async def on_error(error: Exception) -> None:
             denials.note(str(error))
@@ -71,7 +71,7 @@ class JetStreamTail:
         client = await connect(
             self._settings, Handlers(on_error, on_change, on_change), SystemClock(), JetStreamLimits()
         )
-        self._nats = Nats(client, client.jetstream(timeout=API_SECONDS), denials, self._tools)
+        self._nats = Nats(client, self._tools.api.context(client, API_SECONDS), denials, self._tools)
         return self._nats
 
     async def _read(self, nats: Nats, number: int) -> Arrival | None:
@@ -85,12 +85,12 @@ class JetStreamTail:
 
     @property
     def _question(self) -> str:
-        return f"$JS.API.STREAM.MSG.GET.{self._tools.stream}"
+        return self._tools.api.subject(f"STREAM.MSG.GET.{self._tools.stream}")
 
     def _unanswered(self, nats: Nats) -> Refused | NotConnected:
         if not nats.denials:
             return NotConnected("NATS does not answer the JetStream API")
-        needed = f"{self._tools.api[0]} and {self._question}"
+        needed = f"{self._tools.asked[0]} and {self._question}"
         return Refused(
             f"the NATS user may not read stream {self._tools.stream}",
             f"allow it to publish to {needed}",

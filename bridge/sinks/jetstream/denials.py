@@ -7,15 +7,18 @@ says "perhaps", and whoever asks takes a missing ack as the proof.
 
 import re
 
+from bridge.sinks.jetstream.api import Api
+
 _VIOLATION = re.compile(r'permissions violation for (publish|subscription) (?:with reply of ".*" )?to "(.*)"')
 
 
 class Denials:
     """The denials of one connection."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, api: Api) -> None:
         """`most`: how many subjects are remembered. The others are sent again until they count as not acked."""
         self._most = most
+        self._api = f"{api.prefix.lower()}."
         self._subjects: set[str] = set()
         self.subscription = False
         """Whether a subscription was denied. The sink has only one: its inbox."""
@@ -43,4 +46,4 @@ class Denials:
     @property
     def api(self) -> bool:
         """Whether a request to the JetStream API was denied."""
-        return any(subject.startswith("$js.") for subject in self._subjects)
+        return any(subject.startswith(self._api) for subject in self._subjects)

@@ -12,7 +12,8 @@ from nats.errors import Error
 
 from bridge.contracts import Batch, Receipts
 from bridge.errors import ErrorKind, NotConnected, Refused
-from bridge.sinks.jetstream.connect import Handlers, connect, discard
+from bridge.sinks.jetstream.api import HERE, Api
+from bridge.sinks.jetstream.connect import Handlers, cluster_of, connect, discard
 from bridge.sinks.jetstream.context import Context
 from bridge.sinks.jetstream.denials import Denials
 from bridge.sinks.jetstream.stream import Stream
@@ -31,7 +32,8 @@ class JetStreamSession:
         self._pong = max(round(context.limits.pong), 1)
         """The client takes whole seconds."""
         self._end = SessionEnd()
-        self._denials = Denials(context.limits.denials)
+        self._api = Api.of(context.settings)
+        self._denials = Denials(context.limits.denials, self._api)
         self._tasks: list[asyncio.Task[None]] = []
         self._disposal: asyncio.Task[None] | None = None
         self._subscription: Subscription | None = None
@@ -86,7 +88,8 @@ class JetStreamSession:
     async def _subscribe(self) -> None:
         client, inbox = self._client, f"{self._client.new_inbox()}."
         self._window = Window(client, inbox, self._denials, self._on_lost, self._context)
-        self._stream = Stream(client.jetstream(timeout=self._limits.api), self._denials, self._context)
+        alone = self._api.prefix == HERE and cluster_of(client) is None
+        self._stream = Stream(self._api.context(client, self._limits.api), self._denials, self._context, alone=alone)
         self._subscription = await client.listen(inbox, self._window.on_acks, self._window.on_reply)
         for _ in range(2):  # the first PING overtakes the SUB, the second does not; a denial comes before its PONG
             await client.rtt(self._pong)

@@ -9,6 +9,8 @@ from nats.js.api import RetentionPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from bridge.errors import ErrorKind, NotConnected, Refused
+from bridge.settings import Settings
+from bridge.sinks.jetstream.api import HERE, Api
 from bridge.sinks.jetstream.context import Context
 from bridge.sinks.jetstream.denials import Denials
 from bridge.sinks.subjects import covers, overlaps
@@ -28,6 +30,8 @@ NO_CLUSTER = 10074
 """More than one copy was asked for, and too few servers are there; or one that is in no cluster."""
 NAME_IN_USE = 10058
 SUBJECTS_OVERLAP = 10065
+BOUNDS = frozenset({10113, 10122, 10047})
+"""The account requires a bound of bytes; this one is more than it allows; more than it has left."""
 NOT_ENABLED = frozenset({10039, 10076})  # for this account; at all
 
 
@@ -39,6 +43,27 @@ class Provision:
     """None: as many as keep it going without one of its servers, where it can have them."""
     retention_hours: int
     """Not greater than 0: without end."""
+    max_bytes: int
+    """-1: without a bound."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Provision":
+        """What these settings say."""
+        return cls(settings.nats_replicas, settings.nats_retention_hours, settings.nats_max_bytes)
+
+
+def no_jetstream(api: Api) -> Refused:
+    """Nobody listens on the subjects of its API."""
+    if api.prefix != HERE:
+        return Refused(
+            f"no JetStream answers to {api.prefix}",
+            "check BRIDGE_NATS_DOMAIN or BRIDGE_NATS_API_PREFIX, and the leaf node or the import that leads there",
+        )
+    return Refused(
+        "the NATS server has no JetStream",
+        "start it with --jetstream; or set BRIDGE_NATS_DOMAIN where it is behind a leaf node, BRIDGE_NATS_API_PREFIX"
+        " where it is imported",
+    )
 
 
 def in_cluster(info: StreamInfo) -> bool:
@@ -49,17 +74,19 @@ def in_cluster(info: StreamInfo) -> bool:
 class Stream:
     """One stream, by name, on one connection."""
 
-    def __init__(self, jetstream: JetStreamContext, denials: Denials, context: Context) -> None:
+    def __init__(self, jetstream: JetStreamContext, denials: Denials, context: Context, *, alone: bool) -> None:
+        """`alone`: its server is known to be in no cluster."""
         settings = context.settings
+        self._api = Api.of(settings)
         self._jetstream = jetstream
         self._denials = denials
         self._name = settings.nats_stream
         self._subjects = context.subjects
         self._events = context.events
-        self._provision = (
-            Provision(settings.nats_replicas, settings.nats_retention_hours) if settings.nats_provision else None
-        )
+        self._provision = Provision.of(settings) if settings.nats_provision else None
         """None: it is not to be created."""
+        self._replicas = 1 if alone else CLUSTER_REPLICAS
+        """Of a stream that is created, unless the settings say how many."""
 
     async def prepare(self) -> None:
         """Check the stream; create it if it is missing and wanted.
@@ -124,8 +151,9 @@ class Stream:
             storage=StorageType.FILE,
             duplicate_window=DUPLICATE_WINDOW_SECONDS,
             allow_direct=True,
-            num_replicas=provision.replicas or CLUSTER_REPLICAS,
+            num_replicas=provision.replicas or self._replicas,
             max_age=hours * 3600 if hours > 0 else None,
+            max_bytes=provision.max_bytes,
         )
         try:
             return await self._jetstream.add_stream(config)
@@ -142,6 +170,11 @@ class Stream:
                 f"stream {self._name} cannot be created: another stream binds some of"
                 f" {', '.join(self._subjects.provisioned)}",
                 "name that stream in BRIDGE_NATS_STREAM, or change BRIDGE_NATS_SUBJECT",
+            )
+        if error.err_code in BOUNDS:
+            return Refused(
+                f"stream {self._name} cannot be created: {error.description}",
+                "set BRIDGE_NATS_MAX_BYTES to what the account allows for each replica",
             )
         if error.err_code == NO_CLUSTER:
             return Refused(
@@ -180,14 +213,15 @@ class Stream:
 
     def _unchecked(self) -> None:
         """The user may not ask about streams: to be fixed, unless publishing is all that was wanted."""
+        info = self._api.subject(f"STREAM.INFO.{self._name}")
         if self._provision:
             raise Refused(
                 "the NATS user may not use the JetStream API",
-                f"allow it to publish to $JS.API.STREAM.INFO.{self._name} and $JS.API.STREAM.CREATE.{self._name},"
+                f"allow it to publish to {info} and {self._api.subject(f'STREAM.CREATE.{self._name}')},"
                 " or set BRIDGE_NATS_PROVISION=false",
                 ErrorKind.DENIED,
             )
-        self._warn(f"stream {self._name} is not checked: the user may not publish to $JS.API.STREAM.INFO.{self._name}")
+        self._warn(f"stream {self._name} is not checked: the user may not publish to {info}")
 
     def _warn(self, text: str) -> None:
         self._events.stream_warned(text)
@@ -197,6 +231,6 @@ class Stream:
             return Refused("JetStream is not enabled for this NATS account", "enable it in the server's configuration")
         if isinstance(error, ServiceUnavailableError):
             if error.err_code is None:  # nobody listens on the API's subjects
-                return Refused("the NATS server has no JetStream", "start it with --jetstream")
+                return no_jetstream(self._api)
             return NotConnected(f"JetStream is not ready: {error.description}")
         return Refused(f"stream {self._name}: {error.description} (error {error.err_code})")

@@ -115,8 +115,9 @@ def nats_with_another_password(ground: Ground) -> Scene:
     Fault(
         "NATS/JetStream",
         "fail",
-        "the server has none",
-        "start it with --jetstream, or add jetstream {} to its configuration",
+        "the NATS server has no JetStream",
+        "start it with --jetstream; or set BRIDGE_NATS_DOMAIN where it is behind a leaf node, BRIDGE_NATS_API_PREFIX"
+        " where it is imported",
         by_hand=True,
     ),
     Fault(

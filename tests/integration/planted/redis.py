@@ -259,8 +259,8 @@ def redis_with_another_password(ground: Ground) -> Scene:
 def nothing_where_redis_and_nats_should_be(ground: Ground) -> Scene:
     """They are elsewhere."""
     port = free_port()
-    settings = {"redis_url": f"redis://127.0.0.1:{port}", "nats_url": f"nats://127.0.0.1:{port}"}
     right = ground.nats()
+    settings = {**right, "redis_url": f"redis://127.0.0.1:{port}", "nats_url": f"nats://127.0.0.1:{port}"}
 
     def apply(remedy: str) -> None:
         name = "redis_url" if "REDIS" in remedy else "nats_url"

@@ -10,7 +10,7 @@ from tests.integration.mends import nats_cli
 from tests.integration.planted.scenes import Fault, Scene, Scenes, changed
 from tests.support.servers import wait_until
 
-ADD = "nats stream add EXPIRY --subjects='expired.0.*' --storage=file --dupe-window=10m"
+ADD = "nats stream add EXPIRY --subjects='expired.0.*' --storage=file --dupe-window=10m --max-age=7d"
 OF_OTHERS = Fault(
     "NATS/subjects",
     "fail",
@@ -64,9 +64,15 @@ scene = Scenes()
         "60 s: a consumer that is down for longer misses messages",
         "nats stream edit EXPIRY --max-age=7d",
     ),
+    Fault(
+        "NATS/provision",
+        "warn",
+        "messages are kept for 0.0166667 h (0 = for ever): not what the settings ask for, since an existing stream",
+        "nats stream edit EXPIRY --max-age=7d",
+    ),
 )
 def a_stream_that_loses_and_doubles_messages(ground: Ground) -> Scene:
-    """In five ways."""
+    """In six ways."""
     account = ground.account()
     account.stream(
         retention=RetentionPolicy.INTEREST,

@@ -2,16 +2,17 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bridge.settings import Settings
-from bridge.sinks.jetstream.stream import DUPLICATE_WINDOW_SECONDS
+from bridge.sinks.jetstream.api import HERE, Api
+from bridge.sinks.jetstream.stream import DUPLICATE_WINDOW_SECONDS, Provision
 from bridge.sinks.subjects import SubjectTemplate, covers, overlaps
 
 USER_INFO = "$SYS.REQ.USER.INFO"
 """Where users ask about themselves."""
-ACCOUNT_INFO, STREAM_NAMES = "$JS.API.INFO", "$JS.API.STREAM.NAMES"
 INBOX = "_INBOX.>"
+MAX_AGE = "7d"
 DUPLICATE_WINDOW = f"{DUPLICATE_WINDOW_SECONDS / 60:g}m"
 LOG = "look into the log of the NATS server"
 
@@ -22,27 +23,57 @@ class NatsTools:
 
     stream: str
     subjects: SubjectTemplate
-    provision: bool
+    provision: Provision | None
+    """None: the stream is not to be created."""
+    api: Api = field(default_factory=Api)
 
     @classmethod
     def of(cls, settings: Settings, db: int) -> "NatsTools":
         """Raises ConfigurationError: `BRIDGE_NATS_SUBJECT` cannot work."""
-        return cls(settings.nats_stream, SubjectTemplate(settings.nats_subject, db), settings.nats_provision)
+        provision = Provision.of(settings) if settings.nats_provision else None
+        subjects = SubjectTemplate(settings.nats_subject, db)
+        return cls(settings.nats_stream, subjects, provision, Api.of(settings))
 
     @property
-    def api(self) -> list[str]:
-        """The subjects of the JetStream API that the bridge asks."""
-        asked = [f"$JS.API.STREAM.INFO.{self.stream}"]
-        return [*asked, f"$JS.API.STREAM.CREATE.{self.stream}"] if self.provision else asked
+    def asked(self) -> list[str]:
+        """The subjects of the JetStream API that the bridge asks: first whether the stream is there."""
+        asked = [self.api.subject(f"STREAM.INFO.{self.stream}")]
+        return [*asked, self.api.subject(f"STREAM.CREATE.{self.stream}")] if self.provision else asked
+
+    @property
+    def account_info(self) -> str:
+        """The subject that tells of the account."""
+        return self.api.subject("INFO")
+
+    @property
+    def stream_names(self) -> str:
+        """The subject that finds streams."""
+        return self.api.subject("STREAM.NAMES")
+
+    @property
+    def _nats(self) -> str:
+        """The tool, told where the API is."""
+        return "nats" if self.api.prefix == HERE else f"nats --js-api-prefix='{self.api.prefix}'"
 
     def add(self, **options: object) -> str:
-        """Create the stream as the bridge would, but for the options."""
+        """Create the stream as the bridge would, but for the options; with a bound, even where it would set none."""
         own = {"subjects": _quoted(self.subjects.published), "storage": "file", "dupe_window": DUPLICATE_WINDOW}
-        return f"nats stream add {self.stream}{_options(own | options)} --defaults"
+        own |= self.bounds or {"max_age": MAX_AGE}
+        return f"{self._nats} stream add {self.stream}{_options(own | options)} --defaults"
+
+    @property
+    def bounds(self) -> dict[str, str]:
+        """What the settings ask for of a stream that the bridge creates, as options of the tool."""
+        made = self.provision
+        if made is None:
+            return {}
+        days, hours = divmod(made.retention_hours, 24)
+        age = {"max_age": f"{made.retention_hours}h" if hours else f"{days}d"} if made.retention_hours > 0 else {}
+        return age | ({"max_bytes": str(made.max_bytes)} if made.max_bytes > 0 else {})
 
     def edit(self, **options: object) -> str:
         """Change the stream."""
-        return f"nats stream edit {self.stream}{_options(options)}"
+        return f"{self._nats} stream edit {self.stream}{_options(options)}"
 
     def bind(self, bound: Sequence[str] = ()) -> str:
         """Let the stream bind what the bridge publishes, and all of `bound`: no two of its subjects may overlap."""
@@ -62,7 +93,7 @@ class NatsTools:
 
     def permissions(self) -> str:
         """The least that the user needs, as the server's configuration has it."""
-        publish = [*self.subjects.published, *self.api, ACCOUNT_INFO, USER_INFO]
+        publish = [*self.subjects.published, *self.asked, self.account_info, USER_INFO]
         return (
             "give the user, in the server's configuration, permissions:"
             f" {{ publish: {{ allow: {json.dumps(publish)} }}, subscribe: {{ allow: {json.dumps([INBOX])} }} }}"

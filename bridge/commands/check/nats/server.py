@@ -9,14 +9,14 @@ from contextlib import suppress
 from nats.aio.client import Client
 from nats.errors import Error
 from nats.errors import TimeoutError as NoAnswer
-from nats.js.api import StreamInfo
+from nats.js.api import AccountLimits, StreamInfo
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from bridge.clock import SystemClock
 from bridge.commands.check.findings import MESSAGE_BYTES, Finding, Level, Row, failed_with, failure, passed, warning
 from bridge.commands.check.nats.client import API_SECONDS, Nats
 from bridge.commands.check.nats.publish import try_to_publish
-from bridge.commands.check.nats.remedies import ACCOUNT_INFO, LOG, STREAM_NAMES, USER_INFO, NatsTools
+from bridge.commands.check.nats.remedies import LOG, USER_INFO, NatsTools
 from bridge.commands.check.nats.rights import Rights, judge, rights
 from bridge.commands.check.nats.stream import STREAM_CHECKS
 from bridge.commands.check.test_message import CHECK
@@ -26,7 +26,7 @@ from bridge.limits import JetStreamLimits
 from bridge.settings import Settings
 from bridge.sinks.jetstream.connect import Handlers, cluster_of, connect, discard
 from bridge.sinks.jetstream.denials import Denials
-from bridge.sinks.jetstream.stream import CLUSTER_REPLICAS, NOT_ENABLED
+from bridge.sinks.jetstream.stream import CLUSTER_REPLICAS, NOT_ENABLED, no_jetstream
 
 AREA = "NATS"
 
@@ -37,7 +37,7 @@ async def check_nats(settings: Settings, db: int, trial: Message | None) -> list
     `trial` is published, if there is one.
     """
     tools = NatsTools.of(settings, db)
-    denials = Denials(JetStreamLimits().denials)
+    denials = Denials(JetStreamLimits().denials, tools.api)
 
     async def on_error(error: Exception) -> None:
         denials.note(str(error))
@@ -50,7 +50,7 @@ async def check_nats(settings: Settings, db: int, trial: Message | None) -> list
     except (NotConnected, Refused) as error:
         remedy = "start NATS there, or point BRIDGE_NATS_URL at where it is"
         return [Row(AREA, "connection", failed_with(error, remedy))]
-    nats = Nats(client, client.jetstream(timeout=API_SECONDS), denials, tools)
+    nats = Nats(client, tools.api.context(client, API_SECONDS), denials, tools)
     try:
         return [Row(AREA, "connection", _connection(client)), *await _examine(nats, trial)]
     finally:
@@ -95,25 +95,26 @@ async def _rights(nats: Nats) -> Rights | None:
 async def _look(nats: Nats) -> StreamInfo | Finding | None:
     """The stream; None if there is none; or why nobody can tell."""
     try:
-        return await nats.ask(nats.tools.api[0], nats.jetstream.stream_info(nats.tools.stream))
+        return await nats.ask(nats.tools.asked[0], nats.jetstream.stream_info(nats.tools.stream))
     except NotFoundError:
         return None
     except APIError as error:
-        return _unusable(error)
+        return _unusable(error, nats.tools)
     except NoAnswer:
         return _unanswered(nats)
     except Error as error:
         return failure(f"no answer: {error}", LOG)
 
 
-def _unusable(error: APIError) -> Finding:
+def _unusable(error: APIError, tools: NatsTools) -> Finding:
     if error.err_code in NOT_ENABLED:
         return failure(
             "not enabled for this account",
             "enable it in the server's configuration: accounts { NAME { jetstream: enabled } }",
         )
     if isinstance(error, ServiceUnavailableError) and error.err_code is None:
-        return failure("the server has none", "start it with --jetstream, or add jetstream {} to its configuration")
+        found = no_jetstream(tools.api)
+        return failure(found.found, found.remedy)
     return failure(f"{error.description} (error {error.err_code})", LOG)
 
 
@@ -132,13 +133,15 @@ def _unanswered(nats: Nats) -> Finding:
 async def _account(nats: Nats, *, missing: bool) -> Finding:
     """JetStream answers. Whether there is room for more in it, for this account."""
     try:
-        account = await nats.ask(ACCOUNT_INFO, nats.jetstream.account_info())
+        account = await nats.ask(nats.tools.account_info, nats.jetstream.account_info())
     except Error:  # it need not be allowed to ask
         return passed("enabled")
     streams, storage = account.limits.max_streams, account.limits.max_storage
     if missing and 0 <= streams <= account.streams:
         remedy = "raise max_streams in the account's jetstream { }, in the server's configuration; or delete a stream"
         return failure(f"this account has {account.streams} streams, and may not have more", remedy)
+    if missing and (problem := _unbounded(account.limits, nats.tools)):
+        return problem
     if storage < 0:
         return passed("enabled")
     found = f"{account.storage} of the {storage} bytes that this account may store"
@@ -147,10 +150,28 @@ async def _account(nats: Nats, *, missing: bool) -> Finding:
     return passed(f"enabled; it holds {found}")
 
 
+def _unbounded(limits: AccountLimits, tools: NatsTools) -> Finding | None:
+    """Why this account would not let the bridge create its stream."""
+    wanted = tools.provision.max_bytes if tools.provision else 0
+    if wanted < 0 and limits.max_bytes_required:
+        return failure(
+            "this account requires that every stream has a bound of bytes",
+            "set BRIDGE_NATS_MAX_BYTES to what the stream may keep, in bytes",
+        )
+    allowed = limits.storage_max_stream_bytes
+    if 0 < allowed < wanted:
+        return failure(
+            f"a stream of this account may keep {allowed} bytes, and BRIDGE_NATS_MAX_BYTES is {wanted}",
+            f"set BRIDGE_NATS_MAX_BYTES to {allowed} or less",
+        )
+    return None
+
+
 async def _stream(nats: Nats, info: StreamInfo | None) -> dict[str, Finding]:
     if info is None:
         return {"stream": await _missing(nats)}
-    checks = STREAM_CHECKS if info.config.mirror is None else {"stream": STREAM_CHECKS["stream"]}
+    takes_any = info.config.mirror is None and not info.config.sealed
+    checks = STREAM_CHECKS if takes_any else {"stream": STREAM_CHECKS["stream"]}
     return {name: check(info, nats.tools) for name, check in checks.items()}
 
 
@@ -160,7 +181,7 @@ async def _missing(nats: Nats) -> Finding:
     subjects = ",".join(tools.subjects.provisioned)
     for subject in tools.subjects.provisioned:
         with suppress(Error):  # nobody binds it, or we may not ask
-            other = await nats.ask(STREAM_NAMES, nats.jetstream.find_stream_name_by_subject(subject))
+            other = await nats.ask(tools.stream_names, nats.jetstream.find_stream_name_by_subject(subject))
             return failure(
                 f"{tools.stream} does not exist and cannot be created: stream {other} binds some of {subjects}",
                 f"set BRIDGE_NATS_STREAM={other}, or change BRIDGE_NATS_SUBJECT",
@@ -171,8 +192,13 @@ async def _missing(nats: Nats) -> Finding:
     if not tools.provision:
         return failure(found, f"{create}; or set BRIDGE_NATS_PROVISION=true")
     found = f"{found} yet: the bridge creates it when it starts"
-    if clustered:
+    if clustered and tools.provision.replicas == 1:
         return warning(f"{found}, with one replica: an ack will be kept by one server only, and lost with it", create)
+    if not tools.bounds:
+        return warning(
+            f"{found}, and keeps every message until somebody deletes it",
+            "set BRIDGE_NATS_RETENTION_HOURS or BRIDGE_NATS_MAX_BYTES to what its consumers need",
+        )
     return passed(found)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo, StreamState
 
 from bridge.commands.check.findings import MESSAGE_BYTES, Finding, failure, passed, warning
-from bridge.commands.check.nats.remedies import DUPLICATE_WINDOW, NatsTools
+from bridge.commands.check.nats.remedies import DUPLICATE_WINDOW, MAX_AGE, NatsTools
 from bridge.sinks.jetstream.stream import (
     CLUSTER_REPLICAS,
     DUPLICATE_WINDOW_SECONDS,
@@ -19,7 +19,6 @@ from bridge.sinks.subjects import covers, overlaps
 
 AGE_SECONDS = 3600.0
 """Keeping messages for less is warned of: a consumer that is down must have time to come back."""
-MAX_AGE = "7d"
 MESSAGES, BYTES = 10_000, 10 * 1024**2
 """Dropping the oldest message beyond fewer is warned of: it is what one burst of expirations may be."""
 
@@ -53,6 +52,9 @@ def _subjects(info: StreamInfo, tools: NatsTools) -> Finding:
             f"{found}, none of {', '.join(published)}",
             f"{edit}; or change BRIDGE_NATS_SUBJECT or BRIDGE_NATS_STREAM",
         )
+    if info.config.subject_transform is not None:
+        stored = info.config.subject_transform
+        found = f"{found}, and stores {stored.src or '>'} as {stored.dest}: that is what consumers filter by"
     missing = [subject for subject in published if not any(covers(pattern, subject) for pattern in bound)]
     if missing:
         return warning(f"{found}, not all of {', '.join(missing)}: other messages become dead letters", edit)
@@ -122,8 +124,41 @@ def _limits(info: StreamInfo, tools: NatsTools) -> Finding:
         new = "when it is full it refuses what is new (discard=new), which waits in Redis"
         found = f"{_words(limits)}: {new if config.discard == DiscardPolicy.NEW else old}"
         return warning(found, _unlimited(tools, limits))
-    kept = [*filter(None, [_words(limits), f"{age / AGE_SECONDS:g} h" if age else ""])]
-    return passed(", ".join(kept) or "none: messages are kept until somebody deletes them")
+    return _kept(config, ", ".join(filter(None, [_words(limits), f"{age / AGE_SECONDS:g} h" if age else ""])), tools)
+
+
+def _kept(config: StreamConfig, limits: str, tools: NatsTools) -> Finding:
+    if config.retention == RetentionPolicy.WORK_QUEUE:
+        return passed(limits or "none: it is a work queue, which keeps what nobody has consumed")
+    if not limits:
+        return warning(
+            "none: messages are kept until somebody deletes them, or the disk is full", tools.edit(max_age=MAX_AGE)
+        )
+    return passed(limits)
+
+
+def _as_asked(info: StreamInfo, tools: NatsTools) -> Finding:
+    """Whether it is what the settings ask for of a stream that the bridge creates."""
+    asked, config = tools.provision, info.config
+    if asked is None:
+        return passed("not asked for: BRIDGE_NATS_PROVISION=false")
+    options: dict[str, object] = {}
+    found = []
+    if asked.retention_hours > 0 and (config.max_age or 0) != asked.retention_hours * AGE_SECONDS:
+        options["max_age"] = tools.bounds["max_age"]
+        found.append(f"messages are kept for {(config.max_age or 0) / AGE_SECONDS:g} h (0 = for ever)")
+    if asked.max_bytes > 0 and config.max_bytes != asked.max_bytes:
+        options["max_bytes"] = asked.max_bytes
+        found.append(f"its bound of bytes is {config.max_bytes or -1}")
+    if asked.replicas is not None and (config.num_replicas or 1) != asked.replicas:
+        options["replicas"] = asked.replicas
+        found.append(f"it has {config.num_replicas or 1} replicas")
+    if found:
+        return warning(
+            f"{', '.join(found)}: not what the settings ask for, since an existing stream is never changed",
+            tools.edit(**options),
+        )
+    return passed("as the settings ask for")
 
 
 def _full(config: StreamConfig, state: StreamState) -> bool:
@@ -146,4 +181,5 @@ STREAM_CHECKS: Mapping[str, Check] = {
     "message size": _message_size,
     "replicas": _replicas,
     "limits": _limits,
+    "provision": _as_asked,
 }

@@ -1,7 +1,7 @@
 """What `check` says of NATS in places where it would take a broken cluster, or a full disk, to see it."""
 
 import pytest
-from nats.js.api import ClusterInfo, DiscardPolicy, PeerInfo, StreamConfig, StreamInfo, StreamState
+from nats.js.api import ClusterInfo, DiscardPolicy, PeerInfo, RetentionPolicy, StreamConfig, StreamInfo, StreamState
 from nats.js.errors import APIError
 
 from bridge.commands.check.nats.publish import refused
@@ -44,7 +44,8 @@ def test_replicas_are_judged_by_how_many_keep_what_is_acked(
 @pytest.mark.parametrize(
     ("config", "level", "found", "remedy"),
     [
-        ({}, "pass", "none: messages are kept until somebody deletes them", ""),
+        ({}, "warn", "none: messages are kept until somebody deletes them", "nats stream edit EXPIRY --max-age=7d"),
+        ({"retention": RetentionPolicy.WORK_QUEUE}, "pass", "none: it is a work queue", ""),
         ({"max_msgs": 20_000, "max_age": 7200.0}, "pass", "20000 messages, 2 h", ""),
         ({"max_bytes": 5000}, "warn", "5000 bytes: at a burst", "nats stream edit EXPIRY --max-bytes=-1"),
         (
