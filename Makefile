@@ -1,4 +1,5 @@
-# Needs Python 3.11 or newer, and make. Everything goes into .venv and .cache; nothing else on the machine is changed.
+# Needs Python 3.11 or newer, and make. Everything goes into .venv and .cache; else,
+# only the caches of pip and, for Kafka, Maven (~/.m2) are touched.
 # Another Python: make PYTHON=python3.13 …
 
 .DEFAULT_GOAL := help

@@ -3,7 +3,7 @@
     python -m tests.bench [--case NAME]… [--runs N] [--scale X] [--out DIRECTORY | --publish] [--profile]
 
 Figures of one run are comparable with each other, and with no others: what matters is their ratios. Leave the machine
-alone meanwhile. Exit status 1 if a bar is missed.
+alone meanwhile. Exit status 1 if a bar is missed, or a case could not be measured: then nothing is published.
 """
 
 import argparse
@@ -26,15 +26,17 @@ SCRATCH = ROOT / ".cache" / "bench"
 def main(arguments: list[str]) -> int:
     """Do what the arguments say. The exit status."""
     given = _parsed(arguments)
-    out: Path = report.PUBLISHED if given.publish else given.out
     results = asyncio.run(_measured(given.case or list(CASES), given.scale, given.runs))
+    publish = given.publish and not any(result.failure for result in results)
+    out: Path = report.PUBLISHED if publish else given.out
     stages = asyncio.run(profiled(given.scale)) if given.profile else {}
     found = report.Report(machine(), given.scale, given.runs, results, stages)
     report.write(found, out)
     sys.stdout.write("\n".join(["", *report.tables(found), f"Written to {out}\n"]))
-    if given.publish:
+    if publish:
         renew()
-    return 0 if all(verdict.reached for result in results for verdict in result.verdicts) else 1
+    reached = all(verdict.reached for result in results for verdict in result.verdicts)
+    return 0 if reached and not any(result.failure for result in results) else 1
 
 
 async def _measured(names: list[str], scale: float, runs: int | None) -> list[Result]:

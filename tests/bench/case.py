@@ -31,6 +31,8 @@ class Verdict:
     at_least: float | None = None
     at_most: float | None = None
     """The bar; with neither, the figure only informs."""
+    beyond: bool = False
+    """Whether the measurement was given up at that value: it is more."""
 
     @property
     def reached(self) -> bool:

@@ -77,6 +77,8 @@ def verdicts(report: Report) -> str:
         for verdict in result.verdicts:
             rows.append(f"| {title} | {verdict.what} | {_found(verdict)} | {_bar(verdict)} | {_mark(verdict)} |")
             title = ""
+        if result.failure:
+            rows.append(f"| {title} | | | | **failed**: {result.failure} |")
     return _lines(rows)
 
 
@@ -118,7 +120,7 @@ def _machine(report: Report) -> str:
 
 
 def _found(verdict: Verdict) -> str:
-    return f"{number(verdict.value)} {verdict.unit}".strip()
+    return f"{'> ' * verdict.beyond}{number(verdict.value)} {verdict.unit}".strip()
 
 
 def _bar(verdict: Verdict) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,21 +27,29 @@ class Result:
     medians: Medians
     verdicts: Sequence[Verdict]
     charts: Sequence[Chart]
+    failure: str = ""
+    """Why it was not measured to its end: then it may lack variants, and is judged only where it does not."""
 
 
 async def run(case: Case, scale: float, runs: int | None, tell: Callable[[str], None]) -> Result:
     """Measure one case. `runs`: how often each variant, unless as the case says. `tell` hears of each."""
     begun = time.monotonic()
     samples: dict[str, list[Figures]] = {}
-    async with asyncio.timeout(TOO_LONG * case.seconds), case.opened(scale) as variants:
-        for turn in range(runs or case.runs):
-            passed = time.monotonic() - begun
-            if turn and runs is None and passed * (turn + 1) / turn > case.seconds:
-                break
-            for name, variant in variants.items():
-                figures = await variant()
-                samples.setdefault(name, []).append(figures)
-                tell(f"{case.name}: {name}: {', '.join(f'{key} {value:.4g}' for key, value in figures.items())}")
+    failure, complete = "", False
+    try:
+        async with asyncio.timeout(TOO_LONG * case.seconds), case.opened(scale) as variants:
+            for turn in range(runs or case.runs):
+                passed = time.monotonic() - begun
+                if turn and runs is None and passed * (turn + 1) / turn > case.seconds:
+                    break
+                for name, variant in variants.items():
+                    figures = await variant()
+                    samples.setdefault(name, []).append(figures)
+                    tell(f"{case.name}: {name}: {', '.join(f'{key} {value:.4g}' for key, value in figures.items())}")
+                complete = True
+    except Exception as error:  # noqa: BLE001 - what the other cases find must not be lost with it
+        failure = f"{type(error).__name__} after {time.monotonic() - begun:.0f} s"
+        tell(f"{case.name}: {failure}\n{traceback.format_exc()}")
     medians = {name: median(found) for name, found in samples.items()}
     return Result(
         case.name,
@@ -49,6 +58,7 @@ async def run(case: Case, scale: float, runs: int | None, tell: Callable[[str], 
         time.monotonic() - begun,
         samples,
         medians,
-        case.judge(medians),
-        case.charts(medians),
+        case.judge(medians) if complete else [],
+        case.charts(medians) if complete else [],
+        failure,
     )

@@ -30,7 +30,7 @@ def test_a_nats_server_that_hangs_up_over_tls_may_want_a_certificate(error: Exce
 
 @pytest.mark.parametrize(
     ("endpoint", "what"),
-    [(SECURE, "BRIDGE_REDIS_TLS_CERT_FILE"), (REDIS, "TLS: set BRIDGE_REDIS_URL to a rediss:// URL")],
+    [(SECURE, "BRIDGE_REDIS_TLS_CERT_FILE"), (REDIS, "set BRIDGE_REDIS_URL to a rediss:// URL, or raise maxclients")],
 )
 def test_a_redis_that_hangs_up_may_want_what_it_did_not_get(endpoint: Endpoint, what: str) -> None:
     told = opening_failed(endpoint, HungUp("Connection closed by server."), answered=False)

@@ -1,5 +1,6 @@
 """How the benchmark judges and shows what it finds."""
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -9,10 +10,14 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from tests.bench.case import Figures, Medians, Variant, Verdict
+from tests.bench.cases.lag import Lag
 from tests.bench.chart import Bar, Chart, cost_of, number, svg
 from tests.bench.figures import median, percentile
-from tests.bench.runner import run
+from tests.bench.report import Report, verdicts
+from tests.bench.runner import Result, run
 from tests.bench.stages import OTHER, folded
+
+FIGURES = ("bridge_p50_ms", "bridge_p99_ms", "own_p50_ms", "own_p99_ms")
 
 
 class Made:
@@ -55,6 +60,38 @@ async def test_where_a_case_takes_too_long_there_is_one_turn_unless_more_are_ask
     case = Made(seconds=1e-9)
     await run(case, 1.0, runs, list[str]().append)
     assert case.order == ["one", "two"] * turns
+
+
+class Broken(Made):
+    """Its second variant hangs, in the second turn: the first time, the servers are well."""
+
+    async def _measured(self, name: str, factor: float) -> Figures:
+        found = await super()._measured(name, factor)
+        if self.order == self.until:
+            await asyncio.Event().wait()
+        return found
+
+    until: Sequence[str] = ()
+
+
+@pytest.mark.parametrize(("until", "judged"), [(["one", "two"], False), (["one", "two", "one", "two"], True)])
+async def test_a_case_that_hangs_ends_with_what_it_has_found(
+    monkeypatch: pytest.MonkeyPatch, until: list[str], *, judged: bool
+) -> None:
+    monkeypatch.setattr("tests.bench.runner.TOO_LONG", 1.0)
+    monkeypatch.setattr(Broken, "until", until)
+    result = await run(Broken(seconds=0.3), 1.0, 3, list[str]().append)
+    assert result.failure.startswith("TimeoutError after ")
+    assert bool(result.verdicts) is judged
+    assert result.medians["one"] == {"figure": 1.5 if judged else 1.0}
+
+
+def test_a_figure_that_was_given_up_at_is_said_to_be_more() -> None:
+    medians = {name: dict.fromkeys(FIGURES, own) for name, own in (("few", 10.0), ("many", 4000.0))}
+    own = [verdict for verdict in Lag().judge(medians) if "own" in verdict.what]
+    report = Report({}, 1.0, None, [Result("lag", "Lag", "", 1.0, {}, {}, own, [])], {})
+    assert "| 10.0 ms |" in verdicts(report)
+    assert "| > 3,000 ms |" in verdicts(report)
 
 
 def test_a_bar_is_reached_or_missed_and_what_has_none_only_informs() -> None:
