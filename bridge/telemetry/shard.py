@@ -109,6 +109,10 @@ class ShardTelemetry:
             self._canary_awaited = self._clock.monotonic()
         self._log.info("lease.acquired", fence=fence, first=first)
 
+    def ledger_repaired(self, count: int) -> None:
+        """Fields of the lease or entries of the ledger were not what a bridge writes: they were removed."""
+        self._log.warning("ledger.repaired", count=count)
+
     def lease_released(self) -> None:
         """The lease was given up."""
         self._without_lease()

@@ -42,13 +42,13 @@ class Ledger:
     async def acquire(self, instance: str, shards: int = 1) -> Lease | Held:
         """Take the lease, under a new fence, unless another bridge holds it. It keeps how many shards there are."""
         names = self._names
-        keys = [names.lease, names.outbox, names.canary]
+        keys = [names.lease, names.outbox, names.canary, names.deadlines]
         reply = await self._runner.run("acquire", keys, [instance, self._limits.lease_ms, shards])
         if not reply[0]:
             return Held(reply[1].decode(), int(reply[2]))
         former = None if reply[3] is None else reply[3].decode(errors="replace")
         audit = reply[5].decode(errors="replace")
-        return Lease(int(reply[1]), int(reply[2]) if reply[2] else None, former, int(reply[4]), audit)
+        return Lease(int(reply[1]), int(reply[2]) if reply[2] else None, former, int(reply[4]), audit, int(reply[6]))
 
     async def release(self, fence: int, heard: int) -> None:
         """Let a standby take over at once, which learns how many notifications were handled."""

@@ -22,6 +22,8 @@ class Lease:
     """Notifications of expirations handled by all former epochs."""
     audit: str = ""
     """The last reading of the audit that a former epoch has stored with `handled_ms`."""
+    forgotten: int = 0
+    """Fields of the lease and entries of the ledger that no bridge can have written, and that are gone now."""
 
 
 @dataclass(frozen=True, slots=True)

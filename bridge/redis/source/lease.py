@@ -67,6 +67,8 @@ class Tenure:
             self._fence = lease.fence
             self._outbox.open()
             self._telemetry.lease_acquired(lease.fence, first=lease.former is None)
+            if lease.forgotten:
+                self._telemetry.ledger_repaired(lease.forgotten)
         return lease
 
     async def watch_share(self, subscription: Subscription) -> None:

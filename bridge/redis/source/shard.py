@@ -190,6 +190,12 @@ class RedisSource:
             return  # which ledger has a key is decided by the cluster
         wanted = self._runtime.settings.shards
         shards = await self.ledger.roster.agree(wanted)
+        if not shards:
+            key = self._shard.names.shards.decode()
+            raise Refused(
+                f"the key {key} in Redis at {self._primary.endpoint} holds no number of shards: no bridge wrote that",
+                f"delete it (redis-cli UNLINK '{key}')",
+            )
         if shards != wanted:
             raise Refused(
                 f"the ledger in Redis at {self._primary.endpoint} has {shards} shards, and BRIDGE_SHARDS is {wanted}",

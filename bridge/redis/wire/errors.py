@@ -117,6 +117,13 @@ def error_reply(endpoint: Endpoint, answer: str) -> BridgeError:
 
 def _refusal(endpoint: Endpoint, answer: str, kind: ErrorKind) -> Refused:
     """What it means where it will not pass by itself."""
+    if "WRONGTYPE" in answer or answer.startswith("DAMAGED"):
+        settings = endpoint.settings
+        pattern = f"{{{settings.namespace}:{endpoint.db}:*"
+        return Refused(
+            f"a key of the bridge's own in {endpoint.title} is not what a bridge writes ({answer})",
+            f"rename it, having found it with TYPE among those that match {pattern}, or set another BRIDGE_NAMESPACE",
+        )
     if "not allowed in cluster mode" in answer:
         return is_cluster_node(endpoint, f" ({answer})")
     if any(word in answer.lower() for word in _UNKNOWN):

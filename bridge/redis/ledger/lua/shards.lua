@@ -12,6 +12,6 @@ if held then return tonumber(held) or 0 end
 redis.call('DEL', agreed) -- a first write that passes at maxmemory; then all later ones of the script pass too
 -- Lost with all else, it is said anew; alone, the lease knows it. One that does not is from before there were shards.
 local number = redis.call('HGET', lease, 'shards')
-if not number then number = redis.call('EXISTS', lease) == 1 and '1' or shards end
+if not (number and string.find(number, '^%d+$')) then number = redis.call('EXISTS', lease) == 1 and '1' or shards end
 redis.call('SET', agreed, number)
 return tonumber(number) or 0

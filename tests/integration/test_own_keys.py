@@ -1,0 +1,77 @@
+"""The bridge's own keys, written by somebody else: repaired where that loses nothing, else refused in words."""
+
+import json
+
+import pytest
+from redis.asyncio import Redis
+
+from bridge.redis.protocol.own_keys import Names
+from tests.support.redis.commands import set_for, user_of
+from tests.support.servers import Bridge, RedisServer, wait_until
+
+NAMES = Names("expiry-bridge", 0)
+FORMER = ("holder", "former", "until", "1", "fence", "1")
+"""A lease that is over."""
+
+
+async def put(user: Redis, *command: str | bytes) -> None:
+    await user.execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+def bridge_at(server: RedisServer) -> Bridge:
+    return Bridge({"BRIDGE_REDIS_URL": server.url, "BRIDGE_SINK": "stdout"})
+
+
+@pytest.mark.parametrize("key", ["lease", "deadlines", "outbox", "dead", "shards"])
+async def test_a_key_of_another_type_is_refused_with_what_to_do(redis_server: RedisServer, key: str) -> None:
+    async with user_of(redis_server) as user:
+        await put(user, *(("RPUSH",) if key == "shards" else ("SET",)), NAMES.key(key.encode()), "x")
+    async with bridge_at(redis_server) as bridge:
+        assert await bridge.exited() == 1
+        (problem,) = [json.loads(line)["problem"] for line in bridge.log().splitlines() if "bridge.refused" in line]
+    assert "is not what a bridge writes" in problem
+    assert "TYPE among those that match {expiry-bridge:0:*, or set another BRIDGE_NAMESPACE" in problem
+
+
+async def test_an_outbox_that_takes_no_entry_any_more_is_refused(redis_server: RedisServer) -> None:
+    async with user_of(redis_server) as user:
+        await put(user, "XADD", NAMES.outbox, "18446744073709551615-18446744073709551615", "a", "b")
+    async with bridge_at(redis_server) as bridge:
+        assert await bridge.exited() == 1
+        assert "the outbox ends with the id 18446744073709551615-18446744073709551615" in bridge.log()
+
+
+async def test_a_number_of_shards_that_is_none_is_refused_by_its_name(redis_server: RedisServer) -> None:
+    async with user_of(redis_server) as user:
+        await put(user, "SET", NAMES.shards, "many")
+    async with bridge_at(redis_server) as bridge:
+        assert await bridge.exited() == 1
+        assert "redis-cli UNLINK '{expiry-bridge:0:0}:shards'" in bridge.log()
+
+
+@pytest.mark.parametrize("score", ["inf", "-inf", "1e300", "-1"])
+async def test_an_entry_whose_deadline_cannot_be_one_is_forgotten(redis_server: RedisServer, score: str) -> None:
+    async with user_of(redis_server) as user:
+        for number in range(2500):
+            await put(user, "ZADD", NAMES.deadlines, score, f"key:{number}")
+        real = await set_for(user, b"key:1", 3_600_000)
+        await works_and_repairs(redis_server, user, 2500)
+        assert await user.zrange(NAMES.deadlines, 0, -1, withscores=True) == [(b"key:1", real)]
+
+
+@pytest.mark.parametrize("value", ["nonsense", "inf", "1.5", "99999999999999999999", ""])
+@pytest.mark.parametrize("field", ["until", "fence", "seq", "depth", "heard", "canaries", "seen_ms", "recovered"])
+async def test_nonsense_in_the_lease_is_forgotten(redis_server: RedisServer, field: str, value: str) -> None:
+    async with user_of(redis_server) as user:
+        await put(user, "HSET", NAMES.lease, *FORMER, field, value)
+        await works_and_repairs(redis_server, user, 1)
+
+
+async def works_and_repairs(server: RedisServer, user: Redis, count: int) -> None:
+    async with bridge_at(server) as bridge:
+        await bridge.ready()
+        (line,) = [json.loads(line) for line in bridge.log().splitlines() if "ledger.repaired" in line]
+        assert line["count"] == count
+        await set_for(user, b"soon", 100)
+        await wait_until(lambda: '"key":"soon"' in bridge.output(), bridge.log)
+        assert await bridge.stop() == 0
