@@ -125,8 +125,10 @@ class SourceLimits(Scaled):
     """For giving up the lease, when all else is over."""
     failover_pause: float = seconds(1.0)
     """At most, between attempts to begin an epoch where another server may be named at any moment."""
-    standby_poll: float = seconds(0.5)
-    """Between a standby's attempts to take the lease."""
+    standby_poll: float = seconds(0.1)
+    """Between a standby's attempts to take the lease: so soon it sees that a holder has died. Each costs 0.1 ms."""
+    successor_check: float = seconds(0.5)
+    """Between a standby's looks at whether another server is the primary."""
     share_check: float = seconds(0.5)
     """Between looks at whether another bridge is to have the shard."""
     hand_over: float = seconds(2.0)

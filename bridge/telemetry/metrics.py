@@ -93,6 +93,17 @@ class Metrics:
         self.lease_held = self._by_shard(
             Gauge, "lease_held", "1 while this bridge holds the lease, and Redis has answered within five seconds."
         )
+        self.takeovers = self._counter(
+            "takeovers", "Leases taken: hot, without a gap, or cold, with one.", kind=["hot", "cold"]
+        )
+        self.takeover_silence = self._by_shard(
+            Gauge,
+            "takeover_silence_seconds",
+            "From the last sign of life of a holder that died until this bridge last took its lease.",
+        )
+        self.standby_hints = self._by_shard(
+            Gauge, "standby_hints", "Notifications that a standby keeps, to go on from where the holder is; else 0."
+        )
         self.broker_up = self._gauge("broker_up", "1 while the sink is connected.")
         self.broker_lost = self._counter("broker_connections_lost", "Losses of the connection to the broker.")
         # The scan.
@@ -113,7 +124,7 @@ class Metrics:
         Info("bridge_build", "What runs here.", registry=self.registry).info({"version": __version__})
         ProcessCollector(registry=self.registry)
 
-    def _counter(self, name: str, help_text: str, **labels: list[Via] | list[Ending]) -> Counter:
+    def _counter(self, name: str, help_text: str, **labels: list[Via] | list[Ending] | list[str]) -> Counter:
         """A counter, at 0 for each value of its label from the start, so that a first rise is seen as one."""
         counter = Counter(f"bridge_{name}", help_text, list(labels), registry=self.registry)
         for label, values in labels.items():

@@ -46,6 +46,10 @@ class ShardTelemetry:
         self._recovered = metrics.recovered.labels(shard=shard)
         self._ambiguous = metrics.ambiguous.labels(shard=shard)
         self._missed = metrics.missed.labels(shard=shard)
+        self._taken_hot = metrics.takeovers.labels(kind="hot")
+        self._taken_cold = metrics.takeovers.labels(kind="cold")
+        self._takeover_silence = metrics.takeover_silence.labels(shard=shard)
+        self._standby_hints = metrics.standby_hints.labels(shard=shard)
         self._canary_lag = metrics.canary_lag.labels(shard=shard)
         self._canary_heard = metrics.canary_heard.labels(shard=shard)
         self._ledger_size = metrics.ledger_size.labels(shard=shard)
@@ -113,6 +117,22 @@ class ShardTelemetry:
         """Fields of the lease or entries of the ledger were not what a bridge writes: they were removed."""
         self._log.warning("ledger.repaired", count=count)
 
+    def lease_taken_over(self, silent_ms: int | None, hints: int, *, hot: bool) -> None:
+        """What the former holder left is heard: `hot`, it goes on from there, with that many `hints` on the way.
+
+        `silent_ms`: since the former holder's last sign of life; null where it gave the lease back, or there was none.
+        """
+        self._standby_hints.set(0)
+        (self._taken_hot if hot else self._taken_cold).inc()
+        if silent_ms is not None:
+            self._takeover_silence.set(silent_ms / 1000)
+        self._health.unmet(self._named(CANARY), "no canary was heard of yet: it takes a moment")
+        self._log.info("standby.promoted", hot=hot, hints=hints, silent_ms=silent_ms)
+
+    def standby_listens(self, hints: int) -> None:
+        """Another bridge has the lease, and this one keeps that many notifications, to go on from there."""
+        self._standby_hints.set(hints)
+
     def lease_released(self) -> None:
         """The lease was given up."""
         self._without_lease()
@@ -122,7 +142,6 @@ class ShardTelemetry:
         """Notifications between these moments may have been missed. The subscription is confirmed."""
         self._gaps.inc()
         self._gap_open.set(1)
-        self._health.unmet(self._named(CANARY), "no canary was heard of yet: it takes a moment")
         self._log.warning("gap.opened", cause=cause, opened_ms=opened_ms, span_ms=until_ms - opened_ms)
 
     def gap_closed(self, recovered: int, ambiguous: int, missed: int | None) -> None:

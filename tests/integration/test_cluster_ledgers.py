@@ -8,7 +8,7 @@ import pytest
 
 from bridge.limits import LedgerLimits
 from bridge.redis.ledger.scripts import Ledger
-from bridge.redis.protocol.calls import Lease
+from bridge.redis.protocol.calls import Claim, Lease
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings
@@ -81,7 +81,7 @@ async def test_a_ledger_is_adopted_whichever_of_its_keys_have_come(redis_kind: t
         endpoint = replace(Endpoint.of(settings), host="127.0.0.1", port=first.port)
         async with aclosing(endpoint.client(2)) as client:
             ledger = Ledger(client, endpoint, own, LedgerLimits())
-            lease = await ledger.acquire("a bridge")
+            lease = await ledger.acquire(Claim("a bridge"))
             assert isinstance(lease, Lease)
             assert await ledger.adopt(lease.fence, 1, stray.shard) == 0
             await cluster.move_keys(slot, first)

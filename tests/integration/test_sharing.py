@@ -159,7 +159,7 @@ async def test_the_canaries_of_other_shards_are_not_missed(redis_server: RedisSe
         dead = one.at_work
         await end([one.task])  # as a kill: nothing is released
         for shard in dead:
-            await user.hset(NAMES.of(shard).lease, "until", "0")
+            await user.hset(NAMES.of(shard).lease, mapping={"until": "0", "place": ""})
         await at_work([other], 4)
 
         async def gaps(shard: int) -> list[GapRecord]:

@@ -15,7 +15,7 @@ from bridge.redis.epoch.epoch import Epoch
 from bridge.redis.epoch.shard import Runtime, Shard
 from bridge.redis.ledger.outbox import Outbox
 from bridge.redis.ledger.scripts import Ledger
-from bridge.redis.protocol.calls import Lease
+from bridge.redis.protocol.calls import Claim, Lease
 from bridge.redis.protocol.gap import Gap
 from bridge.redis.protocol.schedule import RedisClock
 from bridge.settings import Settings
@@ -55,10 +55,10 @@ async def hot(server: RedisServer, user: Redis, unknown: bytes) -> AsyncIterator
     identity = Identity(settings.source, 0)
     outbox = Outbox(ledger, identity, settings.outbox_limit, runtime.limits.ledger, telemetry)
     shard = Shard(runtime, NAMES, (), outbox, RedisClock(runtime.clock), telemetry)
-    lease = await ledger.acquire(runtime.instance)
+    lease = await ledger.acquire(Claim(runtime.instance))
     assert isinstance(lease, Lease)
     outbox.open()
-    ears = await listen(client, endpoint)
+    ears = await listen(client, endpoint, NAMES, runtime.instance)
     caught_up = list[int]()
     epoch = Epoch(Attempt(shard, endpoint, ledger, lease, ears, Gap("", 0, 0), 0, audited=True), caught_up.append)
     task = asyncio.create_task(run_together(epoch.tasks()))

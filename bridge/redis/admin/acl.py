@@ -19,7 +19,7 @@ from bridge.redis.protocol.patterns import included
 from bridge.redis.wire.conversation import conversation, replies
 from bridge.redis.wire.endpoint import CLIENT_NAME, CLUSTER, Endpoint
 from bridge.redis.wire.notify_flags import FLAGS
-from bridge.redis.wire.subscription import subscribe
+from bridge.redis.wire.subscription import OptionalChannels, subscribe
 from bridge.settings import Settings
 
 READ = "pexpiretime"
@@ -74,6 +74,14 @@ def needs(names: Names, *, clustered: bool = False) -> dict[str, Sequence[Word]]
     return commands | {"get": (names.shards,)} | ({"select": (names.db,)} if names.db else {})
 
 
+def standby_needs(names: Names, *, clustered: bool = False) -> dict[str, Sequence[Word]]:
+    """What a takeover without a gap takes beyond `needs`: likewise, with a channel to which no bridge listens."""
+    channel = names.alive("check")
+    if clustered:
+        return {"spublish": (channel, ""), "pubsub|shardnumsub": (channel,)}
+    return {"publish": (channel, ""), "pubsub|numsub": (channel,)}
+
+
 def acl_rule(settings: Settings) -> str:
     """The least that the user needs, as an ACL SETUSER for redis-cli's prompt.
 
@@ -81,7 +89,9 @@ def acl_rule(settings: Settings) -> str:
     """
     endpoint = Endpoint.of(settings)
     db, names = endpoint.db, Names(settings.namespace, endpoint.db)
-    commands = [*needs(names, clustered=endpoint.finder == CLUSTER), READ, "subscribe", "config|get"]
+    clustered = endpoint.finder == CLUSTER
+    commands = [*needs(names, clustered=clustered), *standby_needs(names, clustered=clustered), READ, "subscribe"]
+    commands += ["config|get", *(["ssubscribe"] if clustered else [])]
     if settings.redis_notifications == "configure":
         commands.append("config|set")
     own = re.sub(r"([\\*?\[\]])", r"\\\1", names.own_prefix.decode())
@@ -90,6 +100,7 @@ def acl_rule(settings: Settings) -> str:
         *(f"%R~{pattern}" for pattern in included(settings.keys)),
         f"&__keyevent@{db}__:*",
         "&__keyevent@*__:expired",
+        f"&{own}*",
     ]
     # A rule cannot hold a space; `?` matches it.
     rules = [*(pattern.replace(" ", "?") for pattern in patterns), *(f"+{command}" for command in sorted(commands))]
@@ -103,6 +114,30 @@ async def denied(inspector: Inspector) -> list[str]:
         return await _dry_run(inspector)
     except Refused:
         return await _try(inspector)
+
+
+async def denied_to_standby(inspector: Inspector) -> list[str]:
+    """The commands and channels of a takeover without a gap that the user may not use. Raises NotConnected."""
+    names, clustered = inspector.names, inspector.topology is not None
+    commands = {
+        rule: [*rule.split("|"), *arguments] for rule, arguments in standby_needs(names, clustered=clustered).items()
+    }
+    answers = await _answers(inspector, commands.values())
+    refused = [
+        name
+        for name, answer in zip(commands, answers, strict=True)
+        if isinstance(answer, NoPermissionError) or "unknown command" in str(answer)
+    ]
+    optional = OptionalChannels(presence=[names.announcements, names.alive("check")], sharded=clustered)
+    required = list(channels(inspector.endpoint.db))
+    try:
+        session = await subscribe(
+            inspector.endpoint, required, Inbox(inspector.endpoint.limits), lambda: None, optional
+        )
+    except Refused:
+        return refused  # that is what `denied` reports
+    session.end("it was only a try")
+    return refused if session.present else [*refused, f"&{names.own_prefix.decode()}*"]
 
 
 async def may_set_flags(inspector: Inspector) -> bool:

@@ -1,6 +1,7 @@
-"""An attempt at an epoch: one server, one lease, one subscription, one gap. The next attempt has others.
+"""An attempt at an epoch: one server, one subscription, one lease, one gap. The next attempt has others.
 
-First its ears, under the lease: when all channels are confirmed, the gap is opened, and the epoch can begin.
+First its ears: a standby listens before it has the lease (`standby.py`). Then the lease, and the epoch can begin: where
+the former one was, or with a gap.
 """
 
 import asyncio
@@ -15,9 +16,12 @@ from bridge.redis.protocol.calls import Lease
 from bridge.redis.protocol.gap import Gap
 from bridge.redis.protocol.inbox import Inbox
 from bridge.redis.protocol.notifications import Kind, channels, elsewhere
-from bridge.redis.wire.endpoint import Endpoint
+from bridge.redis.protocol.own_keys import Names
+from bridge.redis.protocol.place import digest
+from bridge.redis.protocol.takeover import Inheritance
+from bridge.redis.wire.endpoint import CLUSTER, Endpoint
 from bridge.redis.wire.server import databases
-from bridge.redis.wire.subscription import Subscription, subscribe
+from bridge.redis.wire.subscription import OptionalChannels, Subscription, subscribe
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +35,32 @@ class Ears:
     """Set when there may be something to do."""
     kinds: Mapping[bytes, Kind]
     """What each channel means."""
+    channels: bytes
+    """The digest of those whose notifications count: see `Place`."""
     complete: bool
     """Whether it hears of the expirations of all databases, as the audit needs."""
+    present: bool
+    """Whether other bridges can see that it listens, and it hears what they announce."""
 
 
-async def listen(client: Redis, endpoint: Endpoint) -> Ears:
+async def listen(client: Redis, endpoint: Endpoint, names: Names, instance: str) -> Ears:
     """Subscribe; return when all channels are confirmed. Raises NotConnected or Refused."""
     count = await databases(client, endpoint)
     here, others = channels(endpoint.db), elsewhere(endpoint.db, count or 0)
+    presence = {names.announcements: Kind.ANNOUNCED, names.alive(instance): Kind.ANNOUNCED}
     inbox, wake = Inbox(endpoint.limits), asyncio.Event()
-    subscription = await subscribe(endpoint, list(here), inbox, wake.set, elsewhere=list(others))
-    return Ears(subscription, inbox, wake, here | others, count is not None and subscription.complete)
+    optional = OptionalChannels(list(others), list(presence), sharded=endpoint.finder == CLUSTER)
+    subscription = await subscribe(endpoint, list(here), inbox, wake.set, optional)
+    heard = here | (others if subscription.complete else {})
+    return Ears(
+        subscription,
+        inbox,
+        wake,
+        here | others | presence,
+        digest(heard),
+        complete=count is not None and subscription.complete,
+        present=subscription.present,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +78,5 @@ class Attempt:
     """Notifications of expirations that former epochs have handled."""
     audited: bool
     """Whether what Redis counts can be compared with what is heard."""
+    inheritance: Inheritance | None = None
+    """Where it goes on with the former epoch's stream; None where the stream is not known so far back."""

@@ -40,28 +40,32 @@ class Epoch:
 
     def __init__(self, attempt: Attempt, caught_up: Callable[[int], None]) -> None:
         """`caught_up` is called with each moment, on Redis's clock in ms, up to which all is known to be handled."""
-        shard, ears, gap = attempt.shard, attempt.ears, attempt.gap
+        shard, ears, gap, inheritance = attempt.shard, attempt.ears, attempt.gap, attempt.inheritance
         runtime, names, limits = shard.runtime, shard.names, shard.runtime.limits.epoch
         matches = matcher(runtime.settings.keys, shard.number, runtime.settings.shards)
-        scope = Scope(names, ears.kinds, matches, limits)
+        scope = Scope(names, ears.kinds, matches, limits, ears.channels)
         self.heard = attempt.heard
         """Notifications of expirations that were handled, in all epochs."""
+        self.place = attempt.lease.place if inheritance is not None else b""
+        """How far the stream is handled; empty where the next epoch is not to go on from there."""
         self._attempt = attempt
         self._gap = gap
         self._walk = Walk(needed=gap.open)
         self._canary = Canary(names.canary, limits, frozenset(other.canary for other in shard.others))
         self._marks = Marks(attempt.heard)
         migrated = None if shard.cluster is None else _migrated(attempt, shard.cluster)
-        self._interpreter = Interpreter(scope, ears.inbox, self._marks, self._canary, migrated)
+        self._interpreter = Interpreter(scope, ears.inbox, self._marks, self._canary, migrated, inheritance)
         self._findings = self._interpreter.findings
-        self._audit = Audit(Reading.parse(attempt.lease.audit), limits) if attempt.audited else None
+        self._audit: Audit | None = None
+        if attempt.audited:
+            self._audit = Audit(Reading.parse(attempt.lease.audit), limits, goes_on=not gap.open)
         self._scan = Scan(attempt, scope, self._findings)
         self._migration: Migration | None = None
         if shard.cluster is not None and migrated is not None:
             self._migration = Migration(
                 attempt, shard.cluster.topology, scope, migrated, scan=self._scan, walk=self._walk
             )
-        self._writer = Writer(attempt.ledger, names, attempt.lease.fence)
+        self._writer = Writer(attempt.ledger, names, attempt.lease.fence, announces=ears.present)
         self._schedule = Schedule(runtime.clock, shard.redis_clock, limits)
         self._outbox = shard.outbox
         self._subscription = ears.subscription
@@ -102,7 +106,7 @@ class Epoch:
         operations = self._interpreter.batch()
         if operations:
             await self._apply(operations)
-        self.heard = self._marks.handled
+        self.heard, self.place = self._marks.handled, self._writer.told(self._interpreter.place)
         self._scan.taken()
         self._hear_canary()
         if finished := self._marks.finished_round():
@@ -175,7 +179,8 @@ class Epoch:
     # What.
 
     async def _apply(self, operations: Sequence[bytes]) -> None:
-        mark, applied = await self._writer.apply(operations, self._gap.start_ms, self._marks.handled)
+        handled, place = self._marks.handled, self._interpreter.place
+        mark, applied = await self._writer.apply(operations, self._gap.start_ms, handled, place)
         self._interpreter.applied(mark, applied)
         self._scan.applied(applied)
         self._gap.applied(applied)
@@ -203,6 +208,8 @@ class Epoch:
             count=audited,
             canary=self._canary.order(now),
             void=self._canary.void,
+            place=self.place,
+            gap_open=self._gap.open,
         )
         touched = await self._attempt.ledger.touch(touch)
         if audited and self._audit is not None:

@@ -21,8 +21,8 @@ class Scan:
     def __init__(self, attempt: Attempt, scope: Scope, findings: Findings) -> None:
         shard = attempt.shard
         settings = shard.runtime.settings
-        self.complete = False
-        """Whether the keyspace was gone through at least once."""
+        self.complete = not attempt.gap.open
+        """Whether the keyspace was gone through since the gap opened."""
         self._ledger = attempt.ledger
         self._findings = findings
         self._match, exact = scan_match(settings.keys, settings.shards)
@@ -34,7 +34,6 @@ class Scan:
         self._clock = shard.runtime.clock
         self._telemetry = shard.telemetry
         self._wake = attempt.ears.wake
-        self._at_once = attempt.gap.open
         self._room = asyncio.Event()
         self._again = asyncio.Event()
         self._through = asyncio.Event()
@@ -42,7 +41,7 @@ class Scan:
 
     async def run(self) -> None:
         """Scan at once if a gap is open, then at every interval (0: never), and when asked to."""
-        if not self._at_once:
+        if self.complete:
             await self._clock.wait(self._again, self._interval)
         while True:
             self._again.clear()

@@ -15,7 +15,8 @@ from bridge.redis.protocol.own_keys import Names
 class Writer:
     """See the module."""
 
-    def __init__(self, ledger: Ledger, names: Names, fence: int) -> None:
+    def __init__(self, ledger: Ledger, names: Names, fence: int, *, announces: bool) -> None:
+        """`announces`: whether the next epoch may go on where this one is."""
         self.in_doubt: Batch | None = None
         """A batch whose reply is awaited or lost: to be sent again until it is answered."""
         self.fence = fence
@@ -23,10 +24,21 @@ class Writer:
         self._names = names
         self._seq = 0
         self._marks = 0
+        self._announces = announces
 
-    async def apply(self, operations: Sequence[bytes], gap_start_ms: int, heard: int) -> tuple[bytes, Applied]:
-        """Send a batch. Its mark, and what it did. `heard`: how many expirations are handled with it, in all epochs."""
-        batch = Batch(self.fence, self._next_seq(), gap_start_ms, heard, self.next_mark(), operations)
+    def told(self, place: bytes) -> bytes:
+        """The place as the next epoch may be told it: not at all, once a batch could not announce what it did."""
+        return place if self._announces else b""
+
+    async def apply(
+        self, operations: Sequence[bytes], gap_start_ms: int, heard: int, place: bytes
+    ) -> tuple[bytes, Applied]:
+        """Send a batch. Its mark, and what it did.
+
+        `heard`: how many expirations are handled with it, in all epochs. `place`: how far the stream is.
+        """
+        mark, place = self.next_mark(), self.told(place)
+        batch = Batch(self.fence, self._next_seq(), gap_start_ms, heard, mark, operations, place)
         self.in_doubt = batch
         applied = await self._ledger.apply(batch)
         self.in_doubt = None
@@ -34,6 +46,7 @@ class Writer:
             raise EpochEnded(
                 Ending.LEASE_LOST, "lease lost: the ledger says that a batch was applied before it was sent"
             )
+        self._announces = self._announces and applied.announced
         return batch.mark, applied
 
     async def adopt(self, number: int) -> int | str:

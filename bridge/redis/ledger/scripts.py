@@ -14,8 +14,9 @@ from redis.asyncio import Redis
 from bridge.limits import LedgerLimits
 from bridge.redis.ledger.roster import Roster
 from bridge.redis.ledger.runner import Runner
-from bridge.redis.protocol.calls import Applied, Argument, Batch, Held, Lease, State, Touch, Touched
+from bridge.redis.protocol.calls import Applied, Argument, Batch, Claim, Held, Lease, State, Touch, Touched
 from bridge.redis.protocol.own_keys import Names
+from bridge.redis.protocol.place import Announcement, Place
 from bridge.redis.wire.conversation import conversation
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.redis.wire.server import now_ms
@@ -34,25 +35,53 @@ class Ledger:
         self._limits = limits
         self._others = others
         self._runner = Runner(client, endpoint)
+        self._asked = 0
+        """How often the lease was asked for: a boundary's name is used once."""
         self.roster = Roster(self._runner, names)
         """Of all bridges, where this server has its keys."""
 
     # What changes it.
 
-    async def acquire(self, instance: str, shards: int = 1) -> Lease | Held:
-        """Take the lease, under a new fence, unless another bridge holds it. It keeps how many shards there are."""
+    async def acquire(self, claim: Claim) -> Lease | Held:
+        """Take the lease, under a new fence, unless another bridge holds it."""
         names = self._names
-        keys = [names.lease, names.outbox, names.canary, names.deadlines]
-        reply = await self._runner.run("acquire", keys, [instance, self._limits.lease_ms, shards])
+        self._asked += 1
+        boundary = names.boundary(claim.instance, self._asked)
+        reply = await self._runner.run(
+            "acquire",
+            [names.lease, names.outbox, names.canary, names.deadlines, boundary],
+            [
+                *(claim.instance, self._limits.lease_ms, claim.shards),
+                names.alive_prefix if claim.listens else b"",
+                *("1" if claim.entitled else "", int(self._runner.clustered)),
+            ],
+        )
         if not reply[0]:
-            return Held(reply[1].decode(), int(reply[2]))
-        former = None if reply[3] is None else reply[3].decode(errors="replace")
-        audit = reply[5].decode(errors="replace")
-        return Lease(int(reply[1]), int(reply[2]) if reply[2] else None, former, int(reply[4]), audit, int(reply[6]))
+            return Held(reply[1].decode(errors="replace"), int(reply[2]), reply[3])
+        _, fence, seen_ms, former, heard, audit, forgotten, place, gap_open, silent_ms = reply
+        return Lease(
+            int(fence),
+            int(seen_ms) if seen_ms else None,
+            None if former is None else former.decode(errors="replace"),
+            int(heard),
+            audit.decode(errors="replace"),
+            int(forgotten),
+            place,
+            gap_open != b"0",
+            boundary,
+            None if silent_ms == b"" else int(silent_ms),
+        )
 
-    async def release(self, fence: int, heard: int) -> None:
-        """Let a standby take over at once, which learns how many notifications were handled."""
-        await self._runner.run("release", [self._names.lease], [fence, heard])
+    async def release(self, fence: int, heard: int, place: bytes = b"", *, left: bool = False) -> None:
+        """Let a standby take over at once, from `place`, up to which `heard` expirations were handled.
+
+        `left`: this bridge ends, so any other one may take it, whatever its share.
+        """
+        await self._runner.run("release", [self._names.lease], [fence, heard, place, "1" if left else ""])
+
+    async def distrust(self, fence: int) -> None:
+        """Let the next epoch open with a gap: what was notified may not be all that happened."""
+        await self._runner.run("distrust", [self._names.lease], [fence])
 
     async def touch(self, touch: Touch) -> Touched:
         """Touch what is due, or the next part of a walk, and extend the lease."""
@@ -72,6 +101,7 @@ class Ledger:
                     touch.reading,
                 ),
                 *(int(touch.count), touch.canary, touch.void, touch.skip, int(self._runner.clustered)),
+                *(touch.place, int(touch.gap_open)),
             ],
         )
         now_us, cursor, lowest, size, depth, dead, flat, gone, counters, moved = reply
@@ -86,13 +116,20 @@ class Ledger:
         reply = await self._runner.run(
             "apply",
             [names.deadlines, names.lease, names.outbox, batch.mark, names.moved],
-            [batch.fence, batch.seq, batch.gap_start_ms, batch.heard, packed, int(self._runner.clustered)],
+            [
+                *(batch.fence, batch.seq, batch.gap_start_ms, batch.heard, packed),
+                *(int(self._runner.clustered), batch.place, names.announcements),
+            ],
         )
         if reply == b"DONE":
             return None
-        now_us, lowest, size, depth, by_notification, by_sweep, recovered, ambiguous, emptied, *scanned = reply
+        now_us, lowest, size, depth, *counts, emptied, ahead, next_part, found, announced = reply
         state = _state(now_us, lowest, size, depth)
-        return Applied(state, by_notification, by_sweep, recovered, ambiguous, bool(emptied), *scanned)
+        by_notification, by_sweep, recovered, ambiguous = counts
+        return Applied(
+            *(state, by_notification, by_sweep, recovered, ambiguous, bool(emptied)),
+            *(ahead, next_part, found, bool(announced)),
+        )
 
     async def adopt(self, fence: int, seq: int, number: int) -> int | str:
         """Take in a part of another ledger on this node of a cluster. What is left there, or why nothing was taken."""
@@ -145,3 +182,13 @@ class Ledger:
 
 def _state(now_us: int, lowest: bytes, size: int, depth: int) -> State:
     return State(now_us, int(float(lowest)) if lowest else None, size, depth)
+
+
+def announcement(payload: bytes) -> Announcement | None:
+    """What a batch has announced; None where it is not of our making."""
+    try:
+        mark, place, emptied, keys = msgpack.unpackb(payload, raw=True)
+        at = Place.parse(place)
+    except (ValueError, TypeError, AttributeError, msgpack.UnpackException):
+        return None
+    return None if at is None else Announcement(mark, at, bool(emptied), keys)

@@ -82,11 +82,14 @@ class Trust:
 class Audit:
     """The audit of one epoch."""
 
-    def __init__(self, stored: Reading | None, limits: EpochLimits) -> None:
-        """`stored` is the last reading of a former epoch at which all was known to be well."""
+    def __init__(self, stored: Reading | None, limits: EpochLimits, *, goes_on: bool = False) -> None:
+        """`stored` is the last reading of a former epoch at which all was known to be well.
+
+        `goes_on`: nothing is supposed to have been missed since then, and the audit is to prove it.
+        """
         self._limits = limits
         self._stored = stored
-        self._first: Reading | None = None
+        self._first = stored if goes_on else None
         self._read_at: float | None = None
         self.last: Reading | None = None
 

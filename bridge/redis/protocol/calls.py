@@ -24,14 +24,37 @@ class Lease:
     """The last reading of the audit that a former epoch has stored with `handled_ms`."""
     forgotten: int = 0
     """Fields of the lease and entries of the ledger that no bridge can have written, and that are gone now."""
+    place: bytes = b""
+    """How far it has handled the stream: see `place.Place`. Empty where that is not known."""
+    gap_open: bool = True
+    """Whether a gap was open there."""
+    boundary: bytes = b""
+    """The mark that the lease was granted with."""
+    silent_ms: int | None = None
+    """How long the former holder had given no sign of life; None where it gave the lease back, or there was none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The lease is held by another bridge."""
+    """The lease is held by another bridge or, if there is no holder, for another one to take."""
 
     holder: str
     remaining_ms: int
+    place: bytes = b""
+    """How far the holder has handled the stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What is asked for with a lease."""
+
+    instance: str
+    shards: int = 1
+    """How many there are; kept for whoever asks."""
+    listens: bool = False
+    """Whether the bridge listens to its channel of `Names.alive`: then others see at once when it dies."""
+    entitled: bool = True
+    """Whether it may take what is free. Else only what a dead bridge has left, or one that has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +94,9 @@ class Touch:
     """What to do about the canary: see `Canary.order`."""
     void: int = 0
     """How many canaries turned out void since the last touch."""
+    place: bytes = b""
+    """How far the stream is handled; empty where the next epoch is not to go on from there."""
+    gap_open: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +134,8 @@ class Applied:
     """Where the scan goes on; `0` when it is through, empty where nothing was scanned."""
     found: int = 0
     """How many keys were scanned."""
+    announced: bool = True
+    """Whether what it had to announce is in the stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +150,5 @@ class Batch:
     mark: bytes
     operations: Sequence[bytes]
     """The words of its operations: see `operations.py`."""
+    place: bytes = b""
+    """How far the stream is handled with it; empty where the next epoch is not to go on from there."""

@@ -23,6 +23,8 @@ from bridge.redis.protocol.marks import Marks, Round
 from bridge.redis.protocol.migrated_keys import MigratedKeys
 from bridge.redis.protocol.notifications import Kind
 from bridge.redis.protocol.own_keys import Names
+from bridge.redis.protocol.place import Place
+from bridge.redis.protocol.takeover import Inheritance, skip_handled
 
 
 class OwnKeyLostError(Exception):
@@ -39,6 +41,8 @@ class Scope:
     matches: Callable[[bytes], object] | None
     """Whether a key is one of the ledger's; None where all are."""
     limits: EpochLimits
+    channels: bytes = b""
+    """The digest of the channels: see `Place`."""
 
 
 class Interpreter:
@@ -51,8 +55,9 @@ class Interpreter:
         marks: Marks,
         canary: Canary | None = None,
         migrated: MigratedKeys | None = None,
+        inheritance: Inheritance | None = None,
     ) -> None:
-        """`migrated`: in a cluster."""
+        """`migrated`: in a cluster. `inheritance`: where the epoch goes on with a former one's stream."""
         self.inbox = inbox
         self.marks = marks
         self.findings = Findings()
@@ -63,7 +68,23 @@ class Interpreter:
         self._own_prefix = scope.names.own_prefix
         self._vital = {scope.names.deadlines, scope.names.lease, scope.names.outbox}
         self._own_deletions = 0
-        """How often a batch of ours removed the last entry, before the end of the ledger was notified."""
+        """How often a batch removed the last entry, and the end of the ledger was not notified yet."""
+        self._mark_prefix = scope.names.mark_prefix
+        self._last_mark = b""
+        """The last mark taken; empty before the first one."""
+        self._behind = 0
+        """How many notifications were taken behind it."""
+        self._boundary: bytes | None = None
+        """Up to this mark, hints of own keys other than marks are about a former epoch."""
+        if inheritance is not None:
+            skip_handled(inheritance, inbox, marks, scope.kinds)
+            self._last_mark, self._behind = inheritance.place.mark, inheritance.place.hints
+            self._boundary, self._own_deletions = inheritance.boundary, inheritance.emptied
+
+    @property
+    def place(self) -> bytes:
+        """How far the stream is handled, once what was taken is applied: see `Place`. Empty before the first mark."""
+        return bytes(Place(self._last_mark, self._behind, self._scope.channels)) if self._last_mark else b""
 
     @property
     def waiting(self) -> bool:
@@ -94,7 +115,10 @@ class Interpreter:
         appeared: dict[bytes, None] = {}
         limits, marks, inbox = self._scope.limits, self.marks, self.inbox
         count = size = looked = 0
-        while count < limits.batch_keys and size < limits.batch_bytes and looked < limits.look_hints:
+        # All that a mark releases goes into one batch: a place in between would not say how much of it is handled.
+        while marks.released or (
+            count < limits.batch_keys and size < limits.batch_bytes and looked < limits.look_hints
+        ):
             looked += 1
             if marks.released:
                 key = self._release(operations)
@@ -114,6 +138,9 @@ class Interpreter:
     def _interpret(self, channel: bytes, key: bytes, operations: list[bytes], appeared: dict[bytes, None]) -> bool:
         """One hint. Whether it is one of the ledger's keys, and anything new."""
         kind, matches = self._kinds[channel], self._matches
+        if kind is Kind.ANNOUNCED:
+            return False  # our own, or it was read when the stream was taken over
+        self._behind += 1
         if kind is Kind.ELSEWHERE or key.startswith(self._own_prefix):
             self._own(channel, key, kind)
             return False
@@ -188,13 +215,22 @@ class Interpreter:
         elif kind is Kind.APPEARED:
             self._stray(key)
         elif self._canary is not None and key in self._canary.all:
-            if key == self._canary.key:
+            if key == self._canary.key and self._boundary is None:
                 self._canary.ended(expired=kind is Kind.EXPIRED, evicted=channel.endswith(b":evicted"))
+        elif key.startswith(self._mark_prefix):
+            self._mark_taken(key)
         else:
             self.marks.heard += kind is Kind.EXPIRED
-            void = self._canary.void if self._canary is not None else 0
-            if not self.marks.returned(key, void):
-                self._own_ended(key, kind)
+            self._own_ended(key, kind)
+
+    def _mark_taken(self, key: bytes) -> None:
+        """A mark of this ledger: of this epoch, or of a former one."""
+        self._last_mark, self._behind = key, 0
+        if key == self._boundary:
+            self._boundary = None
+        void = self._canary.void if self._canary is not None else 0
+        if not self.marks.returned(key, void):
+            self.marks.former_returned(key)
 
     def _stray(self, key: bytes) -> None:
         """One of the bridge's own keys has appeared: with a slot that came here, if it is of another ledger."""
@@ -204,9 +240,9 @@ class Interpreter:
                 self._migrated.strays.add(number)
 
     def _own_ended(self, key: bytes, kind: Kind) -> None:
-        """One of the bridge's own keys is gone that is no mark on its way."""
+        """One of the bridge's own keys is gone that is no mark."""
         if key == self._names.deadlines and kind is Kind.GONE and self._own_deletions:
             self._own_deletions -= 1
-        elif key in self._vital:
+        elif key in self._vital and self._boundary is None:
             name = key.rpartition(b":")[2].decode()
             raise OwnKeyLostError(f"the bridge's own key {name} was deleted, evicted or moved away")

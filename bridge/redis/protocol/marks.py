@@ -23,6 +23,9 @@ Sight = tuple[bytes, bytes, bytes]
 """What a touch saw of a key: score, GONE, ALIVE or MOVED, `1` (due) or `0`. The arguments of a resolve."""
 
 
+_OVERTAKEN = "notifications were mute for a moment: a mark came back, and an earlier one did not"
+
+
 class MarkLostError(Exception):
     """A mark came back before an earlier one: notifications were off for a moment. The message says so."""
 
@@ -130,19 +133,31 @@ class Marks:
         if key not in self._outstanding:
             return False
         if key != next(iter(self._outstanding)):
-            raise MarkLostError("notifications were mute for a moment: a mark came back, and an earlier one did not")
+            raise MarkLostError(_OVERTAKEN)
         for freed in self._outstanding.pop(key):
             self._ahead[freed] -= 1
             if not self._ahead[freed]:
                 del self._ahead[freed]
-        self.released.extend(self._held)
-        self._held.clear()
+        self._release()
         round_ = self.round
         if round_ is not None and key == round_.mark:
             round_.marked, round_.heard, round_.void = True, self.heard, void
             round_.resolving.extend(round_.pending.items())
             round_.pending.clear()
         return True
+
+    def former_returned(self, key: bytes) -> None:
+        """A mark of a former epoch is back that decides nothing but what is held. Raises MarkLostError."""
+        awaited = next(iter(self._outstanding), key)
+        fence, _, number = key.rpartition(b"-")
+        its_fence, _, its_number = awaited.rpartition(b"-")
+        if fence == its_fence and number.isdigit() and int(its_number) < int(number):
+            raise MarkLostError(_OVERTAKEN)
+        self._release()
+
+    def _release(self) -> None:
+        self.released.extend(self._held)
+        self._held.clear()
 
     def finished_round(self) -> Round | None:
         """The round, once and only once all of it is resolved; None until then."""

@@ -16,6 +16,8 @@ class Kind(Enum):
     """A key of another database expired: it only counts."""
     GONE = auto()
     """The key is gone, and did not expire."""
+    ANNOUNCED = auto()
+    """No notification, but a bridge's own message in the same stream: what stands for the key is an announcement."""
     APPEARED = auto()
     """The key is there; its deadline may be new, later, nearer, or lifted. It has to be read."""
 

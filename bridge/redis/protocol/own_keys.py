@@ -56,6 +56,29 @@ class Names:
         """A key that lives within one script only: its `del` notification is that script's place in the stream."""
         return self.key(b"mark:%d-%d" % (fence, number))
 
+    @property
+    def mark_prefix(self) -> bytes:
+        """What the names of all marks begin with."""
+        return self.key(b"mark:")
+
+    def boundary(self, instance: str, number: int) -> bytes:
+        """The mark of the grant of a lease: the bridge asks for it by that number."""
+        return self.key(b"mark:%b-%d" % (instance.encode(), number))
+
+    @property
+    def announcements(self) -> bytes:
+        """Channel: what batches announce (`place.Announcement`)."""
+        return self.key(b"ahead")
+
+    @property
+    def alive_prefix(self) -> bytes:
+        """What the channels of `alive` begin with."""
+        return self.key(b"alive:")
+
+    def alive(self, instance: str) -> bytes:
+        """Channel: nothing is sent there; a bridge listens to its own as long as it lives."""
+        return self.alive_prefix + instance.encode()
+
     def of(self, shard: int) -> "Names":
         """Those of another shard."""
         return Names(self.namespace, self.db, shard)

@@ -8,8 +8,9 @@ from contextlib import suppress
 from bridge.endings import Ending
 from bridge.errors import NotConnected, Refused
 from bridge.redis.epoch.shard import Shard
+from bridge.redis.epoch.standby import Standby
 from bridge.redis.ledger.scripts import Ledger
-from bridge.redis.protocol.calls import Held, Lease
+from bridge.redis.protocol.calls import Claim, Held, Lease
 from bridge.redis.source.membership import Members
 from bridge.redis.source.phases import Phase, Phases
 from bridge.redis.source.stop import Stop
@@ -33,31 +34,40 @@ class Tenure:
         self._stop = stop
         self._fence: int | None = None
 
-    async def acquire(self, ledger: Ledger, primary: Primary) -> Lease | None:
-        """The lease, once it is ours; None when stopped before, or when another server is the primary."""
+    async def acquire(self, ledger: Ledger, primary: Primary, standby: Standby) -> Lease | None:
+        """The lease, once it is ours; None when stopped before, or when another server is the primary.
+
+        Raises NotConnected: what listens meanwhile has ended.
+        """
         awaited = None
+        looked = self._clock.monotonic()
         while not self._stop.given:
-            if self._members.take(self._number):
-                lease = await self._ask(ledger)
-                if isinstance(lease, Lease):
-                    return lease
-                if lease.holder != awaited:
-                    awaited = lease.holder
-                    self._telemetry.lease_awaited(lease.holder)
-            else:
-                self._outbox.pause()
+            lease = await self._ask(ledger, standby)
+            if isinstance(lease, Lease):
+                return lease
+            if lease.holder and lease.holder != awaited:
+                awaited = lease.holder
+                self._telemetry.lease_awaited(lease.holder)
+            elif not lease.holder:
                 self._telemetry.lease_left()
+            standby.held(lease.place)
+            self._telemetry.standby_listens(standby.buffered)
             self._phases.enter(Phase.STANDING_BY)
             await self._clock.wait(self._stop.event, self._limits.standby_poll)
-            if await primary.successor() is not None:
-                return None  # the lease is kept there; that of a server that is cut off ends by itself
+            now = self._clock.monotonic()
+            if now - looked >= self._limits.successor_check:
+                looked = now
+                if await primary.successor() is not None:
+                    return None  # the lease is kept there; that of a server that is cut off ends by itself
         return None
 
-    async def _ask(self, ledger: Ledger) -> Lease | Held:
-        """Ask for the lease, of a shard that we may take."""
+    async def _ask(self, ledger: Ledger, standby: Standby) -> Lease | Held:
+        """Ask for the lease: of a shard that we may hold in any case, of another one only if its holder has died."""
+        entitled = self._members.take(self._number)
+        claim = Claim(self._instance, self._settings.shards, listens=standby.present, entitled=entitled)
         lease: Lease | Held | None = None
         try:
-            lease = await ledger.acquire(self._instance, self._settings.shards)
+            lease = await ledger.acquire(claim)
         finally:
             if not isinstance(lease, Lease):
                 self._fence = None
@@ -65,6 +75,7 @@ class Tenure:
                 self._outbox.pause()
         if isinstance(lease, Lease):
             self._fence = lease.fence
+            self._members.took(self._number, lease.former if lease.silent_ms is not None else None)
             self._outbox.open()
             self._telemetry.lease_acquired(lease.fence, first=lease.former is None)
             if lease.forgotten:
@@ -76,25 +87,31 @@ class Tenure:
         while self._members.shared:
             await self._clock.sleep(self._limits.share_check)
             if self._members.surplus(self._number):
-                subscription.end("handed over: another bridge has fewer shards", Ending.HANDED_OVER)
+                subscription.finish("handed over: another bridge has fewer shards", Ending.HANDED_OVER)
                 return
 
-    async def hand_over(self, ledger: Ledger, heard: int) -> None:
+    async def hand_over(self, ledger: Ledger, heard: int, place: bytes) -> None:
         """Let another bridge have the shard, with an empty outbox if the broker takes it soon."""
         with suppress(TimeoutError):
             async with self._clock.timeout(self._limits.hand_over):
                 while self._outbox.depth:
                     await self._clock.sleep(self._limits.hand_over_poll)
         self._outbox.pause()
-        await self.release(ledger, heard)
+        await self.release(ledger, heard, place)
 
-    async def release(self, ledger: Ledger, heard: int) -> None:
-        """Let another bridge have the lease at once, and know how many notifications were handled."""
+    async def distrust(self, ledger: Ledger) -> None:
+        """What was heard may not be all that was notified: whoever has the lease next is to open a gap."""
+        if self._fence is not None:
+            with suppress(NotConnected, Refused):
+                await ledger.distrust(self._fence)
+
+    async def release(self, ledger: Ledger, heard: int, place: bytes) -> None:
+        """Let another bridge have the lease at once, and go on where this one was: see `Ledger.release`."""
         fence, self._fence = self._fence, None
         self._members.lost(self._number)
         if fence is not None:
             with suppress(NotConnected, Refused):
-                await ledger.release(fence, heard)
+                await ledger.release(fence, heard, place, left=self._stop.given)
                 self._telemetry.lease_released()
 
     def elsewhere(self) -> None:

@@ -21,23 +21,29 @@ class Leftover:
     def __init__(self, shard: Shard) -> None:
         self.heard = 0
         """Notifications of expirations handled: kept here, because Redis may not know of the last ones."""
+        self._place = b""
         self._batch: Batch | None = None
         self._runtime = shard.runtime
         self._telemetry = shard.telemetry
 
     def by(self, epoch: Epoch) -> None:
         """That epoch is over."""
-        self.heard, self._batch = epoch.heard, epoch.in_doubt
+        self.heard, self._place, self._batch = epoch.heard, epoch.place, epoch.in_doubt
+
+    @property
+    def place(self) -> bytes:
+        """How far the stream is handled, for whoever goes on. Empty while a batch may or may not be applied."""
+        return b"" if self._batch is not None else self._place
 
     def forget_batch(self) -> None:
         """Another server is the primary: what the batch would claim may still be there to expire. The gap covers it."""
         self._batch = None
 
-    def learn(self, lease: Lease) -> int:
-        """How many notifications former epochs have handled, for all that Redis, or this bridge, knows."""
-        own = lease.former == self._runtime.instance
+    def learn(self, lease: Lease) -> None:
+        """A lease was granted: what its former epochs have handled, for all that Redis, or this bridge, knows."""
+        own = lease.former == self._runtime.instance and not lease.place
         self.heard = max(lease.heard, self.heard) if own else lease.heard
-        return self.heard
+        self._place = lease.place
 
     async def resend(self, ledger: Ledger, stop: Stop) -> None:
         """Have the batch in doubt answered. Raises NotConnected, unless the source is to end: then it keeps trying."""
@@ -46,7 +52,7 @@ class Leftover:
         while self._batch is not None:
             try:
                 await ledger.apply(self._batch)
-                self.heard = self._batch.heard
+                self.heard, self._place = self._batch.heard, self._batch.place
             except NotConnected as error:
                 if not stop.given:
                     raise  # the primary may be another server by now

@@ -42,6 +42,8 @@ class Members:
         """How many shards this bridge may hold."""
         self._held: set[int] = set()
         """The shards that it holds, or is about to ask for."""
+        self._dead: set[str] = set()
+        """Bridges that have died, and are counted yet."""
         self._heard_of = False
         self._unable_until = 0.0
 
@@ -52,13 +54,20 @@ class Members:
             return True
         return False
 
+    def took(self, shard: int, dead: str | None) -> None:
+        """It holds that one now. `dead`: the bridge that has died with it, and is to count no more."""
+        self._held.add(shard)
+        if dead and self.shared:
+            self._dead.add(dead)
+            self._urgent.set()
+
     def lost(self, shard: int) -> None:
         """It does not hold that one, or no longer."""
         self._held.discard(shard)
 
     def surplus(self, shard: int) -> bool:
         """Whether that one is to be given up, so that another bridge can take it."""
-        return self.shared and shard in sorted(self._held)[self.share :]
+        return self.shared and not self._dead and shard in sorted(self._held)[self.share :]
 
     def unable(self) -> None:
         """No epoch can begin here. For a while it does not count, so that bridges that can work get all shards."""
@@ -82,7 +91,11 @@ class Members:
             leaving = self._leaving
             away = leaving or self._clock.monotonic() < self._unable_until
             try:
-                place, count = await self._roster().sign_of_life(self._instance, 0 if away else self._limits.life_ms)
+                roster = self._roster()
+                while self._dead:
+                    await roster.sign_of_life(next(iter(self._dead)), 0)
+                    self._dead.pop()
+                place, count = await roster.sign_of_life(self._instance, 0 if away else self._limits.life_ms)
                 self._heard_of = True
                 self._answered = self._clock.monotonic()
                 if not away:

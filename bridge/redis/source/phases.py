@@ -11,9 +11,9 @@ class Phase(Enum):
     LOCATING = "locating"
     """Looking for the primary, seeing to it that it can be worked with, and asking for the lease."""
     STANDING_BY = "standing by"
-    """Another bridge has the lease, or is to have it."""
-    LISTENING = "listening"
-    """The lease is ours; the subscription is not confirmed yet."""
+    """Another bridge has the lease, or is to have it; this one listens."""
+    TAKING_OVER = "taking over"
+    """The lease is ours; what was notified before is still on its way."""
     RECONCILING = "reconciling"
     """An epoch has begun, and its gap is open."""
     WATCHING = "watching"
@@ -27,9 +27,9 @@ _ANY_TIME = {Phase.ENDED, Phase.STOPPED}
 
 TRANSITIONS: Mapping[Phase, frozenset[Phase]] = MappingProxyType(
     {
-        Phase.LOCATING: frozenset({Phase.STANDING_BY, Phase.LISTENING, *_ANY_TIME}),
-        Phase.STANDING_BY: frozenset({Phase.LOCATING, Phase.LISTENING, *_ANY_TIME}),
-        Phase.LISTENING: frozenset({Phase.RECONCILING, *_ANY_TIME}),
+        Phase.LOCATING: frozenset({Phase.STANDING_BY, Phase.TAKING_OVER, *_ANY_TIME}),
+        Phase.STANDING_BY: frozenset({Phase.LOCATING, Phase.TAKING_OVER, *_ANY_TIME}),
+        Phase.TAKING_OVER: frozenset({Phase.RECONCILING, Phase.WATCHING, *_ANY_TIME}),
         Phase.RECONCILING: frozenset({Phase.WATCHING, *_ANY_TIME}),
         Phase.WATCHING: frozenset({Phase.ENDED}),
         Phase.ENDED: frozenset({Phase.LOCATING, Phase.STOPPED}),

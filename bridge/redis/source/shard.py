@@ -1,9 +1,9 @@
 """The source of one shard: one epoch after the other, for as long as the process lives.
 
 The order of each (`phases.py`): primary located → server inspected → batch in doubt of the last epoch sent again (to
-the same server only) → lease under a new fence → subscription confirmed → gap opened → epoch. It ends for a reason, and
-the next one begins, after a back-off that is reset only once the gap is closed: a connection, or a mark, alone proves
-nothing.
+the same server only) → subscription confirmed → lease under a new fence → its boundary heard → what the former epoch
+left inherited, or a gap opened → epoch. It ends for a reason, and the next one begins, after a back-off that is reset
+only once a mark is back with no gap open: a connection, or a mark, alone proves nothing.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from bridge.expiration import Identity
 from bridge.redis.epoch.attempt import Attempt, Ears, listen
 from bridge.redis.epoch.epoch import Epoch
 from bridge.redis.epoch.shard import ClusterState, Runtime, Shard
+from bridge.redis.epoch.standby import Standby
 from bridge.redis.ledger.outbox import Outbox
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.protocol.audit import Trust
@@ -24,6 +25,7 @@ from bridge.redis.protocol.endings import EpochEnded, Missed
 from bridge.redis.protocol.gap import Gap
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.protocol.schedule import RedisClock
+from bridge.redis.protocol.takeover import Inheritance
 from bridge.redis.source.lease import Tenure
 from bridge.redis.source.leftover import Leftover
 from bridge.redis.source.membership import Members
@@ -36,6 +38,9 @@ from bridge.redis.wire.server import inspect, require
 from bridge.redis.wire.topology import LedgerFinder
 from bridge.tasks import run_together
 from bridge.telemetry.shard import ShardTelemetry
+
+_UNTRUSTWORTHY = {Ending.MUTE, Ending.MISSED, Ending.FLAGS_CHANGED, Ending.OWN_KEY_LOST}
+"""Ends of an epoch after which the next one must not go on with the same stream: not all may be in it."""
 
 
 class RedisSource:
@@ -113,16 +118,17 @@ class RedisSource:
         """Handle what was received, and let `run` return."""
         self._stop.give(ending)
         if self._ears is not None:
-            self._ears.subscription.end(reason, ending)
+            self._ears.subscription.finish(reason, ending)
 
     async def close(self) -> None:
         """Release the lease, so that a standby takes over at once, and give the connections back."""
         try:
             async with self._runtime.clock.timeout(self._runtime.limits.source.release):
-                await self._tenure.release(self.ledger, self._leftover.heard)
+                await self._tenure.release(self.ledger, self._leftover.heard, self._leftover.place)
         except TimeoutError:
             pass  # it runs out
         finally:
+            self._listen_no_more()
             with suppress(OSError):
                 await self._primary.close()
 
@@ -137,37 +143,59 @@ class RedisSource:
         await self._agree()
         await self._leftover.resend(self.ledger, self._stop)
         shard.redis_clock.set(await self.ledger.now_ms())  # delivery begins with the lease, and reports lags
-        lease = await self._tenure.acquire(self.ledger, primary)
-        if lease is None:
-            return
-        self.phases.enter(Phase.LISTENING)
-        heard = self._leftover.learn(lease)
-        self._ears = ears = await listen(primary.client, primary.endpoint)
-        self._began = self._runtime.clock.monotonic()
-        try:
-            gap = await self._open_gap(lease)
-            audited = ears.complete and not self._trust.lost
-            attempt = Attempt(shard, primary.endpoint, self.ledger, lease, ears, gap, heard, audited)
-            await self._work(Epoch(attempt, self._caught_up), ears)
-        finally:
-            self._ears = None
-            ears.subscription.end("the epoch is over")
-
-    async def _work(self, epoch: Epoch, ears: Ears) -> None:
-        """Until the epoch ends, with the reason."""
-        if self._stop.given:
-            return
-        primary = self._primary
+        self._listen_no_more()
+        self._ears = ears = await listen(primary.client, primary.endpoint, shard.names, self._runtime.instance)
         watches = {
             "subscription-watch": ears.subscription.watch(),
             "flags-watch": notifications.watch(primary.client, primary.endpoint),
-            "primary-watch": self._watch_primary(),
-            "share-watch": self._tenure.watch_share(ears.subscription),
         }
+        await run_together(watches | {"work": self._take_over_and_work(ears)}, until="work")
+
+    async def _take_over_and_work(self, ears: Ears) -> None:
+        """Stand by until the lease is ours; then work until the epoch ends, with the reason."""
+        shard, runtime = self._shard, self._runtime
+        standby = Standby(ears, shard.names, runtime.clock, runtime.limits.epoch.mark)
+        lease = await self._tenure.acquire(self.ledger, self._primary, standby)
+        if lease is None:
+            return
+        self.phases.enter(Phase.TAKING_OVER)
+        self._leftover.learn(lease)
+        inheritance = await standby.take_over(lease)
+        self._began = runtime.clock.monotonic()
+        gap = await self._begin(lease, inheritance, len(ears.inbox))
+        if self._stop.given:
+            return
+        attempt = Attempt(
+            shard,
+            self._primary.endpoint,
+            self.ledger,
+            lease,
+            ears,
+            gap,
+            self._leftover.heard,
+            audited=ears.complete and not self._trust.lost,
+            inheritance=inheritance,
+        )
+        epoch = Epoch(attempt, self._caught_up)
+        watches = {"primary-watch": self._watch_primary(), "share-watch": self._tenure.watch_share(ears.subscription)}
         try:
             await run_together(epoch.tasks() | watches)
         finally:
             self._leftover.by(epoch)
+
+    async def _begin(self, lease: Lease, inheritance: Inheritance | None, hints: int) -> Gap:
+        """The gap of the epoch: none where all that was notified is inherited, and no gap was open."""
+        hot = inheritance is not None
+        self.telemetry.lease_taken_over(lease.silent_ms, hints, hot=hot)
+        if hot and not lease.gap_open:
+            self.phases.enter(Phase.WATCHING)
+            return Gap("", 0, 0)
+        return await self._open_gap(lease)
+
+    def _listen_no_more(self) -> None:
+        if self._ears is not None:
+            self._ears.subscription.end("the epoch is over")
+            self._ears = None
 
     async def _locate(self) -> None:
         """Work on the server that is the primary now."""
@@ -239,9 +267,12 @@ class RedisSource:
         self._end(error.ending, str(error))
         if error.ending is Ending.DEMOTED:
             self.outbox.pause()
+        if error.ending in _UNTRUSTWORTHY:
+            await self._tenure.distrust(self.ledger)
         if error.ending is Ending.HANDED_OVER:
-            await self._tenure.hand_over(self.ledger, self._leftover.heard)
-        else:
+            await self._tenure.hand_over(self.ledger, self._leftover.heard, self._leftover.place)
+        elif not self._stop.given:
+            self._listen_no_more()  # a standby goes on at once
             await self._runtime.clock.wait(self._stop.event, self._backoff.next())
 
     async def _failed(self, ending: Ending, error: BridgeError) -> None:
@@ -249,10 +280,12 @@ class RedisSource:
         refused, phase = ending is Ending.REFUSED, self.phases.now
         attempted = not self.phases.in_epoch
         self._end(ending, str(error))
+        if not self._stop.given:
+            self._listen_no_more()
         # With the lease, or if the settings must be fixed, a bridge that can work shall have the shard.
-        if attempted and (refused or phase is Phase.LISTENING) and self._members.shared:
+        if attempted and (refused or phase is Phase.TAKING_OVER) and self._members.shared:
             self._members.unable()
-            await self._tenure.release(self.ledger, self._leftover.heard)
+            await self._tenure.release(self.ledger, self._leftover.heard, self._leftover.place)
         delay = self._backoff.next()
         if not self._stop.given:
             report = self.telemetry.redis_refused if refused else self.telemetry.redis_unreached

@@ -3,7 +3,8 @@
 An own protocol on hiredis, because redis-py's PubSub reconnects silently (a gap that nobody sees), can freeze the event
 loop on a dead link, and never notices a hung server.
 
-Guarantees: hints are kept in the order in which Redis sent them; reading never waits for whoever handles them; memory
+Guarantees: hints are kept in the order in which Redis sent them, from the moment on at which all channels are
+confirmed; reading never waits for whoever handles them; memory
 is bounded (the session ends when the backlog is full, or a message as large: a gap, which is announced, not a full
 memory); a server that says nothing for a while, though it is asked, ends the session; so does one that sends what was
 not asked for. No bytes make it raise.
@@ -11,6 +12,7 @@ not asked for. No bytes make it raise.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import hiredis
@@ -26,12 +28,26 @@ _INFO = b"# "
 """How the answer to INFO begins."""
 _MESSAGE_PARTS = 3
 """Elements of a message, and of a confirmation."""
+_MESSAGES = {b"message", b"smessage"}
+_CONFIRMATIONS = {b"subscribe", b"ssubscribe"}
 _PART = object()
 """What the reader answers where the next message is not complete: a null would look like `None`."""
 _UNWANTED = ("NOPERM", "ERR unknown command", "ERR unknown subcommand")
 """How Redis begins to say that it does not take a command."""
 _ANSWER_SHOWN = 500
 """Characters of an error of Redis's that are worth repeating."""
+
+
+@dataclass(frozen=True, slots=True)
+class OptionalChannels:
+    """Channels that Redis may refuse, each kind as a whole."""
+
+    elsewhere: Sequence[bytes] = ()
+    """The expirations of other databases."""
+    presence: Sequence[bytes] = ()
+    """Those of the bridges themselves."""
+    sharded: bool = False
+    """Whether the latter are shard channels, as in a cluster, where others are broadcast to all nodes."""
 
 
 class Subscription(asyncio.Protocol):
@@ -43,8 +59,9 @@ class Subscription(asyncio.Protocol):
         inbox: Inbox,
         wake: Callable[[], None],
         endpoint: Endpoint,
-        elsewhere: Sequence[bytes] = (),
+        optional: OptionalChannels | None = None,
     ) -> None:
+        optional = optional or OptionalChannels()
         self._inbox = inbox
         self.ended: str | None = None
         """Why the session is over; None while it goes on. What is in the inbox then was still received in order."""
@@ -55,11 +72,14 @@ class Subscription(asyncio.Protocol):
         self.answered = False
         """Whether Redis has said anything at all."""
         self.complete = True
-        """Whether it also hears `elsewhere`, which Redis may refuse."""
-        self._channels = frozenset({*channels, *elsewhere})
-        self._unconfirmed = set(channels)
-        self._elsewhere = set(elsewhere)
-        """Not confirmed yet."""
+        """Whether it also hears the expirations elsewhere."""
+        self.present = bool(optional.presence)
+        """Whether it also hears the channels of the bridges themselves."""
+        self._channels = frozenset({*channels, *optional.elsewhere, *optional.presence})
+        self._required = set(channels)
+        self._elsewhere = set(optional.elsewhere)
+        self._presence = set(optional.presence)
+        """Not confirmed yet, in the order in which they are asked for."""
         self._binding = endpoint.binding
         """Until its server is known to be the one that the epoch is bound to."""
         self._until_name = -1
@@ -75,7 +95,7 @@ class Subscription(asyncio.Protocol):
         """Bytes received behind those that completed the last message."""
 
     async def confirmed(self) -> None:
-        """Return when Redis has confirmed every channel; `elsewhere` it may refuse. Raises Refused or NotConnected."""
+        """Return when Redis has confirmed every channel, or refused optional ones. Raises Refused or NotConnected."""
         await self._confirmed
 
     async def watch(self) -> None:
@@ -89,11 +109,15 @@ class Subscription(asyncio.Protocol):
                 self._transport.write(b"*1\r\n$4\r\nPING\r\n")
 
     def end(self, reason: str, ending: Ending = Ending.CONNECTION_LOST) -> None:
-        """End the session now, for `reason`, unless it is over already."""
+        """End the session now, for `reason`, unless it is over already, and close the connection."""
+        self.finish(reason, ending)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def finish(self, reason: str, ending: Ending) -> None:
+        """Take nothing more. The connection stays until `end`: so long, other bridges see that this one is alive."""
         if self.ended is None:
             self.ended, self.ending = reason, ending
-            if self._transport is not None:
-                self._transport.abort()
             self._unconfirmable(NotConnected(reason))
             self._wake()
 
@@ -121,6 +145,8 @@ class Subscription(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take the hints out of `data`."""
+        if self.ended is not None:
+            return
         self._heard, self.answered = self._clock.monotonic(), True
         self._part_bytes += len(data)
         hints: list[Hint] = []
@@ -143,33 +169,46 @@ class Subscription(asyncio.Protocol):
         reader, channels = self._reader, self._channels
         while (reply := reader.gets()) is not _PART:
             self._part_bytes = 0
-            if type(reply) is list and len(reply) == _MESSAGE_PARTS and reply[0] == b"message":
+            if type(reply) is list and len(reply) == _MESSAGE_PARTS and reply[0] in _MESSAGES:
                 _, channel, key = reply
                 if type(key) is not bytes or channel not in channels:
                     self.end("Redis sent a message that was not asked for")
                     return
                 hints.append((channel, key))
             else:
+                awaited = not self._confirmed.done()
                 self._answered(reply)
+                if awaited and self._confirmed.done():  # what came before did not come from all channels
+                    hints.clear()
+                    self._inbox.clear()
 
     def _answered(self, reply: Any) -> None:  # noqa: ANN401 - whatever a server may send
         to_name = type(reply) is not list and self._until_name == 0
         self._until_name -= type(reply) is not list
         if isinstance(reply, hiredis.ReplyError):
-            if to_name and str(reply).startswith(_UNWANTED):
-                return  # it is for people alone
-            if self._unconfirmed or not self._elsewhere:
-                self._refused(str(reply)[:_ANSWER_SHOWN])
-            else:  # answers come in the order of the commands: this is to the one for `elsewhere`
-                self._elsewhere.clear()
-                self.complete = False
-        elif type(reply) is list and len(reply) == _MESSAGE_PARTS and reply[0] == b"subscribe":
-            self._unconfirmed.discard(reply[1])
-            self._elsewhere.discard(reply[1])
+            if not (to_name and str(reply).startswith(_UNWANTED)):  # the name is for people alone
+                self._denied(str(reply)[:_ANSWER_SHOWN])
+        elif type(reply) is list and len(reply) == _MESSAGE_PARTS:
+            if reply[0] in _CONFIRMATIONS:
+                for unconfirmed in (self._required, self._elsewhere, self._presence):
+                    unconfirmed.discard(reply[1])
+            elif reply[0] == b"sunsubscribe":
+                self.end("Redis has ended the subscription: the slot of the ledger's name has moved")
         elif type(reply) is bytes and reply.startswith(_INFO) and self._binding is not None:
             self._introduced(self._binding, reply)
-        if not (self._unconfirmed or self._elsewhere or self._binding or self._confirmed.done()):
+        if not (self._required or self._elsewhere or self._presence or self._binding or self._confirmed.done()):
             self._confirmed.set_result(None)
+
+    def _denied(self, answer: str) -> None:
+        """An error: to the first command without an answer, since answers come in the order of the commands."""
+        if self._required or not (self._elsewhere or self._presence):
+            self._refused(answer)
+        elif self._elsewhere:
+            self._elsewhere.clear()
+            self.complete = False
+        else:
+            self._presence.clear()
+            self.present = False
 
     def _introduced(self, binding: Binding, info: bytes) -> None:
         """The server has said which one it is."""
@@ -203,22 +242,24 @@ async def subscribe(
     channels: Sequence[bytes],
     inbox: Inbox,
     wake: Callable[[], None],
-    *,
-    elsewhere: Sequence[bytes] = (),
+    optional: OptionalChannels | None = None,
 ) -> Subscription:
-    """Connect, log in, subscribe; return when all channels are confirmed, or those `elsewhere` refused.
+    """Connect, log in, subscribe; return when all channels are confirmed, or optional ones refused.
 
     Hints go into the inbox. Raises NotConnected or Refused.
     """
-    session = Subscription(channels, inbox, wake, endpoint, elsewhere)
+    optional = optional or OptionalChannels()
+    session = Subscription(channels, inbox, wake, endpoint, optional)
     try:
         async with endpoint.clock.timeout(endpoint.limits.subscribe):
             await _connect(endpoint, session)
             session.greet(CLIENT_NAME, *endpoint.credentials())
             who = [[b"INFO", b"server"]] if endpoint.binding is not None else []
             session.send(*who, [b"SUBSCRIBE", *channels])
-            if elsewhere:
-                session.send([b"SUBSCRIBE", *elsewhere])
+            if optional.elsewhere:
+                session.send([b"SUBSCRIBE", *optional.elsewhere])
+            if optional.presence:
+                session.send([b"SSUBSCRIBE" if optional.sharded else b"SUBSCRIBE", *optional.presence])
             await session.confirmed()
     except TimeoutError as error:
         session.end("no answer")

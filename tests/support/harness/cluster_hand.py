@@ -52,7 +52,7 @@ class ClusterHand(Hand):
         cluster = ClusterState(self._topology, self._claims, Watermarks())
         shard = Shard(runtime, self.names, (), self._outbox, RedisClock(clock), Telemetry().shard(), cluster)
         assert self._subscription is not None
-        ears = Ears(self._subscription, self.inbox, self._wake, channels(0), complete=True)
+        ears = Ears(self._subscription, self.inbox, self._wake, channels(0), b"", complete=True, present=False)
         attempt = Attempt(shard, self._endpoint, self.ledger, self.lease, ears, self.gap, 0, audited=False)
         return Placement(attempt, self._topology, self._scope, self.migrated, lambda: None)
 

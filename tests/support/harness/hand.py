@@ -10,7 +10,7 @@ from bridge.limits import EpochLimits, LedgerLimits
 from bridge.redis.ledger.entries import read_entry
 from bridge.redis.ledger.outbox import Outbox
 from bridge.redis.ledger.scripts import Ledger
-from bridge.redis.protocol.calls import Applied, Batch, Lease, Touch, Touched
+from bridge.redis.protocol.calls import Applied, Batch, Claim, Lease, Touch, Touched
 from bridge.redis.protocol.gap import Gap
 from bridge.redis.protocol.inbox import Hint, Inbox
 from bridge.redis.protocol.interpreter import Interpreter, Scope
@@ -70,7 +70,7 @@ class Hand:
     async def begin(self) -> None:
         """A new epoch: a new fence, a new subscription, an open gap."""
         self.end()
-        lease = await self.ledger.acquire(self._instance)
+        lease = await self.ledger.acquire(Claim(self._instance))
         assert isinstance(lease, Lease)
         self.lease, self._seq, self._scripts = lease, 0, 0
         kinds = channels(0)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from bridge.commands.check.findings import Finding, Row, failed_with, failure, passed, warning
 from bridge.commands.check.redis.sentinel import check_cut_off, check_sentinels
 from bridge.errors import ErrorKind, NotConnected, Refused, Unusable
-from bridge.redis.admin.acl import acl_rule, denied, may_set_flags
+from bridge.redis.admin.acl import acl_rule, denied, denied_to_standby, may_set_flags
 from bridge.redis.admin.canary import try_canary
 from bridge.redis.admin.inspector import Inspector
 from bridge.redis.protocol.notifications import NEEDED_FLAGS, missing_flags
@@ -127,6 +127,12 @@ async def _notifications(redis: Inspector) -> Finding:
 async def _permissions(redis: Inspector) -> Finding:
     lacking = await denied(redis)
     if not lacking:
+        if apart := await denied_to_standby(redis):
+            return warning(
+                f"user {redis.user} may not use {', '.join(apart)}: when a bridge dies, a standby takes over only when"
+                " the lease ends, after 5 s, and with a gap",
+                acl_rule(redis.settings),
+            )
         return passed(f"user {redis.user} may do all that the bridge needs")
     more = len(lacking) - NAMES_SHOWN
     names = ", ".join(lacking[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,33 +1,59 @@
 -- Take the lease of one shard under a new fence. Every epoch takes a new fence, also the next one of the same process.
 --
--- KEYS  lease, outbox, canary, deadlines
+-- KEYS  lease, outbox, canary, deadlines, boundary
 -- ARGV  instance
 --       ttl        how long the lease is valid without a sign of life, in ms
 --       shards     how many there are: kept for shards.lua
+--       alive      what the channels begin with to which each bridge listens while it lives; '' if this one may not
+--       claim      '1': take what is free. '': take only what a holder has left that is dead or has left for good
+--       clustered  '1': a node of a cluster
 -- Reply {1, fence, seen_ms of the former epoch or '', former holder or '' (false: there was no lease),
 --        notifications handled by former epochs, the last reading of the audit or '',
---        how much of the lease and the ledger no bridge can have written: it was forgotten}
---       {0, holder, ms until its lease ends}                              another bridge holds it
+--        how much of the lease and the ledger no bridge can have written: it was forgotten,
+--        place of the former epoch or '', '0' if no gap was open, ms since the former holder's last sign of life or
+--        ''}
+--       {0, holder, ms until its lease ends, place}          another bridge holds it
+--       {0, '', 0, place}                                    it is free, and not for this bridge to take
 --
 -- The lease is a hash without a TTL: it must outlive its holder, because it keeps the fence from going back and tells
--- the next epoch when the last one had handled everything (seen_ms).
+-- the next epoch how far the last one had handled everything (seen_ms, place). A grant leaves a mark, the *boundary*:
+-- what comes before it in the stream is the former epochs', what comes after it is of this one. It does not change the
+-- place: should this bridge die before it has handled anything, the next one goes on from there.
+--
+-- A holder that listens is alive. `ears` is the fence of the epoch that says that it does: an older version says
+-- nothing, and its lease has to end.
 
 --- @include "clock"
 --- @include "first_write"
 --- @include "in_force"
 --- @include "repair"
 
-local lease, outbox, canary, deadlines = unpack(KEYS)
-local instance, ttl, shards = unpack(ARGV)
+local lease, outbox, canary, deadlines, boundary = unpack(KEYS)
+local instance, ttl, shards, alive, claim, clustered = unpack(ARGV)
 ttl = tonumber(ttl)
 
-local holder, ends = unpack(redis.call('HMGET', lease, 'holder', 'until'))
+local holder, last, held_fence, place, open, ears, left =
+  unpack(redis.call('HMGET', lease, 'holder', 'until', 'fence', 'place', 'open', 'ears', 'left'))
 local now, now_us = clock()
-ends = in_force(ends, now, ttl)
-if holder and holder ~= instance and ends then return {0, holder, ends - now} end
+local listened = ears and ears ~= '' and ears == held_fence -- else what is stored of a place is an older epoch's
+if not listened then place, open, left = '', '1', false end
+
+local function is_dead(bridge) -- it listened, and listens no more
+  if not listened or alive == '' then return false end
+  local count = redis.pcall('PUBSUB', clustered == '1' and 'SHARDNUMSUB' or 'NUMSUB', alive .. bridge)
+  return not count.err and count[2] == 0
+end
+
+local ends = in_force(last, now, ttl)
+local another = holder and holder ~= '' and holder ~= instance
+local dead = another and is_dead(holder)
+if another and ends and not dead then return {0, holder, ends - now, place or ''} end
+if claim ~= '1' and not (dead or left == '1') then return {0, '', 0, place or ''} end
+local silent = another and tonumber(last) and math.max(now - (tonumber(last) - ttl), 0) or ''
 
 first_write(lease)
 local forgotten = repair_lease(lease) + repair_entries(deadlines)
+if forgotten > 0 then place = '' end
 local old_fence, seen_ms, heard, audit = unpack(redis.call('HMGET', lease, 'fence', 'seen_ms', 'heard', 'audit'))
 
 -- Outbox ids start with the fence and must ascend, even where the lease was lost and the clock set back.
@@ -54,5 +80,13 @@ end
 if redis.call('DEL', canary) == 1 then redis.call('HINCRBY', lease, 'canaries', -1) end
 
 local new_fence, new_end = string.format('%.0f', fence), string.format('%.0f', now + ttl)
-redis.call('HSET', lease, 'holder', instance, 'until', new_end, 'fence', new_fence, 'seq', '0', 'shards', shards)
-return {1, new_fence, seen_ms or '', old_fence and (holder or '') or false, heard or '0', audit or '', forgotten}
+redis.call(
+  'HSET', lease, 'holder', instance, 'until', new_end, 'fence', new_fence, 'seq', '0', 'shards', shards,
+  'ears', alive ~= '' and new_fence or '', 'place', place or '', 'open', open or '1', 'left', ''
+)
+redis.call('SET', boundary, '')
+redis.call('DEL', boundary)
+return {
+  1, new_fence, seen_ms or '', old_fence and (holder or '') or false, heard or '0', audit or '', forgotten,
+  place or '', open or '1', silent,
+}

@@ -7,6 +7,8 @@
 --       heard      notifications handled so far, these included
 --       batch      operations in stream order, as one msgpack array (a third of the cost of an argument each)
 --       clustered  '1': a node of a cluster
+--       place      how far the stream is handled with this batch (acquire.lua); '' if that is not to be told
+--       channel    where a batch announces what a bridge that takes over cannot know
 -- Operations (protocol/operations.py makes them)
 --       x key                   expired: `expired` notified
 --       X key                   expired_ahead: `expired` notified, while the key is ahead
@@ -22,7 +24,8 @@
 --       g node opened_ms closed_ms cause missed reading     gap_closed: put its record into the outbox
 -- Reply {now in µs, lowest score or '', ledger size, outbox depth, claimed by notification, claimed by sweep,
 --        recovered and ambiguous in the open gap so far, 1 if the ledger was emptied (Redis then notifies its `del`),
---        keys that are ahead, cursor of the next part or '' (nothing was scanned), how many keys were found}
+--        keys that are ahead, cursor of the next part or '' (nothing was scanned), how many keys were found,
+--        1 unless what there was to announce could not be}
 --       or 'DONE': this sequence number was applied before, and its reply was lost
 -- Error FENCED, LEASELOST
 --
@@ -39,7 +42,7 @@
 
 local call = redis.call
 local deadlines, lease, outbox, mark, moved = unpack(KEYS)
-local fence, seq, gap_start, heard, batch, clustered = unpack(ARGV)
+local fence, seq, gap_start, heard, batch, clustered, place, channel = unpack(ARGV)
 gap_start, batch, clustered = tonumber(gap_start), cmsgpack.unpack(batch), clustered == '1'
 
 local refusal, recovered_before, ambiguous_before = answered(lease, fence, seq, 'recovered', 'ambiguous')
@@ -272,13 +275,21 @@ end
 
 local known = {}
 for key in pairs(ahead) do known[#known + 1] = key end
+local size = call('ZCARD', deadlines)
+local emptied = removed > 0 and size == 0 -- Redis has just notified the end of the ledger
+local announced = true
+if (#known > 0 or emptied) and place ~= '' then
+  local announcement = cmsgpack.pack({mark, place, emptied and 1 or 0, known})
+  local reply = redis.pcall(clustered and 'SPUBLISH' or 'PUBLISH', channel, announcement)
+  announced = type(reply) == 'number'
+end
+call('HSET', lease, 'place', announced and place or '', 'open', (gap_start > 0 and not gap) and '1' or '0')
 if #known > 0 then
   call('SET', mark, '')
   call('DEL', mark)
 end
-local size = call('ZCARD', deadlines)
 local lowest = call('ZRANGE', deadlines, 0, 0, 'WITHSCORES')
 return {
   now_us, lowest[2] or '', size, depth, by_notification, by_sweep, all_recovered, all_ambiguous,
-  (removed > 0 and size == 0) and 1 or 0, known, next_part, found,
+  emptied and 1 or 0, known, next_part, found, announced and 1 or 0,
 }

@@ -3,14 +3,16 @@
 -- KEYS  lease
 -- ARGV  fence
 --       heard      notifications handled so far
+--       place      how far the stream is handled (acquire.lua)
+--       left       '1': the holder ends, and any bridge may take the lease; '': the one whose share it is
 -- Reply 1, or 0 where another epoch holds the lease
 
 --- @include "first_write"
 
 local lease = unpack(KEYS)
-local fence, heard = unpack(ARGV)
+local fence, heard, place, left = unpack(ARGV)
 if redis.call('HGET', lease, 'fence') ~= fence then return 0 end
 
 first_write(lease)
-redis.call('HSET', lease, 'holder', '', 'until', '0', 'heard', heard)
+redis.call('HSET', lease, 'holder', '', 'until', '0', 'heard', heard, 'place', place, 'left', left)
 return 1

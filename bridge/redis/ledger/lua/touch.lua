@@ -17,6 +17,8 @@
 --       void       how many canaries were set and did not expire
 --       skip
 --       clustered  '1': a node of a cluster
+--       place      how far the stream is handled (acquire.lua); '' if the next epoch shall not go on from there
+--       open       '1': a gap is open
 -- Reply {now in µs, next cursor, lowest score or '', ledger size, outbox depth, dead letters,
 --        {key, score, 'gone' | 'alive' | 'moved', '1' due | '0' not due, ...},   what is due, or not alive
 --        1 if the canary is gone,
@@ -35,7 +37,8 @@
 
 local call = redis.call
 local deadlines, lease, mark, dead, canary, moved = unpack(KEYS, 1, 6)
-local fence, mode, limit, cursor, ttl, heard, seen_ms, reading, count, order, void, skip, clustered = unpack(ARGV)
+local fence, mode, limit, cursor, ttl, heard, seen_ms, reading, count, order, void, skip, clustered, place, open =
+  unpack(ARGV)
 local canary_ttl = tonumber(order)
 
 local refusal, depth = refused(lease, fence, 'depth')
@@ -97,7 +100,8 @@ if count == '1' then
   end
 end
 
-call('HSET', lease, 'until', string.format('%.0f', now + ttl), 'heard', heard)
+local new_end = string.format('%.0f', now + ttl)
+call('HSET', lease, 'until', new_end, 'heard', heard, 'place', place, 'open', open)
 if seen_ms ~= '' then call('HSET', lease, 'seen_ms', seen_ms, 'audit', reading) end
 if canary_ttl then call('SET', canary, '', 'PXAT', string.format('%.0f', now + canary_ttl)) end
 local more_canaries = (canary_ttl and 1 or 0) - void

@@ -21,7 +21,7 @@ def header(name: str) -> list[str]:
 
 def taken(name: str, table: str) -> list[str]:
     """The names that the script gives to its keys, or to its arguments."""
-    found = re.search(rf"local ([\w, ]+) = unpack\({table}", code(name))
+    found = re.search(rf"local ([\w, ]+) =\s+unpack\({table}", code(name))
     return found[1].split(", ") if found else []
 
 

@@ -19,7 +19,7 @@ def after(*phases: Phase) -> Phases:
 
 
 def test_a_source_goes_from_locating_to_watching_and_begins_again_when_that_has_ended() -> None:
-    way = [Phase.LOCATING, Phase.STANDING_BY, Phase.LISTENING, Phase.RECONCILING, Phase.WATCHING, Phase.ENDED]
+    way = [Phase.LOCATING, Phase.STANDING_BY, Phase.TAKING_OVER, Phase.RECONCILING, Phase.WATCHING, Phase.ENDED]
     made = Phases()
     for phase in [*way, *way, Phase.STOPPED]:
         made.enter(phase)
@@ -43,14 +43,14 @@ def test_every_phase_can_be_reached_and_left_but_the_last() -> None:
 
 
 def test_an_epoch_is_under_way_while_reconciling_and_watching() -> None:
-    way = [Phase.LISTENING, Phase.RECONCILING, Phase.WATCHING, Phase.ENDED]
+    way = [Phase.TAKING_OVER, Phase.RECONCILING, Phase.WATCHING, Phase.ENDED]
     assert [after(*way[: number + 1]).in_epoch for number in range(len(way))] == [False, True, True, False]
 
 
 def test_redis_has_served_a_source_that_stood_by_or_closed_a_gap() -> None:
-    assert not after(Phase.LISTENING, Phase.RECONCILING, Phase.ENDED).served
+    assert not after(Phase.TAKING_OVER, Phase.RECONCILING, Phase.ENDED).served
     assert after(Phase.STANDING_BY, Phase.ENDED).served
-    watched = after(Phase.LISTENING, Phase.RECONCILING, Phase.WATCHING, Phase.ENDED)
+    watched = after(Phase.TAKING_OVER, Phase.RECONCILING, Phase.WATCHING, Phase.ENDED)
     assert watched.served
     assert watched.has_watched
     assert not after(Phase.STANDING_BY).has_watched
@@ -62,4 +62,6 @@ def test_the_diagram_of_the_architecture_shows_the_same_transitions() -> None:
     drawn = set(re.findall(r"^    (\w+) --> (\w+)", diagram, re.MULTILINE))
     name = {phase: phase.value.replace(" ", "_") for phase in Phase}
     assert drawn == {(name[phase], name[after_]) for phase, all_ in TRANSITIONS.items() for after_ in all_}
-    assert all(f"    {one} --> {other}" in diagram for one, other in pairwise(["locating", "listening", "reconciling"]))
+    assert all(
+        f"    {one} --> {other}" in diagram for one, other in pairwise(["locating", "taking_over", "reconciling"])
+    )

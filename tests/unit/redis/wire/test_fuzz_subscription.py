@@ -14,7 +14,7 @@ from bridge.limits import WireLimits
 from bridge.redis.protocol.inbox import Hint, Inbox
 from bridge.redis.protocol.notifications import channels
 from bridge.redis.wire.endpoint import Endpoint
-from bridge.redis.wire.subscription import Subscription
+from bridge.redis.wire.subscription import OptionalChannels, Subscription
 from bridge.settings import Settings
 from tests.support.fuzz import split
 from tests.support.redis.notifications import CHANNELS, CONFIRMED, hint
@@ -43,7 +43,9 @@ RESP = st.recursive(
 
 def session(inbox: Inbox, elsewhere: Iterable[bytes] = (), limits: WireLimits | None = None) -> Subscription:
     """A session without a connection. Who uses it is in an event loop."""
-    return Subscription(CHANNELS, inbox, lambda: None, Endpoint.of(Settings(), limits), list(elsewhere))
+    return Subscription(
+        CHANNELS, inbox, lambda: None, Endpoint.of(Settings(), limits), OptionalChannels(list(elsewhere))
+    )
 
 
 def feed(

@@ -1,0 +1,101 @@
+"""A standby: it listens before it has the lease, so that it can go on where a dead holder was.
+
+It keeps what was notified since the last mark that the holder has handled, as far as the lease says. When the lease is
+granted, there is a mark in the stream, the *boundary*: once that is heard, all that former epochs left is heard.
+
+* *hot*: the mark of the former epoch's place is in the inbox. What is behind it is inherited: no gap.
+* *cold*: it is not. All up to the boundary is dropped, and a gap opens.
+"""
+
+from bridge.clock import Clock
+from bridge.errors import NotConnected
+from bridge.redis.epoch.attempt import Ears
+from bridge.redis.ledger.scripts import announcement
+from bridge.redis.protocol.calls import Lease
+from bridge.redis.protocol.notifications import NEEDED_FLAGS, Kind
+from bridge.redis.protocol.own_keys import Names
+from bridge.redis.protocol.place import Announcement, Place
+from bridge.redis.protocol.takeover import Inheritance, inherit
+
+
+class Standby:
+    """What a bridge has heard of one ledger's node while it waits for the lease."""
+
+    def __init__(self, ears: Ears, names: Names, clock: Clock, patience: float) -> None:
+        """`patience`: seconds for the boundary to be heard."""
+        self._ears = ears
+        self._names = names
+        self._clock = clock
+        self._patience = patience
+        ears.inbox.standing_by = True
+
+    @property
+    def present(self) -> bool:
+        """Whether other bridges can see that it listens."""
+        return self._ears.present
+
+    @property
+    def buffered(self) -> int:
+        """Hints that it keeps."""
+        return len(self._ears.inbox)
+
+    def held(self, place: bytes) -> None:
+        """Another bridge has the lease, and has handled the stream that far: forget what it needs no more.
+
+        Raises NotConnected: it does not listen any longer.
+        """
+        self._raise_if_ended()
+        at = Place.parse(place)
+        if at is not None:
+            self._ears.inbox.drop_before(at.mark)
+
+    async def take_over(self, lease: Lease) -> Inheritance | None:
+        """Hear all that is left of former epochs. What can be inherited of it; None: nothing, a gap has to open.
+
+        Raises NotConnected: the boundary was not heard.
+        """
+        inbox = self._ears.inbox
+        await self._hear(lease.boundary)
+        inbox.standing_by = False
+        inheritance = self._inheritance(lease)
+        if inheritance is None:
+            inbox.drop_before(lease.boundary)
+        return inheritance
+
+    def _inheritance(self, lease: Lease) -> Inheritance | None:
+        ears, place = self._ears, Place.parse(lease.place)
+        if place is None or not ears.present or place.channels != ears.channels:
+            return None
+        if not ears.inbox.drop_before(place.mark):
+            return None
+        announced = self._announced()
+        return None if announced is None else inherit(place, lease.boundary, announced, ears.inbox, self._names)
+
+    def _announced(self) -> dict[int, Announcement] | None:
+        """By their index in the inbox; None where one of them cannot be read."""
+        found: dict[int, Announcement] = {}
+        for index, (channel, payload) in enumerate(self._ears.inbox):
+            if self._ears.kinds[channel] is Kind.ANNOUNCED:
+                read = announcement(payload)
+                if read is None:
+                    return None
+                found[index] = read
+        return found
+
+    async def _hear(self, boundary: bytes) -> None:
+        deadline = self._clock.monotonic() + self._patience
+        while not any(key == boundary for _, key in self._ears.inbox):
+            self._raise_if_ended()
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                raise NotConnected(
+                    "notifications are mute: the mark of the lease was not heard",
+                    f"have notify-keyspace-events contain {NEEDED_FLAGS}",
+                )
+            self._ears.wake.clear()
+            await self._clock.wait(self._ears.wake, left)
+
+    def _raise_if_ended(self) -> None:
+        ended = self._ears.subscription.ended
+        if ended is not None:
+            raise NotConnected(ended)

@@ -1,0 +1,51 @@
+"""The place: how far a holder has handled the stream of notifications, stored with its claims in one script.
+
+Every subscriber of a node hears the same notifications in the same order. So a standby that has listened since the
+place's mark knows exactly which of them are handled and which are not, and goes on from there (`takeover.py`). Pure.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in the stream of one ledger."""
+
+    mark: bytes
+    """The last mark that was taken from the stream."""
+    hints: int
+    """How many notifications were taken behind it, of any kind. Announcements do not count."""
+    channels: bytes
+    """Of which channels (`digest`): who hears others counts otherwise."""
+
+    @classmethod
+    def parse(cls, text: bytes) -> Self | None:
+        """The inverse of `bytes`; None where there is none, or somebody else's."""
+        mark, _, rest = text.partition(b" ")
+        hints, _, channels = rest.partition(b" ")
+        return cls(mark, int(hints), channels) if mark and hints.isdigit() else None
+
+    def __bytes__(self) -> bytes:
+        return b"%b %d %b" % (self.mark, self.hints, self.channels)
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What a batch has done that a bridge which takes over cannot know, published by the batch's script itself."""
+
+    mark: bytes
+    """That of the batch. It left one only if there are keys."""
+    place: Place
+    """How far the stream was handled with the batch. Hints behind that were interpreted by whoever knew of it."""
+    emptied: bool
+    """Whether it removed the last entry of the ledger: Redis then notifies the end of that key."""
+    keys: Sequence[bytes]
+    """What it made ahead."""
+
+
+def digest(channels: Iterable[bytes]) -> bytes:
+    """A short name for a set of channels."""
+    return blake2b(b"\n".join(sorted(channels)), digest_size=6).hexdigest().encode()
