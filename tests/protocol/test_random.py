@@ -1,5 +1,7 @@
 """Random histories on a real server, against a subscriber that counts by itself.
 
+Short ones: the simulation (`tests/simulation`) draws far more, of a whole deployment.
+
 `EXPIRY_TEST_SECONDS` makes each test go on for so long; `EXPIRY_TEST_SEED` repeats the choices of a run, though not its
 timing, which is the servers' own.
 """
@@ -28,10 +30,12 @@ pytestmark = [pytest.mark.both_kinds, pytest.mark.unmeasured]
 
 SECONDS = float(os.environ.get("EXPIRY_TEST_SECONDS", "0"))
 HOT = [b"hot:%d" % number for number in range(50)]
-EXPIRATIONS = 3_000
+EXPIRATIONS = 1_000
 """Seen by the default run without faults."""
-KILLS = 3
+KILLS = 2
 """And epoch ends of every other kind, in the default run with faults."""
+RECORDED = 150
+"""Keys that were recorded, which a run with faults needs at least to tell anything."""
 
 
 @pytest.fixture
@@ -196,6 +200,11 @@ class Lives:
             self.recorded.update(await self._user.eval(_IN_LEDGER, 1 + len(self._alive), NAMES.deadlines, *self._alive))
             await asyncio.sleep(rng.random() * 0.01)
 
+    @property
+    def can_tell(self) -> bool:
+        """Whether so many were recorded that what is not lost means something."""
+        return len(self.recorded) >= RECORDED
+
     async def end(self) -> None:
         """Return when nothing that was written has a deadline any more."""
         await no_deadlines(self._user)
@@ -211,7 +220,7 @@ class Lives:
         assert not too_many, "more ids than expirations"
         lost = {key for key in self.recorded & witness.counts.keys() if not by_key[key]}
         assert not lost
-        assert len(self.recorded & witness.counts.keys()) > 100, "too few were recorded to tell"
+        assert self.recorded & witness.counts.keys(), "none that was recorded has expired"
         known = {key_of(event) for event, deadline in zip(told, deadlines(told), strict=True) if deadline}
         assert self.recorded & witness.counts.keys() <= known
 
@@ -236,7 +245,7 @@ async def test_whatever_is_cut_nothing_recorded_is_lost(server: RedisServer, use
         await bridge.reconciled()
         lives, length, epochs = Lives(user, rng), Length(), 0
         async with alongside(lives.go_on()):
-            while not length.over(enough=epochs >= 5 * KILLS):
+            while not length.over(enough=epochs >= 5 * KILLS and lives.can_tell):
                 proxy.break_on(TO_SERVER, command(b"EVALSHA"), rng.choice([Action.CUT, Action.CUT_REPLY]))
                 if rng.random() < 0.7:
                     fault = rng.choice([Action.CUT, Action.CUT_REPLY])
@@ -263,7 +272,7 @@ async def test_whenever_it_is_killed_nothing_recorded_is_lost(
         await bridge.ready()
         lives, length, kills = Lives(user, rng), Length(), 0
         async with alongside(lives.go_on()):
-            while not length.over(enough=kills >= KILLS):
+            while not length.over(enough=kills >= KILLS and lives.can_tell):
                 await asyncio.sleep(rng.random() * 0.5)  # when is what is random
                 for subscriber in await subscribers(user):
                     await user.client_kill_filter(_id=subscriber)

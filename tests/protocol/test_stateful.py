@@ -1,5 +1,7 @@
 """The ledger protocol on a real server: Hypothesis takes the steps, in any order, and shrinks what goes wrong.
 
+A few examples, because the simulation (`tests/simulation`) tries far more on a server that it simulates.
+
 A key expires when the machine has it read. `EXPIRY_TEST_EXAMPLES` and `EXPIRY_TEST_STEPS` make it search longer. A
 counter-example that is found belongs into `test_traces.py`, with a name.
 """
@@ -23,7 +25,7 @@ from tests.support.servers import RedisServer
 
 pytestmark = [pytest.mark.both_kinds, pytest.mark.unmeasured]
 
-EXAMPLES = int(os.environ.get("EXPIRY_TEST_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("EXPIRY_TEST_EXAMPLES", "20"))
 STEPS = int(os.environ.get("EXPIRY_TEST_STEPS", "40"))
 
 
