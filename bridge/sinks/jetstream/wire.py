@@ -86,7 +86,8 @@ class _Acks(Parser):
         """From now on, whatever comes on this subscription may be an ack."""
         subject, line = re.escape(f"MSG {inbox}".encode()), rb" %d (?P<size>\d+)\r\n" % subscription_id
         ack = subject + rb"\d+" + line.replace(b"?P<size>", b"?:") + ACK + rb"\r\n"
-        self._run = re.compile(rb"(?:" + ack + rb")++")
+        # Not ++: before Python 3.11.5, it does not match all that it should.
+        self._run = re.compile(rb"(?:" + ack + rb")+")
         self._token = re.compile(subject + rb"(\d+) ")
         self._line = re.compile(subject + rb"\d+" + line)
         self._acked = acked
