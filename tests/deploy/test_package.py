@@ -16,7 +16,7 @@ import pytest
 from packaging.utils import NormalizedName, canonicalize_name
 
 import bridge
-from tests.support.deployed import DEPLOY, judged
+from tests.support.deployed import DEPLOY, found, judged
 from tests.support.servers import ROOT, TOOLS
 
 SETUP = "run `make setup`"
@@ -38,6 +38,7 @@ def run(*command: str | Path, where: Path = ROOT, environment: Mapping[str, str]
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `make release` builds: twice, with the same bytes, and judged by twine and check-wheel-contents."""
+    found("helm", get=".ci/shipped-tools builds it, with Go")
     directory = tmp_path_factory.mktemp("dist")
     run(ROOT / ".ci" / "release", directory)
     return directory
