@@ -8,7 +8,7 @@ from itertools import cycle, islice
 import pytest
 
 from tests.support.deployments.cluster import ClusterDeployment, keys_of
-from tests.support.deployments.scene import keys
+from tests.support.deployments.scene import LASTING_MS, keys
 from tests.support.deployments.telemetry import events
 from tests.support.redis.nodes import slot_of
 from tests.support.servers import PATIENCE, RedisServer, ValkeyServer, wait_until
@@ -38,8 +38,10 @@ async def a_node_comes_and_goes(deployment: ClusterDeployment, first: RedisServe
     for to in (node, second):
         for ttl_ms in (500, 1000, 2000, 6000):
             await deployment.set(islice(there, 60), ttl_ms, known=False)
+        lasting = await deployment.set(islice(there, 1), LASTING_MS, known=False)
         await cluster.move_slots(slots, to)
         await deployment.recorded()  # so there is a ledger; what is born and expires before that, nobody is told of
+        deployment.unexpect(lasting)
         await deployment.set(islice(there, 60), 500, known=False)
         await deployment.delivered()
         await deployment.tidied()
@@ -57,8 +59,8 @@ async def a_ledger_moves(deployment: ClusterDeployment, source: RedisServer, tar
     slot = await cluster.ledger_slot(source)
     dead = f"{{expiry-bridge:0:{await cluster.number(source)}}}:dead"
     names = keys(3000, start)
-    await deployment.set(names[:2900], 6000, known=False)
-    await deployment.recorded()
+    await deployment.record(names[:2900])
+    await deployment.set(names[:2900], 6000)
     deployment.broker.pause()
     await deployment.set(names[2900:], 50)
 
@@ -92,9 +94,10 @@ async def test_what_expires_in_a_slot_that_is_left_half_way_is_stored_and_so_is_
 
         slots = range(begin + 2, begin + 12)
         there = keys_of(slots)
-        half = await deployment.set(islice(there, 75), 3000, known=False)
-        await deployment.set(islice(there, 75), 8000, known=False)
-        await deployment.recorded()
+        half, later = list(islice(there, 75)), list(islice(there, 75))
+        await deployment.record([*half, *later])
+        await deployment.set(half, 3000)
+        await deployment.set(later, 8000)
         await cluster.open_slot(slots[0], second)
         await cluster.move_keys(slots[0], second, 5)
         bridge.kill()
@@ -112,9 +115,10 @@ async def a_slot_is_left_half_way(
     """Open, with some of its keys carried, while both parts expire; then it is closed, or all goes `back`."""
     cluster = deployment.cluster
     there = keys_of(range(slot, slot + 1))
-    await deployment.set(islice(there, 30), 2000, known=False)
-    later = await deployment.set(islice(there, 30), 8000, known=False)
-    await deployment.recorded()
+    first, later = list(islice(there, 30)), list(islice(there, 30))
+    await deployment.record([*first, *later])
+    await deployment.set(first, 2000)
+    await deployment.set(later, 8000)
     await cluster.open_slot(slot, to)
     assert len(await cluster.move_keys(slot, to, 30)) == 30
     await deployment.set(islice(there, 10), 300, known=False)  # they are born there, by ASK

@@ -15,9 +15,9 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.support.contract import LEASE, LEDGER, OUTBOX
-from tests.support.deployments.interruptions import FLAGS, LASTING_MS, NEEDED, overflow
+from tests.support.deployments.interruptions import FLAGS, NEEDED, overflow
 from tests.support.deployments.jetstream import Deployment
-from tests.support.deployments.scene import DURABLE, KEYS, keys
+from tests.support.deployments.scene import DURABLE, KEYS, LASTING_MS, keys
 from tests.support.deployments.telemetry import events, unready
 from tests.support.kinds import KINDS
 from tests.support.proxy import TO_CLIENT, TO_SERVER, Action, Where, everybody, is_commander, is_subscriber

@@ -35,10 +35,10 @@ async def expiring(deployment: ClusterDeployment, number: int, span_ms: int, sta
     """Set so many keys that expire one after the other; return when ledgers and replicas know of all."""
     groups = 20
     names = keys(number, start)
+    await deployment.record(names)
     for group in range(groups):
-        ttl_ms = 2000 + span_ms * group // groups
-        await deployment.set(names[group::groups], ttl_ms, known=False)
-    await deployment.recorded()
+        ttl_ms = 1000 + span_ms * group // groups
+        await deployment.set(names[group::groups], ttl_ms)
     await deployment.replicated()
     return names
 
@@ -67,15 +67,15 @@ async def test_ten_thousand_keys_expire_through_a_failover_and_a_migration_with_
         assert sum(gap["recovered"] + gap["ambiguous"] for gap in gaps) > 0, "nothing expired in the failover"
 
         # Bridges come and go.
-        await deployment.set(keys(300, 10_000), 3000, known=False)
-        await deployment.recorded()
+        await deployment.record(keys(300, 10_000))
+        await deployment.set(keys(300, 10_000), 3000)
         bridges[0].kill()
         await deployment.expire_lease()
         await shared(deployment, 3)
         await deployment.ready_bridge()
         await shared(deployment, 2, 1)
-        await deployment.set(keys(300, 11_000), 3000, known=False)
-        await deployment.recorded()
+        await deployment.record(keys(300, 11_000))
+        await deployment.set(keys(300, 11_000), 3000)
         assert await bridges[1].stop() == 0
         await shared(deployment, 3)
         await deployment.delivered()

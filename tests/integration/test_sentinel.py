@@ -41,8 +41,9 @@ SAFE = {**SOUND, "min-replicas-to-write": "1"}
 
 async def expiring(deployment: SentinelDeployment, first: int, replica: RedisServer) -> None:
     """Set keys that expire one after the other through a failover; return when the replica, too, knows of all."""
+    await deployment.record(keys(COUNT, first))
     for group in range(20):
-        await deployment.set(keys(COUNT // 20, first + group * COUNT // 20), 2500 + group * SPAN_MS // 20, known=False)
+        await deployment.set(keys(COUNT // 20, first + group * COUNT // 20), 1500 + group * SPAN_MS // 20)
     await deployment.recorded_by(replica, LEDGER)
 
 

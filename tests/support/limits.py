@@ -25,7 +25,7 @@ from bridge.limits import (
 QUICK = Limits(
     wire=WireLimits(flags_check=0.5, primary_check=0.25, topology=1.0),
     ledger=LedgerLimits(lease_ms=2_500, outbox_retry=0.1),
-    epoch=EpochLimits(heartbeat=0.2, canary=0.4, audit=0.25, migration_pause=0.5, stray_search=1.0),
+    epoch=EpochLimits(heartbeat=0.2, canary=0.4, audit=0.25, stray_search=1.0),
     source=SourceLimits(
         resend=0.2,
         backoff_first=0.02,

@@ -101,7 +101,6 @@ class ClusterDeployment(Deployment):
         async def is_recorded() -> bool:
             now = now_ms()
             ahead = {key: deadline for key, deadline in self.expected.values() if deadline > now}
-            assert ahead, "all keys expired before they were recorded: is the machine so slow?"
             for node, keys in (await self._by_owner([*ahead])).items():
                 if not await self._holds(node, {key: ahead[key] for key in keys}):
                     return False

@@ -1,13 +1,11 @@
 """What interrupts the notifications."""
 
-from tests.support.deployments.scene import Scene
+from tests.support.deployments.scene import LASTING_MS, Scene
 from tests.support.proxy import TO_CLIENT, is_subscriber
 from tests.support.servers import PATIENCE, wait_until
 
 FLAGS = "notify-keyspace-events"
 NEEDED = "Egxe"
-LASTING_MS = 600_000
-"""How long keys live that outlive every gap."""
 
 
 async def overflow(deployment: Scene) -> None:
