@@ -117,6 +117,9 @@ def error_reply(endpoint: Endpoint, answer: str) -> BridgeError:
 
 def _refusal(endpoint: Endpoint, answer: str, kind: ErrorKind) -> Refused:
     """What it means where it will not pass by itself."""
+    if answer.startswith("IMPORTING"):
+        found = f"{endpoint.title} is in import mode: it hides keys that are past their deadline, and expires none"
+        return Refused(found, "finish the import, then CONFIG SET import-mode no")
     if "WRONGTYPE" in answer or answer.startswith("DAMAGED"):
         settings = endpoint.settings
         pattern = f"{{{settings.namespace}:{endpoint.db}:*"

@@ -105,6 +105,16 @@ async def _role(redis: Inspector) -> Finding:
     )
 
 
+async def _import_mode(redis: Inspector) -> Finding | None:
+    """Valkey's: nothing to say where there is none."""
+    if await redis.directive("import-mode") != "yes":
+        return None
+    return failure(
+        "import-mode yes: it hides keys that are past their deadline, and expires none",
+        "finish the import, then CONFIG SET import-mode no",
+    )
+
+
 async def _notifications(redis: Inspector) -> Finding:
     flags = await redis.flags()
     if flags is None:
@@ -286,6 +296,7 @@ CHECKS: Mapping[str, Check] = {
     "cut-off primary": check_cut_off,
     "version": _version,
     "role": _role,
+    "import mode": _import_mode,
     "notifications": _notifications,
     "permissions": _permissions,
     "eviction": _eviction,

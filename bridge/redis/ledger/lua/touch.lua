@@ -25,7 +25,7 @@
 --        {run_id, rdb_last_load_keys_expired, expired_keys, total_commands_processed, total_connections_received,
 --         canaries among the expired keys},
 --        entries that other nodes' ledgers had}
--- Error FENCED, LEASELOST
+-- Error FENCED, LEASELOST, IMPORTING (the server hides what is past its deadline: nothing that is gone has expired)
 --
 -- The mark also makes this a *write* script. A script that only reads runs during CLIENT PAUSE WRITE, and would then be
 -- told that a key is gone which Redis has neither deleted nor announced.
@@ -34,6 +34,7 @@
 --- @include "deadline_of"
 --- @include "fence"
 --- @include "first_write"
+--- @include "hides_expired"
 
 local call = redis.call
 local deadlines, lease, mark, dead, canary, moved = unpack(KEYS, 1, 6)
@@ -64,7 +65,7 @@ if mode == 'due' and clustered == '0' and #entries > 0 then
   all_gone = redis.pcall('EXISTS', unpack(keys)) == 0
 end
 
-local seen, n = {}, 0
+local seen, n, missing = {}, 0, false
 for i = 1, #entries, 2 do
   local key, score, state = entries[i], entries[i + 1], 'gone'
   if not all_gone then
@@ -76,10 +77,12 @@ for i = 1, #entries, 2 do
     seen[n + 1], seen[n + 2], seen[n + 3], seen[n + 4] = key, score, state, due and '1' or '0'
     n = n + 4
   end
+  missing = missing or due and state == 'gone'
 end
 
 local canary_out = order == 'look' and call('PEXPIRETIME', canary) ~= -2
 local canary_gone = order == 'look' and not canary_out
+if (missing or canary_gone) and hides_expired(mark) then return redis.error_reply('IMPORTING what is past its deadline is hidden') end
 
 -- Behind all that expires keys here, and before the mark: what these count was notified before the mark.
 local counters = {}
