@@ -34,7 +34,7 @@ class Promise(Enum):
     RECORDED = auto()
     """It is announced, unless the key is back before anybody looks: then it is counted."""
     LATER = auto()
-    """The same, unless a later life of the key is recorded before: the ledger knew a nearer deadline of it."""
+    """The same, unless the key is back before the entry goes: the ledger knew a nearer deadline of it."""
     NEARER = auto()
     """The same, unless the key is set again before: the ledger knew a later deadline of it."""
     NOTHING = auto()
@@ -70,6 +70,10 @@ class Book(Watcher):
         self.lives: dict[bytes, list[Life]] = defaultdict(list)
         self.broken: list[str] = []
         """Rules about keys that a script of the bridge has broken."""
+        self.forgotten: list[tuple[Life, int]] = []
+        """Lives that the ledger knew and, while they went on, knew no longer; and when."""
+        self._known: dict[bytes, Life] = {}
+        """Those that it knows."""
         self.server = server
         self._tell = tell
         self._dirty: dict[bytes, None] = {}
@@ -129,9 +133,11 @@ class Book(Watcher):
                 life = self.alive(key)
                 if life is not None and life.deadline == deadline == ledger.get(key):
                     life.recorded = True
+                    self._known[key] = life
         self._read.clear()
-        if script is not None and self._open:
+        if script is not None:
             self._settle()
+            self._remember()
 
     def resume(self) -> None:
         """Redis has started with other data: what is not there any longer was lost."""
@@ -171,9 +177,18 @@ class Book(Watcher):
         for life in self._open:
             if ledger.get(life.key) != life.entry:
                 life.left = True
-                if life.promise is Promise.LATER and life.key in ledger:
+                if life.promise is Promise.LATER and (life.key in ledger or life.back_ms is not None):
                     life.promise = Promise.NOTHING
         self._open = [life for life in self._open if not life.left]
+
+    def _remember(self) -> None:
+        """What the ledger knows of a life it does not forget before that ends."""
+        ledger = self.ledger
+        for key, life in list(self._known.items()):
+            if life.fate is not Fate.ALIVE or ledger.get(key) != life.deadline:
+                del self._known[key]
+                if life.fate is Fate.ALIVE:
+                    self.forgotten.append((life, self.server.clock_ms))
 
     def _promise(self, life: Life) -> Promise:
         known, deadline = life.entry, life.deadline

@@ -129,16 +129,18 @@ class SimSession:
         rng, faults, loop = broker.rng, broker.faults, broker.network.loop
         delay = 0.0005 + rng.random() * (2.0 if rng.random() < faults.slow else 0.002)
         outcome: asyncio.Future[str] = loop.create_future()
-        chance, problem = rng.random(), ""
+        chance, problem, again = rng.random(), "", False
         if chance < faults.cut:
             problem = LOST
         elif chance < faults.cut + faults.ack_lost:
-            problem, delay = "no ack in time", PUBLISH_TIMEOUT
+            again, delay = True, PUBLISH_TIMEOUT + delay  # the session sends it once more, and that is acked
         elif chance < faults.cut + faults.ack_lost + faults.retryable:
             problem = "the broker takes nothing now"
-        if not problem or delay == PUBLISH_TIMEOUT or rng.random() < faults.late:
-            way = rng.random() * (4.0 if problem else delay)
+        if not problem or (problem == LOST and rng.random() < faults.late):
+            way = rng.random() * (4.0 if problem or again else delay)
             loop.call_later(way, broker.store, tuple(messages), context=broker.network.context)
+        if again:
+            loop.call_later(PUBLISH_TIMEOUT, broker.store, tuple(messages), context=broker.network.context)
         loop.call_later(delay, _settle, outcome, problem, context=broker.network.context)
         self._under_way[outcome] = None
         try:

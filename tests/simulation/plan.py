@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from tests.simulation.broker import Faults
 from tests.simulation.network import Conditions
@@ -76,7 +76,7 @@ def plan(seed: int) -> Plan:
     strikes = {name: often(2 * most) for name, most in STRIKES.items()}
     if rng.random() < 0.2:
         strikes |= {name: often(2 * most) for name, most in LOSSY.items()}
-    return Plan(
+    drawn = Plan(
         seed,
         seconds=rng.uniform(5, 14),
         bridges=rng.choice([1, 2, 2, 2, 3]),
@@ -106,3 +106,20 @@ def plan(seed: int) -> Plan:
         ),
         strikes=strikes,
     )
+    return tight(drawn, rng) if rng.random() < 0.4 else drawn
+
+
+def tight(drawn: Plan, rng: random.Random) -> Plan:
+    """One or two keys that live for moments, hints that lag behind, and an epoch that ends every second."""
+    habits = Habits(
+        keys=rng.choice([1, 1, 2]),
+        pause=rng.uniform(0.01, 0.08),
+        near=0.8,
+        burst=rng.uniform(0, 0.5),
+        ttl=10 ** rng.uniform(-2, -0.7),
+        same=rng.choice([0.0, 0.6]),
+        provoked=rng.choice([0.0, 0.5]),
+    )
+    network = Conditions(10 ** rng.uniform(-4, -2.3), 10 ** rng.uniform(-4, -2.5), behind=rng.uniform(0, 0.08))
+    strikes = {"cut": rng.choice([0.2, 1.0]), "trap": rng.choice([0.5, 2.0]), "kill": 0.1, "pause_writes": 0.1}
+    return replace(drawn, seconds=rng.uniform(4, 8), network=network, habits=habits, strikes=strikes)

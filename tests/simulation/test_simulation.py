@@ -61,3 +61,13 @@ def test_every_sentence_that_is_judged_is_one_of_the_guarantees() -> None:
 
     judged = {*(validator.__name__ for validator in VALIDATORS), *WHILE_IT_RUNS}
     assert judged == set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", page)) & judged
+
+
+TRACES = sorted((Path(__file__).parent / "traces").glob("*.json"))
+
+
+@pytest.mark.parametrize("trace", TRACES, ids=[trace.stem for trace in TRACES])
+def test_a_run_that_once_broke_a_promise_keeps_it(trace: Path) -> None:
+    done = simulate("--replay", str(trace))
+
+    assert done.returncode == 0, done.stdout

@@ -185,8 +185,9 @@ def _explained(found: Evidence, told: Told, lives: Sequence[Life]) -> bool:
 
 
 def every_expiration_of_a_recorded_key_reaches_the_broker_at_least_once(found: Evidence) -> list[str]:
-    """…no matter which process crashes, or when."""
-    return found.uncovered
+    """…no matter which process crashes, or when. And what the ledger knows of a key it does not forget."""
+    forgotten = [f"forgotten at {now}: {life}" for life, now in found.book.forgotten if not found.excuse(now, now)]
+    return found.uncovered + forgotten
 
 
 def with_the_same_id_each_time(found: Evidence) -> list[str]:
