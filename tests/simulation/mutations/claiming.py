@@ -152,13 +152,22 @@ RULES: Mapping[str, Sequence[Substitution]] = {
     "settle_when_acked": (
         (
             DELIVERY,
-            "        while left:\n            receipts, session",
-            "        self._acked(batch, dead)\n        while left:\n            receipts, session",
+            "        backoff = Backoff()\n        while True:\n            session = await self.link.session()\n",
+            (
+                "        backoff = Backoff()\n        early = flight.batch()\n"
+                "        flight.acked(range(len(early.messages)))\n"
+                "        while True:\n            session = await self.link.session()\n"
+            ),
         ),
         (
             DELIVERY,
-            "                await self._again(len(left), backoff, reason)\n        self._acked(batch, dead)\n",
-            "                await self._again(len(left), backoff, reason)\n",
+            "                await session.publish(flight.batch(), flight)\n",
+            (
+                "                ignore = lambda *_: None\n"
+                '                names = ("acked", "refused", "rejected")\n'
+                '                deaf = type("Deaf", (), dict.fromkeys(names, ignore))()\n'
+                "                await session.publish(early, deaf)\n"
+            ),
         ),
     ),
 }

@@ -4,7 +4,7 @@ APPLY, TOUCH, ACQUIRE = (f"redis/ledger/lua/{name}.lua" for name in ("apply", "t
 INTERPRETER, MARKS = "redis/protocol/interpreter.py", "redis/protocol/marks.py"
 EPOCH = "redis/epoch/epoch.py"
 ENTRIES, SHARD, OUTBOX = "redis/ledger/entries.py", "redis/source/shard.py", "redis/ledger/outbox.py"
-SCRIPTS, DELIVERY, SCHEDULE = "redis/ledger/scripts.py", "delivery/loop.py", "redis/protocol/schedule.py"
+SCRIPTS, DELIVERY, SCHEDULE = "redis/ledger/scripts.py", "delivery/publisher.py", "redis/protocol/schedule.py"
 
 Substitution = tuple[str, str, str]
 """File, text, other text."""
