@@ -1,9 +1,9 @@
 """Valkey's import mode hides what is past its deadline, and expires nothing: no such key has expired."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from tests.integration.doctor import SOUND, examine
@@ -65,10 +65,10 @@ async def test_what_import_mode_hides_is_not_announced_until_it_has_expired(
         assert "import mode" in (await bridge.records(2))[1]["cause"]
 
 
-async def test_import_mode_is_found_by_check(valkey: RedisServer, importer: Redis) -> None:
-    await run(importer, "CONFIG", "SET", "import-mode", "yes")
-    settings = {"redis_url": valkey.url, "sink": "stdout"}
-    rows = await asyncio.to_thread(examine, 1, **settings)
-    assert rows["Redis/import mode"]["level"] == "fail"
-    await run(importer, "CONFIG", "SET", "import-mode", "no")
-    assert "Redis/import mode" not in await asyncio.to_thread(examine, 0, **settings)
+def test_import_mode_is_found_by_check(valkey: RedisServer) -> None:
+    with SyncRedis(port=valkey.port) as importer:
+        importer.config_set("import-mode", "yes")
+        rows = examine(1, redis_url=valkey.url, sink="stdout")
+        assert rows["Redis/import mode"]["level"] == "fail"
+        importer.config_set("import-mode", "no")
+    assert "Redis/import mode" not in examine(0, redis_url=valkey.url, sink="stdout")

@@ -82,7 +82,9 @@ end
 
 local canary_out = order == 'look' and call('PEXPIRETIME', canary) ~= -2
 local canary_gone = order == 'look' and not canary_out
-if (missing or canary_gone) and hides_expired(mark) then return redis.error_reply('IMPORTING what is past its deadline is hidden') end
+if (missing or canary_gone) and hides_expired(mark) then
+  return redis.error_reply('IMPORTING what is past its deadline is hidden')
+end
 
 -- Behind all that expires keys here, and before the mark: what these count was notified before the mark.
 local counters = {}
