@@ -54,16 +54,18 @@ async def wait_until(
 
     `what` says for the error what was waited for; without it, that is the condition's source code.
     """
-    try:
-        async with asyncio.timeout(timeout):
-            while True:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + timeout
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout_at(end):
+            # Looks at the clock as well: on Python 3.11, what is awaited can swallow the cancellation (bpo-37658).
+            while loop.time() < end:
                 result = condition()
                 if await result if inspect.isawaitable(result) else result:
                     return
                 await asyncio.sleep(POLL_SECONDS)
-    except TimeoutError:
-        said = what() if callable(what) else what or inspect.getsource(condition).strip()
-        raise TimeoutError(f"waited {timeout} s for: {said}") from None
+    said = what() if callable(what) else what or inspect.getsource(condition).strip()
+    raise TimeoutError(f"waited {timeout} s for: {said}")
 
 
 async def start(server: Server) -> None:
