@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 CHECKS := check-types check-style check-floors check-lua
-.PHONY: help setup demo test pythons chaos simulate bench check $(CHECKS) format docs release clean
+.PHONY: help setup demo test pythons chaos simulate bench containers check $(CHECKS) format docs release clean
 
 BIN := .venv/bin
 # Tests mostly wait: for servers, deadlines and leases. So two, beside the one with Kafka, keep two processors busy.
@@ -35,6 +35,9 @@ simulate: $(DEV) ## Simulate the whole bridge with SEEDS seeds (10000), from FRO
 
 bench: $(DEV) ## Measure, with servers of its own, and say which bars are reached: some minutes, on an idle machine
 	@$(BIN)/python -m tests.bench
+
+containers: $(DEV) ## Build the image, and try it and compose.yaml with podman, as root: some minutes
+	@.ci/containers
 
 check: $(DEV) ## Format, lint, types, and the floors that imports must keep
 	@$(MAKE) --no-print-directory --jobs --keep-going --output-sync=target $(CHECKS)

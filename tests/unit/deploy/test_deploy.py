@@ -108,7 +108,7 @@ def test_the_two_bridges_of_compose_do_not_stand_by_for_each_other_and_see_the_d
     one, other = (services()[name]["environment"] for name in ("bridge", "bridge-kafka"))
 
     assert one.get("BRIDGE_NAMESPACE", Settings().namespace) != other["BRIDGE_NAMESPACE"]
-    assert one["BRIDGE_KEYS"] == other["BRIDGE_KEYS"] == "demo:*"
+    assert one["BRIDGE_KEYS"] == other["BRIDGE_KEYS"] == "demo:*,expiry-bridge-verify:*"
     assert "SET demo:" in services()["writer"]["command"][-1]
 
 
@@ -186,6 +186,19 @@ async def test_the_health_check_of_the_image_tells_a_live_bridge_from_none() -> 
     assert await status() == 1
     async with serve_http(Settings(http_port=port), Telemetry()):
         assert await status() == 0
+
+
+@pytest.mark.parametrize("name", ["bridge", "bridge-kafka"])
+def test_compose_has_the_health_check_of_the_image(name: str) -> None:
+    [(times, command)] = re.findall(r"^HEALTHCHECK (.*) CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
+    check = services()[name]["healthcheck"]
+    words = dict(re.findall(r"--([a-z-]+)=(\S+)", times))
+
+    assert [" ".join(word.split()) for word in check.pop("test")] == [
+        "CMD",
+        *(" ".join(word.split()) for word in json.loads(command)),
+    ]
+    assert {option.replace("_", "-"): str(value) for option, value in check.items()} == words
 
 
 def test_whoever_stops_the_bridge_leaves_it_the_time_to_drain() -> None:
