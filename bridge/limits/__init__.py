@@ -55,6 +55,7 @@ class Limits(Scaled):
             "epoch.found_keys <= epoch.batch_keys": epoch.found_keys <= epoch.batch_keys,
             "source.life_ms < ledger.lease_ms (a dead bridge stops counting before its leases end)": life < lease,
             "source.sign_of_life < source.life_ms": source.sign_of_life < life,
+            "source.standby_poll * 2 < source.yield_to_standby": source.standby_poll * 2 < source.yield_to_standby,
             "source.standby_poll < ledger.lease_ms": source.standby_poll < lease,
             "source.release < close (else the lease is never given back)": source.release < self.close,
             "delivery.batch <= delivery.in_flight": delivery.batch <= delivery.in_flight,

@@ -127,6 +127,8 @@ class SourceLimits(Scaled):
     """At most, between attempts to begin an epoch where another server may be named at any moment."""
     standby_poll: float = seconds(0.1)
     """Between a standby's attempts to take the lease: so soon it sees that a holder has died. Each costs 0.1 ms."""
+    yield_to_standby: float = seconds(0.3)
+    """Before a bridge whose subscription was lost asks for the lease again, if others listen."""
     successor_check: float = seconds(0.5)
     """Between a standby's looks at whether another server is the primary."""
     share_check: float = seconds(0.5)

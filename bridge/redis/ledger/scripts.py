@@ -72,12 +72,15 @@ class Ledger:
             None if silent_ms == b"" else int(silent_ms),
         )
 
-    async def release(self, fence: int, heard: int, place: bytes = b"", *, left: bool = False) -> None:
+    async def release(self, fence: int, heard: int, place: bytes = b"", *, left: bool = False) -> int:
         """Let a standby take over at once, from `place`, up to which `heard` expirations were handled.
 
-        `left`: this bridge ends, so any other one may take it, whatever its share.
+        `left`: any other bridge may take it, whatever its share. How many bridges listen, and so can take over without
+        a gap; the caller is one of them while it listens.
         """
-        await self._runner.run("release", [self._names.lease], [fence, heard, place, "1" if left else ""])
+        names = self._names
+        arguments: list[Argument] = [fence, heard, place, "1" if left else "", names.announcements]
+        return int(await self._runner.run("release", [names.lease], [*arguments, int(self._runner.clustered)]))
 
     async def distrust(self, fence: int) -> None:
         """Let the next epoch open with a gap: what was notified may not be all that happened."""

@@ -17,3 +17,9 @@ class Missed(EpochEnded):
 
     def __init__(self, count: int) -> None:
         super().__init__(Ending.MISSED, f"{count} expirations were not notified: Redis counts more than it told of")
+
+
+DEAF = frozenset({Ending.CONNECTION_LOST, Ending.SILENT, Ending.BACKLOG_FULL})
+"""Ends after which the stream goes on, but not here: a standby has heard what this bridge has not."""
+UNTRUSTWORTHY = frozenset({Ending.MUTE, Ending.MISSED, Ending.FLAGS_CHANGED, Ending.OWN_KEY_LOST})
+"""Ends after which the next epoch must not go on with the same stream: not all may be in it."""

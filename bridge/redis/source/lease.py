@@ -105,14 +105,19 @@ class Tenure:
             with suppress(NotConnected, Refused):
                 await ledger.distrust(self._fence)
 
-    async def release(self, ledger: Ledger, heard: int, place: bytes) -> None:
-        """Let another bridge have the lease at once, and go on where this one was: see `Ledger.release`."""
+    async def release(self, ledger: Ledger, heard: int, place: bytes, *, left: bool = False) -> int:
+        """Let another bridge have the lease at once, and go on where this one was: see `Ledger.release`.
+
+        How many bridges listen; 0 where that is not known.
+        """
         fence, self._fence = self._fence, None
         self._members.lost(self._number)
         if fence is not None:
             with suppress(NotConnected, Refused):
-                await ledger.release(fence, heard, place, left=self._stop.given)
+                listeners = await ledger.release(fence, heard, place, left=left or self._stop.given)
                 self._telemetry.lease_released()
+                return listeners
+        return 0
 
     def elsewhere(self) -> None:
         """Another server is the primary: what was held on the former one is of no use."""

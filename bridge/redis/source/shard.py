@@ -21,7 +21,7 @@ from bridge.redis.ledger.outbox import Outbox
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.protocol.audit import Trust
 from bridge.redis.protocol.calls import Lease
-from bridge.redis.protocol.endings import EpochEnded, Missed
+from bridge.redis.protocol.endings import DEAF, UNTRUSTWORTHY, EpochEnded, Missed
 from bridge.redis.protocol.gap import Gap
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.protocol.schedule import RedisClock
@@ -30,17 +30,14 @@ from bridge.redis.source.lease import Tenure
 from bridge.redis.source.leftover import Leftover
 from bridge.redis.source.membership import Members
 from bridge.redis.source.phases import Phase, Phases
+from bridge.redis.source.preparation import prepare
 from bridge.redis.source.stop import Stop
 from bridge.redis.wire import notify_flags as notifications
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.redis.wire.primary import Primary
-from bridge.redis.wire.server import inspect, require
 from bridge.redis.wire.topology import LedgerFinder
 from bridge.tasks import run_together
 from bridge.telemetry.shard import ShardTelemetry
-
-_UNTRUSTWORTHY = {Ending.MUTE, Ending.MISSED, Ending.FLAGS_CHANGED, Ending.OWN_KEY_LOST}
-"""Ends of an epoch after which the next one must not go on with the same stream: not all may be in it."""
 
 
 class RedisSource:
@@ -137,10 +134,7 @@ class RedisSource:
     async def _attempt(self) -> None:
         shard, primary = self._shard, self._primary
         await self._locate()
-        require(await inspect(primary.client, primary.endpoint), primary.endpoint)
-        configure = self._runtime.settings.redis_notifications == "configure"
-        await notifications.switch_on(primary.client, primary.endpoint, self.telemetry, configure=configure)
-        await self._agree()
+        await prepare(shard, primary, self.ledger)
         await self._leftover.resend(self.ledger, self._stop)
         shard.redis_clock.set(await self.ledger.now_ms())  # delivery begins with the lease, and reports lags
         self._listen_no_more()
@@ -212,24 +206,6 @@ class RedisSource:
         self._tenure.elsewhere()
         self.telemetry.primary_located(str(found), str(former) if former.known else None)
 
-    async def _agree(self) -> None:
-        """Raise unless all bridges count the same shards: which one a key belongs to depends on their number."""
-        if self._shard.cluster is not None:
-            return  # which ledger has a key is decided by the cluster
-        wanted = self._runtime.settings.shards
-        shards = await self.ledger.roster.agree(wanted)
-        if not shards:
-            key = self._shard.names.shards.decode()
-            raise Refused(
-                f"the key {key} in Redis at {self._primary.endpoint} holds no number of shards: no bridge wrote that",
-                f"delete it (redis-cli UNLINK '{key}')",
-            )
-        if shards != wanted:
-            raise Refused(
-                f"the ledger in Redis at {self._primary.endpoint} has {shards} shards, and BRIDGE_SHARDS is {wanted}",
-                f"set BRIDGE_SHARDS to {shards} (how to change the number: deploy/docs/how-to/shards.md)",
-            )
-
     async def _watch_primary(self) -> None:
         """End the epoch when this server is no longer the primary: it would notify `del` of what expires."""
         raise EpochEnded(Ending.DEMOTED, await self._primary.lost())
@@ -267,13 +243,18 @@ class RedisSource:
         self._end(error.ending, str(error))
         if error.ending is Ending.DEMOTED:
             self.outbox.pause()
-        if error.ending in _UNTRUSTWORTHY:
+        if error.ending in UNTRUSTWORTHY:
             await self._tenure.distrust(self.ledger)
         if error.ending is Ending.HANDED_OVER:
             await self._tenure.hand_over(self.ledger, self._leftover.heard, self._leftover.place)
         elif not self._stop.given:
-            self._listen_no_more()  # a standby goes on at once
-            await self._runtime.clock.wait(self._stop.event, self._backoff.next())
+            self._listen_no_more()
+            pause = self._backoff.next()
+            if error.ending in DEAF:  # a standby goes on without a gap, this one cannot
+                left = self._leftover
+                if await self._tenure.release(self.ledger, left.heard, left.place, left=True):
+                    pause = max(pause, self._runtime.limits.source.yield_to_standby)
+            await self._runtime.clock.wait(self._stop.event, pause)
 
     async def _failed(self, ending: Ending, error: BridgeError) -> None:
         """No epoch can begin, or one has ended, for a reason that may stay for long."""

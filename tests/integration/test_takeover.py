@@ -1,0 +1,236 @@
+"""Takeover: while a standby listens, the death of a bridge opens no gap, and nothing is lost or stored twice.
+
+Keys live for some tenths of a second, so what expires while nobody listened would be gone: there is no time to find it.
+"""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from itertools import count
+from random import Random
+from signal import SIGCONT, SIGSTOP
+
+import pytest
+
+from tests.support.contract import LEASE
+from tests.support.deployments.jetstream import Deployment
+from tests.support.servers import PATIENCE, Bridge, RedisServer, wait_until
+
+LIFE_MS = (150, 400)
+OF_A_TURN = 10
+TURN_SECONDS = 0.02
+TURNS_BETWEEN = 20
+"""Turns of the writer before and after each fault."""
+
+
+class Writer:
+    """Sets keys that live for a moment; deletes some, and puts some off."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.turns = 0
+        self.deadlines: dict[str, int] = {}
+        """Key → when it has to expire. What was deleted is not in it."""
+        self.deleted: set[str] = set()
+        self._redis = deployment.redis
+        self._random = Random(7)
+        self._numbers = count()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            keys = [f"short:{next(self._numbers)}" for _ in range(OF_A_TURN)]
+            for key in keys:
+                both = self._redis.pipeline()
+                both.set(key, "", px=self._random.randint(*LIFE_MS))
+                both.pexpiretime(key)
+                _, self.deadlines[key] = await both.execute()
+            await self._meddle(keys)
+            self.turns += 1
+            await asyncio.sleep(TURN_SECONDS)
+
+    async def _meddle(self, keys: list[str]) -> None:
+        """With keys that have most of their life before them."""
+        put_off, gone = self._random.sample(keys, 2)
+        both = self._redis.pipeline()
+        both.pexpire(put_off, LIFE_MS[1])
+        both.pexpiretime(put_off)
+        is_there, deadline = await both.execute()
+        if is_there:
+            self.deadlines[put_off] = deadline
+        if await self._redis.delete(gone):
+            del self.deadlines[gone]
+            self.deleted.add(gone)
+
+    async def goes_on(self) -> None:
+        """Return some turns later."""
+        until = self.turns + TURNS_BETWEEN
+        await wait_until(lambda: self.turns >= until, "the writer", PATIENCE)
+
+
+@asynccontextmanager
+async def writing(deployment: Deployment) -> AsyncIterator[Writer]:
+    """A writer at work while the context lasts. At its end, all that it has set is expected to be stored, once."""
+    writer = Writer(deployment)
+    task = asyncio.create_task(writer.run(), name="writer")
+    try:
+        await writer.goes_on()
+        yield writer
+        await writer.goes_on()
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    stored: list[tuple[str, int | None]] = []
+
+    async def are_stored() -> bool:
+        stored[:] = [(one.key, one.deadline_ms) for one in await deployment.stored() or ()]
+        return writer.deadlines.keys() <= {key for key, _ in stored}
+
+    def missing() -> str:
+        return f"not stored: {sorted(writer.deadlines.keys() - {key for key, _ in stored})[:5]}"
+
+    await wait_until(are_stored, missing, PATIENCE)
+    twice = [key for key, times in Counter(key for key, _ in stored).items() if times > 1]
+    assert twice == []
+    assert not writer.deleted & {key for key, _ in stored}
+    # A key that was put off while its hint was on its way may have no known deadline; a wrong one it never has.
+    assert [one for one in stored if one[1] not in {writer.deadlines[one[0]], None}] == []
+
+
+async def holder(deployment: Deployment) -> Bridge | None:
+    """The bridge that has the lease, of those that run."""
+    name = str(await deployment.redis.hget(LEASE, "holder"))
+    return next((bridge for bridge in deployment.bridges if f"-{bridge.pid}-" in name), None)
+
+
+async def has_changed(deployment: Deployment, former: Bridge) -> None:
+    """Return when another bridge has the lease."""
+
+    async def is_another() -> bool:
+        return await holder(deployment) not in {former, None}
+
+    await wait_until(is_another, "another holder", PATIENCE)
+
+
+async def listening(deployment: Deployment, bridges: int) -> None:
+    """Return when that many bridges listen."""
+
+    async def do_listen() -> bool:
+        return len(await deployment.redis.pubsub_channels("*:alive:*")) >= bridges
+
+    await wait_until(do_listen, "standbys", PATIENCE)
+
+
+@asynccontextmanager
+async def two_bridges(kind: type[RedisServer]) -> AsyncIterator[Deployment]:
+    """The first one has the lease, and its gap is closed; the other one stands by."""
+    async with Deployment.of(kind) as deployment:
+        await deployment.ready_bridge(direct=True)
+
+        async def is_reconciled() -> bool:
+            return await deployment.redis.hget(LEASE, "open") == "0"
+
+        await wait_until(is_reconciled, "the first gap to be closed", PATIENCE)
+        await deployment.start_bridge(direct=True)
+        await listening(deployment, 2)
+        yield deployment
+
+
+async def killed(deployment: Deployment, bridge: Bridge) -> None:
+    bridge.kill()
+
+
+async def stopped(deployment: Deployment, bridge: Bridge) -> None:
+    assert await bridge.stop(PATIENCE) == 0
+
+
+Ending = Callable[[Deployment, Bridge], Awaitable[None]]
+
+
+@pytest.mark.both_kinds
+@pytest.mark.parametrize("end", [killed, stopped])
+async def test_the_end_of_a_bridge_opens_no_gap_while_a_standby_listens(
+    redis_kind: type[RedisServer], end: Ending
+) -> None:
+    async with two_bridges(redis_kind) as deployment, writing(deployment) as writer:
+        for _ in range(3):
+            former = await holder(deployment)
+            assert former is not None
+            await end(deployment, former)
+            await has_changed(deployment, former)
+            await writer.goes_on()
+            await deployment.start_bridge(direct=True)
+            await listening(deployment, 2)
+            await writer.goes_on()  # the holder's place is one that the standby has heard, by now
+        assert len(await deployment.gaps()) == 1, "that of the first start"
+
+
+async def test_a_holder_whose_subscription_alone_is_cut_is_followed_without_a_gap(
+    redis_kind: type[RedisServer],
+) -> None:
+    async with two_bridges(redis_kind) as deployment, writing(deployment) as writer:
+        former = await holder(deployment)
+        assert former is not None
+        for _ in range(2):  # which of both sessions is the holder's the list does not say: cut one after the other
+            session = next(
+                client for client in await deployment.redis.client_list(_type="pubsub") if int(client["sub"])
+            )
+            await deployment.redis.client_kill(session["addr"])
+            await listening(deployment, 2)
+            await writer.goes_on()  # the holder's place is one that the other bridge has heard, by now
+        await writer.goes_on()
+        await listening(deployment, 2)
+        assert len(await deployment.gaps()) == 1
+
+
+async def test_a_holder_that_is_frozen_until_its_lease_lapses_and_goes_on_does_no_harm(
+    redis_kind: type[RedisServer],
+) -> None:
+    async with two_bridges(redis_kind) as deployment, writing(deployment) as writer:
+        former = await holder(deployment)
+        assert former is not None
+        os.kill(former.pid, SIGSTOP)
+        try:
+            await has_changed(deployment, former)
+            await writer.goes_on()
+        finally:
+            os.kill(former.pid, SIGCONT)
+        await writer.goes_on()
+        await listening(deployment, 2)
+        assert len(await deployment.gaps()) == 1
+
+
+async def test_where_nobody_listened_a_gap_opens(redis_kind: type[RedisServer]) -> None:
+    async with two_bridges(redis_kind) as deployment:
+        for bridge in deployment.bridges:
+            bridge.kill()
+        await deployment.set(["later:1", "later:2"])
+        await deployment.ready_bridge(direct=True)
+        await deployment.delivered()
+
+        async def are_two() -> bool:
+            return len(await deployment.gaps()) == 2
+
+        await wait_until(are_two, "the second gap", PATIENCE)
+
+
+async def test_the_lease_of_a_bridge_that_does_not_say_that_it_listens_has_to_end(
+    redis_kind: type[RedisServer],
+) -> None:
+    """As in a rolling upgrade: an older version listens to no channel of its own, and is not dead for that."""
+    async with two_bridges(redis_kind) as deployment:
+        former = await holder(deployment)
+        assert former is not None
+        os.kill(former.pid, SIGSTOP)  # its session stays; the lease is that of an older version from here on
+        try:
+            await deployment.redis.hdel(LEASE, "ears")
+            fence = await deployment.redis.hget(LEASE, "fence")
+            await deployment.redis.client_kill_filter(_type="pubsub", skipme=True)
+            remaining = int(str(await deployment.redis.hget(LEASE, "until")))
+            await has_changed(deployment, former)
+            assert await deployment.redis.hget(LEASE, "fence") != fence
+            seconds, micros = await deployment.redis.time()
+            assert seconds * 1000 + micros // 1000 >= remaining, "not before the lease had ended"
+        finally:
+            os.kill(former.pid, SIGCONT)
