@@ -29,8 +29,8 @@ async def test_what_is_mute_for_good_is_one_gap_and_is_tried_ever_more_seldom(mu
     url = f"redis://bridge:any@127.0.0.1:{server.port}/0"
     async with Inside(0, redis_url=url, redis_notifications="verify") as bridge:
         began = asyncio.get_running_loop().time()
-        await bridge.ended(5)
-        assert asyncio.get_running_loop().time() - began > 1.0
+        await bridge.ended(8)
+        assert asyncio.get_running_loop().time() - began > 2.0
         assert all("mute" in reason for reason in bridge.telemetry.endings)
         assert bridge.unready
         assert not bridge.broker.gaps
@@ -39,7 +39,7 @@ async def test_what_is_mute_for_good_is_one_gap_and_is_tried_ever_more_seldom(mu
         await user.config_set("notify-keyspace-events", "Egxe")
         await bridge.reconciled()
         (record,) = await bridge.records(1)
-        assert record["closed_ms"] - record["opened_ms"] > 1_000
+        assert record["closed_ms"] - record["opened_ms"] > 2_000
         await user.pexpire("k", 20)
         await wait_until(lambda: bridge.published)
         assert [key_of(event) for event in bridge.published] == [b"k"]

@@ -203,6 +203,7 @@ class Inside:
         """As SIGKILL: nothing is handled any more, nothing is released."""
         await end(self._tasks)
         with suppress(OSError, NotConnected):
+            self._source._listen_no_more()
             await self._source._primary.close()
         self._check()
 
