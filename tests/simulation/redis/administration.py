@@ -106,6 +106,19 @@ def _flushall(server: "Server", _: "Session | None", _words: Sequence[bytes]) ->
     return OK
 
 
+def _publish(server: "Server", _: "Session | None", words: Sequence[bytes]) -> Reply:
+    return server.publish(words[1], words[2])
+
+
+def _pubsub(server: "Server", _: "Session | None", words: Sequence[bytes]) -> Reply:
+    if words[1].upper() != b"NUMSUB":
+        raise CommandError(f"ERR unknown subcommand '{words[1].decode()}'. Try PUBSUB HELP.")
+    reply: list[Reply] = []
+    for channel in words[2:]:
+        reply += [channel, server.listeners(channel)]
+    return reply
+
+
 OWN: dict[bytes, Own] = {
     b"PING": lambda _server, _session, words: words[1] if len(words) > 1 else _PONG,
     b"TIME": _time,
@@ -115,4 +128,6 @@ OWN: dict[bytes, Own] = {
     b"SELECT": _select,
     b"SCRIPT": _script,
     b"FLUSHALL": _flushall,
+    b"PUBLISH": _publish,
+    b"PUBSUB": _pubsub,
 }

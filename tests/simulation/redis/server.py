@@ -98,7 +98,7 @@ class Server:
         self._subscribers: dict[bytes, dict[Session, None]] = {}
         self._in_script = False
         self._wrote = False
-        self.keyspace = Keyspace(lambda: clock_us() + self.offset_us, self._publish)
+        self.keyspace = Keyspace(lambda: clock_us() + self.offset_us, self.publish)
         self.keyspace.flags = flags
         self.keyspace.on_end = self._ended
         self.keyspace.on_write = self._changed
@@ -226,7 +226,7 @@ class Server:
     def _script(self, database: Database, words: Sequence[bytes]) -> Reply:
         def call(said: list[bytes]) -> Reply:
             name = said[0].upper()
-            if name in {b"TIME", b"INFO"}:
+            if name in {b"TIME", b"INFO", b"PUBLISH", b"PUBSUB"}:
                 return OWN[name](self, None, said)
             command = self._known(said)
             reply = self._call(database, command, said, OOM)
@@ -248,7 +248,12 @@ class Server:
         self._subscribers.setdefault(channel, {})[session] = None
         return [b"subscribe", channel, len(session.channels)]
 
-    def _publish(self, channel: bytes, message: bytes) -> int:
+    def listeners(self, channel: bytes) -> int:
+        """How many sessions have subscribed it."""
+        return len(self._subscribers.get(channel, {}))
+
+    def publish(self, channel: bytes, message: bytes) -> int:
+        """To whom has subscribed it: how many those are."""
         sessions = self._subscribers.get(channel, {})
         for session in list(sessions):
             session.reply(encode([b"message", channel, message]))
