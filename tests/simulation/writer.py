@@ -130,7 +130,10 @@ class Writer:
         self._server.user("SET", key, "v")
 
     def _delete(self, key: bytes) -> None:
-        self._server.user(self._rng.choice(["DEL", "GETDEL"]), key)
+        if self._rng.random() < 0.5:
+            key = self._rng.choice([key, *self._server.keyspace.databases[0].deadlines])
+        if key.startswith(b"user:"):
+            self._server.user(self._rng.choice(["DEL", "GETDEL"]), key)
 
     def _again(self, key: bytes) -> None:
         """The same life once more: deleted, and set with the same deadline."""
