@@ -118,21 +118,6 @@ RULES: Mapping[str, Sequence[Substitution]] = {
         ),
         OWN_IDS,
     ),
-    "subscribe_under_the_lease": (
-        (
-            SHARD,
-            "        lease = await self._tenure.acquire(",
-            (
-                "        early = await listen(primary.client, primary.endpoint)\n"
-                "        lease = await self._tenure.acquire("
-            ),
-        ),
-        (
-            SHARD,
-            "ears = await listen(primary.client, primary.endpoint)\n        self._began",
-            "ears = early\n        self._began",
-        ),
-    ),
     "outbox_until_settled": (
         (
             OUTBOX,
