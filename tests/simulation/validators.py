@@ -138,7 +138,9 @@ def _match_key(found: Evidence, key: bytes) -> None:
 
 
 def _named(found: Evidence, told: Told, lives: Sequence[Life]) -> Life | None:
-    """The expiration whose deadline the message has."""
+    """The expiration whose deadline the message has; a life without one, which Valkey may expire, has none to name."""
+    if told.deadline is None:
+        return None
     same = [life for life in lives if life.deadline == told.deadline and life.ended_ms <= told.observed]
     return min(same, key=lambda life: (not _exact(found, life), life.number), default=None)
 
