@@ -52,6 +52,8 @@ class Limits(Scaled):
             <= lease,
             "epoch.heartbeat < epoch.mark (else an epoch is mute before it asked)": epoch.heartbeat < epoch.mark,
             "epoch.canary_ttl_ms < epoch.canary": epoch.canary_ttl_ms / 1000 < epoch.canary,
+            "epoch.batch_recovery <= epoch.batch_patience": epoch.batch_recovery <= epoch.batch_patience,
+            "epoch.least_batch_bytes <= epoch.batch_bytes": epoch.least_batch_bytes <= epoch.batch_bytes,
             "epoch.found_keys <= epoch.batch_keys": epoch.found_keys <= epoch.batch_keys,
             "source.life_ms < ledger.lease_ms (a dead bridge stops counting before its leases end)": life < lease,
             "source.sign_of_life < source.life_ms": source.sign_of_life < life,

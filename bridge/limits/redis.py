@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from bridge.limits.scaled import MIB, Scaled, milliseconds, seconds
+from bridge.limits.scaled import KIB, MIB, Scaled, milliseconds, seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +60,9 @@ class LedgerLimits(Scaled):
     """Entries settled in one step."""
     owed_entries: int = 1_000
     """Settlements kept of one shard. Older ones are forgotten: the entries are sent once more, under the same ids."""
+    reply_bytes: int = MIB
+    """Of a reply with entries of the outbox, or keys of a scan, and of dead letters settled in one step: about that
+    much, unless one alone is larger."""
     fields_kept: int = 500
     """Of an entry that cannot be read. Lua hands some thousands of words to a command at most."""
 
@@ -70,8 +73,15 @@ class EpochLimits(Scaled):
 
     batch_keys: int = 500
     """Operations in one script: a bound on how long it keeps Redis busy (about 2 ms), far below what Lua can unpack."""
-    batch_bytes: int = MIB
-    """Bytes of keys in one script, give or take one key."""
+    batch_bytes: int = MIB // 2
+    """Bytes of keys in one script, and in its reply, give or take one key. With all else, less than 1 MiB: no server's
+    limit for a query is lower."""
+    least_batch_bytes: int = 16 * KIB
+    """Where scripts get no reply, half as many bytes are tried, and half of that, down to this."""
+    batch_recovery: float = seconds(60.0)
+    """After such a failure, before twice as many are tried again; after each further one, twice as long…"""
+    batch_patience: float = seconds(3600.0)
+    """…up to this."""
     found_keys: int = 250
     """Keys that a scan found in one script: no one waits for them, but others wait for Redis meanwhile."""
     look_hints: int = 5_000

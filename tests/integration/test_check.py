@@ -68,7 +68,7 @@ def test_a_healthy_deployment_passes(sound_redis: RedisServer, nats_server: Nats
 
     assert levels(rows) == {}
     assert {name.partition("/")[0] for name in rows} == {"Redis", "NATS"}
-    assert len(rows) == 20
+    assert len(rows) == 22
 
 
 async def test_it_tells_people_in_plain_lines(redis_server: RedisServer) -> None:

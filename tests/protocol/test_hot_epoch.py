@@ -9,12 +9,13 @@ from redis.asyncio import Redis
 from bridge.clock import SystemClock
 from bridge.contracts import Entry
 from bridge.expiration import Expiration, Identity, Via
-from bridge.limits import Limits
+from bridge.limits import EpochLimits, Limits
 from bridge.redis.epoch.attempt import Attempt, listen
 from bridge.redis.epoch.epoch import Epoch
 from bridge.redis.epoch.shard import Runtime, Shard
 from bridge.redis.ledger.outbox import Outbox
 from bridge.redis.ledger.scripts import Ledger
+from bridge.redis.protocol.budget import Budget
 from bridge.redis.protocol.calls import Claim, Lease
 from bridge.redis.protocol.gap import Gap
 from bridge.redis.protocol.schedule import RedisClock
@@ -54,7 +55,7 @@ async def hot(server: RedisServer, user: Redis, unknown: bytes) -> AsyncIterator
     ledger = Ledger(client, endpoint, NAMES, runtime.limits.ledger)
     identity = Identity(settings.source, 0)
     outbox = Outbox(ledger, identity, settings.outbox_limit, runtime.limits.ledger, telemetry)
-    shard = Shard(runtime, NAMES, (), outbox, RedisClock(runtime.clock), telemetry)
+    shard = Shard(runtime, NAMES, (), outbox, RedisClock(runtime.clock), telemetry, Budget(EpochLimits()))
     lease = await ledger.acquire(Claim(runtime.instance))
     assert isinstance(lease, Lease)
     outbox.open()

@@ -13,6 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bridge.expiration import Via
+from bridge.limits.scaled import MIB
 from bridge.redis.protocol.calls import ALIVE, GONE
 from bridge.redis.protocol.operations import expired as notified
 from bridge.redis.protocol.operations import resolve, scan
@@ -284,7 +285,7 @@ async def test_a_scan_that_finds_more_than_it_was_asked_for_records_and_forgets_
     count = 9_000  # more words than Lua takes for one command
     for command, size in (("'SET', i, '', 'PX', 60000", count), ("'PERSIST', i", 0)):
         await user.eval(f"for i = 1, {count} do redis.call({command}) end", 0)
-        whole = scan(b"0", 10 * count, b"*", NAMES.own_prefix)
+        whole = scan(b"0", 10 * count, MIB, b"*", NAMES.own_prefix)
         applied = await hand.send(replace(hand.batch(), operations=whole))
         assert applied is not None
         assert (applied.found, applied.next_part, applied.state.size) == (count, b"0", size)

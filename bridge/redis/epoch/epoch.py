@@ -65,7 +65,9 @@ class Epoch:
             self._migration = Migration(
                 attempt, shard.cluster.topology, scope, migrated, scan=self._scan, walk=self._walk
             )
-        self._writer = Writer(attempt.ledger, names, attempt.lease.fence, announces=ears.present)
+        self._budget = shard.budget
+        fence = attempt.lease.fence
+        self._writer = Writer(attempt.ledger, names, fence, shard.budget, runtime.clock, announces=ears.present)
         self._schedule = Schedule(runtime.clock, shard.redis_clock, limits)
         self._outbox = shard.outbox
         self._subscription = ears.subscription
@@ -103,7 +105,7 @@ class Epoch:
 
     async def _step(self) -> None:
         """Handle what there is, and touch what is to be touched."""
-        operations = self._interpreter.batch()
+        operations = self._interpreter.batch(self._budget.bytes)
         if operations:
             await self._apply(operations)
         self.heard, self.place = self._marks.handled, self._writer.told(self._interpreter.place)
@@ -200,6 +202,7 @@ class Epoch:
             self._writer.fence,
             self._writer.next_mark(),
             limit,
+            self._budget.bytes,
             self.heard,
             walk=self._walk.cursor if walk else None,
             skip=self._schedule.skip,
@@ -211,7 +214,7 @@ class Epoch:
             place=self.place,
             gap_open=self._gap.open,
         )
-        touched = await self._attempt.ledger.touch(touch)
+        touched = await self._writer.touch(touch)
         if audited and self._audit is not None:
             self._audit.asked(now)
         self._canary.touched(touch.canary, now, touched.state.now_us // 1000, void=touch.void, gone=touched.canary_gone)
@@ -219,7 +222,7 @@ class Epoch:
         self._learn(touched.state)
         self._telemetry.dead_letters_seen(touched.dead)
         purpose = Purpose(walk, audited, close)
-        self._marks.touch_left(Round.of(touch.mark, touched, limit, purpose, self._clock.monotonic()))
+        self._marks.touch_left(Round.of(touch.mark, touched, purpose, self._clock.monotonic()))
         if walk:
             self._walk.walked(touched.cursor)
         if self._migration is not None and touched.moved:

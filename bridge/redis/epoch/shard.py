@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from bridge.clock import Clock
 from bridge.limits import Limits
 from bridge.redis.ledger.outbox import Outbox
+from bridge.redis.protocol.budget import Budget
 from bridge.redis.protocol.migrated_keys import RecentClaims
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.protocol.schedule import RedisClock
@@ -50,6 +51,8 @@ class Shard:
     outbox: Outbox
     redis_clock: RedisClock
     telemetry: ShardTelemetry
+    budget: Budget
+    """How much one script may take."""
     cluster: ClusterState | None = None
     """None where all shards are on one server."""
 

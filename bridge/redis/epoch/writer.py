@@ -3,11 +3,15 @@
 Guarantees: what was sent, and not answered, is in `in_doubt`; the ledger is never changed under an old fence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+from bridge.clock import Clock
 from bridge.endings import Ending
+from bridge.errors import NotConnected
 from bridge.redis.ledger.scripts import Ledger
-from bridge.redis.protocol.calls import Applied, Batch
+from bridge.redis.protocol.budget import Budget
+from bridge.redis.protocol.calls import Applied, Batch, Touch, Touched
 from bridge.redis.protocol.endings import EpochEnded
 from bridge.redis.protocol.own_keys import Names
 
@@ -15,13 +19,17 @@ from bridge.redis.protocol.own_keys import Names
 class Writer:
     """See the module."""
 
-    def __init__(self, ledger: Ledger, names: Names, fence: int, *, announces: bool) -> None:
-        """`announces`: whether the next epoch may go on where this one is."""
+    def __init__(
+        self, ledger: Ledger, names: Names, fence: int, budget: Budget, clock: Clock, *, announces: bool
+    ) -> None:
+        """`budget` learns which scripts were answered. `announces`: whether the next epoch may go on where this is."""
         self.in_doubt: Batch | None = None
         """A batch whose reply is awaited or lost: to be sent again until it is answered."""
         self.fence = fence
         self._ledger = ledger
         self._names = names
+        self._budget = budget
+        self._clock = clock
         self._seq = 0
         self._marks = 0
         self._announces = announces
@@ -40,7 +48,8 @@ class Writer:
         mark, place = self.next_mark(), self.told(place)
         batch = Batch(self.fence, self._next_seq(), gap_start_ms, heard, mark, operations, place)
         self.in_doubt = batch
-        applied = await self._ledger.apply(batch)
+        with self._measured():
+            applied = await self._ledger.apply(batch)
         self.in_doubt = None
         if applied is None:
             raise EpochEnded(
@@ -48,6 +57,11 @@ class Writer:
             )
         self._announces = self._announces and applied.announced
         return batch.mark, applied
+
+    async def touch(self, touch: Touch) -> Touched:
+        """See `Ledger.touch`."""
+        with self._measured():
+            return await self._ledger.touch(touch)
 
     async def adopt(self, number: int) -> int | str:
         """Take in a part of another ledger: see `Ledger.adopt`."""
@@ -57,6 +71,15 @@ class Writer:
         """The mark of the next script."""
         self._marks += 1
         return self._names.mark(self.fence, self._marks)
+
+    @contextmanager
+    def _measured(self) -> Iterator[None]:
+        try:
+            yield
+        except NotConnected:
+            self._budget.failed(self._clock.monotonic())
+            raise
+        self._budget.worked(self._clock.monotonic())
 
     def _next_seq(self) -> int:
         self._seq += 1

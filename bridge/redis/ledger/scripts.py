@@ -5,15 +5,19 @@ retry: a NotConnected leaves open whether the call happened, and the caller must
 number.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import cast
 
 import msgpack
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
+from bridge.errors import NotConnected
 from bridge.limits import LedgerLimits
 from bridge.redis.ledger.roster import Roster
 from bridge.redis.ledger.runner import Runner
+from bridge.redis.protocol.budget import Portion
 from bridge.redis.protocol.calls import Applied, Argument, Batch, Claim, Held, Lease, State, Touch, Touched
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.protocol.place import Announcement, Place
@@ -37,6 +41,8 @@ class Ledger:
         self._runner = Runner(client, endpoint)
         self._asked = 0
         """How often the lease was asked for: a boundary's name is used once."""
+        self._entries, self._keys = Portion(limits.reply_bytes, first=4), Portion(limits.reply_bytes, first=16)
+        """Of the outbox; of all that is listed by name."""
         self.roster = Roster(self._runner, names)
         """Of all bridges, where this server has its keys."""
 
@@ -96,21 +102,20 @@ class Ledger:
                 *(key for other in self._others for key in (other.lease, other.canary)),
             ],
             [
-                *(touch.fence, "due" if touch.walk is None else "walk", touch.limit, touch.walk or b"0"),
-                *(
-                    self._limits.lease_ms,
-                    touch.heard,
-                    "" if touch.handled_ms is None else touch.handled_ms,
-                    touch.reading,
-                ),
+                *(touch.fence, "due" if touch.walk is None else "walk", touch.limit, touch.room, touch.walk or b"0"),
+                *(self._limits.lease_ms, touch.heard),
+                *("" if touch.handled_ms is None else touch.handled_ms, touch.reading),
                 *(int(touch.count), touch.canary, touch.void, touch.skip, int(self._runner.clustered)),
                 *(touch.place, int(touch.gap_open)),
             ],
         )
         now_us, cursor, lowest, size, depth, dead, flat, gone, counters, moved = reply
+        complete = touch.walk is not None or cursor == b"0"
         fields = iter(flat)
         quadruples = list(zip(fields, fields, fields, fields, strict=True))
-        return Touched(_state(now_us, lowest, size, depth), cursor, quadruples, dead, bool(gone), counters, moved)
+        return Touched(
+            _state(now_us, lowest, size, depth), cursor, quadruples, complete, dead, bool(gone), counters, moved
+        )
 
     async def apply(self, batch: Batch) -> Applied | None:
         """Handle a batch of hints; None where it was applied before and its reply is lost."""
@@ -146,10 +151,25 @@ class Ledger:
     # Its outbox.
 
     async def entries(self, after: bytes, limit: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
-        """Entries of the outbox behind the id `after`: their ids and fields."""
+        """Entries of the outbox behind the id `after`: ids and fields. Fewer than `limit`, where they are large."""
+        count = self._entries.of(limit)
+        async with self._listing(self._entries):
+            reply = await self._client.xrange(self._names.outbox, min=b"(" + after, count=count)
+        entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", reply)
+        self._entries.took(len(entries), sum(len(value) for _, fields in entries for value in fields.values()))
+        return entries
+
+    async def last_entry(self) -> tuple[int, int]:
+        """The id of the last entry that was ever written, as fence and sequence number; zeros where there is none."""
         async with conversation(self._endpoint):
-            reply = await self._client.xrange(self._names.outbox, min=b"(" + after, count=limit)
-        return cast("list[tuple[bytes, dict[bytes, bytes]]]", reply)
+            try:
+                info = await self._client.xinfo_stream(self._names.outbox)
+            except ResponseError as error:
+                if str(error) != "no such key":
+                    raise
+                return 0, 0
+        fence, _, seq = info["last-generated-id"].decode().partition("-")
+        return int(fence), int(seq)
 
     async def settle(self, arguments: Sequence[Argument]) -> tuple[int, int]:
         """Remove entries from the outbox, store their dead letters; the depth of the outbox and of the dead letters."""
@@ -160,10 +180,15 @@ class Ledger:
     # What other nodes' ledgers had, in a cluster: it waits in `…:moved` until it is placed.
 
     async def moved(self, start: int, count: int) -> list[tuple[bytes, int]]:
-        """Entries that are to be placed, from that rank on: keys and deadlines."""
-        async with conversation(self._endpoint):
+        """Entries that are to be placed, from that rank on: keys and deadlines. Fewer, where the keys are long."""
+        count = self._keys.of(count)
+        async with self._listing(self._keys):
             found = await self._client.zrange(self._names.moved, start, start + count - 1, withscores=True)
-        return [(key, int(deadline)) for key, deadline in cast("list[tuple[bytes, float]]", found)]
+        entries = cast("list[tuple[bytes, float]]", found)
+        self._keys.took(len(entries), sum(len(key) for key, _ in entries))
+        if foreign := [key for key, deadline in entries if not deadline.is_integer() or deadline <= 0]:
+            await self.placed(foreign)  # another program has written them: there is nothing to place
+        return [(key, int(deadline)) for key, deadline in entries if key not in foreign]
 
     async def placed(self, keys: Sequence[bytes]) -> None:
         """These are placed elsewhere."""
@@ -173,14 +198,26 @@ class Ledger:
     # The keyspace that it is reconciled with.
 
     async def scan(self, cursor: int, match: bytes, count: int) -> tuple[int, list[bytes]]:
-        """The next part of a SCAN of the keyspace."""
-        async with conversation(self._endpoint):
-            following, keys = await self._client.scan(cursor, match=match, count=count)
-        return int(following), cast("list[bytes]", keys)
+        """The next part of a SCAN of the keyspace. A smaller one, where keys are long."""
+        async with self._listing(self._keys):
+            reply = await self._client.scan(cursor, match=match, count=self._keys.of(count))
+        following, keys = cast("tuple[int, list[bytes]]", reply)
+        self._keys.took(len(keys), sum(map(len, keys)))
+        return int(following), keys
 
     async def now_ms(self) -> int:
         """Redis's clock."""
         return await now_ms(self._client, self._endpoint)
+
+    @asynccontextmanager
+    async def _listing(self, portion: Portion) -> AsyncIterator[None]:
+        """A command whose reply may be too large to arrive."""
+        try:
+            async with conversation(self._endpoint):
+                yield
+        except NotConnected:
+            portion.failed()
+            raise
 
 
 def _state(now_us: int, lowest: bytes, size: int, depth: int) -> State:

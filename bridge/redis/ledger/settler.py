@@ -9,6 +9,7 @@ from itertools import islice
 
 from bridge.contracts import Settlement
 from bridge.errors import NotConnected, Refused
+from bridge.expiration import Expiration
 from bridge.limits import LedgerLimits
 from bridge.redis.ledger.outbox import Outbox
 
@@ -39,7 +40,7 @@ class Settler:
         NotConnected or Refused.
         """
         try:
-            while some := list(islice(self._owed.values(), self._limits.settle_entries)):
+            while some := self._next():
                 await self._outbox.settle(some)
                 for settlement in some:
                     self._owed.pop(settlement.id, None)
@@ -48,6 +49,16 @@ class Settler:
                 raise
             for entry_id in list(islice(self._owed, max(len(self._owed) - self._limits.owed_entries, 0))):
                 del self._owed[entry_id]
+
+    def _next(self) -> list[Settlement]:
+        """What to settle in one step: bounded, and at least one, as large as its dead letters may be."""
+        some, size = list[Settlement](), 0
+        for settlement in islice(self._owed.values(), self._limits.settle_entries):
+            size += sum(len(letter.event.key) for letter in settlement.dead if isinstance(letter.event, Expiration))
+            if some and size > self._limits.reply_bytes:
+                break
+            some.append(settlement)
+        return some
 
     def start(self) -> asyncio.Task[None]:
         """Settle what is kept by a task: the one under way, if there is one."""

@@ -78,6 +78,8 @@ class Touch:
     mark: bytes
     limit: int
     """Of what is due, that many entries at most; of a walk, about that many."""
+    room: int
+    """Bytes of keys in the reply, give or take a few of them: no more entries are touched than fit."""
     heard: int
     """Notifications of expirations handled so far."""
     walk: bytes | None = None
@@ -108,6 +110,8 @@ class Touched:
     """Where the walk goes on; `0` when it is through."""
     sights: Sequence[tuple[bytes, bytes, bytes, bytes]]
     """Key, score, GONE, ALIVE or MOVED, `1` (due) or `0`: the arguments of `operations.resolve`."""
+    complete: bool = True
+    """Whether all that is due was touched. Of no meaning in a walk."""
     dead: int = 0
     """Dead letters kept."""
     canary_gone: bool = False

@@ -58,11 +58,14 @@ class Findings:
             room_bytes -= len(key)
             yield key
 
-    def next_part(self, room: int, own_prefix: bytes) -> Sequence[bytes]:
-        """The operation by which a batch scans about `room` keys; nothing where there is no such scan, or no room."""
-        if self._cursor is None or room <= 0:
+    def next_part(self, room: int, room_bytes: int, own_prefix: bytes) -> Sequence[bytes]:
+        """The operation by which a batch scans about `room` keys, and so many bytes of them.
+
+        Nothing where there is no such scan, or no room.
+        """
+        if self._cursor is None or room <= 0 or room_bytes <= 0:
             return ()
-        return op.scan(self._cursor, room, self._match, own_prefix)
+        return op.scan(self._cursor, room, room_bytes, self._match, own_prefix)
 
     def applied(self, applied: Applied) -> None:
         """A batch was applied, which may have scanned a part."""

@@ -106,19 +106,19 @@ class Interpreter:
             self._migrated.applied(applied.state.now_us // 1000)
         self._own_deletions += applied.emptied
 
-    def batch(self) -> list[bytes]:
+    def batch(self, most_bytes: int | None = None) -> list[bytes]:
         """The words of the next batch's operations: what a mark has decided, hints in order, then what appeared.
 
+        `most_bytes` of keys, give or take one; by default, what the limits allow.
         Raises MarkLostError, OwnKeyLostError.
         """
         operations: list[bytes] = []
         appeared: dict[bytes, None] = {}
         limits, marks, inbox = self._scope.limits, self.marks, self.inbox
+        most_bytes = limits.batch_bytes if most_bytes is None else most_bytes
         count = size = looked = 0
         # All that a mark releases goes into one batch: a place in between would not say how much of it is handled.
-        while marks.released or (
-            count < limits.batch_keys and size < limits.batch_bytes and looked < limits.look_hints
-        ):
+        while marks.released or (count < limits.batch_keys and size < most_bytes and looked < limits.look_hints):
             looked += 1
             if marks.released:
                 key = self._release(operations)
@@ -132,7 +132,7 @@ class Interpreter:
                 break
             count += 1
             size += len(key)
-        self._complete(operations, appeared, count, size)
+        self._complete(operations, appeared, count, most_bytes - size)
         return operations
 
     def _interpret(self, channel: bytes, key: bytes, operations: list[bytes], appeared: dict[bytes, None]) -> bool:
@@ -158,19 +158,19 @@ class Interpreter:
             self._ended(key, kind, operations)
         return True
 
-    def _complete(self, operations: list[bytes], appeared: dict[bytes, None], count: int, size: int) -> None:
-        """What comes behind the hints, where a batch of `count` keys and `size` bytes has room for it."""
+    def _complete(self, operations: list[bytes], appeared: dict[bytes, None], count: int, room_bytes: int) -> None:
+        """What comes behind the hints, where a batch of `count` keys has room for so many bytes more."""
         limits, findings = self._scope.limits, self.findings
-        found = len(appeared)
-        appeared |= dict.fromkeys(findings.take(limits.found_keys - count, limits.batch_bytes - size))
-        for key in appeared:
+        found = list(findings.take(limits.found_keys - count, room_bytes))
+        count += len(found)
+        room_bytes -= sum(map(len, found))
+        for key in appeared | dict.fromkeys(found):
             operations += op.appeared(key)
         if self._migrated is not None:
-            room = limits.batch_keys - count - (len(appeared) - found)
-            for entry in self._migrated.take(room, limits.batch_bytes - size):
+            for entry in self._migrated.take(limits.batch_keys - count, room_bytes):
                 operations += op.placed(*entry)
-        if size < limits.batch_bytes:
-            operations += findings.next_part(limits.found_keys - count, self._own_prefix)
+                room_bytes -= len(entry[0])
+        operations += findings.next_part(limits.found_keys - count, room_bytes, self._own_prefix)
 
     def _ended(self, key: bytes, kind: Kind, operations: list[bytes]) -> None:
         """The key expired, or is gone otherwise."""

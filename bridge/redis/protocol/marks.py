@@ -70,11 +70,11 @@ class Round:
     """Entries that could not be resolved, since the slots of their keys are on their way to another node."""
 
     @classmethod
-    def of(cls, mark: bytes, touched: Touched, limit: int, purpose: Purpose, touched_at: float) -> "Round":
-        """The round of a touch of up to `limit` keys."""
+    def of(cls, mark: bytes, touched: Touched, purpose: Purpose, touched_at: float) -> "Round":
+        """The round of a touch."""
         pending = {key: (score, state, due) for key, score, state, due in touched.sights}
-        redis_ms, complete = touched.state.now_us // 1000, len(pending) < limit
-        return cls(mark, redis_ms, complete, purpose, touched_at, touched.counters, pending)
+        redis_ms = touched.state.now_us // 1000
+        return cls(mark, redis_ms, touched.complete, purpose, touched_at, touched.counters, pending)
 
     @property
     def resolved(self) -> bool:

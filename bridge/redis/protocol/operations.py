@@ -5,6 +5,7 @@ An operation is a tuple of words; how many depends on its name alone. A batch is
 after the other, in the order of the stream. `scan` and `appeared` come last.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 Operation = tuple[bytes, ...]
@@ -60,9 +61,12 @@ def placed(key: bytes, deadline_ms: int, told: bytes) -> Operation:
     return b"m", key, b"%d" % deadline_ms, told
 
 
-def scan(cursor: bytes, count: int, match: bytes, own_prefix: bytes) -> Operation:
-    """Scan about `count` keys from `cursor`, and record those that do not begin with `own_prefix`. One a batch."""
-    return b"s", cursor, b"%d" % count, match, own_prefix
+def scan(cursor: bytes, count: int, room: int, match: bytes, own_prefix: bytes) -> Operation:
+    """Scan from `cursor`, and record what does not begin with `own_prefix`. One a batch.
+
+    As far as about `count` keys, or `room` bytes of those that match.
+    """
+    return b"s", cursor, b"%d" % count, b"%d" % room, match, own_prefix
 
 
 def gap_closed(gap: ClosedGap) -> Operation:
@@ -70,3 +74,44 @@ def gap_closed(gap: ClosedGap) -> Operation:
     missed = "" if gap.missed is None else gap.missed
     words = (gap.node, gap.opened_ms, gap.closed_ms, gap.cause, missed, gap.reading)
     return b"g", *(str(word).encode(errors="backslashreplace") for word in words)
+
+
+_EXAMPLES = (
+    expired(b""),
+    expired_ahead(b""),
+    gone(b""),
+    resolve(b"", b"", b"", b""),
+    forget(b""),
+    appeared(b""),
+    placed(b"", 0, b""),
+    scan(b"", 0, 0, b"", b""),
+    gap_closed(ClosedGap("", 0, 0, "", None)),
+)
+_LENGTHS = {example[0]: len(example) for example in _EXAMPLES}
+_EXPIRATIONS = frozenset(example[0] for example in (expired(b""), expired_ahead(b"")))
+
+
+def each(batch: Sequence[bytes]) -> Iterator[Operation]:
+    """The operations of a batch. Raises KeyError for what is none."""
+    at = 0
+    while at < len(batch):
+        length = _LENGTHS[batch[at]]
+        yield tuple(batch[at : at + length])
+        at += length
+
+
+def notified(batch: Sequence[bytes]) -> int:
+    """How many notifications of expirations a batch handles."""
+    return sum(operation[0] in _EXPIRATIONS for operation in each(batch))
+
+
+def pieces(batch: Sequence[bytes], most_bytes: int) -> Iterator[list[bytes]]:
+    """The same operations as smaller batches, each of about `most_bytes` of keys at most, or of one operation."""
+    piece, size = list[bytes](), 0
+    for operation in each(batch):
+        if piece and size + len(operation[1]) > most_bytes:
+            yield piece
+            piece, size = [], 0
+        piece += operation
+        size += len(operation[1])
+    yield piece

@@ -2,8 +2,12 @@
 
 Guarantees: such a batch is sent again to the same server, with its fence and sequence number, until it is answered, or
 can no longer be applied: what it claims must not be lost. It never goes to another server, where the same expirations
-may be claimed under other ids.
+may be claimed under other ids. One that may be too large to arrive, or to be answered, is cut into smaller ones, once
+it is certain that the whole has not been applied and never will be.
 """
+
+from collections.abc import Iterator
+from dataclasses import replace
 
 from bridge.backoff import Backoff
 from bridge.errors import NotConnected, Refused
@@ -11,6 +15,7 @@ from bridge.redis.epoch.epoch import Epoch
 from bridge.redis.epoch.shard import Shard
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.protocol.calls import Batch, Lease
+from bridge.redis.protocol.operations import each, notified, pieces
 from bridge.redis.source.stop import Stop
 from bridge.redis.wire.errors import Fenced
 
@@ -22,22 +27,25 @@ class Leftover:
         self.heard = 0
         """Notifications of expirations handled: kept here, because Redis may not know of the last ones."""
         self._place = b""
-        self._batch: Batch | None = None
+        self._batches: list[Batch] = []
+        """To be answered in this order. Only the first may have been sent."""
         self._runtime = shard.runtime
+        self._budget = shard.budget
         self._telemetry = shard.telemetry
 
     def by(self, epoch: Epoch) -> None:
         """That epoch is over."""
-        self.heard, self._place, self._batch = epoch.heard, epoch.place, epoch.in_doubt
+        self.heard, self._place = epoch.heard, epoch.place
+        self._batches = [] if epoch.in_doubt is None else [epoch.in_doubt]
 
     @property
     def place(self) -> bytes:
         """How far the stream is handled, for whoever goes on. Empty while a batch may or may not be applied."""
-        return b"" if self._batch is not None else self._place
+        return b"" if self._batches else self._place
 
     def forget_batch(self) -> None:
         """Another server is the primary: what the batch would claim may still be there to expire. The gap covers it."""
-        self._batch = None
+        self._batches = []
 
     def learn(self, lease: Lease) -> None:
         """A lease was granted: what its former epochs have handled, for all that Redis, or this bridge, knows."""
@@ -49,20 +57,52 @@ class Leftover:
         """Have the batch in doubt answered. Raises NotConnected, unless the source is to end: then it keeps trying."""
         limits = self._runtime.limits.source
         backoff = Backoff(limits.backoff_first, limits.resend)
-        while self._batch is not None:
+        while self._batches:
             try:
-                await ledger.apply(self._batch)
-                self.heard, self._place = self._batch.heard, self._batch.place
+                await self._resend_first(ledger)
             except NotConnected as error:
+                self._budget.failed(self._runtime.clock.monotonic())
                 if not stop.given:
                     raise  # the primary may be another server by now
                 if stop.retired:  # the script finds its keys elsewhere, and the bridge that has them goes on
-                    self._batch = None
+                    self._batches = []
                     return
                 delay = backoff.next()
                 self._telemetry.redis_unreached(str(error), delay)
                 await self._runtime.clock.sleep(delay)  # until the time to drain is over
             except (Fenced, Refused):
-                self._batch = None  # it can no longer be applied; the gap covers it
-            else:
-                self._batch = None
+                self._batches = []  # they can no longer be applied; the gap covers them
+
+    async def _resend_first(self, ledger: Ledger) -> None:
+        batch, most = self._batches[0], self._budget.bytes
+        if not _divisible(batch, most):
+            await ledger.apply(batch)
+            self._applied(batch)
+            return
+        # Nothing in its place: from then on the whole can no longer be applied, should it still be on its way. Without
+        # a place in the stream: a bridge that goes on from there would not know what the pieces do.
+        nothing = replace(batch, operations=(), heard=batch.heard - notified(batch.operations), place=b"")
+        await ledger.apply(nothing)
+        if await ledger.last_entry() >= (batch.fence, batch.seq):
+            self._applied(batch)
+        else:
+            cut = [*_cut(batch, nothing, most), *self._batches[1:]]
+            self._batches = [replace(piece, seq=batch.seq + number) for number, piece in enumerate(cut, 1)]
+
+    def _applied(self, batch: Batch) -> None:
+        self.heard, self._place = batch.heard, batch.place
+        del self._batches[0]
+
+
+def _divisible(batch: Batch, most_bytes: int) -> bool:
+    """Whether it has more bytes of keys, and can be cut."""
+    operations = list(each(batch.operations))
+    return len(operations) > 1 and sum(len(operation[1]) for operation in operations) > most_bytes
+
+
+def _cut(batch: Batch, before: Batch, most_bytes: int) -> Iterator[Batch]:
+    """The same operations as smaller batches, behind `before`."""
+    heard = before.heard
+    for operations in pieces(batch.operations, most_bytes):
+        heard += notified(operations)
+        yield replace(before, heard=heard, operations=operations)

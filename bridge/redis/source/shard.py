@@ -20,6 +20,7 @@ from bridge.redis.epoch.standby import Standby
 from bridge.redis.ledger.outbox import Outbox
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.protocol.audit import Trust
+from bridge.redis.protocol.budget import Budget
 from bridge.redis.protocol.calls import Lease
 from bridge.redis.protocol.endings import DEAF, UNTRUSTWORTHY, EpochEnded, Missed
 from bridge.redis.protocol.gap import Gap
@@ -72,7 +73,8 @@ class RedisSource:
         self.refused = False
         """Whether Redis has refused us, and served us never since."""
         self._runtime = runtime
-        self._shard = Shard(runtime, names, others, self.outbox, RedisClock(runtime.clock), telemetry, cluster)
+        budget = Budget(runtime.limits.epoch)
+        self._shard = Shard(runtime, names, others, self.outbox, RedisClock(runtime.clock), telemetry, budget, cluster)
         self._members = members
         self._stop = Stop()
         self._tenure = Tenure(self._shard, members, self.phases, self._stop)

@@ -19,6 +19,8 @@ class Fenced(BridgeError):
 
 _TRANSIENT = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "MISCONF", "NOREPLICAS", "UNBLOCKED")
 """Answers of a server that is there, but cannot serve just now."""
+_TOO_LARGE = "Protocol error"
+"""How a server answers a query that is larger than it takes. It closes the connection then."""
 _KINDS = {"MISCONF": ErrorKind.DISK, "maxmemory": ErrorKind.MEMORY, "NOREPLICAS": ErrorKind.REPLICAS}
 """By a word of the answer."""
 _UNKNOWN = ("unknown command", "unknown redis command")
@@ -106,7 +108,7 @@ def error_reply(endpoint: Endpoint, answer: str) -> BridgeError:
     if answer.startswith(("FENCED", "LEASELOST")):
         return Fenced(answer.partition(" ")[2])
     kind = next((kind for word, kind in _KINDS.items() if word in answer), ErrorKind.OTHER)
-    if answer.startswith(_TRANSIENT):
+    if answer.startswith((*_TRANSIENT, _TOO_LARGE)):
         return NotConnected(f"{endpoint.title}: {answer}", kind=kind)
     if FULL in answer:
         return _full(endpoint)

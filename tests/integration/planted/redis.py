@@ -40,13 +40,20 @@ scene = Scenes()
         "client-output-buffer-limit pubsub: 256 KiB: at a burst",
         f'CONFIG SET client-output-buffer-limit "pubsub 32mb 8mb 60"{IN_ITS_FILE}',
     ),
+    Fault(
+        "Redis/command limits",
+        "warn",
+        "client-query-buffer-limit 1 MiB, maxmemory-clients 2 MiB: where keys are long",
+        f"CONFIG SET client-query-buffer-limit 1gb maxmemory-clients 0{IN_ITS_FILE}",
+    ),
     Fault("Redis/hz", "warn", "hz 500: costs CPU", "CONFIG SET hz 10"),
     Fault(
         "Redis/permissions",
         "fail",
         "user limited may not run, or not on the bridge's keys and channels: evalsha, zadd",
-        "ACL SETUSER limited (~{expiry-bridge:* %R~* &__keyevent@0__:* &__keyevent@*__:expired +client|setname"
-        " +config|get +del +evalsha +exists +get +hdel +hget +hgetall +hincrby +hmget +hset +info +pexpiretime +ping"
+        "ACL SETUSER limited (~{expiry-bridge:* %R~* &__keyevent@0__:* &__keyevent@*__:expired &{expiry-bridge:*"
+        " +client|setname +config|get +del +evalsha +exists +get +hdel +hget +hgetall +hincrby +hmget +hset +info"
+        " +pexpiretime +ping +publish +pubsub|numsub"
         " +scan +script|load +set +subscribe +time +xadd +xdel +xinfo|stream +xlen +xrange +xrevrange +zadd +zcard"
         " +zmscore +zrange +zrem +zscan)",
     ),
@@ -58,6 +65,8 @@ def redis_as_it_came_and_worse(ground: Ground) -> Scene:
         "maxmemory-policy": "allkeys-lru",
         "appendonly": "no",
         "client-output-buffer-limit": "pubsub 256kb 0 0",
+        "client-query-buffer-limit": "1mb",
+        "maxmemory-clients": "2mb",
         "hz": "500",
     }
     server = ground.redis(wrong)

@@ -12,6 +12,7 @@ from bridge.limits import EpochLimits, Limits
 from bridge.redis.epoch.attempt import Attempt, Ears
 from bridge.redis.epoch.placement import Placement
 from bridge.redis.epoch.shard import ClusterState, Runtime, Shard
+from bridge.redis.protocol.budget import Budget
 from bridge.redis.protocol.migrated_keys import MigratedKeys, RecentClaims
 from bridge.redis.protocol.notifications import channels
 from bridge.redis.protocol.schedule import RedisClock
@@ -50,7 +51,16 @@ class ClusterHand(Hand):
         clock, limits = SystemClock(), Limits()
         runtime = Runtime(self._settings, self._instance, clock, limits)
         cluster = ClusterState(self._topology, self._claims, Watermarks())
-        shard = Shard(runtime, self.names, (), self._outbox, RedisClock(clock), Telemetry().shard(), cluster)
+        shard = Shard(
+            runtime,
+            self.names,
+            (),
+            self._outbox,
+            RedisClock(clock),
+            Telemetry().shard(),
+            Budget(EpochLimits()),
+            cluster,
+        )
         assert self._subscription is not None
         ears = Ears(self._subscription, self.inbox, self._wake, channels(0), b"", complete=True, present=False)
         attempt = Attempt(shard, self._endpoint, self.ledger, self.lease, ears, self.gap, 0, audited=False)

@@ -7,6 +7,7 @@ from typing import Self
 from bridge.contracts import Entry, Settlement
 from bridge.expiration import Expiration, Identity
 from bridge.limits import EpochLimits, LedgerLimits
+from bridge.limits.scaled import MIB
 from bridge.redis.ledger.entries import read_entry
 from bridge.redis.ledger.outbox import Outbox
 from bridge.redis.ledger.scripts import Ledger
@@ -152,8 +153,8 @@ class Hand:
         """Touch what is due, or walk the ledger (which must be small)."""
         mark = self._mark()
         walk = b"0" if mode == "walk" else None
-        touched = await self.ledger.touch(Touch(self.lease.fence, mark, 500, self.marks.handled, walk))
-        self.marks.touch_left(Round.of(mark, touched, 500, Purpose(), 0.0))
+        touched = await self.ledger.touch(Touch(self.lease.fence, mark, 500, MIB, self.marks.handled, walk))
+        self.marks.touch_left(Round.of(mark, touched, Purpose(), 0.0))
         return touched
 
     async def close_gap(self, missed: int | None = None) -> None:

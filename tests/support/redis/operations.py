@@ -8,6 +8,7 @@ from bridge.redis.protocol.operations import (
     ClosedGap,
     Operation,
     appeared,
+    each,
     expired,
     expired_ahead,
     forget,
@@ -21,24 +22,14 @@ from tests.support.proxy import Matches, command
 
 EXPIRED, EXPIRED_AHEAD, GONE = expired(b""), expired_ahead(b""), gone(b"")
 RESOLVE, FORGET = resolve(b"", b"", b"", b""), forget(b"")
-APPEARED, PLACED, SCAN = appeared(b""), placed(b"", 0, b""), scan(b"", 0, b"", b"")
+APPEARED, PLACED, SCAN = appeared(b""), placed(b"", 0, b""), scan(b"", 0, 0, b"", b"")
 GAP_CLOSED = gap_closed(ClosedGap("", 0, 0, "", None))
 """An example of each kind."""
-
-_LENGTHS = {
-    example[0]: len(example)
-    for example in (EXPIRED, EXPIRED_AHEAD, GONE, RESOLVE, FORGET, APPEARED, PLACED, SCAN, GAP_CLOSED)
-}
 
 
 def operations_in(batch: Sequence[bytes]) -> list[Operation]:
     """What a batch consists of. Raises KeyError for what is no batch."""
-    operations, at = list[Operation](), 0
-    while at < len(batch):
-        length = _LENGTHS[batch[at]]
-        operations.append(tuple(batch[at : at + length]))
-        at += length
-    return operations
+    return list(each(batch))
 
 
 def alike(operation: Operation, *examples: Operation) -> bool:

@@ -7,6 +7,7 @@ To add one, write the function and enter it in CHECKS.
 from collections.abc import Awaitable, Callable, Mapping
 
 from bridge.commands.check.findings import Finding, Row, failed_with, failure, passed, warning
+from bridge.commands.check.redis.connections import command_limits, size, subscriber_buffer
 from bridge.commands.check.redis.sentinel import check_cut_off, check_sentinels
 from bridge.errors import ErrorKind, NotConnected, Refused, Unusable
 from bridge.redis.admin.acl import acl_rule, denied, denied_to_standby, may_set_flags
@@ -19,8 +20,6 @@ from bridge.settings import Settings
 
 AREA = "Redis"
 CLOCK_SECONDS = 1.0
-BUFFER_HARD, BUFFER_SOFT = 8 * 1024**2, 1024**2
-"""Bytes. Redis's own defaults are 32 MiB, and 8 MiB for 60 s."""
 NAMES_SHOWN = 8
 LAST_WRITES = {"the append-only file": "aof_last_write_status", "a snapshot": "rdb_last_bgsave_status"}
 TOLD_ELSEWHERE = {ErrorKind.DENIED, ErrorKind.DISK, ErrorKind.MEMORY}
@@ -175,7 +174,7 @@ async def _full(redis: Inspector) -> Finding | None:
     if not 0 < limit <= used:
         return None
     return warning(
-        f"the memory is full ({_size(used)} of {_size(limit)}): Redis refuses the writes of your services",
+        f"the memory is full ({size(used)} of {size(limit)}): Redis refuses the writes of your services",
         f"CONFIG SET maxmemory {2 * used} (or more), and the same in its configuration file",
     )
 
@@ -217,22 +216,6 @@ async def _clock(redis: Inspector) -> Finding:
         " harmless, deadlines are always on Redis's clock",
         "synchronise both clocks (NTP), or reading logs side by side will mislead",
     )
-
-
-async def _buffer(redis: Inspector) -> Finding:
-    name = "client-output-buffer-limit"
-    limits = await redis.directive(name)
-    words = limits.split() if limits else []
-    if "pubsub" not in words:
-        return _unreadable("CONFIG GET", f"{name} pubsub should be at least Redis's default, 32mb 8mb 60")
-    hard, soft, seconds = map(int, words[words.index("pubsub") + 1 :][:3])
-    found = f"{name} pubsub: {_size(hard)}" + (f", or {_size(soft)} for {seconds} s" if soft else "")
-    if 0 < hard < BUFFER_HARD or 0 < soft < BUFFER_SOFT:
-        return warning(
-            f"{found}: at a burst of expirations Redis may cut the subscription, and open a gap",
-            f'CONFIG SET {name} "pubsub 32mb 8mb 60", and the same in its configuration file',
-        )
-    return passed(found)
 
 
 async def _canary(redis: Inspector) -> Finding | None:
@@ -284,13 +267,6 @@ def _unreadable(command: str, remedy: str) -> Finding:
     return warning(f"cannot be read: {command} is refused", f"make sure of it: {remedy}")
 
 
-def _size(limit: int) -> str:
-    for unit, size in (("MiB", 1024**2), ("KiB", 1024)):
-        if limit >= size:
-            return f"{limit / size:.3g} {unit}"
-    return f"{limit} bytes" if limit else "no limit"
-
-
 CHECKS: Mapping[str, Check] = {
     "sentinels": check_sentinels,
     "cut-off primary": check_cut_off,
@@ -302,7 +278,8 @@ CHECKS: Mapping[str, Check] = {
     "eviction": _eviction,
     "persistence": _persistence,
     "clock": _clock,
-    "subscriber buffer": _buffer,
+    "subscriber buffer": subscriber_buffer,
+    "command limits": command_limits,
     "hz": _hz,
     "canary": _canary,
 }

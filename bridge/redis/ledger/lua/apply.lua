@@ -19,8 +19,9 @@
 --       m key score told        placed: another node's ledger had this entry. If the key is gone: '0' its end was not
 --                               notified, '1' nothing is left to announce, '2' it is to be looked at once more
 --                               (protocol/migrated_keys.py)
---       s cursor count match own    scan the next part of the keyspace, as `p` for each key of it but those that begin
---                               with `own`; the last of all operations, at most one
+--       s cursor count room match own    scan: the next part of the keyspace, about `count` keys and `room` bytes of
+--                               them; as `p` for each but those that begin with `own`. The last of all operations, at
+--                               most one
 --       g node opened_ms closed_ms cause missed reading     gap_closed: put its record into the outbox
 -- Reply {now in µs, lowest score or '', ledger size, outbox depth, claimed by notification, claimed by sweep,
 --        recovered and ambiguous in the open gap so far, 1 if the ledger was emptied (Redis then notifies its `del`),
@@ -38,6 +39,7 @@
 --- @include "clock"
 --- @include "deadline_of"
 --- @include "first_write"
+--- @include "page"
 --- @include "sequence"
 
 local call = redis.call
@@ -193,14 +195,21 @@ local function placed(key, was, told)
   end
 end
 
-local function scan(cursor, count, match, own)
-  local page, keys = call('SCAN', cursor, 'COUNT', count, 'MATCH', match), {}
-  for _, key in ipairs(page[2]) do
-    if string.find(key, own, 1, true) ~= 1 then keys[#keys + 1] = key end
-  end
+local function scan(cursor, count, room, match, own)
+  local keys, looked, longest = {}, 0, 0
+  count, room = tonumber(count), tonumber(room)
+  repeat
+    local wanted = page(count - looked, room, longest, looked)
+    local reply = call('SCAN', cursor, 'COUNT', wanted, 'MATCH', match)
+    for _, key in ipairs(reply[2]) do
+      if string.find(key, own, 1, true) ~= 1 then keys[#keys + 1] = key end
+      room, longest = room - #key, math.max(longest, #key)
+    end
+    cursor, looked = reply[1], looked + wanted
+  until cursor == '0' or looked >= count or room <= 0
   read_entries(keys)
   for _, key in ipairs(keys) do appeared(key) end
-  next_part, found = page[1], #keys
+  next_part, found = cursor, #keys
 end
 
 local function gap_closed(node, opened_ms, closed_ms, cause, missed, the_reading)
@@ -211,7 +220,7 @@ end
 local operations = {
   x = expired, X = expired_ahead, d = gone, r = resolve, f = forget, p = appeared, m = placed, s = scan, g = gap_closed,
 }
-local words = {x = 2, X = 2, d = 2, r = 5, f = 2, p = 2, m = 4, s = 5, g = 7} -- of each, with its name
+local words = {x = 2, X = 2, d = 2, r = 5, f = 2, p = 2, m = 4, s = 6, g = 7} -- of each, with its name
 
 -- Carry them out, in order. Nothing is written yet.
 

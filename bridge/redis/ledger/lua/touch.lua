@@ -7,6 +7,7 @@
 --       mode       'due': the first `limit` entries whose deadline is past, but for as many as `skip`
 --                  'walk': about `limit` entries of the whole ledger, from `cursor`
 --       limit
+--       room       bytes of keys to reply with: no more entries are touched than fit, or one
 --       cursor
 --       ttl        how long the lease is valid without a sign of life, in ms
 --       heard      notifications handled so far
@@ -19,7 +20,8 @@
 --       clustered  '1': a node of a cluster
 --       place      how far the stream is handled (acquire.lua); '' if the next epoch shall not go on from there
 --       open       '1': a gap is open
--- Reply {now in µs, next cursor, lowest score or '', ledger size, outbox depth, dead letters,
+-- Reply {now in µs, next cursor ('due': '0' where all that is due was touched, else '1'), lowest score or '',
+--        ledger size, outbox depth, dead letters,
 --        {key, score, 'gone' | 'alive' | 'moved', '1' due | '0' not due, ...},   what is due, or not alive
 --        1 if the canary is gone,
 --        {run_id, rdb_last_load_keys_expired, expired_keys, total_commands_processed, total_connections_received,
@@ -35,11 +37,13 @@
 --- @include "fence"
 --- @include "first_write"
 --- @include "hides_expired"
+--- @include "page"
 
 local call = redis.call
 local deadlines, lease, mark, dead, canary, moved = unpack(KEYS, 1, 6)
-local fence, mode, limit, cursor, ttl, heard, seen_ms, reading, count, order, void, skip, clustered, place, open =
+local fence, mode, limit, room, cursor, ttl, heard, seen_ms, reading, count, order, void, skip, clustered, place, open =
   unpack(ARGV)
+limit, room, skip = tonumber(limit), tonumber(room), tonumber(skip)
 local canary_ttl = tonumber(order)
 
 local refusal, depth = refused(lease, fence, 'depth')
@@ -47,38 +51,48 @@ if refusal then return refusal end
 local now, now_us = clock()
 first_write(lease)
 
-local entries, next_cursor
-if mode == 'due' then
-  local past = '(' .. string.format('%.0f', now)
-  entries, next_cursor = call('ZRANGE', deadlines, '-inf', past, 'BYSCORE', 'LIMIT', skip, limit, 'WITHSCORES'), '0'
-else
-  next_cursor, entries = unpack(call('ZSCAN', deadlines, cursor, 'COUNT', limit))
-end
-
--- Mostly all of what is due is gone with this, in one call. A user that may not send it pays with time. Not in a
--- cluster: keys of several slots in one command are an error there, after which Valkey 9.1 takes every key in a script
--- for one of another node, until it is started again.
-local all_gone = false
-if mode == 'due' and clustered == '0' and #entries > 0 then
-  local keys = {}
-  for i = 1, #entries, 2 do keys[#keys + 1] = entries[i] end
-  all_gone = redis.pcall('EXISTS', unpack(keys)) == 0
-end
-
-local seen, n, missing = {}, 0, false
-for i = 1, #entries, 2 do
-  local key, score, state = entries[i], entries[i + 1], 'gone'
-  if not all_gone then
-    local deadline = deadline_of(key)
-    state = not deadline and 'moved' or deadline == -2 and 'gone' or 'alive'
+local seen, n, missing, looked, longest, more = {}, 0, false, 0, 0, true
+while more and looked < limit and room > 0 do
+  local wanted = page(limit - looked, room, longest, looked)
+  local entries, all_gone -- member, score, member, score, ...
+  if mode == 'due' then
+    local past = '(' .. string.format('%.0f', now)
+    entries = call('ZRANGE', deadlines, '-inf', past, 'BYSCORE', 'LIMIT', skip + looked, wanted, 'WITHSCORES')
+    more = #entries == 2 * wanted
+    if clustered == '0' and #entries > 0 then
+      -- Mostly all of what is due is gone with this, in one call. A user that may not send it pays with time. Not in a
+      -- cluster: keys of several slots in one command are an error there, after which Valkey 9.1 takes every key in a
+      -- script for one of another node, until it is started again.
+      local keys = {}
+      for i = 1, #entries, 2 do keys[#keys + 1] = entries[i] end
+      all_gone = redis.pcall('EXISTS', unpack(keys)) == 0
+    end
+  else
+    cursor, entries = unpack(call('ZSCAN', deadlines, cursor, 'COUNT', wanted))
+    more = cursor ~= '0'
   end
-  local due = tonumber(score) < now
-  if due or state ~= 'alive' then
-    seen[n + 1], seen[n + 2], seen[n + 3], seen[n + 4] = key, score, state, due and '1' or '0'
-    n = n + 4
+  looked = looked + wanted
+  for i = 1, #entries, 2 do
+    local key, score, state = entries[i], entries[i + 1], 'gone'
+    if room <= 0 and mode == 'due' and n > 0 then -- this one was touched; it is resolved after the next touch
+      more = true
+      break
+    end
+    if not all_gone then
+      local deadline = deadline_of(key)
+      state = not deadline and 'moved' or deadline == -2 and 'gone' or 'alive'
+    end
+    local due = tonumber(score) < now
+    if due or state ~= 'alive' then
+      seen[n + 1], seen[n + 2], seen[n + 3], seen[n + 4] = key, score, state, due and '1' or '0'
+      n = n + 4
+    end
+    missing = missing or due and state == 'gone'
+    room = room - #key
+    if #key > longest then longest = #key end
   end
-  missing = missing or due and state == 'gone'
 end
+if mode == 'due' then cursor = more and '1' or '0' end
 
 local canary_out = order == 'look' and call('PEXPIRETIME', canary) ~= -2
 local canary_gone = order == 'look' and not canary_out
@@ -115,6 +129,6 @@ call('SET', mark, '')
 call('DEL', mark)
 local lowest = call('ZRANGE', deadlines, 0, 0, 'WITHSCORES')
 return {
-  now_us, next_cursor, lowest[2] or '', call('ZCARD', deadlines), tonumber(depth) or 0, call('XLEN', dead),
+  now_us, cursor, lowest[2] or '', call('ZCARD', deadlines), tonumber(depth) or 0, call('XLEN', dead),
   seen, canary_gone and 1 or 0, counters, call('ZCARD', moved),
 }

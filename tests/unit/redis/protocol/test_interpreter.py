@@ -30,10 +30,10 @@ def notified(target: Interpreter, *events: tuple[str, bytes]) -> None:
     target.inbox.put([(b"__keyevent@0__:%b" % event.encode(), key) for event, key in events])
 
 
-def touch(target: Interpreter, *seen: tuple[bytes, bytes, bytes, bytes], limit: int = 10) -> None:
-    """A touch of up to `limit` keys saw this, and has left MARK."""
-    touched = Touched(State(1_000_000, None, 0, 0), b"0", seen)
-    target.marks.touch_left(Round.of(MARK, touched, limit, Purpose(), 0.0))
+def touch(target: Interpreter, *seen: tuple[bytes, bytes, bytes, bytes], complete: bool = True) -> None:
+    """A touch saw this (of all that was due, if `complete`), and has left MARK."""
+    touched = Touched(State(1_000_000, None, 0, 0), b"0", seen, complete)
+    target.marks.touch_left(Round.of(MARK, touched, Purpose(), 0.0))
 
 
 def applied(*ahead: bytes, emptied: bool = False) -> Applied:
@@ -123,7 +123,7 @@ def test_what_is_ahead_when_the_mark_comes_is_not_resolved() -> None:
 def test_a_round_is_finished_when_its_mark_is_back_and_all_of_it_is_in_batches() -> None:
     one = interpreter()
     seen = [(b"%d" % n, b"5", b"gone", b"1") for n in range(LIMITS.batch_keys + 1)]
-    touch(one, *seen, limit=len(seen))
+    touch(one, *seen, complete=False)
     assert one.marks.finished_round() is None
     notified(one, ("del", MARK))
 
@@ -183,7 +183,7 @@ def test_a_batch_is_bounded_in_keys_in_bytes_and_in_hints_looked_at() -> None:
     big = b"share:" + bytes(LIMITS.batch_bytes // 2)
     notified(one, ("expired", big), ("expired", big), ("expired", big))
     assert len(one.batch()) == 4
-    assert len(one.batch()) == 2
+    assert len(one.batch(1)) == 2
 
     notified(one, *(("expired", b"other") for _ in range(LIMITS.look_hints)), ("expired", b"share:1"))
     assert one.batch() == []
@@ -203,14 +203,14 @@ def test_the_next_part_of_a_scan_is_the_last_operation_of_a_batch_that_is_not_fu
     one = interpreter()
     one.findings.begin(b"share:*")
     notified(one, ("expire", b"a"))
-    scan = op.scan(b"0", LIMITS.found_keys - 1, b"share:*", NAMES.own_prefix)
+    scan = op.scan(b"0", LIMITS.found_keys - 1, LIMITS.batch_bytes - 1, b"share:*", NAMES.own_prefix)
     assert one.batch() == [*op.appeared(b"a"), *scan]
     assert one.waiting
 
     one.applied(MARK, replace(applied(), next_part=b"160"))
     notified(one, *(("expired", b"%d" % n) for n in range(LIMITS.found_keys)))
-    assert op.scan(b"160", 1, b"share:*", NAMES.own_prefix)[0] not in one.batch()
-    assert one.batch() == list(op.scan(b"160", LIMITS.found_keys, b"share:*", NAMES.own_prefix))
+    assert scan[0] not in one.batch()
+    assert one.batch() == list(op.scan(b"160", LIMITS.found_keys, LIMITS.batch_bytes, b"share:*", NAMES.own_prefix))
 
     one.applied(MARK, replace(applied(), next_part=b"0"))
     assert one.batch() == []

@@ -51,7 +51,7 @@ class Node:
         """A touch saw that of these keys; its mark is back."""
         seen = [(name.replace("_", "-").encode(), b"1", state, b"1") for name, state in states.items()]
         touched = Touched(State(1_000_000, None, 0, 0), b"0", seen)
-        self.marks.touch_left(Round.of(MARK, touched, 10, Purpose(), 0.0))
+        self.marks.touch_left(Round.of(MARK, touched, Purpose(), 0.0))
         self.notified(("del", MARK))
 
     def placed(self, *keys: bytes, deadline_ms: int = 5) -> dict[bytes, bytes]:
