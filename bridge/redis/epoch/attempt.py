@@ -35,8 +35,8 @@ class Ears:
     """Set when there may be something to do."""
     kinds: Mapping[bytes, Kind]
     """What each channel means."""
-    channels: bytes
-    """The digest of those whose notifications count: see `Place`."""
+    scope: bytes
+    """The digest of what is heard, and for which keys: see `Place`."""
     complete: bool
     """Whether it hears of the expirations of all databases, as the audit needs."""
     present: bool
@@ -57,7 +57,7 @@ async def listen(client: Redis, endpoint: Endpoint, names: Names, instance: str)
         inbox,
         wake,
         here | others | presence,
-        digest(heard),
+        digest(heard, endpoint.settings.keys),
         complete=count is not None and subscription.complete,
         present=subscription.present,
     )

@@ -43,7 +43,7 @@ class Epoch:
         shard, ears, gap, inheritance = attempt.shard, attempt.ears, attempt.gap, attempt.inheritance
         runtime, names, limits = shard.runtime, shard.names, shard.runtime.limits.epoch
         matches = matcher(runtime.settings.keys, shard.number, runtime.settings.shards)
-        scope = Scope(names, ears.kinds, matches, limits, ears.channels)
+        scope = Scope(names, ears.kinds, matches, limits, ears.scope)
         self.heard = attempt.heard
         """Notifications of expirations that were handled, in all epochs."""
         self.place = attempt.lease.place if inheritance is not None else b""

@@ -64,7 +64,7 @@ class Standby:
 
     def _inheritance(self, lease: Lease) -> Inheritance | None:
         ears, place = self._ears, Place.parse(lease.place)
-        if place is None or not ears.present or place.channels != ears.channels:
+        if place is None or not ears.present or place.scope != ears.scope:
             return None
         if not ears.inbox.drop_before(place.mark):
             return None

@@ -41,8 +41,8 @@ class Scope:
     matches: Callable[[bytes], object] | None
     """Whether a key is one of the ledger's; None where all are."""
     limits: EpochLimits
-    channels: bytes = b""
-    """The digest of the channels: see `Place`."""
+    digest: bytes = b""
+    """Of all that: see `Place`."""
 
 
 class Interpreter:
@@ -84,7 +84,7 @@ class Interpreter:
     @property
     def place(self) -> bytes:
         """How far the stream is handled, once what was taken is applied: see `Place`. Empty before the first mark."""
-        return bytes(Place(self._last_mark, self._behind, self._scope.channels)) if self._last_mark else b""
+        return bytes(Place(self._last_mark, self._behind, self._scope.digest)) if self._last_mark else b""
 
     @property
     def waiting(self) -> bool:

@@ -18,18 +18,18 @@ class Place:
     """The last mark that was taken from the stream."""
     hints: int
     """How many notifications were taken behind it, of any kind. Announcements do not count."""
-    channels: bytes
-    """Of which channels (`digest`): who hears others counts otherwise."""
+    scope: bytes
+    """Of which channels and keys (`digest`): a bridge with others counts otherwise."""
 
     @classmethod
     def parse(cls, text: bytes) -> Self | None:
         """The inverse of `bytes`; None where there is none, or somebody else's."""
         mark, _, rest = text.partition(b" ")
-        hints, _, channels = rest.partition(b" ")
-        return cls(mark, int(hints), channels) if mark and hints.isdigit() else None
+        hints, _, scope = rest.partition(b" ")
+        return cls(mark, int(hints), scope) if mark and hints.isdigit() else None
 
     def __bytes__(self) -> bytes:
-        return b"%b %d %b" % (self.mark, self.hints, self.channels)
+        return b"%b %d %b" % (self.mark, self.hints, self.scope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class Announcement:
     """What it made ahead."""
 
 
-def digest(channels: Iterable[bytes]) -> bytes:
-    """A short name for a set of channels."""
-    return blake2b(b"\n".join(sorted(channels)), digest_size=6).hexdigest().encode()
+def digest(channels: Iterable[bytes], patterns: Iterable[str]) -> bytes:
+    """A short name for what a bridge hears, and what of it is for it: other patterns take a scan."""
+    words = [*sorted(channels), b"", *sorted(pattern.encode() for pattern in patterns)]
+    return blake2b(b"\n".join(words), digest_size=6).hexdigest().encode()
