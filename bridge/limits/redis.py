@@ -32,6 +32,8 @@ class WireLimits(Scaled):
     sentinel: float = seconds(1.0)
     """For a sentinel's answer, the connection included."""
     sentinel_connections: int = 2
+    grace: float = seconds(0.25)
+    """For other nodes' answers, once one is in: a frozen one must not hold up what the others say."""
     topology: float = seconds(1.0)
     """Between looks at the cluster, and for a node's answer, the connection included."""
     topology_doubt: float = seconds(0.1)

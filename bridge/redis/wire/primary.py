@@ -10,6 +10,7 @@ next `locate` (`binding.py`). So no script of one epoch can reach another server
 it pass. Until it is noticed, an old primary that is cut off can be worked on: see *Failover* in PROTOCOL.md.
 """
 
+import asyncio
 from contextlib import suppress
 from typing import Protocol, cast
 
@@ -20,6 +21,7 @@ from bridge.redis.wire.conversation import conversation
 from bridge.redis.wire.endpoint import Address, Endpoint
 from bridge.redis.wire.errors import is_replica
 from bridge.redis.wire.sentinel import Sentinels
+from bridge.tasks import end
 
 
 class Finder(Protocol):
@@ -27,6 +29,9 @@ class Finder(Protocol):
 
     async def primary(self) -> Address:
         """Where the primary is, by the newest answer. Raises NotConnected or Refused where there is none."""
+
+    async def news(self, seconds: float) -> None:
+        """Return after so many seconds, or as soon as the answer may be another one."""
 
     async def close(self) -> None:
         """Give the connections back."""
@@ -54,9 +59,7 @@ class Primary:
             return await self._reconnect()
         found = self.endpoint.at(await self._finder.primary())
         if found == self.endpoint:
-            moved = await self._reconnect()
-            await _require(self.client, found)
-            return moved
+            return await self._reconnect()
         if self.endpoint.binding is not None:
             found = found.bound()
         client = found.client(self._connections)
@@ -78,25 +81,47 @@ class Primary:
         """Leave the server, and find out who answers there now. Whether it is another one, and no restart."""
         endpoint = self.endpoint
         if endpoint.binding is None:
+            if self._finder is not None:
+                await _require(self.client, endpoint)
             return False
         await endpoint.binding.release()
-        async with conversation(endpoint):
-            await self.client.ping()
+        if self._finder is not None:
+            await _require(self.client, endpoint)
+        else:
+            async with conversation(endpoint):
+                await self.client.ping()
         return endpoint.binding.moved
 
     async def lost(self) -> str:
         """Return when this server is no longer the primary, with the reason.
 
-        That a server does not answer is no reason: whoever needs it will notice.
+        That a server does not answer is no reason: whoever needs it will notice. It holds up no look at the finder.
         """
+        watches = [asyncio.create_task(self._demoted(), name="role-watch")]
+        if self._finder is not None:
+            watches.append(asyncio.create_task(self._replaced(self._finder), name="finder-watch"))
+        try:
+            done, _ = await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
+            return next(iter(done)).result()
+        finally:
+            await end(watches)
+
+    async def _demoted(self) -> str:
+        """Return when the server says so."""
+        endpoint = self.endpoint
         while True:
-            await self.endpoint.clock.sleep(self.endpoint.limits.primary_check)
+            await endpoint.clock.sleep(endpoint.limits.primary_check)
+            with suppress(NotConnected, Refused):
+                role = await _role(self.client, endpoint)
+                if role != "master":
+                    return f"{endpoint.title} is no longer a primary (role {role})"
+
+    async def _replaced(self, finder: Finder) -> str:
+        """Return when the finder names another primary."""
+        while True:
+            await finder.news(self.endpoint.limits.primary_check)
             if other := await self.successor():
                 return f"{self.endpoint.finder} names another primary: {other}"
-            with suppress(NotConnected, Refused):
-                role = await _role(self.client, self.endpoint)
-                if role != "master":
-                    return f"{self.endpoint.title} is no longer a primary (role {role})"
 
     async def successor(self) -> Endpoint | None:
         """Another server that the newest answer names, and that is a primary: one stale answer proves nothing.

@@ -76,6 +76,7 @@ class Sentinels:
         """`redis`: what the URL says of the server that they name."""
         url = redis.settings.redis_address()
         self.service = url.service
+        self._clock = redis.clock
         named = [Sentinel.of_redis(redis, address) for address in url.sentinels]
         self._clients = [(sentinel, sentinel.client(redis.limits.sentinel_connections)) for sentinel in named]
 
@@ -94,6 +95,10 @@ class Sentinels:
         if refusals:
             raise refusals[0]
         raise NotConnected(f"no sentinel answers: {'; '.join(map(str, errors))}")
+
+    async def news(self, seconds: float) -> None:
+        """See `primary.Finder`: they have to be asked."""
+        await self._clock.sleep(seconds)
 
     async def close(self) -> None:
         """Give the connections back."""

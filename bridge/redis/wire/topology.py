@@ -1,7 +1,8 @@
 """Which primaries a cluster has, what lies on each, and which ledger it has (`slots.py`).
 
 All primaries are asked side by side, each for a second at most, and the nodes of the URL where none is known or none
-answers; `cluster_nodes.py` makes one view of what they say. Nothing is concluded from no answer.
+answers; `cluster_nodes.py` makes one view of what they say. A frozen one holds up no look. Nothing is concluded from no
+answer.
 
 A slot that is on its way from one node to another has no ledger: its scripts would find some of their keys here, and
 some there.
@@ -20,6 +21,7 @@ from bridge.redis.protocol.slots import Numbering, slot_of
 from bridge.redis.wire.cluster_nodes import Node, View, claims, merged
 from bridge.redis.wire.conversation import conversation
 from bridge.redis.wire.endpoint import Address, Endpoint
+from bridge.redis.wire.questions import Questions
 
 Look = Callable[[], Callable[[AbstractSet[str]], None]]
 """Before a look at the cluster, and after it, with the nodes that have slots."""
@@ -54,6 +56,7 @@ class Topology:
         """Set at the next change. Each change has its own: take it before you look at what there is."""
         self._doubted = asyncio.Event()
         self._look = look
+        self._questions = Questions(self._ask_one, self._clock, self._limits.grace)
 
     def client(self, address: Address) -> Redis:
         """A client of a node, for a command now and then."""
@@ -91,7 +94,7 @@ class Topology:
         """Look at the cluster again and again. That no node answers ends nothing."""
         while True:
             await self._clock.sleep(self._limits.topology_doubt)
-            await self._clock.wait(self._doubted, self._limits.topology)
+            await self._clock.wait(self._doubted, self._limits.topology - self._limits.topology_doubt)
             self._doubted.clear()
             try:
                 await self.refresh()
@@ -117,6 +120,7 @@ class Topology:
 
     async def close(self) -> None:
         """Give the connections back."""
+        await self._questions.close()
         for client in self._clients.values():
             await client.aclose()
 
@@ -124,10 +128,9 @@ class Topology:
         known = {node.address: None for node in self.primaries.values()}
         errors: list[NotConnected | Refused] = []
         for addresses in (known, {address: None for address in self._seeds if address not in known}):
-            replies = await asyncio.gather(*(self._ask_one(address) for address in addresses))
-            errors += (reply for reply in replies if isinstance(reply, NotConnected | Refused))
-            answers = zip(addresses, replies, strict=True)
-            if views := {address: reply for address, reply in answers if isinstance(reply, tuple)}:
+            replies = await self._questions.ask(addresses)
+            errors += (reply for reply in replies.values() if isinstance(reply, NotConnected | Refused))
+            if views := {address: reply for address, reply in replies.items() if isinstance(reply, tuple)}:
                 return views
         for error in errors:
             if isinstance(error, Refused):
@@ -192,6 +195,10 @@ class LedgerFinder:
         if node is None:
             raise NotConnected(f"no primary of the cluster has ledger {self._number} now")
         return node.address
+
+    async def news(self, seconds: float) -> None:
+        """See `primary.Finder`."""
+        await self._topology.endpoint.clock.wait(self._topology.news, seconds)
 
     async def close(self) -> None:
         """The topology has the connections."""
