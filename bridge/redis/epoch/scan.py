@@ -12,6 +12,7 @@ from bridge.redis.epoch.attempt import Attempt
 from bridge.redis.protocol.calls import Applied
 from bridge.redis.protocol.findings import END, Findings
 from bridge.redis.protocol.interpreter import Scope
+from bridge.redis.protocol.own_keys import is_of_a_bridge
 from bridge.redis.protocol.patterns import scan_match
 
 
@@ -79,7 +80,7 @@ class Scan:
         cursor, own, findings = 0, self._own_prefix, self._findings
         while True:
             cursor, keys = await self._ledger.scan(cursor, self._match, self._limits.scan_keys)
-            users = [key for key in keys if not key.startswith(own) and matches(key)]
+            users = [key for key in keys if not (key.startswith(own) or is_of_a_bridge(key)) and matches(key)]
             if users:
                 findings.add(users)
                 self._wake.set()

@@ -22,7 +22,7 @@ from bridge.redis.protocol.inbox import Inbox
 from bridge.redis.protocol.marks import Marks, Round
 from bridge.redis.protocol.migrated_keys import MigratedKeys
 from bridge.redis.protocol.notifications import Kind
-from bridge.redis.protocol.own_keys import Names
+from bridge.redis.protocol.own_keys import Names, is_of_a_bridge
 from bridge.redis.protocol.place import Place
 from bridge.redis.protocol.takeover import Inheritance, skip_handled
 
@@ -146,6 +146,8 @@ class Interpreter:
             return False
         if kind is Kind.EXPIRED:
             self.marks.heard += 1
+        if is_of_a_bridge(key):  # of another namespace
+            return False
         if matches is not None and not matches(key):
             return False
         if kind is Kind.APPEARED:

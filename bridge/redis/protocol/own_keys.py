@@ -7,6 +7,16 @@ from dataclasses import dataclass
 _OWN = re.compile(rb"(\d{1,9}):(\d{1,9})\}:(?:deadlines|moved|outbox|dead|lease)")
 
 
+_OF_ANY_BRIDGE = re.compile(
+    rb"\{.*?:\d{1,9}:\d{1,9}\}:(?:deadlines|moved|outbox|dead|lease|canary|shards|members|seen|mark:.*)", re.DOTALL
+)
+
+
+def is_of_a_bridge(key: bytes) -> bool:
+    """Whether it is named as the keys that a bridge keeps for itself, of this namespace or another one."""
+    return key[:1] == b"{" and _OF_ANY_BRIDGE.fullmatch(key) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """The keys of one shard of one database. The braces are a hash tag: in a cluster all of them share a slot."""

@@ -202,7 +202,9 @@ local function scan(cursor, count, room, match, own)
     local wanted = page(count - looked, room, longest, looked)
     local reply = call('SCAN', cursor, 'COUNT', wanted, 'MATCH', match)
     for _, key in ipairs(reply[2]) do
-      if string.find(key, own, 1, true) ~= 1 then keys[#keys + 1] = key end
+      if string.find(key, own, 1, true) ~= 1 and not string.find(key, '^{.-:%d+:%d+}:canary$') then -- any namespace's
+        keys[#keys + 1] = key
+      end
       room, longest = room - #key, math.max(longest, #key)
     end
     cursor, looked = reply[1], looked + wanted
