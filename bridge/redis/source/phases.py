@@ -31,7 +31,7 @@ TRANSITIONS: Mapping[Phase, frozenset[Phase]] = MappingProxyType(
         Phase.STANDING_BY: frozenset({Phase.LOCATING, Phase.TAKING_OVER, *_ANY_TIME}),
         Phase.TAKING_OVER: frozenset({Phase.RECONCILING, Phase.WATCHING, *_ANY_TIME}),
         Phase.RECONCILING: frozenset({Phase.WATCHING, *_ANY_TIME}),
-        Phase.WATCHING: frozenset({Phase.ENDED}),
+        Phase.WATCHING: frozenset(_ANY_TIME),
         Phase.ENDED: frozenset({Phase.LOCATING, Phase.STOPPED}),
         Phase.STOPPED: frozenset(),
     }
