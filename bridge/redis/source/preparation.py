@@ -10,7 +10,10 @@ from bridge.redis.wire.server import inspect, require
 
 async def prepare(shard: Shard, primary: Primary, ledger: Ledger) -> None:
     """See to it that all of that holds. Raises NotConnected or Refused."""
-    require(await inspect(primary.client, primary.endpoint), primary.endpoint)
+    server = await inspect(primary.client, primary.endpoint)
+    require(server, primary.endpoint)
+    if server.evicts_all:
+        shard.telemetry.eviction_unsafe(server.eviction)
     configure = shard.runtime.settings.redis_notifications == "configure"
     await notify_flags.switch_on(primary.client, primary.endpoint, shard.telemetry, configure=configure)
     if shard.cluster is None:  # else the cluster decides which ledger has a key

@@ -32,6 +32,8 @@ class Server:
     run_id: str
     clustered: bool = False
     """Whether it is a node of a cluster."""
+    eviction: str = ""
+    """Its `maxmemory-policy`; empty where it does not say."""
 
     @property
     def supported(self) -> bool:
@@ -45,13 +47,18 @@ class Server:
         """Whether it takes writes and expires keys by itself."""
         return self.role == "master"
 
+    @property
+    def evicts_all(self) -> bool:
+        """Whether it may evict keys without a TTL, the bridge's own among them."""
+        return self.eviction.startswith("allkeys")
+
 
 async def inspect(client: Redis, endpoint: Endpoint) -> Server:
     """Ask the server what it is."""
     async with conversation(endpoint):
-        info = cast("dict[str, object]", await client.info("server")) | cast(
-            "dict[str, object]", await client.info("replication")
-        )
+        info = dict[str, object]()
+        for section in ("server", "replication", "memory"):  # one command for all is an error before Redis 7
+            info |= cast("dict[str, object]", await client.info(section))
     valkey = info.get("valkey_version")
     return Server(
         product="Valkey" if valkey else "Redis",
@@ -59,6 +66,7 @@ async def inspect(client: Redis, endpoint: Endpoint) -> Server:
         role=str(info.get("role", "unknown")),
         run_id=str(info.get("run_id", "")),
         clustered="cluster" in {info.get("redis_mode"), info.get("server_mode")},  # the latter is Valkey's word
+        eviction=str(info.get("maxmemory_policy", "")),
     )
 
 
