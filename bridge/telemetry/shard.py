@@ -90,9 +90,9 @@ class ShardTelemetry:
         """CONFIG is refused: marks are the only proof that notifications flow."""
         self._log.warning("notifications.unverified", reason="CONFIG GET is refused; watching the stream instead")
 
-    def eviction_unsafe(self, policy: str) -> None:
+    def ledger_endangered(self, policy: str) -> None:
         """Redis may evict the ledger and the outbox when its memory is full."""
-        self._log.warning("eviction.unsafe", policy=policy, remedy="set maxmemory-policy to noeviction or volatile-*")
+        self._log.warning("ledger.endangered", policy=policy, remedy="set maxmemory-policy to noeviction or volatile-*")
 
     def lease_awaited(self, holder: str) -> None:
         """Another bridge holds the lease: standing by."""

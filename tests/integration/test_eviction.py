@@ -11,7 +11,7 @@ async def test_a_policy_that_may_evict_the_ledger_is_warned_of_at_the_start() ->
     with RedisServer({"maxmemory-policy": "allkeys-lru"}) as server, structlog.testing.capture_logs() as logs:
         async with Inside(server.port) as bridge:
             await bridge.reconciled()
-    (warning,) = [entry for entry in logs if entry["event"] == "eviction.unsafe"]
+    (warning,) = [entry for entry in logs if entry["event"] == "ledger.endangered"]
     assert (warning["policy"], warning["log_level"]) == ("allkeys-lru", "warning")
 
 
@@ -20,4 +20,4 @@ async def test_a_policy_that_spares_keys_without_a_ttl_is_not_warned_of() -> Non
     with RedisServer({"maxmemory-policy": "volatile-lru"}) as server, structlog.testing.capture_logs() as logs:
         async with Inside(server.port) as bridge:
             await bridge.reconciled()
-    assert "eviction.unsafe" not in {entry["event"] for entry in logs}
+    assert "ledger.endangered" not in {entry["event"] for entry in logs}

@@ -13,7 +13,7 @@ async def prepare(shard: Shard, primary: Primary, ledger: Ledger) -> None:
     server = await inspect(primary.client, primary.endpoint)
     require(server, primary.endpoint)
     if server.evicts_all:
-        shard.telemetry.eviction_unsafe(server.eviction)
+        shard.telemetry.ledger_endangered(server.eviction)
     configure = shard.runtime.settings.redis_notifications == "configure"
     await notify_flags.switch_on(primary.client, primary.endpoint, shard.telemetry, configure=configure)
     if shard.cluster is None:  # else the cluster decides which ledger has a key
