@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bridge import __version__
+from bridge.broker_state import BrokerState
 from bridge.clock import Clock, SystemClock
 from bridge.cloudevents import Encoder
 from bridge.contracts import Sink, Source
@@ -68,11 +69,11 @@ class Service:
         self._limits = limits
         self._telemetry = telemetry
         self._clock = clock
-        source = Cluster if settings.redis_address().nodes else Shards
-        self._source: Source = source(Runtime(settings, world.instance, clock, limits), telemetry)
+        source, broker = Cluster if settings.redis_address().nodes else Shards, BrokerState()
+        self._source: Source = source(Runtime(settings, world.instance, clock, limits, broker), telemetry)
         sink = world.make_sink(settings, self._source.db, clock, limits, telemetry)
         encoder = Encoder(settings.source, self._source.db, settings.content_mode)
-        context = Context(clock, limits.delivery, telemetry, self._source.redis_ms, settings.stuck_seconds)
+        context = Context(clock, limits.delivery, telemetry, self._source.redis_ms, broker, settings.stuck_seconds)
         self._delivery = Delivery(self._source.outbox, sink, encoder, context)
         self._stopping = asyncio.Event()
 

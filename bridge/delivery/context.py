@@ -1,8 +1,9 @@
 """What delivery needs of the process that it runs in."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from bridge.broker_state import BrokerState
 from bridge.clock import Clock
 from bridge.limits import DeliveryLimits
 from bridge.telemetry.events import Telemetry
@@ -17,5 +18,7 @@ class Context:
     telemetry: Telemetry
     redis_ms: Callable[[], float]
     """Redis's clock now, Unix milliseconds: the lag is measured by it."""
+    broker: BrokerState = field(default_factory=BrokerState)
+    """Kept up to date by delivery."""
     stuck_seconds: float = 0.0
     """See `BRIDGE_STUCK_SECONDS`."""

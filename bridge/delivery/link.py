@@ -20,6 +20,7 @@ class Link:
         self._sink = sink
         self._clock = context.clock
         self._telemetry = context.telemetry
+        self._broker = context.broker
         self._backoff = Backoff()
         self._session: Session | None = None
         """The one that serves."""
@@ -58,6 +59,7 @@ class Link:
         if self._session is session:
             self._session = None
             self._up.clear()
+            self._broker.up = False
 
     def proven(self) -> None:
         """The broker has acked something."""
@@ -84,4 +86,5 @@ class Link:
         self._served = True
         self._proven = False
         self._up.set()
+        self._broker.up = True
         self._telemetry.sink_connected()

@@ -148,6 +148,8 @@ class SourceLimits(Scaled):
     hand_over: float = seconds(2.0)
     """How long the shard waits for the broker before another bridge gets it: its deadlines pass meanwhile."""
     hand_over_poll: float = seconds(0.02)
+    broker_patience: float = seconds(3.0)
+    """How long a bridge that has lost its broker keeps the lease, where another one says that it reaches its own."""
     sign_of_life: float = seconds(1.0)
     """Between a bridge's signs of life."""
     life_ms: int = milliseconds(3_000)

@@ -200,7 +200,7 @@ class Rig:
         self.telemetry = Telemetry()
         self.now = 1500.0
         encoder = Encoder("/redis", 0, "structured")
-        context = Context(self.clock, limits, self.telemetry, lambda: self.now, stuck_seconds)
+        context = Context(self.clock, limits, self.telemetry, lambda: self.now, stuck_seconds=stuck_seconds)
         self.delivery = Delivery(self.source, self.sink, encoder, context)
 
     @property

@@ -1,7 +1,8 @@
 """What the epochs of one ledger have in common: it stays, while servers, leases and subscriptions come and go."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from bridge.broker_state import BrokerState
 from bridge.clock import Clock
 from bridge.limits import Limits
 from bridge.redis.ledger.outbox import Outbox
@@ -25,6 +26,7 @@ class Runtime:
     """The name of this bridge among all."""
     clock: Clock
     limits: Limits
+    broker: BrokerState = field(default_factory=BrokerState)
 
     def endpoint(self) -> Endpoint:
         """The server that `BRIDGE_REDIS_URL` names: see `Endpoint.of`."""

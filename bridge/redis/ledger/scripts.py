@@ -46,6 +46,14 @@ class Ledger:
         self.roster = Roster(self._runner, names)
         """Of all bridges, where this server has its keys."""
 
+    async def has_able_standby(self, instance: str) -> bool:
+        """Whether a bridge other than `instance` stands by, and reaches its broker: it has said so a moment ago."""
+        async with conversation(self._endpoint):
+            bridge, until = await self._client.hmget(self._names.lease, "able", "able_until")
+        if not bridge or bridge == instance.encode() or not until or not until.isdigit():
+            return False
+        return int(until) > await self.now_ms()
+
     # What changes it.
 
     async def acquire(self, claim: Claim) -> Lease | Held:
@@ -60,6 +68,7 @@ class Ledger:
                 *(claim.instance, self._limits.lease_ms, claim.shards),
                 names.alive_prefix if claim.listens else b"",
                 *("1" if claim.entitled else "", int(self._runner.clustered)),
+                "1" if claim.able else "" if claim.yields else "0",
             ],
         )
         if not reply[0]:

@@ -55,6 +55,10 @@ class Claim:
     """Whether the bridge listens to its channel of `Names.alive`: then others see at once when it dies."""
     entitled: bool = True
     """Whether it may take what is free. Else only what a dead bridge has left, or one that has ended."""
+    able: bool = True
+    """Whether it reaches its broker; the holder can see that."""
+    yields: bool = False
+    """Whether it leaves what is free to another bridge, if it does not reach its broker, and the other one does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 Which bridge may ask for it is decided by `membership.py`; whether it is granted, by Redis (`acquire.lua`).
 """
 
+from collections.abc import Coroutine
 from contextlib import suppress
 
 from bridge.endings import Ending
@@ -29,6 +30,7 @@ class Tenure:
         self._instance = shard.runtime.instance
         self._clock = shard.runtime.clock
         self._limits = shard.runtime.limits.source
+        self._broker = shard.runtime.broker
         self._members = members
         self._phases = phases
         self._stop = stop
@@ -64,7 +66,14 @@ class Tenure:
     async def _ask(self, ledger: Ledger, standby: Standby) -> Lease | Held:
         """Ask for the lease: of a shard that we may hold in any case, of another one only if its holder has died."""
         entitled = self._members.take(self._number)
-        claim = Claim(self._instance, self._settings.shards, listens=standby.present, entitled=entitled)
+        claim = Claim(
+            self._instance,
+            self._settings.shards,
+            listens=standby.present,
+            entitled=entitled,
+            able=self._broker.up,
+            yields=not self._members.shared,
+        )
         lease: Lease | Held | None = None
         try:
             lease = await ledger.acquire(claim)
@@ -82,7 +91,14 @@ class Tenure:
                 self._telemetry.ledger_repaired(lease.forgotten)
         return lease
 
-    async def watch_share(self, subscription: Subscription) -> None:
+    def watches(self, ledger: Ledger, subscription: Subscription) -> dict[str, Coroutine[object, object, None]]:
+        """What may end an epoch for another bridge's sake, by name: to be run beside it."""
+        return {
+            "share-watch": self._watch_share(subscription),
+            "broker-watch": self._watch_broker(ledger, subscription),
+        }
+
+    async def _watch_share(self, subscription: Subscription) -> None:
         """End the subscription when another bridge is to have the shard: what was received is still handled."""
         while self._members.shared:
             await self._clock.sleep(self._limits.share_check)
@@ -90,11 +106,28 @@ class Tenure:
                 subscription.finish("handed over: another bridge has fewer shards", Ending.HANDED_OVER)
                 return
 
+    async def _watch_broker(self, ledger: Ledger, subscription: Subscription) -> None:
+        """End the subscription when this bridge has lost its broker, and one that stands by reaches its own."""
+        lost_at: float | None = None
+        while True:
+            await self._clock.sleep(self._limits.share_check)
+            now = self._clock.monotonic()
+            lost_at = None if self._broker.up else lost_at if lost_at is not None else now
+            if lost_at is None or now - lost_at < self._limits.broker_patience:
+                continue
+            with suppress(NotConnected, Refused):  # the epoch will notice
+                if await ledger.has_able_standby(self._instance):
+                    if self._members.shared:
+                        self._members.unable()
+                    reason = "handed over: the broker cannot be reached from here, and another bridge reaches it"
+                    subscription.finish(reason, Ending.HANDED_OVER)
+                    return
+
     async def hand_over(self, ledger: Ledger, heard: int, place: bytes) -> None:
         """Let another bridge have the shard, with an empty outbox if the broker takes it soon."""
         with suppress(TimeoutError):
             async with self._clock.timeout(self._limits.hand_over):
-                while self._outbox.depth:
+                while self._outbox.depth and self._broker.up:
                     await self._clock.sleep(self._limits.hand_over_poll)
         self._outbox.pause()
         await self.release(ledger, heard, place)

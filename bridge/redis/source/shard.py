@@ -173,7 +173,7 @@ class RedisSource:
             inheritance=inheritance,
         )
         epoch = Epoch(attempt, self._caught_up)
-        watches = {"primary-watch": self._watch_primary(), "share-watch": self._tenure.watch_share(ears.subscription)}
+        watches = self._tenure.watches(self.ledger, ears.subscription) | {"primary-watch": self._watch_primary()}
         try:
             await run_together(epoch.tasks() | watches)
         finally:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from redis.asyncio import Redis
 
+from bridge.broker_state import BrokerState
 from bridge.clock import SystemClock
 from bridge.cloudevents import Encoder
 from bridge.contracts import Batch, Message, Order, Receipts
@@ -80,13 +81,17 @@ class Recorder(ShardTelemetry):
 
 
 class Broker:
-    """A sink, and its only session, that keeps what it is sent. While `up` is cleared, it acks nothing."""
+    """A sink, and its only session, that keeps what it is sent. While `up` is cleared, it acks nothing.
+
+    Once `gone` is set, there is no session, and no way to it.
+    """
 
     order = Order.KEY
 
     def __init__(self) -> None:
         self.up = asyncio.Event()
         self.up.set()
+        self.gone = asyncio.Event()
         self.events: list[Event] = []
         """Of expirations."""
         self.gaps: list[Event] = []
@@ -94,6 +99,8 @@ class Broker:
 
     async def connect(self) -> Self:
         """See `Sink`."""
+        if self.gone.is_set():
+            raise NotConnected("the broker is gone")
         return self
 
     def channel(self, message: Message) -> str:
@@ -109,8 +116,8 @@ class Broker:
 
     async def ended(self) -> str:
         """See `Session`."""
-        never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        return await never
+        await self.gone.wait()
+        return "the broker is gone"
 
     async def close(self) -> None:
         """See `Session`."""
@@ -128,12 +135,13 @@ class Inside:
         self.broker = Broker()
         limits = limits or QUICK
         self._outboxes = Outboxes(clock, limits.ledger)
-        runtime = Runtime(chosen, instance, clock, limits)
+        state = BrokerState()
+        runtime = Runtime(chosen, instance, clock, limits, state)
         members = Members(runtime, lambda: self._source.ledger.roster, 1)
         self._source = RedisSource(runtime, self.telemetry, members, self._outboxes.wake)
         self._outboxes.add(self._source.outbox)
         encoder, redis_ms = Encoder(chosen.source, 0, chosen.content_mode), self._source.redis_ms
-        context = Context(clock, limits.delivery, process, redis_ms)
+        context = Context(clock, limits.delivery, process, redis_ms, state)
         self._delivery = Delivery(self._outboxes, self.broker, encoder, context)
         self._tasks: list[asyncio.Task[None]] = []
 

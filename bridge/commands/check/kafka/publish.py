@@ -11,6 +11,7 @@ from bridge.sinks.kafka.topics import (
     DENIED,
     FEW_IN_SYNC,
     FEWER_IN_SYNC,
+    INVALID_TIMESTAMP,
     LEADER_NOT_AVAILABLE,
     MAX_MESSAGE,
     NO_ERROR,
@@ -38,6 +39,7 @@ async def try_to_publish(cluster: Cluster, topic: str, compression: str, tools: 
         FEWER_IN_SYNC: f"start the brokers that are missing: {tools.show('--under-min-isr-partitions')}",
         LEADER_NOT_AVAILABLE: f"start the brokers that have it: {tools.show('--unavailable-partitions')}",
         NOT_LEADER: AGAIN,
+        INVALID_TIMESTAMP: "synchronise this machine's clock with the brokers' (NTP): they refuse what is too far off",
     }
     remedy = remedies.get(code, "look into the log of the Kafka brokers")
     return failure(f"partition {partition} of {topic} refuses it ({words(code)})", remedy)

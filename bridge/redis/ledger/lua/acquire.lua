@@ -7,6 +7,8 @@
 --       alive      what the channels begin with to which each bridge listens while it lives; '' if this one may not
 --       claim      '1': take what is free. '': take only what a holder has left that is dead or has left for good
 --       clustered  '1': a node of a cluster
+--       able       '1': the bridge reaches its broker; '': it does not, and leaves what is free to one that does;
+--                  '0': it does not, and takes it
 -- Reply {1, fence, seen_ms of the former epoch or '', former holder or '' (false: there was no lease),
 --        notifications handled by former epochs, the last reading of the audit or '',
 --        how much of the lease and the ledger no bridge can have written: it was forgotten,
@@ -29,7 +31,7 @@
 --- @include "repair"
 
 local lease, outbox, canary, deadlines, boundary = unpack(KEYS)
-local instance, ttl, shards, alive, claim, clustered = unpack(ARGV)
+local instance, ttl, shards, alive, claim, clustered, able = unpack(ARGV)
 ttl = tonumber(ttl)
 
 local holder, last, held_fence, place, open, ears, left =
@@ -47,7 +49,17 @@ end
 local ends = in_force(last, now, ttl)
 local another = holder and holder ~= '' and holder ~= instance
 local dead = another and is_dead(holder)
-if another and ends and not dead then return {0, holder, ends - now, place or ''} end
+-- A standby that reaches its broker says so in the lease: any one of them, a few times while a lease lasts.
+local rival, rival_until = unpack(redis.call('HMGET', lease, 'able', 'able_until'))
+rival_until = in_force(rival_until, now, ttl)
+if another and ends and not dead then
+  if able == '1' and not (rival_until and rival_until - now > ttl / 2) then
+    first_write(lease)
+    redis.call('HSET', lease, 'able', instance, 'able_until', string.format('%.0f', now + ttl))
+  end
+  return {0, holder, ends - now, place or ''}
+end
+if able == '' and rival_until and rival ~= instance then return {0, '', 0, place or ''} end
 if claim ~= '1' and not (dead or left == '1') then return {0, '', 0, place or ''} end
 local silent = another and tonumber(last) and math.max(now - (tonumber(last) - ttl), 0) or ''
 
@@ -84,6 +96,7 @@ redis.call(
   'HSET', lease, 'holder', instance, 'until', new_end, 'fence', new_fence, 'seq', '0', 'shards', shards,
   'ears', alive ~= '' and new_fence or '', 'place', place or '', 'open', open or '1', 'left', ''
 )
+if rival == instance then redis.call('HDEL', lease, 'able', 'able_until') end
 redis.call('SET', boundary, '')
 redis.call('DEL', boundary)
 return {
