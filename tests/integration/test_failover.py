@@ -178,5 +178,9 @@ async def test_a_standby_follows_the_primary(pair: Pair) -> None:
             await pair.promote()
             pair.named.port = pair.replica.port
             await pair.second.hset(NAMES.lease, "until", "0")  # there, nobody has to wait for its end
+
+            async def has_followed() -> bool:
+                return await pair.second.hget(NAMES.lease, "holder") == b"standby"
+
+            await wait_until(has_followed)
             await standby.reconciled()
-            assert await pair.second.hget(NAMES.lease, "holder") == b"standby"

@@ -35,9 +35,9 @@ async def test_bridges_share_the_shards_and_take_over_what_one_leaves(redis_kind
         await wait_until(lambda: deployment_is_even(deployment), "4 shards among 3", PATIENCE)
         assert await third.stop(PATIENCE) == 0
         await shared(deployment, (first, 2), (second, 2))
+        before = await reconciled(deployment)
         names = keys(MANY)
         await set_and_recorded(deployment, names)
-        before = await reconciled(deployment)
         if end == "SIGTERM":
             assert await first.stop(PATIENCE) == 0
         else:
@@ -53,10 +53,11 @@ async def test_bridges_share_the_shards_and_take_over_what_one_leaves(redis_kind
 
 
 async def reconciled(deployment: Deployment) -> int:
-    """How many gaps there were, once none is open."""
+    """How many gaps there were, once none is open, and the broker has all records."""
 
     async def are_closed() -> bool:
-        return all([await deployment.redis.hget(shard.lease, "open") == "0" for shard in ALL])
+        closed = [await deployment.redis.hget(shard.lease, "open") == "0" for shard in ALL]
+        return all(closed) and not any([await deployment.redis.xlen(shard.outbox) for shard in ALL])
 
     await wait_until(are_closed, "all gaps to be closed", PATIENCE)
     return len(await deployment.gaps())

@@ -94,13 +94,13 @@ def acl_rule(settings: Settings) -> str:
     commands += ["config|get", *(["ssubscribe"] if clustered else [])]
     if settings.redis_notifications == "configure":
         commands.append("config|set")
-    own = re.sub(r"([\\*?\[\]])", r"\\\1", names.own_prefix.decode())
+    own = names.own_pattern.decode()
     patterns = [
-        f"~{own}*",
+        f"~{own}",
         *(f"%R~{pattern}" for pattern in included(settings.keys)),
         f"&__keyevent@{db}__:*",
         "&__keyevent@*__:expired",
-        f"&{own}*",
+        f"&{own}",
     ]
     # A rule cannot hold a space; `?` matches it.
     rules = [*(pattern.replace(" ", "?") for pattern in patterns), *(f"+{command}" for command in sorted(commands))]

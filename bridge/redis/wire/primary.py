@@ -101,8 +101,8 @@ class Primary:
         if self._finder is not None:
             watches.append(asyncio.create_task(self._replaced(self._finder), name="finder-watch"))
         try:
-            done, _ = await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
-            return next(iter(done)).result()
+            await self.endpoint.clock.first(watches, None)
+            return next(watch for watch in watches if watch.done()).result()
         finally:
             await end(watches)
 
