@@ -99,7 +99,7 @@ async def test_a_failover_behind_one_address_that_leaves_the_subscription_loses_
             await pair.second.set(key, "", px=4_000)
         await bridge.told(len(keys))
         assert {key_of(event) for event in bridge.published} == keys
-        assert len(await bridge.records(2)) == 2
+        await bridge.records(2)
 
 
 async def test_what_an_isolated_former_primary_notifies_is_not_believed(pair: Pair) -> None:
