@@ -168,7 +168,8 @@ async def test_a_bridge_that_is_stopped_does_not_go_through_the_rest_of_the_keys
 
 
 async def test_a_deadline_that_passes_while_writes_are_paused_is_told_once(proxy: Proxy, user: Redis) -> None:
-    slow = replace(SOON, epoch=replace(SOON.epoch, heartbeat=1.5))  # the next touch is the one at the deadline
+    # The next touch is the one at the deadline.
+    slow = replace(SOON, epoch=replace(SOON.epoch, heartbeat=1.5), ledger=replace(SOON.ledger, lease_ms=5_000))
     async with Inside(proxy.port, limits=slow) as bridge:
         await bridge.reconciled()
         await lazily(user)
