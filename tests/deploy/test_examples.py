@@ -115,7 +115,8 @@ def shell() -> list[str | Path]:
 def java() -> list[str | Path]:
     """How the one in Java is run: compiled in memory."""
     program = found("java", get="Java 17 or newer")
-    return [program, "-cp", f"{fetched(JAVA)}/*", EXAMPLES / "java" / "RevokeShares.java"]
+    jars = sorted(str(jar) for jar in Path(fetched(JAVA)).glob("*.jar"))
+    return [program, "-cp", ":".join(jars), EXAMPLES / "java" / "RevokeShares.java"]
 
 
 @pytest.mark.parametrize("example", ["nats_py", "faststream_nats", "go", "shell"])

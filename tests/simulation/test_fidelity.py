@@ -231,7 +231,10 @@ class Scripts:
     def acquire(self) -> None:
         """A new fence."""
         real, simulated = self._call(
-            "acquire", [NAMES.lease, NAMES.outbox, NAMES.canary], ["me", 5000, 1], fenced=False
+            "acquire",
+            [NAMES.lease, NAMES.outbox, NAMES.canary, NAMES.deadlines, self._mark()],
+            ["me", 5000, 1, NAMES.alive_prefix, "1", 0, "1"],
+            fenced=False,
         )
         assert isinstance(real, list)
         assert isinstance(simulated, list)
@@ -241,7 +244,7 @@ class Scripts:
         """Due entries, or all; with the canary, and the counters (which are of no matter here)."""
         mode, order = self._pair.rng.choice(["due", "walk"]), self._pair.rng.choice(["", "look", 100])
         keys = [NAMES.deadlines, NAMES.lease, self._mark(), NAMES.dead, NAMES.canary, NAMES.moved]
-        self._call("touch", keys, ["FENCE", mode, 500, 0, 5000, 0, "", "", 0, order, 0, 0, 0])
+        self._call("touch", keys, ["FENCE", mode, 500, 1 << 20, 0, 5000, 0, "", "", 0, order, 0, 0, 0, "", 0])
 
     def apply(self) -> None:
         """What a touch or notifications may lead to."""
@@ -255,11 +258,15 @@ class Scripts:
             operations += rng.choice([[], [b"x", key], [b"X", key], [b"d", key], [b"f", key]])
         operations += [word for key in KEYS if rng.random() < 0.7 for word in (b"p", key)]
         if rng.random() < 0.3:
-            operations += [b"s", b"0", b"250", b"*", b"{expiry-bridge:"]
+            operations += [b"s", b"0", b"250", b"1048576", b"*", b"{expiry-bridge:"]
         self._seq += rng.choice([1, 1, 1, 0])
         keys = [NAMES.deadlines, NAMES.lease, NAMES.outbox, self._mark(), NAMES.moved]
         packed = msgpack.packb(operations, use_bin_type=False)
-        self._call("apply", keys, ["FENCE", self._seq, rng.choice([0, self._pair.now_ms()]), 7, packed, 0])
+        self._call(
+            "apply",
+            keys,
+            ["FENCE", self._seq, rng.choice([0, self._pair.now_ms()]), 7, packed, 0, "", NAMES.announcements],
+        )
         self._pair.both("XRANGE", NAMES.outbox, "-", "+", fences=self._fences)
         self._pair.both("ZRANGE", NAMES.deadlines, 0, -1, "WITHSCORES")
 
@@ -286,7 +293,7 @@ class Scripts:
 
     def _old(self) -> None:
         """Of an epoch that is over."""
-        self._call("release", [NAMES.lease], [17, 0])
+        self._call("release", [NAMES.lease], [17, 0, "", "", NAMES.announcements, 0])
         self._call("shards", [NAMES.shards, NAMES.lease], [1])
 
     def _mark(self) -> bytes:

@@ -101,7 +101,7 @@ async def read_expirations(inspector: Inspector, limit: int) -> Expirations:
     pipeline = inspector.client.pipeline(transaction=False)
     for names in shards:
         pipeline.zrange(names.deadlines, 0, limit - 1, withscores=True)
-        pipeline.xrevrange(names.outbox, count=limit)
+        pipeline.xrevrange(names.outbox, count=2 * limit)  # some of them are gap records
     replies = await inspector.send(pipeline)
     ahead = sorted([(key, int(deadline)) for page in replies[::2] for key, deadline in page], key=itemgetter(1))
     waiting: list[Expiration] = []

@@ -44,6 +44,8 @@ class Members:
         """The shards that it holds, or is about to ask for."""
         self._dead: set[str] = set()
         """Bridges that have died, and are counted yet."""
+        self._counted = True
+        """Whether the share was told since it took more than its share: before, none of that is a surplus."""
         self._heard_of = False
         self._unable_until = 0.0
 
@@ -59,6 +61,8 @@ class Members:
         self._held.add(shard)
         if dead and self.shared:
             self._dead.add(dead)
+        if self.shared and (dead or len(self._held) > self.share):
+            self._counted = False
             self._urgent.set()
 
     def lost(self, shard: int) -> None:
@@ -67,7 +71,7 @@ class Members:
 
     def surplus(self, shard: int) -> bool:
         """Whether that one is to be given up, so that another bridge can take it."""
-        return self.shared and not self._dead and shard in sorted(self._held)[self.share :]
+        return self.shared and self._counted and shard in sorted(self._held)[self.share :]
 
     def unable(self) -> None:
         """No epoch can begin here. For a while it does not count, so that bridges that can work get all shards."""
@@ -96,7 +100,7 @@ class Members:
                     await roster.sign_of_life(next(iter(self._dead)), 0)
                     self._dead.pop()
                 place, count = await roster.sign_of_life(self._instance, 0 if away else self._limits.life_ms)
-                self._heard_of = True
+                self._heard_of = self._counted = True
                 self._answered = self._clock.monotonic()
                 if not away:
                     self.share = self.shards // count + (place < self.shards % count)
