@@ -5,20 +5,17 @@ deadline is past, or a part of the ledger is to be walked. Its states are those 
 of its round (none, touched, marked).
 
 Guarantees: when `run` ends, every hint that was received is handled, or is in `in_doubt`, or was dropped with the
-epoch: what was not handled belongs to the gap with which the next epoch opens. The ledger is never changed under an old
-fence.
+epoch: what was not handled is the next epoch's, or of its gap. The ledger is never changed under an old fence.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
 from typing import NoReturn
 
 from bridge.endings import Ending
 from bridge.redis.epoch.attempt import Attempt
-from bridge.redis.epoch.migration import Migration
+from bridge.redis.epoch.migration import Migration, migrated_keys
 from bridge.redis.epoch.scan import Scan
-from bridge.redis.epoch.shard import ClusterState
 from bridge.redis.epoch.writer import Writer
 from bridge.redis.protocol.audit import Audit, Reading
 from bridge.redis.protocol.calls import Batch, State, Touch
@@ -26,7 +23,6 @@ from bridge.redis.protocol.canary import Canary
 from bridge.redis.protocol.endings import EpochEnded, Missed
 from bridge.redis.protocol.interpreter import Interpreter, OwnKeyLostError, Scope
 from bridge.redis.protocol.marks import MarkLostError, Marks, Purpose, Round
-from bridge.redis.protocol.migrated_keys import MigratedKeys
 from bridge.redis.protocol.notifications import NEEDED_FLAGS
 from bridge.redis.protocol.operations import ClosedGap, gap_closed
 from bridge.redis.protocol.patterns import matcher
@@ -53,7 +49,7 @@ class Epoch:
         self._walk = Walk(needed=gap.open)
         self._canary = Canary(names.canary, limits, frozenset(other.canary for other in shard.others))
         self._marks = Marks(attempt.heard)
-        migrated = None if shard.cluster is None else _migrated(attempt, shard.cluster)
+        migrated = None if shard.cluster is None else migrated_keys(attempt, shard.cluster)
         self._interpreter = Interpreter(scope, ears.inbox, self._marks, self._canary, migrated, inheritance)
         self._findings = self._interpreter.findings
         self._audit: Audit | None = None
@@ -302,9 +298,3 @@ class Epoch:
         self._gap.clock_is_at(state.now_us // 1000)
         self._outbox.holds(state.depth)
         self._telemetry.ledger_seen(state.size, state.depth)
-
-
-def _migrated(attempt: Attempt, cluster: ClusterState) -> MigratedKeys:
-    shard = attempt.shard
-    away = partial(cluster.topology.away, shard.number)
-    return MigratedKeys(away, cluster.claims, shard.runtime.limits.epoch, attempt.gap)

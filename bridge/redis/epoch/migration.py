@@ -7,11 +7,13 @@ left, since a notification was missed, or the way was another one, is found by a
 """
 
 import asyncio
+from functools import partial
 from typing import NoReturn
 
 from bridge.redis.epoch.attempt import Attempt
 from bridge.redis.epoch.placement import Placement
 from bridge.redis.epoch.scan import Scan
+from bridge.redis.epoch.shard import ClusterState
 from bridge.redis.epoch.strays import Strays
 from bridge.redis.protocol.interpreter import Scope
 from bridge.redis.protocol.migrated_keys import MigratedKeys
@@ -101,3 +103,10 @@ class Migration:
     def _slots(self) -> frozenset[int]:
         node = self._topology.primaries.get(self._number)
         return frozenset() if node is None else node.slots
+
+
+def migrated_keys(attempt: Attempt, cluster: ClusterState) -> MigratedKeys:
+    """What an epoch remembers of keys of moving slots."""
+    shard = attempt.shard
+    away = partial(cluster.topology.away, shard.number)
+    return MigratedKeys(away, cluster.claims, shard.runtime.limits.epoch, attempt.gap)

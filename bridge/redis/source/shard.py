@@ -252,10 +252,9 @@ class RedisSource:
         elif not self._stop.given:
             self._listen_no_more()
             pause = self._backoff.next()
-            if error.ending in DEAF:  # a standby goes on without a gap, this one cannot
-                left = self._leftover
-                if await self._tenure.release(self.ledger, left.heard, left.place, left=True):
-                    pause = max(pause, self._runtime.limits.source.yield_to_standby)
+            deaf = error.ending in DEAF  # a standby goes on without a gap, this one cannot
+            if deaf and await self._tenure.release(self.ledger, self._leftover.heard, self._leftover.place, left=True):
+                pause = max(pause, self._runtime.limits.source.yield_to_standby)
             await self._runtime.clock.wait(self._stop.event, pause)
 
     async def _failed(self, ending: Ending, error: BridgeError) -> None:
