@@ -8,10 +8,10 @@ Room is bounded: the reader of the outbox stops while it is full. A restart of t
 
 import asyncio
 import heapq
-import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from bridge.backoff import JITTER
 from bridge.contracts import Message
 from bridge.delivery.context import Context
 from bridge.delivery.parcels import Parcel
@@ -52,7 +52,7 @@ class StuckRoom:
         self._clock = context.clock
         self._limits = context.limits
         self._channel_of = channel_of
-        self._rng = random.Random()  # noqa: S311 - jitter, not a secret
+        self._rng = JITTER
         self._stuck: dict[str, Stuck] = {}
         self._due: list[tuple[float, int, str]] = []
         self._counter = 0

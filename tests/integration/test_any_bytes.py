@@ -64,7 +64,7 @@ STRANGE = [
     b"{}",
     b"{db}.{prefix}",
     b"{key}:{key}",
-    b"{expiry-bridg:0:0}:deadlines",
+    b"{expiry-bridg:0:0}:deadline",  # of no bridge
     b"expiry-bridge",
     b":",
     b"::",
