@@ -82,7 +82,7 @@ async def test_ten_thousand_keys_expire_through_a_failover_and_a_migration_with_
 
 
 @pytest.mark.xfail(
-    reason="now and then the delivery of a cluster with a frozen primary takes over a minute", strict=False
+    reason="on Valkey, two whole runs of two: the delivery is not there within a minute; cause unknown", strict=False
 )
 async def test_a_primary_that_is_cut_off_or_frozen_holds_up_nobody_and_nothing_of_it_is_lost(
     redis_kind: type[RedisServer],
