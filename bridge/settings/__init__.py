@@ -4,8 +4,9 @@
 An empty value is an unset one everywhere (Compose passes `BRIDGE_X=` for what its user left out).
 """
 
+from bridge.settings.group import variable
 from bridge.settings.loading import exposed, load, log_format
-from bridge.settings.model import SECRETS, Settings, variable
+from bridge.settings.model import SECRETS, Settings
 from bridge.settings.redis_url import RedisAddress
 from bridge.settings.reference import default, description, reference
 from bridge.settings.values import SinkKind, redact_url

@@ -20,7 +20,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bridge.errors import ConfigurationError
-from bridge.settings.model import SECRETS, Settings, variable
+from bridge.settings.group import variable
+from bridge.settings.model import SECRETS, Settings
 from bridge.settings.values import LogFormat, read_file
 
 _ENCODING = "utf-8-sig"  # a byte order mark is no part of the first name

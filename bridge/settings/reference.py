@@ -2,7 +2,8 @@
 
 from pydantic import SecretStr
 
-from bridge.settings.model import SECRETS, Settings, folded, variable
+from bridge.settings.group import variable
+from bridge.settings.model import SECRETS, Settings, folded
 
 _COMMON = {
     "_tls_ca_file": "PEM file of the authorities to trust; unset = the system's",

@@ -9,7 +9,7 @@ import kubernetes_validate
 import pytest
 
 from bridge.limits import Limits
-from bridge.settings.model import SECRETS, variable
+from bridge.settings import SECRETS, variable
 from tests.support.chart import (
     HELM,
     OPENSHIFT,

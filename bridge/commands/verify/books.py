@@ -15,7 +15,7 @@ NAMED = 5
 """Keys that are named, of those that are missed, and of those that are false."""
 
 
-class State(IntEnum):
+class Fate(IntEnum):
     """Of one key."""
 
     UNSET = 0
@@ -87,7 +87,7 @@ class Books:
     def plant(self, number: int, deadline_ms: int) -> None:
         """A key is about to be set."""
         control = self.plan.is_control(number)
-        self._states[number] = State.CONTROL if control else State.AWAITED
+        self._states[number] = Fate.CONTROL if control else Fate.AWAITED
         self._deadlines_ms[number] = deadline_ms
         self.set += not control
         if not control:
@@ -95,19 +95,19 @@ class Books:
 
     def withdraw(self, number: int, *, in_time: bool) -> None:
         """A control was taken back."""
-        if self._states[number] == State.CONTROL:
-            self._states[number] = State.WITHDRAWN if in_time else State.VOID
+        if self._states[number] == Fate.CONTROL:
+            self._states[number] = Fate.WITHDRAWN if in_time else Fate.VOID
 
     def arrived(self, arrival: Arrival, moment: Moment) -> None:
         """A message was read; others' are none of our business."""
         if not arrival.key.startswith(self.plan.prefix.encode()):
             return
         number = self.plan.number(arrival.key)
-        state = State.UNSET if number is None else State(self._states[number])
-        if number is None or state is State.UNSET:
+        state = Fate.UNSET if number is None else Fate(self._states[number])
+        if number is None or state is Fate.UNSET:
             self._false(Falsehood.NO_SUCH_KEY, arrival)
             return
-        if state is State.WITHDRAWN:
+        if state is Fate.WITHDRAWN:
             if self.plan.is_deleted(number) and arrival.via is Via.SWEEP:
                 self.ambiguous += 1
             else:
@@ -118,11 +118,11 @@ class Books:
             self._false(Falsehood.MISTAKEN, arrival)
         elif arrival.observed_ms < deadline_ms or moment.now_ms + moment.error_ms < deadline_ms:
             self._false(Falsehood.EARLY, arrival)
-        elif state is State.CONTROL:
-            self._states[number] = State.VOID
-        elif state is State.DELIVERED:
+        elif state is Fate.CONTROL:
+            self._states[number] = Fate.VOID
+        elif state is Fate.DELIVERED:
             self.duplicates += 1
-        elif state is State.AWAITED:
+        elif state is Fate.AWAITED:
             self._deliver(number, arrival, moment)
 
     @property
@@ -143,7 +143,7 @@ class Books:
     @property
     def controls(self) -> int:
         """Keys that were taken back in time."""
-        return self._states.count(State.WITHDRAWN)
+        return self._states.count(Fate.WITHDRAWN)
 
     @property
     def ok(self) -> bool:
@@ -157,11 +157,11 @@ class Books:
 
     def missed(self) -> Iterator[str]:
         """The keys that were not delivered."""
-        return (self.plan.key(n).decode() for n, state in enumerate(self._states) if state == State.AWAITED)
+        return (self.plan.key(n).decode() for n, state in enumerate(self._states) if state == Fate.AWAITED)
 
     def left(self) -> Iterator[bytes]:
         """The keys that may still be there."""
-        gone = (State.UNSET, State.DELIVERED)
+        gone = (Fate.UNSET, Fate.DELIVERED)
         return (self.plan.key(number) for number, state in enumerate(self._states) if state not in gone)
 
     def _is_its_own(self, number: int, arrival: Arrival) -> bool:
@@ -170,12 +170,12 @@ class Books:
             deadline_ms = self._deadlines_ms[number]
             expected = self._identity.of_deadline(arrival.key, deadline_ms)
             return number not in self._unknown_ids and (arrival.id, arrival.deadline_ms) == (expected, deadline_ms)
-        if self._states[number] == State.DELIVERED:
+        if self._states[number] == Fate.DELIVERED:
             return self._unknown_ids.get(number) == arrival.id
         return True
 
     def _deliver(self, number: int, arrival: Arrival, moment: Moment) -> None:
-        self._states[number] = State.DELIVERED
+        self._states[number] = Fate.DELIVERED
         self.delivered += 1
         if arrival.deadline_ms is None:
             self._unknown_ids[number] = arrival.id

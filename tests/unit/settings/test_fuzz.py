@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import ConfigurationError
-from bridge.settings import Settings, variable
-from bridge.settings.model import SECRETS
+from bridge.settings import SECRETS, Settings, variable
 from tests.support.loaded import S3CRET, attempted, loaded, written
 
 FIELDS = sorted(Settings.model_fields)

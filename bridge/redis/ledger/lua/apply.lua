@@ -38,6 +38,7 @@
 
 --- @include "clock"
 --- @include "deadline_of"
+--- @include "entries"
 --- @include "first_write"
 --- @include "page"
 --- @include "sequence"
@@ -51,9 +52,6 @@ local refusal, recovered_before, ambiguous_before = answered(lease, fence, seq, 
 if refusal then return refusal end
 local now, now_us = clock()
 
--- Keys in one command: Lua unpacks 8000 words at most, and SCAN may find more keys than it was asked for.
-local SLICE = 1000
-
 local scores = {} -- of each key's entry, as changed so far; false: it has none
 local changed, ahead = {}, {} -- sets of keys
 local claims = {} -- key, deadline or false, via
@@ -64,16 +62,6 @@ local gap, seen_ms, reading -- of a gap that is closed: its record, and what is 
 local next_part, found = '', 0
 
 -- What the operations are made of.
-
-local function read_entries(keys) -- many at once: a call for each would take longer than all else together
-  for first = 1, #keys, SLICE do
-    local read = call('ZMSCORE', deadlines, unpack(keys, first, math.min(first + SLICE - 1, #keys)))
-    for n = 1, #read do
-      local key = keys[first + n - 1]
-      if scores[key] == nil then scores[key] = tonumber(read[n]) or false end
-    end
-  end
-end
 
 local function write(key, score)
   if scores[key] ~= score then
@@ -209,7 +197,7 @@ local function scan(cursor, count, room, match, own)
     end
     cursor, looked = reply[1], looked + wanted
   until cursor == '0' or looked >= count or room <= 0
-  read_entries(keys)
+  read_scores(deadlines, keys, scores)
   for _, key in ipairs(keys) do appeared(key) end
   next_part, found = cursor, #keys
 end
@@ -232,7 +220,7 @@ while i <= #batch do
   if name ~= 's' and name ~= 'g' then keys[#keys + 1] = batch[i + 1] end
   i = i + words[name]
 end
-read_entries(keys)
+read_scores(deadlines, keys, scores)
 i = 1
 while i <= #batch do
   local name = batch[i]
@@ -265,24 +253,9 @@ elseif gap_start > 0 or ambiguous > 0 then
   call('HSET', lease, 'recovered', all_recovered, 'ambiguous', all_ambiguous)
 end
 
-local record, remove, removed = {}, {}, 0
-for key in pairs(changed) do
-  local score = scores[key]
-  if score then
-    record[#record + 1] = score -- Redis writes numbers with 17 digits: no millisecond is lost
-    record[#record + 1] = key
-  else
-    remove[#remove + 1] = key
-  end
-end
-for first = 1, #record, 2 * SLICE do
-  call('ZADD', deadlines, unpack(record, first, math.min(first + 2 * SLICE - 1, #record)))
-end
+local removed = write_scores(deadlines, changed, scores)
 if #sent_on > 0 then call('ZADD', moved, unpack(sent_on)) end
 if #taken > 0 then call('ZREM', moved, unpack(taken)) end
-for first = 1, #remove, SLICE do
-  removed = removed + call('ZREM', deadlines, unpack(remove, first, math.min(first + SLICE - 1, #remove)))
-end
 
 local known = {}
 for key in pairs(ahead) do known[#known + 1] = key end

@@ -1,0 +1,67 @@
+"""How Redis is reached."""
+
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from typing import Literal
+
+from pydantic import Field, SecretStr
+
+from bridge.settings.group import Group, idle, variable
+from bridge.settings.redis_url import RedisAddress
+from bridge.settings.values import File, RedisUrl, RedisUrlFile, SecretFile, redis_address
+
+
+class RedisSettings(Group):
+    """One server, one behind sentinels, or a cluster."""
+
+    redis_url: RedisUrl = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="`redis://[user:password@]host:port/db`, `rediss://...` (TLS) or `unix:///path?db=0`; with Sentinel"
+        " `redis+sentinel://[user:password@]host:port,host:port/service/db`, `rediss+sentinel://...`; a cluster:"
+        " `redis+cluster://[user:password@]host:port,host:port`, `rediss+cluster://...`",
+    )
+    redis_url_file: RedisUrlFile | None = None
+    redis_username: str | None = Field(None, description="ACL user; unset = the default user")
+    redis_password: SecretStr | None = Field(None, description="password of the Redis user")
+    redis_password_file: SecretFile | None = None
+    redis_tls_ca_file: File | None = None
+    redis_tls_cert_file: File | None = None
+    redis_tls_key_file: File | None = None
+    redis_tls_key_password: SecretStr | None = Field(None, description="password of the private key")
+    redis_tls_key_password_file: SecretFile | None = None
+    redis_sentinel_username: str | None = Field(None, description="ACL user at the sentinels; needs the password")
+    redis_sentinel_password: SecretStr | None = Field(
+        None, description="password at the sentinels; that of Redis is never sent to them"
+    )
+    redis_sentinel_password_file: SecretFile | None = None
+    redis_sentinel_tls: Literal["as-redis", "on", "off"] = Field(
+        "as-redis",
+        description="TLS to the sentinels, with the files above: `on`, `off`, or `as-redis` (with `rediss+sentinel://`)",
+    )
+    redis_notifications: Literal["configure", "verify"] = Field(
+        "configure",
+        description="`configure`: add missing flags with CONFIG SET, keeping those set; `verify`: only check",
+    )
+
+    def redis_conflicts(self, given: AbstractSet[str]) -> Iterator[str]:
+        """What contradicts itself, given the names in `given`."""
+        url = self.redis_address()
+        if not url.tls and self.redis_sentinel_tls != "on":
+            yield from idle(
+                given,
+                "redis_tls_",
+                "BRIDGE_REDIS_URL must begin with rediss://, rediss+sentinel:// or rediss+cluster://",
+            )
+        if not url.sentinels:
+            yield from idle(given, "redis_sentinel_", "BRIDGE_REDIS_URL must begin with redis+sentinel://")
+        for name, twice in ("redis_username", url.username), ("redis_password", url.password):
+            if name in given and twice:
+                yield f"{variable(name)}: BRIDGE_REDIS_URL holds one, too; remove one of them"
+
+    def effective_redis_url(self) -> str:
+        """The URL of Redis now, password included; see `secret`."""
+        return self.secret("redis_url") or ""
+
+    def redis_address(self) -> RedisAddress:
+        """What the URL of Redis says now; see `secret`."""
+        return redis_address(self.effective_redis_url())
