@@ -1,8 +1,8 @@
-"""How long to wait before trying again: exponential, capped, with full jitter over the upper half.
+"""How long to wait before trying again: exponential, capped, with equal jitter: half is fixed, half is drawn.
 
 Jitter keeps many bridges from returning to a recovering server in step (AWS Architecture Blog, "Exponential Backoff
-And Jitter"). The owner calls `reset()` only on *proven* health, never on a bare connect: a server that accepts and
-then fails must not be hammered.
+And Jitter"); the fixed half keeps one bridge from several attempts in a moment, however the draws fall. The owner calls
+`reset()` only on *proven* health, never on a bare connect: a server that accepts and then fails must not be hammered.
 """
 
 import random

@@ -12,7 +12,7 @@ from typing import Any, Self
 from redis.asyncio import Redis
 
 from bridge.broker_state import BrokerState
-from bridge.clock import SystemClock
+from bridge.clock import Clock, SystemClock
 from bridge.cloudevents import Encoder
 from bridge.contracts import Batch, Message, Order, Receipts
 from bridge.delivery.context import Context
@@ -127,10 +127,16 @@ class Inside:
     """A bridge: source and delivery as tasks of the test. Its settings are arguments, by the names of the fields."""
 
     def __init__(
-        self, port: int, instance: str = "inside", *, limits: Limits | None = None, **settings: object
+        self,
+        port: int,
+        instance: str = "inside",
+        *,
+        limits: Limits | None = None,
+        clock: Clock | None = None,
+        **settings: object,
     ) -> None:
         chosen = Settings.model_validate({"redis_url": f"redis://127.0.0.1:{port}/0", "sink": "stdout", **settings})
-        clock, process = SystemClock(), Telemetry()
+        clock, process = clock or SystemClock(), Telemetry()
         self.telemetry = Recorder(process)
         self.broker = Broker()
         limits = limits or QUICK
