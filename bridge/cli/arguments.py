@@ -22,10 +22,10 @@ _COMMANDS: Final = {
     "dead": "list, show, retry or drop the messages that the broker would not take",
     "verify": "set short-lived keys, read the broker, and say what was delivered, missed, doubled or false",
     "demo": "tell the whole story with embedded servers, in about 20 seconds",
-    "settings": "print the reference table of all settings",
+    "settings": "print the reference table of all settings; or, with --effective, those in force",
 }
 DEMO_SINKS: Final = (SinkKind.JETSTREAM.value, SinkKind.KAFKA.value)
-_WITH_SETTINGS: Final = ("run", "check", "status", "verify")
+_WITH_SETTINGS: Final = ("run", "check", "status", "verify", "settings")
 _DEAD: Final = {
     "list": "print the oldest dead letters, without their keys",
     "show": "print one, with its key and the event that the broker refused",
@@ -63,7 +63,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         flags = [_flag(field) for field in Settings.model_fields if field not in _NEVER_FLAGS]
         nearest = difflib.get_close_matches(name, flags, n=1)
         parser.error(f"unknown flag {name}" + (f"; the nearest known is {nearest[0]}" if nearest else ""))
+    if options.command == "settings" and not options.effective and (options.json or given(options)):
+        parser.error("settings takes other flags only together with --effective")
     return options
+
+
+def given(options: argparse.Namespace) -> dict[str, str]:
+    """The settings that flags give, by field name."""
+    return {name: value for name, value in vars(options).items() if name in Settings.model_fields}
 
 
 def planned(options: argparse.Namespace) -> dict[str, int]:
@@ -89,7 +96,13 @@ def _parser() -> argparse.ArgumentParser:
             epilog=_EPILOGUE if configurable else None,
             allow_abbrev=False,
         )
-        if name in {"check", "verify"}:
+        if name == "settings":
+            command.add_argument(
+                "--effective",
+                action="store_true",
+                help="print those in force, each with its origin; secrets are masked",
+            )
+        if name in {"check", "verify", "settings"}:
             command.add_argument("--json", action="store_true", help="print JSON, for programs")
         if name == "check":
             command.add_argument(

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from bridge.cli.arguments import DEMO_SINKS, parse, planned
+from bridge.cli.arguments import DEMO_SINKS, given, parse, planned
 from bridge.errors import BridgeError, ConfigurationError
 from bridge.limits import Limits
 from bridge.settings import Settings, SinkKind, exposed, load, log_format, reference
@@ -40,7 +40,7 @@ def _dispatch(arguments: Sequence[str], limits: Limits | None) -> int:
         options = parse(arguments)
     except SystemExit as stop:  # argparse's way to end after --help, --version and errors of usage
         return stop.code if isinstance(stop.code, int) else 2
-    if options.command == "settings":
+    if options.command == "settings" and not options.effective:
         sys.stdout.write(reference())
         return 0
     # The subcommands are imported late: errors of the configuration must not wait for client libraries.
@@ -48,11 +48,15 @@ def _dispatch(arguments: Sequence[str], limits: Limits | None) -> int:
         from bridge.commands.demo import demo  # noqa: PLC0415 - see above
 
         return demo(sink=SinkKind(getattr(options, "sink", DEMO_SINKS[0])))
-    flags = {name: value for name, value in vars(options).items() if name in Settings.model_fields}
+    flags = given(options)
     if options.command == "run":
         return _run(flags, limits)
     settings = load(flags)
     _warn(settings, flags)
+    if options.command == "settings":
+        from bridge.commands.settings import show  # noqa: PLC0415 - likewise
+
+        return show(settings, flags, as_json=options.json)
     return _with_settings(settings, options)
 
 

@@ -1,9 +1,10 @@
-"""The settings: what can be set (`model`, of `values`), how it is read (`loading`), how it is shown (`reference`).
+"""The settings: what can be set (`model`, of `values`), how it is read (`loading`), shown (`reference`, `effective`).
 
 `load` is the one reader of the environment: flags win over the environment, that over `.env`, that over the defaults.
 An empty value is an unset one everywhere (Compose passes `BRIDGE_X=` for what its user left out).
 """
 
+from bridge.settings.effective import Effective, effective
 from bridge.settings.group import variable
 from bridge.settings.loading import exposed, load, log_format
 from bridge.settings.model import SECRETS, Settings
@@ -13,11 +14,13 @@ from bridge.settings.values import SinkKind, redact_url
 
 __all__ = [
     "SECRETS",
+    "Effective",
     "RedisAddress",
     "Settings",
     "SinkKind",
     "default",
     "description",
+    "effective",
     "exposed",
     "load",
     "log_format",

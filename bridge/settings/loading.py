@@ -12,17 +12,20 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dotenv.parser import parse_stream
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 from bridge.errors import ConfigurationError
 from bridge.settings.group import variable
 from bridge.settings.model import SECRETS, Settings
 from bridge.settings.values import LogFormat, read_file
+
+Origin = Literal["default", ".env", "environment", "flag", "file"]
+"""Where a value comes from; `file`: the one that the variable `…_FILE` names."""
 
 _ENCODING = "utf-8-sig"  # a byte order mark is no part of the first name
 _VARIABLES = [variable(name) for name in Settings.model_fields]
@@ -40,7 +43,8 @@ _SOURCES = SettingsConfigDict(
     enable_decoding=False,  # lists are separated by commas, they are not JSON
     extra="ignore",  # others' variables in `.env`; what looks like ours, `load` has judged by then
 )
-_ENV_FILE = Path(".env")
+ENV_FILE = Path(".env")
+"""In the working directory."""
 
 
 class _Loaded(Settings, BaseSettings):
@@ -52,7 +56,7 @@ class _LogFormat(BaseSettings):
     log_format: LogFormat | None = None
 
 
-def log_format(flags: Mapping[str, str], env_file: Path = _ENV_FILE) -> LogFormat | None:
+def log_format(flags: Mapping[str, str], env_file: Path = ENV_FILE) -> LogFormat | None:
     """The form in which to say that settings are wrong: the one they ask for, as far as they can be read."""
     given: dict[str, Any] = {name: value for name, value in flags.items() if value and name in _LogFormat.model_fields}
     try:
@@ -67,7 +71,7 @@ def exposed(flags: Mapping[str, str]) -> list[str]:
     return [variable(name) for name, found in secret.items() if re.search(found, flags.get(name, ""))]
 
 
-def load(flags: Mapping[str, str], env_file: Path = _ENV_FILE) -> Settings:
+def load(flags: Mapping[str, str], env_file: Path = ENV_FILE) -> Settings:
     """The settings from flags (by field name), environment and `.env` (which may be missing), in this precedence.
 
     Raises ConfigurationError with one line per problem, which begins with the variable's name (or with the path of a
@@ -84,6 +88,16 @@ def load(flags: Mapping[str, str], env_file: Path = _ENV_FILE) -> Settings:
     if problems:
         raise ConfigurationError(problems)
     return settings
+
+
+def origins(flags: Mapping[str, str], env_file: Path = ENV_FILE) -> dict[str, Origin]:
+    """Where `load` took each field from, of those that are set. It has to have accepted the same arguments before."""
+    ranked: list[tuple[Origin, Mapping[str, object]]] = [
+        (".env", DotEnvSettingsSource(_Loaded, env_file=env_file)()),
+        ("environment", EnvSettingsSource(_Loaded)()),
+        ("flag", {name: value for name, value in flags.items() if value}),
+    ]
+    return {name: origin for origin, given in ranked for name in given}
 
 
 def _unknown(names: set[str]) -> Iterator[str]:

@@ -201,7 +201,7 @@ def test_the_demo_is_told_its_sink_by_the_flag_alone(commands: Commands, monkeyp
 # Flags and help
 
 
-@pytest.mark.parametrize("command", [*WITH_SETTINGS, "verify"])
+@pytest.mark.parametrize("command", [*WITH_SETTINGS, "verify", "settings"])
 def test_the_help_has_every_setting_but_the_secrets_in_its_groups(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,7 +211,7 @@ def test_the_help_has_every_setting_but_the_secrets_in_its_groups(
     flags = {word for line in text.splitlines() if line.startswith("  --") for word in line.split()[:1]}
     never = {flag(name) for name in SECRETS if not name.endswith("_url")}
     own = {"--json", "--limit", "--show-keys", "--all", "--watch", "--rate", "--ttl-min", "--ttl-max", "--patience"}
-    assert flags - own - {"--publish"} == {flag(name) for name in Settings.model_fields} - never
+    assert flags - own - {"--publish", "--effective"} == {flag(name) for name in Settings.model_fields} - never
     assert ("--keys N " in text) is (command == "verify")
     for title in ("general:", "Redis:", "NATS:", "Kafka:", "HTTP and logs:"):
         assert title in text.splitlines()
