@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from redis.asyncio import Redis
 
-from tests.support.contract import LEASE, LEDGER, id_of_deadline
+from tests.support.contract import CANARY, LEASE, LEDGER, id_of_deadline
 from tests.support.deployments.arrivals import all_of, arrivals, everything_due, told
 from tests.support.deployments.world import World, world
 from tests.support.kinds import EACH_KIND
 from tests.support.redis.commands import Command, Word, deadline_after, recorded, redis_ms, run, set_for, user_of
+from tests.support.redis.evictions import evictions
 from tests.support.servers import RedisServer, ValkeyServer, wait_until
 
 pytestmark = pytest.mark.both_kinds
@@ -191,24 +191,19 @@ async def test_keys_that_are_flushed_or_swapped_away_are_not_announced(
 async def test_a_key_that_is_evicted_is_not_announced(redis_kind: type[RedisServer]) -> None:
     with world(redis_kind, {"maxmemory-policy": "volatile-ttl"}) as own:
         await own.bridge.ready()
-        async with user_of(own.redis) as redis, arrivals(own.nats) as arrived:
+        async with user_of(own.redis) as redis, arrivals(own.nats) as arrived, evictions(redis) as evicted:
             deadlines, used = {}, int((await redis.info("memory"))["used_memory"])
             await redis.config_set("maxmemory", str(used + 4_000_000))
             for number in range(600):
                 key = b"heavy:%d" % number
-                deadlines[key] = await deadline_after(redis, key, ("SET", key, b"v" * 10_000, "PX", 3000))
+                set_ = ("SET", key, b"v" * 10_000, "PX", 3000)
+                deadlines[key] = await deadline_after(redis, key, set_, atomic=True)
             await redis.config_set("maxmemory", "0")
             assert await redis.exists(LEASE, LEDGER) == 2  # without a TTL, they are not among those that are evicted
-            living = await _living(redis, list(deadlines))
-            evicted = int((await redis.info("stats"))["evicted_keys"])
-            assert len(living) == len(deadlines) - evicted
-            assert 0 < evicted < len(deadlines)
+            gone = await evicted.keys()
+            assert len(gone) == int((await redis.info("stats"))["evicted_keys"])
+            assert set(gone) - deadlines.keys() <= {CANARY}
+            kept = deadlines.keys() - set(gone)
+            assert 0 < len(kept) < len(deadlines)
             await everything_due(redis, arrived, max(deadlines.values()))
-    assert told(arrived, deadlines) == {key: [deadlines[key]] for key in living}
-
-
-async def _living(redis: Redis, keys: list[bytes]) -> list[bytes]:
-    pipeline = redis.pipeline()
-    for key in keys:
-        pipeline.exists(key)
-    return [key for key, there in zip(keys, await pipeline.execute(), strict=True) if there]
+    assert told(arrived, deadlines) == {key: [deadlines[key]] for key in kept}

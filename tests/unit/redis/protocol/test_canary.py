@@ -103,6 +103,7 @@ def test_only_one_that_expired_or_was_evicted_proves_the_way(canary: Canary) -> 
         made.ended(**end)
         made.take_heard()
         assert made.proved
+        assert made.void == (not end["expired"]), "Redis has counted an expiration, or has not"
 
 
 def test_many_in_a_row_that_were_deleted_are_doubtful_and_one_that_expired_is_enough(canary: Canary) -> None:
