@@ -56,15 +56,20 @@ async def wait_until(
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout
+    asked: float | None = None
+    """When the condition was asked that has not answered."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout_at(end):
             # Looks at the clock as well: on Python 3.11, what is awaited can swallow the cancellation (bpo-37658).
-            while loop.time() < end:
+            while (asked := loop.time()) < end:
                 result = condition()
                 if await result if inspect.isawaitable(result) else result:
                     return
+                asked = None
                 await asyncio.sleep(POLL_SECONDS)
     said = what() if callable(what) else what or inspect.getsource(condition).strip()
+    if asked is not None and (silent := loop.time() - asked) > timeout / 2:
+        said = f"{said}\n(what is asked has not answered for {silent:.1f} s)"
     raise TimeoutError(f"waited {timeout} s for: {said}")
 
 

@@ -54,6 +54,8 @@ class Process(ABC):
         self.name = name
         self._child: Child | None = None
         self._directory: Path | None = None
+        self.paused = False
+        """Whether it stands still since `pause()`: it answers nobody."""
 
     @property
     def directory(self) -> Path:
@@ -74,6 +76,7 @@ class Process(ABC):
         """Start it; return at once."""
         if self.running:
             raise RuntimeError(f"{self.name} is running already")
+        self.paused = False
         self._child = self._spawn()
 
     def _spawn(self) -> Child:
@@ -111,10 +114,12 @@ class Process(ABC):
     def pause(self) -> None:
         """Freeze it (SIGSTOP); return when it stands still. Its connections stay open and say nothing."""
         self.send_signal(signal.SIGSTOP)
+        self.paused = True
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let it go on after `pause()`."""
+        self.paused = False
         self.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:

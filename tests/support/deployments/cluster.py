@@ -68,6 +68,11 @@ class ClusterDeployment(Deployment):
         self.bridges.append(await self._stack.enter_async_context(bridge))
         return bridge
 
+    @property
+    def servers(self) -> Sequence[RedisServer]:
+        """See `Scene`."""
+        return self.cluster.nodes
+
     # What the user's services do.
 
     async def _write(self, keys: Sequence[str], ttl_ms: int, *, known: bool) -> int:
@@ -154,11 +159,12 @@ class ClusterDeployment(Deployment):
                 await self.cluster.ask(node, "HSET", lease, "until", 0)
 
     async def waiting(self) -> int:
-        """See `Scene`: in all outboxes. While the cluster is down nobody can tell, so something does."""
+        """See `Scene`: in all outboxes, but those of paused nodes. While the cluster is down, 1: nobody can tell."""
         try:
             lengths = [
                 await self.cluster.ask(node, "XLEN", outbox)
                 for node in await self.cluster.primaries()
+                if not node.paused
                 for outbox in await self.own(node, "outbox")
             ]
         except ClusterDownError:
@@ -174,11 +180,11 @@ class ClusterDeployment(Deployment):
         assert set(times.values()) <= {1}, [message for message in stored if times[message.key] > 1]
         return stored
 
-    async def stored(self) -> list[StoredExpiration] | None:
+    async def stored(self, least: int = 0) -> list[StoredExpiration] | None:
         """See `Scene`. What MIGRATE has carried is expected at the deadline that it was given then, or at none: it may
         expire before that is read.
         """  # noqa: D205 - one sentence
-        stored = await super().stored()
+        stored = await super().stored(least)
         ids = {message.id for message in stored or ()}
         of_key = defaultdict[str, list[StoredExpiration]](list)
         for message in stored or ():

@@ -67,13 +67,14 @@ class KafkaDeployment(Scene):
             "BRIDGE_KAFKA_TOPIC": self._rig.topic,
         }
 
-    async def arrived(self) -> list[StoredMessage] | None:
+    async def arrived(self, least: int = 0) -> list[StoredMessage] | None:
         """See `Scene`."""
         if not await self._rig.exists():
             return None
-        return [
+        messages = [
             StoredMessage(
                 json.loads(record.value), dict(record.headers)["ce_id"].decode(), record.topic, record.timestamp
             )
             for record in await self._rig.records()
         ]
+        return messages if len(messages) >= least else None

@@ -33,10 +33,10 @@ class NatsClusterDeployment(Deployment):
             yield deployment
             deployment._end()
 
-    async def arrived(self) -> list[StoredMessage] | None:
+    async def arrived(self, least: int = 0) -> list[StoredMessage] | None:
         """See `Scene`. While the cluster has no leader, nobody can tell."""
         try:
-            return await super().arrived()
+            return await super().arrived(least)
         except Error:
             return None
 

@@ -3,6 +3,7 @@
 `Scene` is what they have in common; `Deployment` is one with NATS, `KafkaDeployment` one with Kafka.
 """
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -15,6 +16,7 @@ from redis.asyncio import Redis
 
 from bridge.commands.embedded import Server
 from tests.support.contract import LEASE, LEDGER, OUTBOX, id_of_deadline
+from tests.support.deployments.diagnosis import diagnosis
 from tests.support.deployments.stored import StoredExpiration, StoredMessage
 from tests.support.proxy import Protocol, Proxy
 from tests.support.redis.commands import SET_TOGETHER
@@ -77,12 +79,17 @@ class Scene(ABC):
         """The proxy before it."""
 
     @abstractmethod
-    async def arrived(self) -> list[StoredMessage] | None:
-        """What the broker holds, in its order; None if it holds surely less than is expected."""
+    async def arrived(self, least: int = 0) -> list[StoredMessage] | None:
+        """What the broker holds, in its order; None if it holds surely fewer messages, or nobody can tell."""
 
-    async def stored(self) -> list[StoredExpiration] | None:
+    @property
+    def servers(self) -> Sequence[RedisServer]:
+        """All that may hold ledgers."""
+        return [self.redis_server]
+
+    async def stored(self, least: int = 0) -> list[StoredExpiration] | None:
         """The expirations in that."""
-        arrived = await self.arrived()
+        arrived = await self.arrived(least)
         return None if arrived is None else [stored for message in arrived if (stored := StoredExpiration.of(message))]
 
     async def gaps(self) -> list[dict[str, Any]]:
@@ -202,20 +209,24 @@ class Scene(ABC):
         Nothing else is, none is stored twice unless the broker may, and those of one key are in their order.
         """
         stored: list[StoredExpiration] = []
+        last = "nothing was looked at yet"
 
         async def is_all_there() -> bool:
-            nonlocal stored
-            if await self.waiting():
+            nonlocal stored, last
+            if entries := await self.waiting():
+                last = f"the outbox holds {entries} entries"
                 return False
-            found = await self.stored()
-            stored = stored if found is None else found
+            found = await self.stored(len(self.expected))
+            if found is None:
+                last = "the broker holds fewer messages than are expected, or does not say"
+                return False
+            stored, last = found, "the broker holds as many messages as are expected, or more"
             return self.expected.keys() <= {message.id for message in stored}
 
         try:
-            await wait_until(is_all_there, "delivery", timeout)
+            await wait_until(is_all_there, lambda: f"delivery; at the last look, {last}", timeout)
         except TimeoutError as error:
-            logs = "\n".join(bridge.log() for bridge in self.bridges)
-            error.add_note(f"{self._difference(stored)}\n{logs}")
+            error.add_note(await self._diagnosis())
             raise
         times = Counter(message.id for message in stored)
         assert times.keys() <= self.expected.keys() | self.excused.keys(), self._difference(stored)
@@ -226,6 +237,16 @@ class Scene(ABC):
         for key, order in deadlines.items():
             assert all(earlier < later for earlier, later in pairwise(order)), f"order of {key}: {order}"
         return stored
+
+    async def _diagnosis(self) -> str:
+        """What is missing now, and where it is."""
+        try:
+            async with asyncio.timeout(PATIENCE / 2):
+                ids = {message.id for message in await self.stored() or ()}
+        except Exception as error:  # noqa: BLE001 - it must not hide what the test waits for
+            return f"the broker cannot be read: {error!r}"
+        missing = [what for id_, what in self.expected.items() if id_ not in ids]
+        return await diagnosis(missing, now_ms(), self.servers, self.bridges)
 
     def _difference(self, stored: Sequence[StoredExpiration]) -> str:
         times = Counter(message.id for message in stored)

@@ -1,6 +1,6 @@
 """A scene with sentinels."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from redis.asyncio import Redis
@@ -41,6 +41,11 @@ class SentinelDeployment(Deployment):
         bridge = Bridge({**addresses, **self.settings})
         self.bridges.append(await self._stack.enter_async_context(bridge))
         return bridge
+
+    @property
+    def servers(self) -> Sequence[RedisServer]:
+        """See `Scene`."""
+        return self.group.nodes
 
     async def follow(self) -> None:
         """What the user's services do is done on the primary of now."""

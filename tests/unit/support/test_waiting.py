@@ -25,6 +25,13 @@ async def test_a_condition_that_swallows_cancellations_is_waited_for_no_longer()
     assert asked == 1
 
 
+async def test_a_condition_that_never_answers_is_reported_as_such() -> None:
+    with pytest.raises(TimeoutError, match=r"for: an answer\n\(what is asked has not answered for [\d.]+ s\)"):
+        await wait_until(lambda: asyncio.sleep(3600), "an answer", 0.05)
+    with pytest.raises(TimeoutError, match=r"for: an answer$"):
+        await wait_until(lambda: False, "an answer", 0.05)
+
+
 async def test_a_condition_that_is_true_is_not_asked_again() -> None:
     answers = iter([False, False, True])
 
