@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
@@ -36,6 +37,11 @@ class NatsSettings(Group):
         "expired.{db}.{prefix}",
         description="template of `{db}`, `{prefix}` (the key up to the first `:`) and `{key}` (its parts as tokens)",
     )
+    nats_deduplication: Literal["window", "subject"] = Field(
+        "window",
+        description="`window`: the stream drops copies within its duplicate window; `subject`: the id is the last token"
+        " of the subject, of which the stream takes one message",
+    )
     nats_provision: bool = Field(
         default=True, description="create the stream if missing; an existing one is never changed"
     )
@@ -46,7 +52,9 @@ class NatsSettings(Group):
         -1, description="hours that a stream it creates keeps messages; -1 = the broker's default, for ever"
     )
     nats_max_bytes: NatsBytes = Field(
-        -1, description="bytes that a stream it creates keeps at most, then dropping the oldest; -1 = no bound"
+        -1,
+        description="bytes that a stream it creates keeps at most, then dropping the oldest (with `subject`: refusing"
+        " what is new); -1 = no bound",
     )
     nats_domain: NatsToken | None = Field(
         None, description="JetStream domain, where the stream is behind a leaf node; unset = that of the server"
@@ -77,6 +85,8 @@ class NatsSettings(Group):
             yield f"{ways[0]}: set together with {', '.join(ways[1:])}; use only one way to log in to NATS"
         if self.nats_domain and self.nats_api_prefix:
             yield "BRIDGE_NATS_DOMAIN: set together with BRIDGE_NATS_API_PREFIX; set only one of them"
+        if self.nats_subject.endswith("{id}") and self.nats_deduplication != "subject":
+            yield "BRIDGE_NATS_SUBJECT: {id} needs BRIDGE_NATS_DEDUPLICATION=subject; set that, too, or leave {id} out"
 
     def effective_nats_urls(self) -> list[str]:
         """The URLs of NATS now, passwords included; see `secret`."""

@@ -157,7 +157,10 @@ def _nonzero(value: int) -> None:
 
 _WORD = r"[^\s.*>\x00-\x1f\x7f]+"
 _PART = r"([^\s.*>{}\x00-\x1f\x7f]|\{(db|prefix|key)\})+"
-_PARTS = "must be tokens joined by dots, of {db}, {prefix}, {key} and other characters but space, *, > and a leading $"
+_PARTS = (
+    "must be tokens joined by dots, of {db}, {prefix}, {key} and other characters but space, *, > and a leading $;"
+    " {id} may only be the last one"
+)
 _TOPIC = r"(?!\.{1,2}\Z)([A-Za-z0-9._-]|\{(db|prefix)\}){1,249}"
 _BROKER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+)(?::([0-9]{1,5}))?")
 _URI = r"([A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+"
@@ -168,7 +171,7 @@ Uri = Annotated[str, _matching(_URI, "must be a URI reference such as /redis")]
 Patterns = Annotated[list[_Pattern], BeforeValidator(_split), _checked(_some_included)]
 Namespace = Annotated[str, _matching("[^{}]+", "must not be empty, nor hold braces")]
 Stream = Annotated[str, _matching(r"[^\s.*>/\\\x00-\x1f\x7f]{1,255}", r"must be without white space and . * > / \ ")]
-Subject = Annotated[str, _matching(rf"(?!\$){_PART}(\.{_PART})*", _PARTS)]
+Subject = Annotated[str, _matching(rf"(?!\$){_PART}(\.{_PART})*(\.\{{id\}})?", _PARTS)]
 Topic = Annotated[str, _matching(_TOPIC, "must be of {db}, {prefix}, letters, digits and . _ - (at most 249)")]
 Brokers = Annotated[list[str], BeforeValidator(_split), _checked(_all_brokers)]
 Host = Annotated[str, _matching(r"[^\s\x00-\x1f\x7f]+", "must be an address or a host name")]

@@ -7,6 +7,9 @@ token, and no key can have the token `_gap`, which is the gap record's.
 The gap record's subject is the template with `_gap` in the place of `{prefix}` and `{key}`; a template with neither
 gets it as a further token. So `expired.{db}.{prefix}` has `expired.0._gap`. The test message's of `expiry-bridge check`
 has `_check` in those places; where there are none, it goes where gap records go, since streams bind that.
+
+With `BRIDGE_NATS_DEDUPLICATION=subject` the id of the message is a further token, the last one: no two messages share a
+subject.
 """
 
 import re
@@ -16,8 +19,10 @@ from functools import lru_cache
 from bridge.contracts import Message
 from bridge.errors import ConfigurationError
 from bridge.expiration import CHECK_KEY
+from bridge.settings import Settings
 
 GAP, CHECK = "_gap", "_check"
+ID = "{id}"
 PREFIXES_CACHED = 4096
 CACHED_BYTES = 256
 """Of a prefix that is cached."""
@@ -122,6 +127,10 @@ class SubjectTemplate:
             return self.check if message.key == CHECK_KEY else self.gap
         return self.of(message.key)
 
+    def filter(self, key: bytes) -> str:
+        """What a consumer of a key's expirations subscribes to."""
+        return self.of(key)
+
     def without_key(self, message: Message) -> str:
         """The subject of a message, with the template's own words in the place of what comes from a key."""
         return self.of_message(message) if message.gap else self._template
@@ -163,3 +172,32 @@ class SubjectTemplate:
         subject = ".".join(bound)
         keyed = any("{prefix}" in token for token in self._tokens)
         return [subject] if keyed else [subject, f"{subject}.{GAP}"]
+
+
+class IdentifiedSubjects(SubjectTemplate):
+    """The same with the id of the message as the last token. Ids are hexadecimal digits."""
+
+    def __init__(self, template: str, db: int) -> None:
+        """Raises ConfigurationError as `SubjectTemplate` does. The template may end in the token `{id}`, or not."""
+        super().__init__(template.removesuffix(f".{ID}"), db)
+
+    def of_message(self, message: Message) -> str:
+        """See `SubjectTemplate`."""
+        return f"{super().of_message(message)}.{message.id}"
+
+    def filter(self, key: bytes) -> str:
+        """See `SubjectTemplate`."""
+        return f"{super().filter(key)}.*"
+
+    def without_key(self, message: Message) -> str:
+        """See `SubjectTemplate`. Without the id, too."""
+        return f"{super().of_message(message) if message.gap else self._template}.{ID}"
+
+    def _wildcards(self, db: str) -> list[str]:
+        return [subject if subject.endswith(">") else f"{subject}.*" for subject in super()._wildcards(db)]
+
+
+def subjects_of(settings: Settings, db: int) -> SubjectTemplate:
+    """Those of these settings, for one database. Raises ConfigurationError: `BRIDGE_NATS_SUBJECT` cannot work."""
+    kind = IdentifiedSubjects if settings.nats_deduplication == "subject" else SubjectTemplate
+    return kind(settings.nats_subject, db)

@@ -13,20 +13,20 @@ from bridge.commands.readers import Reader, Tail, create, tail
 from bridge.errors import NotConnected, Refused
 from bridge.expiration import GapRecord
 from bridge.settings import Settings, SinkKind
-from tests.support.brokers.kafka_rig import EACH_BROKER, KafkaRig
+from tests.support.brokers.kafka_rig import EACH_WAY, ONCE, KafkaRig
 from tests.support.brokers.rigs import PATIENCE, JetStreamRig, ids, messages
 from tests.support.servers import wait_until
 
 AnyRig = JetStreamRig | KafkaRig
 
 
-@pytest.fixture(params=EACH_BROKER)
+@pytest.fixture(params=EACH_WAY)
 async def rig(request: pytest.FixtureRequest) -> AsyncIterator[AnyRig]:
     """Each broker in turn, with several partitions where it has any."""
     if request.param == "kafka":
         made: AnyRig = KafkaRig(request.getfixturevalue("kafka_server"), kafka_partitions=3)
     else:
-        made = JetStreamRig()
+        made = JetStreamRig(nats_deduplication="subject" if request.param == ONCE else "window")
     async with made:
         yield made
 

@@ -12,13 +12,13 @@ from bridge.limits import Limits
 from bridge.settings import Settings, SinkKind
 from bridge.sinks import create
 from tests.support.brokers.caller import Caller
-from tests.support.brokers.kafka_rig import EACH_BROKER, broker_of
+from tests.support.brokers.kafka_rig import EACH_WAY, broker_of
 from tests.support.brokers.rigs import NASTY_KEYS, Observed, Rig, StdoutRig, batches, deliver, ids, messages
 
 BOUNDED_SECONDS = 8.0
 
 
-@pytest.fixture(params=["stdout", *EACH_BROKER])
+@pytest.fixture(params=["stdout", *EACH_WAY])
 async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
     async with StdoutRig() if request.param == "stdout" else broker_of(request) as made:
         yield made

@@ -9,14 +9,15 @@ from itertools import pairwise
 from typing import Any
 
 import nats
-from nats.js.api import RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from redis import Redis
 
 from tests.support.brokers.kafka_rig import KafkaRig
 
 Apply = Callable[[str], None]
 """Carries out one remedy. Fails if it is not what its tool takes."""
-_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
+_FLAGS = {"ack": ("no_ack", False), "discard-per-subject": ("discard_new_per_subject", True)}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def redis_cli(port: int) -> Apply:
@@ -66,12 +67,12 @@ def _config(config: StreamConfig, options: list[str]) -> StreamConfig:
 
 def _set(config: StreamConfig, name: str, value: str) -> None:
     match name:
+        case "ack" | "discard-per-subject":
+            setattr(config, *_FLAGS[name])
         case "subjects":
             config.subjects = value.split(",")
         case "defaults":
             pass
-        case "ack":
-            config.no_ack = False
         case "retention":
             config.retention = RetentionPolicy(value)
         case "storage":
@@ -80,6 +81,8 @@ def _set(config: StreamConfig, name: str, value: str) -> None:
             config.duplicate_window = float(value[:-1]) * _SECONDS[value[-1]]
         case "max-age":
             config.max_age = float(value[:-1]) * _SECONDS[value[-1]]
+        case "discard":
+            config.discard = DiscardPolicy(value)
         case "replicas":
             config.num_replicas = int(value)
         case _:

@@ -5,7 +5,7 @@ import asyncio
 import orjson
 import pytest
 from nats.js import JetStreamContext
-from nats.js.api import RawStreamMsg
+from nats.js.api import DiscardPolicy, RawStreamMsg
 from nats.js.errors import NotFoundError
 from redis import Redis
 
@@ -49,6 +49,24 @@ def test_a_sound_stream_passes(ground: Ground) -> None:
     }
 
 
+def test_a_sound_stream_that_takes_one_message_of_a_subject_passes(ground: Ground) -> None:
+    account = ground.account("{ max_file: 100000000 }")
+    account.settings["nats_deduplication"] = "subject"
+    one_each = {"max_msgs_per_subject": 1, "discard": DiscardPolicy.NEW, "discard_new_per_subject": True}
+    account.stream(**one_each, max_bytes=50_000_000, duplicate_window=1.0)
+
+    rows = examine(0, "--publish", **account.settings)
+
+    assert levels(rows) == {}
+    found = {name.removeprefix("NATS/"): row["found"] for name, row in rows.items()}
+    assert "duplicate window" not in found
+    assert found["one message per subject"].startswith("EXPIRY takes one message of a subject")
+    assert found["limits"] == "50000000 bytes, 168 h; a full one refuses what is new, which waits in Redis"
+    (message,) = stored(account)
+    assert message.headers is not None
+    assert message.subject == f"expired.0._check.{message.headers['Nats-Msg-Id']}"
+
+
 def test_a_missing_stream_is_created_by_the_bridge_and_not_by_check(ground: Ground) -> None:
     account = ground.account()
     del account.settings["nats_retention_hours"]
@@ -79,6 +97,21 @@ def test_a_user_that_may_do_nothing_but_publish_is_told_of_only_by_trying(
     assert ("NATS/test publish" in rows) is bool(flags)
     account.server.set(account.name, "enabled", "")
     assert len(stored(account)) == len(flags)
+
+
+def test_a_user_that_may_not_look_up_messages_cannot_have_each_stored_once(ground: Ground) -> None:
+    account = ground.account()
+    account.settings["nats_deduplication"] = "subject"
+    account.stream(max_msgs_per_subject=1, discard=DiscardPolicy.NEW, discard_new_per_subject=True)
+    allowed = ["expired.0.*.*", "$JS.API.STREAM.INFO.EXPIRY", "$JS.API.INFO", "$SYS.REQ.USER.INFO"]
+    account.server.set(account.name, "enabled", f"{{ publish: {orjson.dumps(allowed).decode()} }}")
+
+    rows = examine(1, **account.settings)
+
+    assert levels(rows) == {"NATS/one message per subject": "fail"}
+    assert rows["NATS/one message per subject"]["found"].startswith("the user may not look up messages")
+    account.allow(rows["NATS/one message per subject"]["remedy"])
+    assert levels(examine(0, **account.settings)) == {}
 
 
 def test_rights_that_nobody_tells_of_can_be_tried(ground: Ground) -> None:
@@ -121,10 +154,12 @@ def test_a_test_publish_goes_where_gap_records_go_if_the_subject_names_no_key(gr
     assert [message.subject for message in stored(account)] == ["gone.0._gap"]
 
 
+@pytest.mark.parametrize("deduplication", ["window", "subject"])
 async def test_a_user_with_nothing_but_the_permissions_shown_can_run_the_bridge(
-    ground: Ground, one_redis: RedisServer
+    ground: Ground, one_redis: RedisServer, deduplication: str
 ) -> None:
     account = await asyncio.to_thread(ground.account, permissions='{ publish: { deny: ">" } }')
+    account.settings["nats_deduplication"] = deduplication
     account.settings["redis_url"] = one_redis.url
     rows = await asyncio.to_thread(lambda: examine(1, **account.settings))
     await asyncio.to_thread(account.allow, rows["NATS/JetStream"]["remedy"])

@@ -71,8 +71,10 @@ async def test_all_is_delivered_by_a_bridge_that_works_and_the_lags_are_told(wor
         {"BRIDGE_NATS_SUBJECT": "gone.{db}.of-{key}.now"},
         {"BRIDGE_NATS_SUBJECT": "gone"},
         {"BRIDGE_KEYS": f"share:*,{PREFIX}:*", "BRIDGE_SOURCE": "/another"},
+        {"BRIDGE_NATS_DEDUPLICATION": "subject"},
+        {"BRIDGE_NATS_DEDUPLICATION": "subject", "BRIDGE_NATS_SUBJECT": "gone.{key}.{id}"},
     ],
-    ids=["binary", "subject of each key", "one subject", "other patterns and source"],
+    ids=["binary", "subject of each key", "one subject", "other patterns and source", "ids", "keys and ids"],
 )
 async def test_what_is_delivered_is_understood_whatever_the_settings(
     one_redis: RedisServer, nats_server: NatsServer, settings: Mapping[str, str]

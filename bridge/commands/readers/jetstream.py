@@ -20,7 +20,7 @@ from bridge.settings import Settings
 from bridge.sinks.jetstream.api import Api
 from bridge.sinks.jetstream.connect import Handlers, connect, discard
 from bridge.sinks.jetstream.headers import ATTRIBUTE_PREFIX
-from bridge.sinks.subjects import SubjectTemplate
+from bridge.sinks.subjects import subjects_of
 
 API_SECONDS = 5.0
 FETCH = 500
@@ -41,8 +41,8 @@ class JetStreamReader:
         self._settings = settings
         self._api = Api.of(settings)
         self._stream = settings.nats_stream
-        subjects = SubjectTemplate(settings.nats_subject, db)
-        self._subject = covering(*(subjects.of(key) for key in examples))
+        subjects = subjects_of(settings, db)
+        self._subject = covering(*(subjects.filter(key) for key in examples))
         self._client: Client | None = None
         self._consumer: JetStreamContext.PullSubscription | None = None
         self._next: int | None = None

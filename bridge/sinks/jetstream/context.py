@@ -18,3 +18,8 @@ class Context:
     clock: Clock
     limits: JetStreamLimits
     events: SinkEvents
+
+    @property
+    def once(self) -> bool:
+        """Whether a message has a subject of its own, of which the stream takes one."""
+        return self.settings.nats_deduplication == "subject"

@@ -25,6 +25,8 @@ class Flight:
         """Why messages were not taken now; not given yet."""
         self.unrouted: list[int] = []
         """The messages that found no stream; not looked into yet."""
+        self.taken: list[int] = []
+        """The messages whose subject is taken, by themselves or by another; not looked into yet."""
         self.interval = 0.0
         """Seconds without an answer after which it was sent again last; 0: never."""
         self.news = asyncio.Event()
@@ -42,6 +44,11 @@ class Flight:
     def over(self) -> bool:
         """Whether there will be no more answers."""
         return not self.remaining or self.error is not None
+
+    @property
+    def unclear(self) -> bool:
+        """Whether there are answers to be looked into."""
+        return bool(self.unrouted or self.taken)
 
     def answered(self) -> None:
         """One more message has its answer. This is the hot path: once per message."""
@@ -72,14 +79,14 @@ class Flight:
         self._since = now
 
     def give(self, receipts: Receipts, waiting: Container[int]) -> None:
-        """Say what became of each message that has an answer, but for the unrouted. `waiting`: numbers without one."""
+        """Say what became of each message that has a clear answer. `waiting`: numbers without any."""
         count = len(self.messages)
-        if self._given is None and not (self.refused or self.rejected or self.remaining or self.unrouted):
+        if self._given is None and not (self.refused or self.rejected or self.remaining or self.unclear):
             receipts.acked(range(count))
             return
         given = self._given = self._given or set()
         given.update(self.rejected, self.refused)
-        aside = {*given, *self.unrouted}
+        aside = {*given, *self.unrouted, *self.taken}
         acked = [i for i in range(self.sent) if i not in aside and self.first + i not in waiting]
         given.update(acked)
         rejected, refused = self.rejected, self.refused

@@ -3,6 +3,7 @@
 Only what is surely an ack counts as one: some other subscriber of the subject may answer, too.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -15,6 +16,10 @@ PERMANENT = frozenset({10054, 10097})
 Every other error (stream full, sealed, without a leader, overloaded, or a code that is unknown here) is worth another
 try: a guess must not turn into a dead letter.
 """
+
+NOT_STORED = 10077
+SUBJECT_TAKEN = "maximum messages per subject exceeded"
+"""The description of a `NOT_STORED` where that is the reason. A stream that is full has the same code."""
 
 NO_RESPONDERS = "503"
 UNDER_WAY = "the stream has it under way, and has not stored it yet"
@@ -30,6 +35,8 @@ class Meaning(Enum):
     """It will never be taken."""
     POSTPONED = auto()
     """It was not taken now."""
+    TAKEN = auto()
+    """The stream has, or has under way, as many messages of the same subject as it takes, and refuses further ones."""
     UNROUTED = auto()
     """No stream listens on its subject."""
     NONE = auto()
@@ -57,8 +64,17 @@ def read(reply: Msg) -> Reply:
     error = answer.get("error")
     if isinstance(error, dict):
         reason = f"{error.get('description', 'error')} (error {error.get('err_code', error.get('code'))})"
-        return Reply(Meaning.REJECTED if error.get("err_code") in PERMANENT else Meaning.POSTPONED, reason)
+        return Reply(_meaning(error), reason)
     sequence = answer.get("seq")
     if "stream" not in answer or type(sequence) is not int or sequence < 0:
         return Reply(Meaning.NONE)
     return Reply(Meaning.ACKED) if sequence else Reply(Meaning.POSTPONED, UNDER_WAY)
+
+
+def _meaning(error: Mapping[str, object]) -> Meaning:
+    code = error.get("err_code")
+    if code in PERMANENT:
+        return Meaning.REJECTED
+    if code == NOT_STORED and error.get("description") == SUBJECT_TAKEN:
+        return Meaning.TAKEN
+    return Meaning.POSTPONED

@@ -66,7 +66,7 @@ class JetStreamSession:
     async def publish(self, batch: Batch, receipts: Receipts) -> None:
         """See `Session.publish`."""
         self._raise_if_ended()
-        await self._window.publish(batch.messages, receipts, self._stream.route)
+        await self._window.publish(batch.messages, receipts, self._stream)
 
     async def ended(self) -> str:
         """See `Session.ended`."""

@@ -7,7 +7,7 @@ from bridge.settings import Settings
 from bridge.sinks.jetstream.context import Context
 from bridge.sinks.jetstream.session import JetStreamSession
 from bridge.sinks.observer import SinkEvents
-from bridge.sinks.subjects import SubjectTemplate
+from bridge.sinks.subjects import subjects_of
 
 
 class JetStreamSink:
@@ -16,7 +16,7 @@ class JetStreamSink:
     def __init__(self, settings: Settings, db: int, clock: Clock, limits: JetStreamLimits, events: SinkEvents) -> None:
         """Raises ConfigurationError: `BRIDGE_NATS_SUBJECT` cannot work."""
         self.order = Order.KEY
-        self._subjects = SubjectTemplate(settings.nats_subject, db)
+        self._subjects = subjects_of(settings, db)
         self._context = Context(settings, self._subjects, clock, limits, events)
 
     async def connect(self) -> JetStreamSession:

@@ -1,5 +1,6 @@
 """The stream: looked up, created if missing and wanted, checked, never changed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from nats.errors import Error
@@ -10,6 +11,7 @@ from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from bridge.errors import ErrorKind, NotConnected, Refused
 from bridge.settings import Settings
+from bridge.sinks.jetstream import once
 from bridge.sinks.jetstream.api import HERE, Api
 from bridge.sinks.jetstream.context import Context
 from bridge.sinks.jetstream.denials import Denials
@@ -82,6 +84,7 @@ class Stream:
         self._denials = denials
         self._name = settings.nats_stream
         self._subjects = context.subjects
+        self._once = context.once
         self._events = context.events
         self._provision = Provision.of(settings) if settings.nats_provision else None
         """None: it is not to be created."""
@@ -108,12 +111,18 @@ class Stream:
                 f"stream {self._name} does not exist",
                 f"create it with the subjects {wanted}, or set BRIDGE_NATS_PROVISION=true",
             )
+        if self._once:
+            await self._check_once(info.config)
         self._check(info.config)
         if in_cluster(info) and info.config.num_replicas == 1:
             self._warn(
                 f"stream {self._name} has one copy, in a cluster: while its server is down nothing can be published,"
                 f" and its disk is all there is; give it {CLUSTER_REPLICAS} replicas"
             )
+
+    async def missing(self, subjects: Mapping[int, str]) -> dict[int, str]:
+        """See `once.missing`."""
+        return await once.missing(self._jetstream, self._name, subjects)
 
     async def route(self, subjects: dict[int, str]) -> tuple[dict[int, str], str]:
         """Messages (by index, with their subjects) found no stream: why each never will, for those that never will.
@@ -155,6 +164,8 @@ class Stream:
             max_age=hours * 3600 if hours > 0 else None,
             max_bytes=provision.max_bytes,
         )
+        if self._once:
+            config = once.configured(config)
         try:
             return await self._jetstream.add_stream(config)
         except APIError as error:
@@ -201,24 +212,42 @@ class Stream:
         missing = [subject for subject in wanted if not any(covers(pattern, subject) for pattern in bound)]
         if missing:
             self._warn(f"{names}, not all of {', '.join(missing)}: other messages become dead letters")
-        if config.duplicate_window < RETRY_HORIZON_SECONDS:
+        if config.duplicate_window < RETRY_HORIZON_SECONDS and not self._once:
             self._warn(
                 f"stream {self._name} has a duplicate window of {config.duplicate_window:g} s: what is sent again later"
                 f" than that is stored twice; set it to {DUPLICATE_WINDOW_SECONDS:g} s"
             )
         if config.storage == StorageType.MEMORY:
             self._warn(f"stream {self._name} is kept in memory: what is acked is lost when its servers stop")
-        if config.retention == RetentionPolicy.INTEREST:
+        if config.retention == RetentionPolicy.INTEREST and not self._once:
             self._warn(f"stream {self._name} has interest retention: what no consumer waits for is dropped")
+
+    async def _check_once(self, config: StreamConfig) -> None:
+        """With `BRIDGE_NATS_DEDUPLICATION=subject`: it must refuse repeats, and say which messages it has."""
+        if why := once.unfit(config):
+            raise Refused(f"stream {self._name} does not suit BRIDGE_NATS_DEDUPLICATION=subject: {why}", once.MOVE)
+        try:
+            await once.may_read(self._jetstream, self._name, self._subjects.gap)
+        except NoAnswer:
+            if not self._denials.api:
+                raise NotConnected("NATS does not answer the JetStream API") from None
+            raise Refused(
+                f"the NATS user may not look up messages of stream {self._name}",
+                f"allow it to publish to {self._api.subject(once.LOOKUP)}.{self._name}",
+                ErrorKind.DENIED,
+            ) from None
+        except APIError as error:
+            raise self._translated(error) from None
 
     def _unchecked(self) -> None:
         """The user may not ask about streams: to be fixed, unless publishing is all that was wanted."""
         info = self._api.subject(f"STREAM.INFO.{self._name}")
-        if self._provision:
+        if self._provision or self._once:
+            create = f" and {self._api.subject(f'STREAM.CREATE.{self._name}')}" if self._provision else ""
+            other = "" if self._once else ", or set BRIDGE_NATS_PROVISION=false"
             raise Refused(
                 "the NATS user may not use the JetStream API",
-                f"allow it to publish to {info} and {self._api.subject(f'STREAM.CREATE.{self._name}')},"
-                " or set BRIDGE_NATS_PROVISION=false",
+                f"allow it to publish to {info}{create}{other}",
                 ErrorKind.DENIED,
             )
         self._warn(f"stream {self._name} is not checked: the user may not publish to {info}")

@@ -5,7 +5,7 @@ message that the server would close the connection on is not sent, but rejected.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from nats.aio.msg import Msg
 from nats.errors import Error
@@ -17,6 +17,7 @@ from bridge.sinks.jetstream.denials import Denials
 from bridge.sinks.jetstream.flight import Flight
 from bridge.sinks.jetstream.headers import headers_of, size
 from bridge.sinks.jetstream.replies import Meaning, read
+from bridge.sinks.jetstream.stream import Stream
 from bridge.sinks.jetstream.wire import Wire, frame
 from bridge.sinks.subjects import MAX_SUBJECT_BYTES
 
@@ -27,9 +28,6 @@ MESSAGE_BYTES = 512
 
 HEADER_ROOM = 1024
 """More than the headers of a structured message take."""
-
-Route = Callable[[dict[int, str]], Awaitable[tuple[dict[int, str], str]]]
-"""See `Stream.route`."""
 
 
 class Window:
@@ -42,6 +40,7 @@ class Window:
         self._client = client
         self._inbox = inbox
         self._subject_of = context.subjects.of_message
+        self._once = context.once
         self._denials = denials
         self._clock = context.clock
         self._events = context.events
@@ -54,11 +53,11 @@ class Window:
         self._flights: set[Flight] = set()
         self._next = 0
 
-    async def publish(self, batch: Sequence[Message], receipts: Receipts, route: Route) -> None:
+    async def publish(self, batch: Sequence[Message], receipts: Receipts, stream: Stream) -> None:
         """Return when every message has its receipt; the first ones come while others are without an answer.
 
-        `route` says why messages that found no stream never will, and why the others did not. Raises what `abandon` was
-        given, after the receipts that were known by then.
+        `stream` is asked about answers that are not clear. Raises what `abandon` was given, after the receipts known by
+        then.
         """
         flight = Flight(batch, self._next, self._clock.monotonic())
         self._next += len(batch)
@@ -68,10 +67,10 @@ class Window:
             while True:
                 await flight.news.wait()
                 flight.news.clear()
-                if flight.unrouted and flight.error is None:
-                    await self._route(flight, route)
+                if flight.unclear and flight.error is None:
+                    await self._look_into(flight, stream)
                 flight.give(receipts, self._waiting)
-                if flight.over and not flight.unrouted:
+                if flight.over and not flight.unclear:
                     break
                 if flight.error is not None:
                     break
@@ -88,14 +87,22 @@ class Window:
         for flight in self._flights:
             flight.end(error())
 
-    async def _route(self, flight: Flight, route: Route) -> None:
-        some = list(flight.unrouted)
-        never, why = await route({index: self._subject_of(flight.messages[index]) for index in some})
-        flight.rejected |= never
-        flight.refused |= {index: why for index in some if index not in never}
-        del flight.unrouted[: len(some)]
-        if flight.over and flight.unrouted:
+    async def _look_into(self, flight: Flight, stream: Stream) -> None:
+        """What became of those whose answers are not clear."""
+        unrouted, taken = list(flight.unrouted), list(flight.taken)
+        if unrouted:
+            never, why = await stream.route(self._subjects(flight, unrouted))
+            flight.rejected |= never
+            flight.refused |= {index: why for index in unrouted if index not in never}
+            del flight.unrouted[: len(unrouted)]
+        if taken:
+            flight.refused |= await stream.missing(self._subjects(flight, taken))
+            del flight.taken[: len(taken)]
+        if flight.over and flight.unclear:
             flight.news.set()
+
+    def _subjects(self, flight: Flight, indices: Sequence[int]) -> dict[int, str]:
+        return {index: self._subject_of(flight.messages[index]) for index in indices}
 
     def _learn(self, flight: Flight) -> None:
         """How long acks take here. What was late once is waited for longer, and less so with each that is not."""
@@ -127,7 +134,9 @@ class Window:
         index = number - flight.first
         if answer.meaning is Meaning.REJECTED:
             flight.rejected[index] = answer.reason
-        elif answer.meaning is Meaning.POSTPONED:
+        elif answer.meaning is Meaning.TAKEN and self._once:
+            flight.taken.append(index)
+        elif answer.meaning in {Meaning.POSTPONED, Meaning.TAKEN}:
             flight.refused[index] = answer.reason
         elif answer.meaning is Meaning.UNROUTED:
             flight.unrouted.append(index)

@@ -11,6 +11,10 @@ from tests.integration.planted.scenes import Fault, Scene, Scenes, changed
 from tests.support.servers import wait_until
 
 ADD = "nats stream add EXPIRY --subjects='expired.0.*' --storage=file --dupe-window=10m --max-age=7d"
+MOVE = (
+    "name a new stream in BRIDGE_NATS_STREAM, which the bridge creates (if both bind the same subjects, with another"
+    " first token in BRIDGE_NATS_SUBJECT), and let consumers read the old one to its end"
+)
 OF_OTHERS = Fault(
     "NATS/subjects",
     "fail",
@@ -203,6 +207,57 @@ def a_stream_that_nobody_makes(ground: Ground) -> Scene:
     account = ground.account()
     account.settings["nats_provision"] = "false"
     return Scene(account.settings, account.apply)
+
+
+@scene(
+    Fault(
+        "NATS/one message per subject",
+        "fail",
+        "EXPIRY: max_msgs_per_subject is not 1; it does not refuse what is new of a subject (discard=new,",
+        f"{MOVE}; an edit would drop all but the last message of each subject",
+    )
+)
+def a_stream_of_the_other_deduplication(ground: Ground) -> Scene:
+    """With a message in it: an edit would drop others."""
+    account = ground.account()
+    account.stream(subjects=["expired.*.*"])
+    account.work(lambda jetstream: jetstream.publish("expired.0.x"))
+    account.settings["nats_deduplication"] = "subject"
+    return Scene(account.settings, lambda _: account.settings.update(nats_stream="EXPIRY-ONCE"))
+
+
+@scene(
+    Fault(
+        "NATS/one message per subject",
+        "fail",
+        "EXPIRY: max_msgs_per_subject is not 1; it does not refuse what is new of a subject (discard=new,",
+        "nats stream edit EXPIRY --max-msgs-per-subject=1 --discard=new --discard-per-subject --dupe-window=10s",
+    )
+)
+def an_empty_stream_of_the_other_deduplication(ground: Ground) -> Scene:
+    """Nothing is lost by an edit."""
+    account = ground.account()
+    account.stream()
+    account.settings["nats_deduplication"] = "subject"
+    return Scene(account.settings, account.apply)
+
+
+@scene(
+    Fault(
+        "NATS/one message per subject",
+        "fail",
+        "EXPIRY: it is a work queue: what a consumer has acked is gone, and would be stored again",
+        MOVE,
+    )
+)
+def a_work_queue_that_is_to_store_each_message_once(ground: Ground) -> Scene:
+    """It forgets what was consumed."""
+    account = ground.account()
+    each = {"max_msgs_per_subject": 1, "discard": DiscardPolicy.NEW, "discard_new_per_subject": True}
+    account.stream(retention=RetentionPolicy.WORK_QUEUE, **each)
+    account.settings["nats_deduplication"] = "subject"
+    move = {"nats_stream": "EXPIRY-ONCE", "nats_subject": "gone.{db}.{prefix}"}
+    return Scene(account.settings, lambda _: account.settings.update(move))
 
 
 @scene(

@@ -175,13 +175,18 @@ class KafkaRig(BrokerRig):
         self.thaw()
 
 
+ONCE = "jetstream-subject"
 EACH_BROKER = ["jetstream", pytest.param("kafka", marks=pytest.mark.kafka)]
 """For the parameter of a fixture that uses `broker_of`."""
+EACH_WAY = [*EACH_BROKER, ONCE]
+"""The same with every way of deduplication."""
 
 
 def broker_of(request: pytest.FixtureRequest) -> BrokerRig:
-    """The rig that the fixture's parameter names: `jetstream` or `kafka`."""
-    return KafkaRig(request.getfixturevalue("kafka_server")) if request.param == "kafka" else JetStreamRig()
+    """The rig that the fixture's parameter names: one of `EACH_WAY`."""
+    if request.param == "kafka":
+        return KafkaRig(request.getfixturevalue("kafka_server"))
+    return JetStreamRig(nats_deduplication="subject" if request.param == ONCE else "window")
 
 
 async def _any_acls(asked: Awaitable[Any]) -> bool:

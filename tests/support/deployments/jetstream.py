@@ -75,7 +75,7 @@ class Deployment(Scene):
         """A client past the proxy."""
         client = await nats.connect(self.nats_server.url, **self.nats_login)
         try:
-            yield client.jetstream()
+            yield client.jetstream(timeout=PATIENCE)
         finally:
             await client.close()
 

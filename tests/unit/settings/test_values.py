@@ -84,6 +84,7 @@ WRONG = {
     "nats_url_file": "/",
     "nats_stream": "a.b",
     "nats_subject": "expired.{table}",
+    "nats_deduplication": "always",
     "nats_provision": "perhaps",
     "nats_replicas": "0",
     "nats_max_bytes": "0",
@@ -173,10 +174,35 @@ def test_seconds_are_finite_and_not_negative(name: str, value: str) -> None:
 
 @pytest.mark.parametrize(
     "subject",
-    [".", "a.", ".a", "a..b", "a b", "a\tb", "a.*", "a.>", "{}", "{{db}}", "{db", "db}", "{Key}", "$JS.a", "a\x7f"],
+    [
+        ".",
+        "a.",
+        ".a",
+        "a..b",
+        "a b",
+        "a\tb",
+        "a.*",
+        "a.>",
+        "{}",
+        "{{db}}",
+        "{db",
+        "db}",
+        "{Key}",
+        "$JS.a",
+        "a\x7f",
+        "{id}",
+        "a.{id}.b",
+        "a.x{id}",
+    ],
 )
 def test_a_subject_template_that_nats_would_not_take_is_refused(subject: str) -> None:
     assert "BRIDGE_NATS_SUBJECT" in problems_of(nats_subject=subject)[0]
+
+
+def test_an_id_in_the_subject_needs_the_deduplication_by_subject() -> None:
+    assert "needs BRIDGE_NATS_DEDUPLICATION=subject" in problems_of(nats_subject="expired.{prefix}.{id}")[0]
+    settings = loaded(nats_subject="expired.{prefix}.{id}", nats_deduplication="subject")
+    assert settings.nats_subject == "expired.{prefix}.{id}"
 
 
 @pytest.mark.parametrize("topic", [".", "..", "a b", "a/b", "ü", "{key}", "a" * 250, "{db"])

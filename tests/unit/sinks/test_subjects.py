@@ -6,10 +6,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from bridge.contracts import Message
 from bridge.errors import ConfigurationError
 from bridge.sinks.subjects import (
     MAX_SUBJECT_BYTES,
     TOO_LONG,
+    IdentifiedSubjects,
     SubjectTemplate,
     covers,
     encode_parts,
@@ -107,6 +109,59 @@ def test_the_gap_record_and_the_stream_have_subjects_of_their_own(
 ) -> None:
     subjects = SubjectTemplate(template, 3)
     assert (subjects.gap, subjects.published, subjects.provisioned) == (gap, published, provisioned)
+
+
+@pytest.mark.parametrize(
+    ("template", "subject", "filter_", "gap", "published", "provisioned"),
+    [
+        (
+            "expired.{db}.{prefix}",
+            "expired.3.a.ID",
+            "expired.3.a.*",
+            "expired.3._gap.ID",
+            "expired.3.*.*",
+            "expired.*.*.*",
+        ),
+        (
+            "expired.{db}.{key}.{id}",
+            "expired.3.a.b.ID",
+            "expired.3.a.b.*",
+            "expired.3._gap.ID",
+            "expired.3.>",
+            "expired.*.>",
+        ),
+        (
+            "expired",
+            "expired.ID",
+            "expired.*",
+            "expired._gap.ID",
+            "expired.*,expired._gap.*",
+            "expired.*,expired._gap.*",
+        ),
+    ],
+)
+def test_with_the_id_as_the_last_token_every_message_has_a_subject_of_its_own(
+    template: str, subject: str, filter_: str, gap: str, published: str, provisioned: str
+) -> None:
+    subjects = IdentifiedSubjects(template, 3)
+    message = Message("ID", b"a:b", b"", "")
+    assert subjects.of_message(message) == subject
+    assert subjects.filter(b"a:b") == filter_
+    assert subjects.of_message(message._replace(key=b"_gap", gap=True)) == gap
+    assert (",".join(subjects.published), ",".join(subjects.provisioned)) == (published, provisioned)
+    assert subjects.without_key(message) == f"{template.replace('{db}', '3').removesuffix('.{id}')}.{{id}}"
+
+
+@given(TEMPLATES, NASTY, NASTY)
+def test_no_two_ids_share_a_subject_and_the_stream_binds_each(template: str, one: bytes, other: bytes) -> None:
+    subjects = IdentifiedSubjects(template, 3)
+    left, right = Message("a" * 32, one, b"", ""), Message("b" * 32, other, b"", "")
+    gap = left._replace(id="c" * 32, gap=True)
+    found = {subjects.of_message(message) for message in (left, right, gap)}
+    assert len(found) == 3
+    for bound in (subjects.published, subjects.provisioned):
+        assert all(any(covers(pattern, subject) for pattern in bound) for subject in found)
+    assert covers(subjects.filter(one), subjects.of_message(left))
 
 
 @given(TEMPLATES, NASTY, st.integers(0, 20))

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from bridge.settings import Settings
 from bridge.sinks.jetstream.api import HERE, Api
+from bridge.sinks.jetstream.once import LOOKUP, WINDOW_SECONDS
 from bridge.sinks.jetstream.stream import DUPLICATE_WINDOW_SECONDS, Provision
-from bridge.sinks.subjects import SubjectTemplate, covers, overlaps
+from bridge.sinks.subjects import SubjectTemplate, covers, overlaps, subjects_of
 
 USER_INFO = "$SYS.REQ.USER.INFO"
 """Where users ask about themselves."""
@@ -26,19 +27,28 @@ class NatsTools:
     provision: Provision | None
     """None: the stream is not to be created."""
     api: Api = field(default_factory=Api)
+    once: bool = False
+    """Whether the stream is to take one message of a subject."""
 
     @classmethod
     def of(cls, settings: Settings, db: int) -> "NatsTools":
         """Raises ConfigurationError: `BRIDGE_NATS_SUBJECT` cannot work."""
         provision = Provision.of(settings) if settings.nats_provision else None
-        subjects = SubjectTemplate(settings.nats_subject, db)
-        return cls(settings.nats_stream, subjects, provision, Api.of(settings))
+        once = settings.nats_deduplication == "subject"
+        return cls(settings.nats_stream, subjects_of(settings, db), provision, Api.of(settings), once)
 
     @property
     def asked(self) -> list[str]:
         """The subjects of the JetStream API that the bridge asks: first whether the stream is there."""
         asked = [self.api.subject(f"STREAM.INFO.{self.stream}")]
+        if self.once:
+            asked.append(self.lookup)
         return [*asked, self.api.subject(f"STREAM.CREATE.{self.stream}")] if self.provision else asked
+
+    @property
+    def lookup(self) -> str:
+        """The subject of the JetStream API that reads a message."""
+        return self.api.subject(f"{LOOKUP}.{self.stream}")
 
     @property
     def account_info(self) -> str:
@@ -57,9 +67,18 @@ class NatsTools:
 
     def add(self, **options: object) -> str:
         """Create the stream as the bridge would, but for the options; with a bound, even where it would set none."""
-        own = {"subjects": _quoted(self.subjects.published), "storage": "file", "dupe_window": DUPLICATE_WINDOW}
+        own: dict[str, object] = {"subjects": _quoted(self.subjects.published), "storage": "file"}
+        own |= {"dupe_window": DUPLICATE_WINDOW} | self.one_each
         own |= self.bounds or {"max_age": MAX_AGE}
         return f"{self._nats} stream add {self.stream}{_options(own | options)} --defaults"
+
+    @property
+    def one_each(self) -> dict[str, object]:
+        """What makes the stream take one message of a subject, as options of the tool."""
+        if not self.once:
+            return {}
+        each: dict[str, object] = {"max_msgs_per_subject": 1, "discard": "new", "discard_per_subject": True}
+        return each | {"dupe_window": f"{WINDOW_SECONDS:g}s"}
 
     @property
     def bounds(self) -> dict[str, str]:

@@ -18,7 +18,7 @@ from bridge.commands.check.nats.client import API_SECONDS, Nats
 from bridge.commands.check.nats.publish import try_to_publish
 from bridge.commands.check.nats.remedies import LOG, USER_INFO, NatsTools
 from bridge.commands.check.nats.rights import Rights, judge, rights
-from bridge.commands.check.nats.stream import STREAM_CHECKS
+from bridge.commands.check.nats.stream import ONE_EACH, checks
 from bridge.commands.check.test_message import CHECK
 from bridge.contracts import Message
 from bridge.errors import NotConnected, Refused
@@ -26,6 +26,7 @@ from bridge.limits import JetStreamLimits
 from bridge.settings import Settings
 from bridge.sinks.jetstream.connect import Handlers, cluster_of, connect, discard
 from bridge.sinks.jetstream.denials import Denials
+from bridge.sinks.jetstream.once import may_read
 from bridge.sinks.jetstream.stream import CLUSTER_REPLICAS, NOT_ENABLED, no_jetstream
 
 AREA = "NATS"
@@ -124,6 +125,8 @@ def _unanswered(nats: Nats) -> Finding:
         return failure("the user may not receive answers", tools.permissions())
     if not nats.denials.api:
         return failure(f"no answer within {API_SECONDS:g} s", LOG)
+    if tools.once:
+        return failure("the user may not ask about streams", tools.permissions())
     if tools.provision:
         other = "or create the stream, and set BRIDGE_NATS_PROVISION=false"
         return failure("the user may not ask about streams", f"{tools.permissions()}; {other}")
@@ -170,9 +173,22 @@ def _unbounded(limits: AccountLimits, tools: NatsTools) -> Finding | None:
 async def _stream(nats: Nats, info: StreamInfo | None) -> dict[str, Finding]:
     if info is None:
         return {"stream": await _missing(nats)}
-    takes_any = info.config.mirror is None and not info.config.sealed
-    checks = STREAM_CHECKS if takes_any else {"stream": STREAM_CHECKS["stream"]}
-    return {name: check(info, nats.tools) for name, check in checks.items()}
+    found = {name: check(info, nats.tools) for name, check in checks(info, nats.tools).items()}
+    if ONE_EACH in found and found[ONE_EACH].level is Level.PASS and (problem := await _lookup(nats)):
+        found[ONE_EACH] = problem
+    return found
+
+
+async def _lookup(nats: Nats) -> Finding | None:
+    """Why the bridge could not look up what it is told is stored already."""
+    tools = nats.tools
+    try:
+        await nats.ask(tools.lookup, may_read(nats.jetstream, tools.stream, tools.subjects.gap))
+    except NoAnswer:
+        return failure("the user may not look up messages, to know what is stored", tools.permissions())
+    except Error as error:
+        return failure(f"messages cannot be looked up: {error}", LOG)
+    return None
 
 
 async def _missing(nats: Nats) -> Finding:

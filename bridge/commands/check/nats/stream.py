@@ -1,6 +1,6 @@
 """What an existing JetStream stream must be for the bridge: one small function per check.
 
-To add one, write the function and enter it in STREAM_CHECKS.
+To add one, write the function and enter it in STREAM_CHECKS. `checks` are those for the settings.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,6 +9,7 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfi
 
 from bridge.commands.check.findings import MESSAGE_BYTES, Finding, failure, passed, warning
 from bridge.commands.check.nats.remedies import DUPLICATE_WINDOW, MAX_AGE, NatsTools
+from bridge.sinks.jetstream.once import MOVE, unfit
 from bridge.sinks.jetstream.stream import (
     CLUSTER_REPLICAS,
     DUPLICATE_WINDOW_SECONDS,
@@ -36,7 +37,7 @@ def _stream(info: StreamInfo, tools: NatsTools) -> Finding:
         return failure(f"{name} acks nothing (no_ack): nobody could know what is stored", tools.edit(ack=True))
     if config.storage == StorageType.MEMORY:
         return warning(f"{name} is kept in memory: it is lost when its servers stop", anew)
-    if config.retention == RetentionPolicy.INTEREST:
+    if config.retention == RetentionPolicy.INTEREST and not tools.once:
         return warning(
             f"{name} has interest retention: what no consumer waits for is dropped", tools.edit(retention="limits")
         )
@@ -70,6 +71,18 @@ def _duplicate_window(info: StreamInfo, tools: NatsTools) -> Finding:
         f"{window:g} s: what is sent again later than that is stored twice",
         tools.edit(**longer, dupe_window=DUPLICATE_WINDOW),
     )
+
+
+def _one_each(info: StreamInfo, tools: NatsTools) -> Finding:
+    config, name = info.config, tools.stream
+    why = unfit(config)
+    if not why:
+        return passed(f"{name} takes one message of a subject: a repeat is refused as long as it keeps the message")
+    by_an_edit = config.subject_transform is None and config.retention == RetentionPolicy.LIMITS
+    if by_an_edit and not info.state.messages:
+        return failure(f"{name}: {why}", tools.edit(**tools.one_each))
+    careful = "; an edit would drop all but the last message of each subject" if by_an_edit else ""
+    return failure(f"{name}: {why}", f"{MOVE}{careful}")
 
 
 def _message_size(info: StreamInfo, tools: NatsTools) -> Finding:
@@ -114,12 +127,12 @@ def _limits(info: StreamInfo, tools: NatsTools) -> Finding:
         return failure("the stream is full, and refuses what is new (discard=new)", _unlimited(tools, limits))
     if 0 < age < AGE_SECONDS:
         return warning(f"{age:g} s: a consumer that is down for longer misses messages", tools.edit(max_age=MAX_AGE))
-    if each > 0:
+    if each > 0 and not tools.once:
         refuses = config.discard == DiscardPolicy.NEW and config.discard_new_per_subject
         what = REFUSED_SUBJECT if refuses else "older ones are dropped, whether or not they were consumed"
         return warning(f"{each} messages of a subject: {what}", tools.edit(max_msgs_per_subject=-1))
     few = 0 < limits["max_msgs"] < MESSAGES or 0 < limits["max_bytes"] < BYTES
-    if few or (config.discard == DiscardPolicy.NEW and _words(limits)):
+    if few or (config.discard == DiscardPolicy.NEW and _words(limits) and not tools.once):
         old = "at a burst the oldest are dropped, whether or not they were consumed"
         new = "when it is full it refuses what is new (discard=new), which waits in Redis"
         found = f"{_words(limits)}: {new if config.discard == DiscardPolicy.NEW else old}"
@@ -134,7 +147,7 @@ def _kept(config: StreamConfig, limits: str, tools: NatsTools) -> Finding:
         return warning(
             "none: messages are kept until somebody deletes them, or the disk is full", tools.edit(max_age=MAX_AGE)
         )
-    return passed(limits)
+    return passed(f"{limits}; a full one refuses what is new, which waits in Redis" if tools.once else limits)
 
 
 def _as_asked(info: StreamInfo, tools: NatsTools) -> Finding:
@@ -183,3 +196,18 @@ STREAM_CHECKS: Mapping[str, Check] = {
     "limits": _limits,
     "provision": _as_asked,
 }
+
+ONE_EACH = "one message per subject"
+
+
+def checks(info: StreamInfo, tools: NatsTools) -> Mapping[str, Check]:
+    """Those that make sense of this stream, for the deduplication that the settings ask for."""
+    whether = {"stream": _stream}
+    if info.config.mirror is not None or info.config.sealed:
+        return whether
+    if not tools.once:
+        return STREAM_CHECKS
+    if unfit(info.config):  # what else there is of it does not matter
+        return whether | {ONE_EACH: _one_each}
+    others = {name: check for name, check in STREAM_CHECKS.items() if check is not _duplicate_window}
+    return others | {ONE_EACH: _one_each}
