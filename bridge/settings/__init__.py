@@ -4,6 +4,7 @@
 An empty value is an unset one everywhere (Compose passes `BRIDGE_X=` for what its user left out).
 """
 
+from bridge.settings.agreement import agreement
 from bridge.settings.effective import Effective, effective
 from bridge.settings.group import variable
 from bridge.settings.loading import exposed, load, log_format
@@ -18,6 +19,7 @@ __all__ = [
     "RedisAddress",
     "Settings",
     "SinkKind",
+    "agreement",
     "default",
     "description",
     "effective",

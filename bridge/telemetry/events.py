@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from bridge.clock import Clock, SystemClock
+from bridge.telemetry.common import Common
 from bridge.telemetry.health import Health
 from bridge.telemetry.metrics import Metrics
 from bridge.telemetry.shard import ShardTelemetry
@@ -28,12 +29,12 @@ class Telemetry:
         self.health = Health()
         self.health.unmet(BROKER, "starting")
         self._log = structlog.get_logger()
-        self._leases: set[int] = set()
+        self._common = Common()
         self._retried, self._resent, self._rejected = (Throttle(self._clock) for _ in range(3))
 
     def shard(self, number: int = 0, of: int = 1) -> ShardTelemetry:
         """What happens in one of so many shards."""
-        return ShardTelemetry(number, of, self.metrics, self.health, self._leases, self._clock)
+        return ShardTelemetry(number, of, self.metrics, self.health, self._common, self._clock)
 
     # The process.
 

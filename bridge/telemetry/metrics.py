@@ -69,6 +69,11 @@ class Metrics:
             "ambiguous_entries",
             "Entries found refreshed, deleted or gone early after a gap: they may have expired.",
         )
+        self.forgotten = self._by_shard(
+            Counter,
+            "forgotten_entries",
+            "Entries that left the ledger unannounced: a bridge with other BRIDGE_KEYS had recorded them.",
+        )
         # What has to be there.
         self.subscription_up = Gauge(
             "bridge_subscription_up",

@@ -3,10 +3,13 @@
 Gauges and counters have the shard as a label. Log lines name it where there are several.
 """
 
+from collections.abc import Sequence
+
 import structlog
 
 from bridge.clock import Clock
 from bridge.endings import Ending
+from bridge.telemetry.common import Common
 from bridge.telemetry.health import Health
 from bridge.telemetry.metrics import Metrics
 
@@ -21,13 +24,12 @@ LEASE_SECONDS = 5.0
 class ShardTelemetry:
     """Made by `Telemetry.shard`."""
 
-    def __init__(self, number: int, of: int, metrics: Metrics, health: Health, leases: set[int], clock: Clock) -> None:
-        """`leases`: the shards whose leases the process holds."""
+    def __init__(self, number: int, of: int, metrics: Metrics, health: Health, common: Common, clock: Clock) -> None:
         self._number = number
         self._of = of
         self._metrics = metrics
         self._health = health
-        self._leases = leases
+        self._leases, self._first = common.leases, common.first
         self._clock = clock
         self._canary_awaited: float | None = None
         """Since when the next canary is awaited; None while none is, because another bridge holds the lease."""
@@ -35,7 +37,7 @@ class ShardTelemetry:
         """When the ledger last answered to the epoch of the lease; None while there is none."""
         if of == 1:
             health.unmet(SUBSCRIPTION, "starting")
-        elif not leases:
+        elif not common.leases:
             health.unmet(LEASE, "starting")
         self._log = structlog.get_logger() if of == 1 else structlog.get_logger().bind(shard=number)
         self._by_notification = metrics.claimed.labels(via="notification")
@@ -46,6 +48,7 @@ class ShardTelemetry:
         self._recovered = metrics.recovered.labels(shard=shard)
         self._ambiguous = metrics.ambiguous.labels(shard=shard)
         self._missed = metrics.missed.labels(shard=shard)
+        self._forgotten = metrics.forgotten.labels(shard=shard)
         self._taken_hot = metrics.takeovers.labels(kind="hot")
         self._taken_cold = metrics.takeovers.labels(kind="cold")
         self._takeover_silence = metrics.takeover_silence.labels(shard=shard)
@@ -99,6 +102,11 @@ class ShardTelemetry:
         self._without_lease()
         self._standing_by()
         self._log.info("lease.awaited", holder=holder)
+
+    def settings_differ(self, differences: Sequence[str]) -> None:
+        """Whoever holds the lease, or held it last, has other settings where all must agree. Logged once for each."""
+        if self._first(found := "; ".join(differences)):
+            self._log.warning("settings.differed", differences=found)
 
     def lease_left(self) -> None:
         """Other bridges are to hold this one: it is not asked for."""
@@ -200,12 +208,11 @@ class ShardTelemetry:
         self._scan_seconds.set(seconds)
         self._log.info("scan.completed", keys=keys, seconds=round(seconds, 3))
 
-    def batch_applied(self, by_notification: int, by_sweep: int) -> None:
+    def batch_applied(self, by_notification: int, by_sweep: int, forgotten: int) -> None:
         """A batch of hints was handled."""
-        if by_notification:
-            self._by_notification.inc(by_notification)
-        if by_sweep:
-            self._by_sweep.inc(by_sweep)
+        self.entries_forgotten(forgotten)
+        self._by_notification.inc(by_notification)
+        self._by_sweep.inc(by_sweep)
 
     def ledger_seen(self, size: int, depth: int) -> None:
         """A script of the epoch said how much there is: the lease is still ours."""
@@ -221,6 +228,12 @@ class ShardTelemetry:
     def entries_stranded(self, count: int, reason: str) -> None:
         """Entries of keys that are on another node could not be handed over to it: it is tried again."""
         self._log.warning("entries.stranded", count=count, reason=reason)
+
+    def entries_forgotten(self, count: int) -> None:
+        """Entries leave the ledger unannounced: BRIDGE_KEYS no longer matches their keys. Logged once, then counted."""
+        self._forgotten.inc(count)
+        if count and self._first("entries.forgotten"):
+            self._log.warning("entries.forgotten", metric="bridge_forgotten_entries_total")
 
     def dead_letters_seen(self, count: int) -> None:
         """So many messages are kept that the broker will never take."""

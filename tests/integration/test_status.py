@@ -156,6 +156,7 @@ def test_dead_letters_a_lapsed_lease_and_an_overdue_deadline_are_shown(
         "until_ms": now_ms - 60_000,
         "fence": 7,
         "handled_up_to_ms": now_ms - 61_000,
+        "settings": {},
     }
     assert "dead letters     1\n" in shown
     assert re.search(r"1 key; the next deadline passed \d+\.\d s ago", shown)

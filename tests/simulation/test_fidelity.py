@@ -233,7 +233,7 @@ class Scripts:
         real, simulated = self._call(
             "acquire",
             [NAMES.lease, NAMES.outbox, NAMES.canary, NAMES.deadlines, self._mark()],
-            ["me", 5000, 1, NAMES.alive_prefix, "1", 0, "1"],
+            ["me", 5000, 1, NAMES.alive_prefix, "1", 0, "1", b"{}"],
             fenced=False,
         )
         assert isinstance(real, list)

@@ -17,7 +17,7 @@ from bridge.commands.status.metrics import Figures, Unanswered, ask, quantile
 from bridge.commands.status.view import SHARES, Look, lines
 from bridge.errors import ConfigurationError, NotConnected, Refused
 from bridge.expiration import Expiration
-from bridge.redis.admin.ledger_state import LeaseState, LedgerState, mixed, total
+from bridge.redis.admin.ledger_state import LeaseState, LedgerState, differing, mixed, total
 from bridge.redis.admin.nodes import Nodes, NodeState
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings
@@ -104,7 +104,8 @@ async def _look(nodes: Nodes, published: Tail | None) -> Look:
     try:
         seen, silent = await nodes.look(SHOWN)
         state, some = total([one.state for one in seen]), mixed([one.expirations for one in seen], SHOWN)
-        return Look(seen, None if nodes.topology is None else silent, state, some, await read, await asked)
+        differences = differing(state, nodes.settings)
+        return Look(seen, None if nodes.topology is None else silent, state, some, await read, await asked, differences)
     finally:
         await end([asked, read])
 
@@ -151,6 +152,7 @@ def _as_json(settings: Settings, look: Look, *, show_keys: bool) -> dict[str, An
         **({} if look.silent is None else {"cluster": _cluster(look.nodes, look.silent)}),
         "namespace": settings.namespace,
         **_state(look.state),
+        "settings_differ": look.differing,
         "leases": [_lease(look.state, lease) for lease in look.state.leases],
         "next_to_expire": [
             {"deadline_ms": deadline_ms, **(key_as_json(key) if show_keys else {})}
@@ -204,6 +206,7 @@ def _lease(state: LedgerState, lease: LeaseState | None) -> dict[str, Any] | Non
             "until_ms": lease.until_ms,
             "fence": lease.fence,
             "handled_up_to_ms": lease.handled_ms,
+            "settings": lease.fingerprint,
         }
     )
 

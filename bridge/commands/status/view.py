@@ -36,6 +36,8 @@ class Look:
     """The last of them that the broker stores, newest first; or why they cannot be read."""
     figures: Figures | str
     """Of the bridge itself; or why there are none."""
+    differing: Mapping[str, str]
+    """Bridges with other settings than these, where all must agree; and how they differ."""
 
 
 def lines(look: Look, earlier: Figures | None = None, *, show_keys: bool) -> list[tuple[Cell, Cell]]:
@@ -55,6 +57,8 @@ def _of_redis(look: Look) -> Iterator[tuple[str, Cell]]:
             yield "lease" if len(state.leases) == 1 else f"lease of shard {shard}", _holder(lease, state.now_ms)
     else:
         yield from _of_cluster(look.nodes, look.silent)
+    for bridge, differences in look.differing.items():
+        yield "settings", Text(f"{bridge} has others than this command: {differences}", "yellow")
     yield "handled up to", _moment(seen, state.now_ms) if seen else "nothing yet"
     yield "dead letters", Text(str(state.dead_letters), "bold red" if state.dead_letters else "")
 

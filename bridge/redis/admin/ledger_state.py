@@ -13,6 +13,8 @@ from typing import cast
 from bridge.expiration import Expiration, Identity
 from bridge.redis.admin.inspector import Inspector
 from bridge.redis.ledger.entries import Unreadable, read_entry
+from bridge.redis.protocol.fingerprint import Fingerprint, differences, unpacked
+from bridge.settings import Settings, agreement
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,13 @@ class LeaseState:
     fence: int
     handled_ms: int | None
     """Up to when every notification was handled; None before the first epoch got that far."""
+    fingerprint: Fingerprint
+    """Of the settings of the bridge that has it, or had it last. Empty: an older one, which does not say."""
+
+    @property
+    def last(self) -> str:
+        """Who has it, or had it last, for people."""
+        return self.holder or "the last bridge"
 
     def held(self, now_ms: int) -> bool:
         """Whether a bridge has it."""
@@ -76,7 +85,7 @@ async def read_state(inspector: Inspector) -> LedgerState:
         pipeline.xrange(names.outbox, count=1)
         pipeline.xlen(names.dead)
         pipeline.zcard(names.moved)
-        pipeline.hmget(names.lease, "holder", "until", "fence", "seen_ms", "depth")
+        pipeline.hmget(names.lease, "holder", "until", "fence", "seen_ms", "depth", "fingerprint")
     clock, *replies = await inspector.send(pipeline)
     sizes, lowest, entries, oldest, dead, moved, fields = (replies[kind::7] for kind in range(7))
     leases = cast("list[list[bytes | None]]", fields)
@@ -131,6 +140,13 @@ def total(states: Sequence[LedgerState]) -> LedgerState:
     )
 
 
+def differing(state: LedgerState, settings: Settings) -> Mapping[str, str]:
+    """Which bridges, that have a lease or had it last, have set otherwise what all must set alike; how, in words."""
+    here = agreement(settings)
+    found = {lease.last: differences(lease.fingerprint, here) for lease in state.leases if lease is not None}
+    return {bridge: "; ".join(words) for bridge, words in found.items() if words}
+
+
 def mixed(parts: Sequence[Expirations], limit: int) -> Expirations:
     """The first `limit` ahead, and the last that wait, of all of them."""
     if len(parts) == 1:
@@ -153,12 +169,14 @@ def _claimed_ms(fields: Mapping[bytes, bytes]) -> int | None:
 
 
 def _lease(fields: list[bytes | None]) -> LeaseState | None:
-    holder, until, fence, seen = fields[:4]
+    holder, until, fence, seen, _, fingerprint = fields
     if fence is None:
         return None
+    of_fence, _, settings = (fingerprint or b"").partition(b" ")
     return LeaseState(
         holder=holder.decode(errors="replace") if holder else None,
         until_ms=int(until or 0),
         fence=int(fence),
         handled_ms=int(seen) if seen else None,
+        fingerprint=unpacked(settings) if of_fence == fence else {},
     )

@@ -185,7 +185,7 @@ class Epoch:
         self._learn(applied.state)
         if applied.by_notification or applied.by_sweep:
             self._outbox.added()
-        self._telemetry.batch_applied(applied.by_notification, applied.by_sweep)
+        self._telemetry.batch_applied(applied.by_notification, applied.by_sweep, applied.forgotten)
 
     async def _touch(self) -> None:
         """Touch what is due or, in turn with it, the next part of the whole ledger."""

@@ -74,7 +74,8 @@ class Placement:
 
     async def _place(self, page: Sequence[Waiting], unreached: set[int]) -> None:
         self._look()
-        done, by_ledger = self._sorted(page)
+        unwanted, by_ledger = self._sorted(page)
+        done = list(unwanted)
         here = by_ledger.pop(self._number, [])
         for number in unreached:
             by_ledger.pop(number, None)
@@ -88,6 +89,7 @@ class Placement:
                 done += (key for key, _ in entries)
         if done:
             await self._ledger.placed(done)
+            self._telemetry.entries_forgotten(len(unwanted))
         if here:
             self._taken.clear()
             self._migrated.arrivals.extend(here)

@@ -68,12 +68,12 @@ class Ledger:
                 *(claim.instance, self._limits.lease_ms, claim.shards),
                 names.alive_prefix if claim.listens else b"",
                 *("1" if claim.entitled else "", int(self._runner.clustered)),
-                "1" if claim.able else "" if claim.yields else "0",
+                *("1" if claim.able else "" if claim.yields else "0", claim.fingerprint),
             ],
         )
         if not reply[0]:
-            return Held(reply[1].decode(errors="replace"), int(reply[2]), reply[3])
-        _, fence, seen_ms, former, heard, audit, forgotten, place, gap_open, silent_ms = reply
+            return Held(reply[1].decode(errors="replace"), int(reply[2]), *reply[3:])
+        _, fence, seen_ms, former, heard, audit, forgotten, place, gap_open, silent_ms, fingerprint = reply
         return Lease(
             int(fence),
             int(seen_ms) if seen_ms else None,
@@ -85,6 +85,7 @@ class Ledger:
             gap_open != b"0",
             boundary,
             None if silent_ms == b"" else int(silent_ms),
+            fingerprint,
         )
 
     async def release(self, fence: int, heard: int, place: bytes = b"", *, left: bool = False) -> int:
@@ -140,12 +141,12 @@ class Ledger:
         )
         if reply == b"DONE":
             return None
-        now_us, lowest, size, depth, *counts, emptied, ahead, next_part, found, announced = reply
+        now_us, lowest, size, depth, *counts, emptied, ahead, next_part, found, announced, forgotten = reply
         state = _state(now_us, lowest, size, depth)
         by_notification, by_sweep, recovered, ambiguous = counts
         return Applied(
             *(state, by_notification, by_sweep, recovered, ambiguous, bool(emptied)),
-            *(ahead, next_part, found, bool(announced)),
+            *(ahead, next_part, found, bool(announced), forgotten),
         )
 
     async def adopt(self, fence: int, seq: int, number: int) -> int | str:

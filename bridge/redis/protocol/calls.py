@@ -32,6 +32,8 @@ class Lease:
     """The mark that the lease was granted with."""
     silent_ms: int | None = None
     """How long the former holder had given no sign of life; None where it gave the lease back, or there was none."""
+    fingerprint: bytes = b""
+    """Of the former holder's settings: see `fingerprint.py`. Empty where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class Held:
     remaining_ms: int
     place: bytes = b""
     """How far the holder has handled the stream."""
+    fingerprint: bytes = b""
+    """Of the holder's settings, or those of the last one. Empty where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,8 @@ class Claim:
     """Whether it reaches its broker; the holder can see that."""
     yields: bool = False
     """Whether it leaves what is free to another bridge, if it does not reach its broker, and the other one does."""
+    fingerprint: bytes = b""
+    """Of its settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +150,8 @@ class Applied:
     """How many keys were scanned."""
     announced: bool = True
     """Whether what it had to announce is in the stream."""
+    forgotten: int = 0
+    """Entries that left the ledger unannounced, since `BRIDGE_KEYS` no longer matches their keys."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,13 @@ from bridge.redis.epoch.shard import Shard
 from bridge.redis.epoch.standby import Standby
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.protocol.calls import Claim, Held, Lease
+from bridge.redis.protocol.fingerprint import differences, packed, unpacked
 from bridge.redis.source.membership import Members
 from bridge.redis.source.phases import Phase, Phases
 from bridge.redis.source.stop import Stop
 from bridge.redis.wire.primary import Primary
 from bridge.redis.wire.subscription import Subscription
+from bridge.settings import agreement
 
 
 class Tenure:
@@ -35,6 +37,10 @@ class Tenure:
         self._phases = phases
         self._stop = stop
         self._fence: int | None = None
+        self._agreement = agreement(self._settings)
+        self._fingerprint = packed(self._agreement)
+        self._seen = self._fingerprint
+        """The fingerprint that was compared last."""
 
     async def acquire(self, ledger: Ledger, primary: Primary, standby: Standby) -> Lease | None:
         """The lease, once it is ours; None when stopped before, or when another server is the primary.
@@ -73,6 +79,7 @@ class Tenure:
             entitled=entitled,
             able=self._broker.up,
             yields=not self._members.shared,
+            fingerprint=self._fingerprint,
         )
         lease: Lease | Held | None = None
         try:
@@ -82,6 +89,7 @@ class Tenure:
                 self._fence = None
                 self._members.lost(self._number)
                 self._outbox.pause()
+        self._compare(lease.fingerprint)
         if isinstance(lease, Lease):
             self._fence = lease.fence
             self._members.took(self._number, lease.former if lease.silent_ms is not None else None)
@@ -90,6 +98,13 @@ class Tenure:
             if lease.forgotten:
                 self._telemetry.ledger_repaired(lease.forgotten)
         return lease
+
+    def _compare(self, fingerprint: bytes) -> None:
+        """Say how the bridge that holds the lease, or held it last, differs from this one."""
+        if fingerprint and fingerprint != self._seen:
+            self._seen = fingerprint
+            if found := differences(unpacked(fingerprint), self._agreement):
+                self._telemetry.settings_differ(found)
 
     def watches(self, ledger: Ledger, subscription: Subscription) -> dict[str, Coroutine[object, object, None]]:
         """What may end an epoch for another bridge's sake, by name: to be run beside it."""

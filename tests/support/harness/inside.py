@@ -26,6 +26,7 @@ from bridge.redis.source.membership import Members
 from bridge.redis.source.shard import RedisSource
 from bridge.settings import Settings
 from bridge.tasks import end
+from bridge.telemetry.common import Common
 from bridge.telemetry.events import Telemetry
 from bridge.telemetry.shard import ShardTelemetry
 from tests.support.harness.hand import LIMIT_SECONDS
@@ -48,7 +49,7 @@ class Recorder(ShardTelemetry):
 
     def __init__(self, of: Telemetry) -> None:
         """`of`: that of the process."""
-        super().__init__(0, 1, of.metrics, of.health, set(), SystemClock())
+        super().__init__(0, 1, of.metrics, of.health, Common(), SystemClock())
         self.metrics, self.health = of.metrics, of.health
         self.causes: list[str] = []
         self.endings: list[str] = []

@@ -99,7 +99,7 @@ async def test_the_http_port_answers_questions_alone_and_has_nothing_else() -> N
 
 async def test_metrics_are_prometheus_text_with_bounded_labels() -> None:
     telemetry, port = Telemetry(), free_port()
-    telemetry.shard().batch_applied(2, 1)
+    telemetry.shard().batch_applied(2, 1, 0)
     async with serve_http(Settings(http_port=port), telemetry):
         status, body = await fetched(port, "/metrics")
 
@@ -279,7 +279,7 @@ async def test_the_process_and_its_version_are_told_of_too() -> None:
 
 
 def test_each_log_event_is_a_noun_and_what_happened_to_it() -> None:
-    irregular = {"sink.lost", "messages.resent", "messages.stuck", "messages.unstuck"}
+    irregular = {"sink.lost", "entries.forgotten", "messages.resent", "messages.stuck", "messages.unstuck"}
 
     events = logged()  # raises where two methods log the same
 

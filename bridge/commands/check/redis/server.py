@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from bridge.commands.check.findings import Finding, Row, failed_with, failure, passed, warning
 from bridge.commands.check.redis.connections import command_limits, size, subscriber_buffer
 from bridge.commands.check.redis.sentinel import check_cut_off, check_sentinels
+from bridge.commands.check.redis.settings import check_settings
 from bridge.errors import ErrorKind, NotConnected, Refused, Unusable
 from bridge.redis.admin.acl import acl_rule, denied, denied_to_standby, may_set_flags
 from bridge.redis.admin.canary import try_canary
@@ -281,5 +282,6 @@ CHECKS: Mapping[str, Check] = {
     "subscriber buffer": subscriber_buffer,
     "command limits": command_limits,
     "hz": _hz,
+    "settings": check_settings,
     "canary": _canary,
 }

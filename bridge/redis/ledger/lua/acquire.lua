@@ -9,13 +9,14 @@
 --       clustered  '1': a node of a cluster
 --       able       '1': the bridge reaches its broker; '': it does not, and leaves what is free to one that does;
 --                  '0': it does not, and takes it
+--       fingerprint    of the bridge's settings: kept for whoever comes next
 -- Reply {1, fence, seen_ms of the former epoch or '', former holder or '' (false: there was no lease),
 --        notifications handled by former epochs, the last reading of the audit or '',
 --        how much of the lease and the ledger no bridge can have written: it was forgotten,
 --        place of the former epoch or '', '0' if no gap was open, ms since the former holder's last sign of life or
---        ''}
---       {0, holder, ms until its lease ends, place}          another bridge holds it
---       {0, '', 0, place}                                    it is free, and not for this bridge to take
+--        '', fingerprint of the former holder or ''}
+--       {0, holder, ms until its lease ends, place, fingerprint}     another bridge holds it
+--       {0, '', 0, place, fingerprint}                               it is free, and not for this bridge to take
 --
 -- The lease is a hash without a TTL: it must outlive its holder, because it keeps the fence from going back and tells
 -- the next epoch how far the last one had handled everything (seen_ms, place). A grant leaves a mark, the *boundary*:
@@ -23,7 +24,7 @@
 -- place: should this bridge die before it has handled anything, the next one goes on from there.
 --
 -- A holder that listens is alive. `ears` is the fence of the epoch that says that it does: an older version says
--- nothing, and its lease has to end.
+-- nothing, and its lease has to end. So a fingerprint counts only with the fence of the epoch that left it.
 
 --- @include "clock"
 --- @include "first_write"
@@ -31,14 +32,16 @@
 --- @include "repair"
 
 local lease, outbox, canary, deadlines, boundary = unpack(KEYS)
-local instance, ttl, shards, alive, claim, clustered, able = unpack(ARGV)
+local instance, ttl, shards, alive, claim, clustered, able, fingerprint = unpack(ARGV)
 ttl = tonumber(ttl)
 
-local holder, last, held_fence, place, open, ears, left =
-  unpack(redis.call('HMGET', lease, 'holder', 'until', 'fence', 'place', 'open', 'ears', 'left'))
+local holder, last, held_fence, place, open, ears, left, stored =
+  unpack(redis.call('HMGET', lease, 'holder', 'until', 'fence', 'place', 'open', 'ears', 'left', 'fingerprint'))
 local now, now_us = clock()
 local listened = ears and ears ~= '' and ears == held_fence -- else what is stored of a place is an older epoch's
 if not listened then place, open, left = '', '1', false end
+local of_fence, theirs = string.match(stored or '', '^(%d+) (.*)$')
+if not of_fence or of_fence ~= held_fence then theirs = '' end
 
 local function is_dead(bridge) -- it listened, and listens no more
   if not listened or alive == '' then return false end
@@ -57,10 +60,10 @@ if another and ends and not dead then
     first_write(lease)
     redis.call('HSET', lease, 'able', instance, 'able_until', string.format('%.0f', now + ttl))
   end
-  return {0, holder, ends - now, place or ''}
+  return {0, holder, ends - now, place or '', theirs}
 end
-if able == '' and rival_until and rival ~= instance then return {0, '', 0, place or ''} end
-if claim ~= '1' and not (dead or left == '1') then return {0, '', 0, place or ''} end
+local another_is_to_take_it = able == '' and rival_until and rival ~= instance
+if another_is_to_take_it or claim ~= '1' and not (dead or left == '1') then return {0, '', 0, place or '', theirs} end
 local silent = another and tonumber(last) and math.max(now - (tonumber(last) - ttl), 0) or ''
 
 first_write(lease)
@@ -94,12 +97,13 @@ if redis.call('DEL', canary) == 1 then redis.call('HINCRBY', lease, 'canaries', 
 local new_fence, new_end = string.format('%.0f', fence), string.format('%.0f', now + ttl)
 redis.call(
   'HSET', lease, 'holder', instance, 'until', new_end, 'fence', new_fence, 'seq', '0', 'shards', shards,
-  'ears', alive ~= '' and new_fence or '', 'place', place or '', 'open', open or '1', 'left', ''
+  'ears', alive ~= '' and new_fence or '', 'place', place or '', 'open', open or '1', 'left', '',
+  'fingerprint', new_fence .. ' ' .. fingerprint
 )
 if rival == instance then redis.call('HDEL', lease, 'able', 'able_until') end
 redis.call('SET', boundary, '')
 redis.call('DEL', boundary)
 return {
   1, new_fence, seen_ms or '', old_fence and (holder or '') or false, heard or '0', audit or '', forgotten,
-  place or '', open or '1', silent,
+  place or '', open or '1', silent, theirs,
 }

@@ -26,7 +26,7 @@
 -- Reply {now in µs, lowest score or '', ledger size, outbox depth, claimed by notification, claimed by sweep,
 --        recovered and ambiguous in the open gap so far, 1 if the ledger was emptied (Redis then notifies its `del`),
 --        keys that are ahead, cursor of the next part or '' (nothing was scanned), how many keys were found,
---        1 unless what there was to announce could not be}
+--        1 unless what there was to announce could not be, entries that were forgotten}
 --       or 'DONE': this sequence number was applied before, and its reply was lost
 -- Error FENCED, LEASELOST
 --
@@ -57,7 +57,7 @@ local changed, ahead = {}, {} -- sets of keys
 local claims = {} -- key, deadline or false, via
 local sent_on = {} -- score, key of entries for another node's ledger
 local taken = {} -- keys of other nodes' entries that are placed
-local by_notification, by_sweep, recovered, ambiguous = 0, 0, 0, 0
+local by_notification, by_sweep, recovered, ambiguous, forgotten = 0, 0, 0, 0, 0
 local gap, seen_ms, reading -- of a gap that is closed: its record, and what is stored with it
 local next_part, found = '', 0
 
@@ -123,6 +123,7 @@ local function gone(key)
 end
 
 local function forget(key)
+  if scores[key] then forgotten = forgotten + 1 end
   write(key, false)
   ahead[key] = nil
 end
@@ -275,5 +276,5 @@ end
 local lowest = call('ZRANGE', deadlines, 0, 0, 'WITHSCORES')
 return {
   now_us, lowest[2] or '', size, depth, by_notification, by_sweep, all_recovered, all_ambiguous,
-  emptied and 1 or 0, known, next_part, found, announced and 1 or 0,
+  emptied and 1 or 0, known, next_part, found, announced and 1 or 0, forgotten,
 }

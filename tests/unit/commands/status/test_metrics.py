@@ -68,7 +68,7 @@ async def test_what_a_bridge_tells_is_read_and_compared_with_what_it_told_before
     async with bridge_told(telemetry) as settings:
         first = await ask(settings)
         telemetry.messages_published(30, [3.0] * 30)
-        shard.batch_applied(5, 2)
+        shard.batch_applied(5, 2, 0)
         telemetry.sink_connected()
         shard.mark_returned("node")
         second = await ask(settings)

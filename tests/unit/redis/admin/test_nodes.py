@@ -3,7 +3,7 @@
 from bridge.expiration import Expiration, Via
 from bridge.redis.admin.ledger_state import Expirations, LeaseState, LedgerState, mixed, total
 
-LEASE = LeaseState("one", 5_000, 7, 900)
+LEASE = LeaseState("one", 5_000, 7, 900, {})
 EMPTY = LedgerState(1_000, 0, None, 0, None, None, 0, 0, [None])
 SOME = LedgerState(1_010, 3, 2_000, 1, 4, 990, 2, 1, [LEASE])
 MORE = LedgerState(1_005, 5, 1_500, 2, 2, 995, 0, 0, [LEASE])
