@@ -10,7 +10,6 @@ import orjson
 import pytest
 import yaml
 from asyncapi3 import AsyncAPI3
-from jsonschema import Draft7Validator
 from pydantic import ValidationError
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT7
@@ -22,6 +21,7 @@ from bridge.settings import Settings
 from bridge.sinks.subjects import SubjectTemplate
 from tests.support.brokers.kafka_rig import EACH_BROKER, broker_of
 from tests.support.brokers.rigs import NASTY_KEYS, BrokerRig, Received
+from tests.support.schemas import validator
 from tests.support.servers import ROOT
 
 Document = dict[str, Any]
@@ -61,7 +61,7 @@ def references(node: object) -> Iterator[str]:
 
 def fits(pointer: str, value: object) -> bool:
     """Whether the value is as the document's schema at this place says."""
-    return Draft7Validator({"$ref": URI + pointer}, registry=REGISTRY).is_valid(value)
+    return validator({"$ref": URI + pointer}, REGISTRY).is_valid(value)
 
 
 def fitting(channel: str, key: str | None, headers: object, payload: object) -> list[str]:
@@ -140,7 +140,7 @@ def test_schemas_are_json_schemas() -> None:
     keys = [message["bindings"]["kafka"]["key"] for message in messages if "bindings" in message]
     assert len(keys) == 6
     for schema in [*DOCUMENT["components"]["schemas"].values(), *keys]:
-        Draft7Validator.check_schema(schema)
+        validator(schema).check_schema(schema)
 
 
 def test_every_message_of_a_channel_is_sent_by_an_operation_on_it() -> None:

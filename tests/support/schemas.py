@@ -4,9 +4,13 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tests.support.deployed import DEPLOY, Document, parsed
+
+if TYPE_CHECKING:
+    from jsonschema import Draft7Validator
+    from referencing import Registry
 
 DIRECTORY: Final = DEPLOY / "schemas"
 DRAFT: Final = "http://json-schema.org/draft-07/schema#"
@@ -25,6 +29,16 @@ def schemas() -> dict[Path, str]:
             known, _name(properties["data"]), f"{type_}, its data"
         )
     return made
+
+
+def validator(schema: Document, registry: "Registry[Any] | None" = None) -> "Draft7Validator":
+    """What judges by the schema; references lead into the registry.
+
+    The library is imported only now: that takes seconds, and each process that collects tests would do it.
+    """
+    from jsonschema import Draft7Validator  # noqa: PLC0415 - see above
+
+    return Draft7Validator(schema) if registry is None else Draft7Validator(schema, registry=registry)
 
 
 def renew() -> None:

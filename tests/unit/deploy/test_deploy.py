@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from jsonschema import Draft7Validator
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -25,6 +24,7 @@ from bridge.telemetry.events import Telemetry
 from bridge.telemetry.http import serve_http
 from tests.support.deployed import CHART, DEPLOY, UNIT, Document, manifest, parsed
 from tests.support.loaded import attempted
+from tests.support.schemas import validator
 from tests.support.servers import ROOT
 
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text().replace("\\\n", "")  # without line continuations
@@ -152,7 +152,7 @@ def test_the_chart_sets_only_what_there_is(tmp_path: Path) -> None:
 def test_the_chart_takes_its_own_values_and_no_others(wrong: Document, what: str | None) -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
 
-    problems = [error.message for error in Draft7Validator(schema).iter_errors(parsed(CHART / "values.yaml") | wrong)]
+    problems = [error.message for error in validator(schema).iter_errors(parsed(CHART / "values.yaml") | wrong)]
 
     assert bool(problems) == bool(what)
     assert what is None or what in problems[0]
