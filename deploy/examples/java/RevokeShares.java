@@ -14,7 +14,7 @@ import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.StringDeserializer;
 
 /**
- * Revokes shares whose keys have expired: Kafka, with its own client. Settings: KAFKA_SERVERS, KAFKA_TOPIC, DATABASE.
+ * Revokes shares whose keys have expired: Kafka, with its own client. Settings: see ../README.md.
  *
  * <p>The ids of handled messages lie beside the data that they change, and both change in one transaction.
  */
@@ -24,7 +24,8 @@ public final class RevokeShares {
     public static void main(String[] arguments) throws Exception {
         Map<String, Object> settings = Map.of(
                 "bootstrap.servers", setting("KAFKA_SERVERS", "127.0.0.1:9092"),
-                "group.id", "revoke-shares",
+                "group.id", setting("KAFKA_GROUP", "revoke-shares"),
+                "session.timeout.ms", 10_000, // so long after a crash, another member of the group goes on
                 "enable.auto.commit", false,
                 "auto.offset.reset", "earliest");
         try (Connection database = DriverManager.getConnection("jdbc:sqlite:" + setting("DATABASE", "shares.db"));

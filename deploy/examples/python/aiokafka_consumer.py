@@ -1,4 +1,4 @@
-"""Revokes shares whose keys have expired: Kafka, with aiokafka. Settings: KAFKA_SERVERS, KAFKA_TOPIC, DATABASE."""
+"""Revokes shares whose keys have expired: Kafka, with aiokafka. Settings: see ../README.md."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ async def main() -> None:
     async with AIOKafkaConsumer(
         os.environ.get("KAFKA_TOPIC", "redis.expired"),
         bootstrap_servers=os.environ.get("KAFKA_SERVERS", "127.0.0.1:9092"),
-        group_id="revoke-shares",
+        group_id=os.environ.get("KAFKA_GROUP", "revoke-shares"),
         enable_auto_commit=False,
         auto_offset_reset="earliest",
     ) as records:

@@ -1,4 +1,4 @@
-"""Revokes shares whose keys have expired: Kafka, with FastStream. Settings: KAFKA_SERVERS, KAFKA_TOPIC, DATABASE."""
+"""Revokes shares whose keys have expired: Kafka, with FastStream. Settings: see ../README.md."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ broker = KafkaBroker(os.environ.get("KAFKA_SERVERS", "127.0.0.1:9092"))
 
 @broker.subscriber(
     os.environ.get("KAFKA_TOPIC", "redis.expired"),
-    group_id="revoke-shares",
+    group_id=os.environ.get("KAFKA_GROUP", "revoke-shares"),
     auto_offset_reset="earliest",
     ack_policy=AckPolicy.NACK_ON_ERROR,  # committed when the function has returned
 )
