@@ -41,9 +41,9 @@ async def serve(settings: Settings, limits: Limits | None = None) -> int:
     `limits`: the usual ones, unless a test has others. Raises BridgeError where it cannot work, and whatever else a
     part of it failed with.
     """
-    telemetry = Telemetry()
+    instance = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    telemetry = Telemetry(instance=instance)
     async with serve_http(settings, telemetry):
-        instance = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         with notifying(os.environ):
             return await Service(settings, telemetry, World(SystemClock(), instance, limits or Limits())).run()
 

@@ -51,8 +51,8 @@ class BridgingSettings(Group):
 class OperationSettings(Group):
     """How the process shows itself."""
 
-    http_host: Host = Field("127.0.0.1", description="address that health and metrics listen on")
-    http_port: int = Field(8080, ge=0, le=65535, description="port of health and metrics; 0 = off")
+    http_host: Host = Field("127.0.0.1", description="address that health, metrics and the status page listen on")
+    http_port: int = Field(8080, ge=0, le=65535, description="port of health, metrics and the status page; 0 = off")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="`debug` (may show users' keys), `info`, `warning` or `error`"
     )

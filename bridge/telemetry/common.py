@@ -1,10 +1,14 @@
 """What the shards of one process have in common."""
 
+from bridge.clock import Clock
+from bridge.telemetry.history import History
+
 
 class Common:
     """See the module."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self.history = History(clock)
         self.leases = set[int]()
         """The shards whose leases it holds."""
         self._said = set[str]()

@@ -17,24 +17,27 @@ from bridge.telemetry.throttle import Throttle
 BROKER = "broker"
 STUCK = "stuck"
 CLUSTER = "cluster"
+SHUTDOWN = "shutdown"
 
 
 class Telemetry:
     """What happens in one process."""
 
-    def __init__(self, clock: Clock | None = None) -> None:
-        """`clock`: the system's, unless a test has another."""
+    def __init__(self, clock: Clock | None = None, instance: str = "") -> None:
+        """`clock`: the system's, unless a test has another. `instance`: the name of this bridge among others."""
         self._clock = clock or SystemClock()
+        self.instance = instance
         self.metrics = Metrics()
         self.health = Health()
         self.health.unmet(BROKER, "starting")
         self._log = structlog.get_logger()
-        self._common = Common()
+        self._common = Common(self._clock)
+        self.history = self._common.history
         self._retried, self._resent, self._rejected = (Throttle(self._clock) for _ in range(3))
 
     def shard(self, number: int = 0, of: int = 1) -> ShardTelemetry:
         """What happens in one of so many shards."""
-        return ShardTelemetry(number, of, self.metrics, self.health, self._common, self._clock)
+        return ShardTelemetry(number, of, self.metrics, self.health, self._common)
 
     # The process.
 
@@ -44,7 +47,7 @@ class Telemetry:
 
     def bridge_signalled(self, signal: str) -> None:
         """Asked to end: readiness goes first."""
-        self.health.unmet("shutdown", "shutting down")
+        self.health.unmet(SHUTDOWN, "shutting down")
         self._log.info("bridge.signalled", signal=signal)
 
     def bridge_stopped(self, depth: int, *, drained: bool) -> None:
@@ -134,10 +137,12 @@ class Telemetry:
 
     def messages_stuck(self, on: str, count: int, reason: str, seconds: float) -> None:
         """The broker does not take some messages on this subject or topic, while it may take others."""
+        self.history.messages_stuck(on, reason, seconds)
         self._log.warning("messages.stuck", on=on, count=count, reason=reason, seconds=round(seconds, 1))
 
     def messages_unstuck(self, on: str) -> None:
         """The broker has taken them, or they are dead letters."""
+        self.history.stuck.pop(on, None)
         self._log.info("messages.unstuck", on=on)
 
     def stuck_counted(self, count: int, oldest_seconds: float, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""`/livez`, `/readyz`, `/metrics`. Bears no control, shows no key.
+"""`/livez`, `/readyz`, `/metrics`; `/` and `/status.json`, the status page. Bears no control, shows no key.
 
 Served from the bridge's own event loop, on purpose: `/livez` answers only while that loop turns.
 
@@ -21,6 +21,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from bridge.errors import Refused
 from bridge.settings import Settings
 from bridge.telemetry.events import Telemetry
+from bridge.telemetry.page.document import Document
+from bridge.telemetry.page.served import PROTECTED, Page
+from bridge.telemetry.page.window import Window
 
 BACKLOG = 128
 
@@ -42,7 +45,9 @@ async def serve_http(settings: Settings, telemetry: Telemetry, limits: Limits | 
     if not settings.http_port:
         yield
         return
-    runner = web.AppRunner(_app(telemetry), access_log=None, logger=_logger())
+    window = Window(telemetry.metrics, telemetry.history.clock)
+    document = Document(telemetry, window, str(settings.sink))
+    runner = web.AppRunner(_app(telemetry, document), access_log=None, logger=_logger())
     await runner.setup()
     guard = _Guard(runner, limits or Limits())
     try:
@@ -55,7 +60,8 @@ async def serve_http(settings: Settings, telemetry: Telemetry, limits: Limits | 
                 "choose a free port, or 0 for none",
             ) from error
         try:
-            yield
+            with window.sampling():
+                yield
         finally:
             server.close()
             guard.close()
@@ -156,7 +162,7 @@ def _is_our_fault(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
-def _app(telemetry: Telemetry) -> web.Application:
+def _app(telemetry: Telemetry, document: Document) -> web.Application:
     async def live(_: web.Request) -> web.Response:
         return web.json_response({"status": "live"})
 
@@ -171,8 +177,17 @@ def _app(telemetry: Telemetry) -> web.Application:
             body=generate_latest(telemetry.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
         )
 
+    shown = Page.read()
+
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text=shown.text, content_type="text/html", headers=shown.headers)
+
+    async def status(_: web.Request) -> web.Response:
+        return web.json_response(document.status(), headers=PROTECTED)
+
     app = web.Application()
     app.add_routes([web.get("/livez", live), web.get("/readyz", ready), web.get("/metrics", metrics)])
+    app.add_routes([web.get("/", page), web.get("/status.json", status)])
     app.on_response_prepare.append(_last)
     return app
 

@@ -4,11 +4,32 @@ prometheus-client's own takes a microsecond for each observation (a lock each fo
 anything else that is done for one message behind its ack.
 """
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+Buckets = Sequence[tuple[float, float]]
+"""Upper bound in seconds, the last one infinite; how many lags were not above it."""
+
+
+def quantile(share: float, lags: Buckets) -> float | None:
+    """The lag, in seconds, that this share of them does not exceed, as near as the buckets tell; None without any.
+
+    Beyond the last finite bound nothing is known: then it is that bound.
+    """
+    total = lags[-1][1] if lags else 0
+    if not total:
+        return None
+    rank, lower, below = share * total, 0.0, 0.0
+    for bound, count in lags:
+        if count >= rank and count > below:
+            return lower if math.isinf(bound) else lower + (bound - lower) * (rank - below) / (count - below)
+        lower, below = bound, count
+    return lower
 
 
 class LagHistogram(Collector):
@@ -28,6 +49,15 @@ class LagHistogram(Collector):
         for lag in lags:
             counts[bisect_left(bounds, lag)] += 1
         self._sum += sum(lags)
+
+    def counts(self) -> tuple[int, ...]:
+        """How many lags there are in each bucket, so far; the last one is of those above all bounds."""
+        return tuple(self._counts)
+
+    def buckets(self, since: Sequence[int], until: Sequence[int]) -> Buckets:
+        """Of the lags between two moments at which `counts` were read."""
+        each = (after - before for before, after in zip(since, until, strict=True))
+        return list(zip([*self._bounds, math.inf], accumulate(each), strict=True))
 
     def collect(self) -> Iterable[Metric]:
         """What the registry asks for."""

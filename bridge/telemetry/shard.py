@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import structlog
 
-from bridge.clock import Clock
 from bridge.endings import Ending
 from bridge.telemetry.common import Common
 from bridge.telemetry.health import Health
+from bridge.telemetry.history import Place
+from bridge.telemetry.labelled import Labelled
 from bridge.telemetry.metrics import Metrics
 
 LEASE = "lease"
@@ -21,16 +22,17 @@ LEASE_SECONDS = 5.0
 """How long a lease is valid without a sign of life: as in `bridge/redis/ledger.py`."""
 
 
-class ShardTelemetry:
+class ShardTelemetry(Labelled):
     """Made by `Telemetry.shard`."""
 
-    def __init__(self, number: int, of: int, metrics: Metrics, health: Health, common: Common, clock: Clock) -> None:
+    def __init__(self, number: int, of: int, metrics: Metrics, health: Health, common: Common) -> None:
+        super().__init__(str(number), metrics)
         self._number = number
         self._of = of
-        self._metrics = metrics
         self._health = health
-        self._leases, self._first = common.leases, common.first
-        self._clock = clock
+        self._leases, self._first, self._history = common.leases, common.first, common.history
+        self._place = common.history.places.setdefault(number, Place())
+        self._clock = common.history.clock
         self._canary_awaited: float | None = None
         """Since when the next canary is awaited; None while none is, because another bridge holds the lease."""
         self._lease_seen: float | None = None
@@ -40,32 +42,12 @@ class ShardTelemetry:
         elif not common.leases:
             health.unmet(LEASE, "starting")
         self._log = structlog.get_logger() if of == 1 else structlog.get_logger().bind(shard=number)
-        self._by_notification = metrics.claimed.labels(via="notification")
-        self._by_sweep = metrics.claimed.labels(via="sweep")
-        self._shard = shard = str(number)
-        self._gaps = metrics.gaps.labels(shard=shard)
-        self._gap_open = metrics.gap_open.labels(shard=shard)
-        self._recovered = metrics.recovered.labels(shard=shard)
-        self._ambiguous = metrics.ambiguous.labels(shard=shard)
-        self._missed = metrics.missed.labels(shard=shard)
-        self._forgotten = metrics.forgotten.labels(shard=shard)
-        self._taken_hot = metrics.takeovers.labels(kind="hot")
-        self._taken_cold = metrics.takeovers.labels(kind="cold")
-        self._takeover_silence = metrics.takeover_silence.labels(shard=shard)
-        self._standby_hints = metrics.standby_hints.labels(shard=shard)
-        self._canary_lag = metrics.canary_lag.labels(shard=shard)
-        self._canary_heard = metrics.canary_heard.labels(shard=shard)
-        self._ledger_size = metrics.ledger_size.labels(shard=shard)
-        self._outbox_depth = metrics.outbox_depth.labels(shard=shard)
-        self._dead_letters = metrics.dead_letters.labels(shard=shard)
-        self._scan_keys = metrics.scan_keys.labels(shard=shard)
-        self._scan_progress = metrics.scan_progress.labels(shard=shard)
-        self._scan_seconds = metrics.scan_seconds.labels(shard=shard)
-        metrics.canary_age.labels(shard=shard).set_function(self._canary_age)
-        metrics.lease_held.labels(shard=shard).set_function(self._lease_held)
+        metrics.canary_age.labels(shard=self._shard).set_function(self._canary_age)
+        metrics.lease_held.labels(shard=self._shard).set_function(self._lease_held)
 
     def node_named(self, node: str) -> None:
         """A node whose notifications the bridge is going to hear."""
+        self._place.node = node
         self._metrics.subscription_up.labels(node=node, shard=self._shard).set(0)
 
     def primary_located(self, node: str, former: str | None) -> None:
@@ -100,6 +82,7 @@ class ShardTelemetry:
     def lease_awaited(self, holder: str) -> None:
         """Another bridge holds the lease: standing by."""
         self._without_lease()
+        self._place.holder = holder
         self._standing_by()
         self._log.info("lease.awaited", holder=holder)
 
@@ -116,6 +99,7 @@ class ShardTelemetry:
     def lease_acquired(self, fence: int, *, first: bool) -> None:
         """This bridge may change the ledger now."""
         self._lease_seen = self._clock.monotonic()
+        self._place.holder = None
         self._leases.add(self._number)
         self._health.met(self._named(OUTBOX))  # the epoch looks anew, and says so where it is full
         if self._of > 1:
@@ -135,6 +119,7 @@ class ShardTelemetry:
         `silent_ms`: since the former holder's last sign of life; null where it gave the lease back, or there was none.
         """
         self._standby_hints.set(0)
+        self._history.taken_over(self._number, silent_ms, hints, hot=hot)
         (self._taken_hot if hot else self._taken_cold).inc()
         if silent_ms is not None:
             self._takeover_silence.set(silent_ms / 1000)
@@ -153,12 +138,14 @@ class ShardTelemetry:
     def gap_opened(self, cause: str, opened_ms: int, until_ms: int) -> None:
         """Notifications between these moments may have been missed. The subscription is confirmed."""
         self._gaps.inc()
+        self._history.gap_opened(self._number, cause, opened_ms, until_ms)
         self._gap_open.set(1)
         self._log.warning("gap.opened", cause=cause, opened_ms=opened_ms, span_ms=until_ms - opened_ms)
 
     def gap_closed(self, recovered: int, ambiguous: int, missed: int | None) -> None:
         """The gap is reconciled. `missed` is null where nobody can tell."""
         self._gap_open.set(0)
+        self._history.gap_closed(self._number, recovered, ambiguous, missed)
         self._recovered.inc(recovered)
         self._ambiguous.inc(ambiguous)
         if missed is not None:
@@ -269,10 +256,11 @@ class ShardTelemetry:
         for condition in (SUBSCRIPTION, CANARY, OUTBOX):
             self._health.met(self._named(condition))
         self._metrics.forget_shard(self._shard)
+        self._history.places.pop(self._number, None)
 
     def _without_lease(self) -> None:
         """What there is in the shard is for another bridge to tell: who adds up theirs and ours counts it once."""
-        self._lease_seen = None
+        self._lease_seen = self._place.holder = None
         self._leases.discard(self._number)
         self._canary_awaited = None
         for gauge in (self._ledger_size, self._outbox_depth, self._dead_letters, self._gap_open):

@@ -15,12 +15,14 @@ from tests.support import schemas
 from tests.support.chart_values import chart_values
 from tests.support.deployed import CHART
 from tests.support.servers import ROOT
+from tests.support.status_schema import status_table
 
 REFERENCE: Final = ROOT / "deploy" / "docs" / "reference"
 GENERATED: Final[Mapping[Path, Mapping[str, Callable[[], str]]]] = {
     REFERENCE / "settings.md": {"expiry-bridge settings": reference},
     REFERENCE / "metrics.md": {"bridge.telemetry.reference.metrics": metrics},
     REFERENCE / "log-events.md": {"bridge.telemetry.reference.events": events},
+    REFERENCE / "status-page.md": {"tests.support.status_schema": status_table},
     CHART / "README.md": {"values.yaml and values.schema.json": chart_values},
     ROOT / "tests" / "bench" / "RESULTS.md": {"python -m tests.bench --publish": published},
 }

@@ -1,4 +1,7 @@
-"""The JSON schemas of all messages as files, each complete by itself: made of `deploy/asyncapi.yaml` by `make docs`."""
+"""The JSON schemas as files, each complete by itself, made by `make docs`.
+
+Those of all messages are made of `deploy/asyncapi.yaml`, that of `/status.json` of the types that it is made of.
+"""
 
 import json
 import re
@@ -7,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.support.deployed import DEPLOY, Document, parsed
+from tests.support.status_schema import status_schema
 
 if TYPE_CHECKING:
     from jsonschema import Draft7Validator
@@ -41,10 +45,15 @@ def validator(schema: Document, registry: "Registry[Any] | None" = None) -> "Dra
     return Draft7Validator(schema) if registry is None else Draft7Validator(schema, registry=registry)
 
 
+def files() -> dict[Path, str]:
+    """All of them: file → its text."""
+    return {**schemas(), DIRECTORY / "status.schema.json": _text(status_schema())}
+
+
 def renew() -> None:
     """Write all of them anew, and remove what is no longer one."""
     DIRECTORY.mkdir(exist_ok=True)
-    made = schemas()
+    made = files()
     for file in {*DIRECTORY.glob("*.json")} - made.keys():
         file.unlink()
     for file, text in made.items():
@@ -56,7 +65,11 @@ def _complete(known: Document, root: str, title: str) -> str:
     schema = {"$schema": DRAFT, "title": title, **known[root]}
     if definitions:
         schema["definitions"] = definitions
-    return json.dumps(schema, indent=2, ensure_ascii=False).replace(PLACE, "#/definitions/") + "\n"
+    return _text(schema).replace(PLACE, "#/definitions/")
+
+
+def _text(schema: Document) -> str:
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def _needed(known: Document, root: str) -> set[str]:

@@ -13,7 +13,7 @@ from rich.text import Text
 from bridge.commands.readers import Arrival, Tail, tail
 from bridge.commands.screen import Screen, key_as_json, print_json
 from bridge.commands.status import metrics as figures
-from bridge.commands.status.metrics import Figures, Unanswered, ask, quantile
+from bridge.commands.status.metrics import Figures, Unanswered, ask
 from bridge.commands.status.view import SHARES, Look, lines
 from bridge.errors import ConfigurationError, NotConnected, Refused
 from bridge.expiration import Expiration
@@ -23,6 +23,7 @@ from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings
 from bridge.tasks import end
 from bridge.telemetry import logs
+from bridge.telemetry.lag import quantile
 
 SHOWN = 5
 """Expirations shown, of those that are next, of those that were claimed last, and of those published last."""

@@ -4,9 +4,8 @@ Guarantees: asks only where BRIDGE_HTTP_HOST and BRIDGE_HTTP_PORT say, for a few
 there, the worst is a reason why there are no figures.
 """
 
-import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -15,6 +14,7 @@ import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.settings import Settings
+from bridge.telemetry.lag import Buckets
 
 PATIENCE = 2.0
 """Seconds for the answers."""
@@ -36,10 +36,6 @@ _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bou
 
 class Unanswered(Exception):
     """There are no figures; the message says why."""
-
-
-Buckets = Sequence[tuple[float, float]]
-"""Upper bound in seconds, the last one infinite; how many lags were not above it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,22 +70,6 @@ class Figures:
         return self.at > earlier.at and all(
             self.values[name] >= value for name, value in earlier.values.items() if name.endswith("_total")
         )
-
-
-def quantile(share: float, lags: Buckets) -> float | None:
-    """The lag, in seconds, that this share of them does not exceed, as near as the buckets tell; None without any.
-
-    Beyond the last finite bound nothing is known: then it is that bound.
-    """
-    total = lags[-1][1] if lags else 0
-    if not total:
-        return None
-    rank, lower, below = share * total, 0.0, 0.0
-    for bound, count in lags:
-        if count >= rank and count > below:
-            return lower if math.isinf(bound) else lower + (bound - lower) * (rank - below) / (count - below)
-        lower, below = bound, count
-    return lower
 
 
 async def ask(settings: Settings) -> Figures:

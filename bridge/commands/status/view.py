@@ -9,11 +9,12 @@ from rich.text import Text
 from bridge.commands.readers import Arrival
 from bridge.commands.screen import Cell, duration, key_for_people
 from bridge.commands.status import metrics as figures
-from bridge.commands.status.metrics import Figures, quantile
+from bridge.commands.status.metrics import Figures
 from bridge.expiration import Expiration
 from bridge.limits import EpochLimits
 from bridge.redis.admin.ledger_state import Expirations, LeaseState, LedgerState
 from bridge.redis.admin.nodes import NodeState
+from bridge.telemetry.lag import quantile
 
 LATE_SECONDS = 10.0
 """What waits for longer catches the eye."""

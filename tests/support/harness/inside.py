@@ -49,7 +49,7 @@ class Recorder(ShardTelemetry):
 
     def __init__(self, of: Telemetry) -> None:
         """`of`: that of the process."""
-        super().__init__(0, 1, of.metrics, of.health, Common(), SystemClock())
+        super().__init__(0, 1, of.metrics, of.health, Common(of.history.clock))
         self.metrics, self.health = of.metrics, of.health
         self.causes: list[str] = []
         self.endings: list[str] = []

@@ -44,7 +44,12 @@ async def test_silent_connections_do_not_keep_a_probe_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "sent", [b"", b"GET /livez HTTP/1.1\r\nHost: a\r\n", b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"]
+    "sent",
+    [
+        b"",
+        b"GET /livez HTTP/1.1\r\nHost: a\r\n",
+        *(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode() for path in ("/metrics", "/", "/status.json")),
+    ],
 )
 async def test_a_connection_lives_only_so_long(sent: bytes) -> None:
     port = free_port()
@@ -72,12 +77,13 @@ async def test_a_header_without_end_is_cut_off() -> None:
         assert await live(port) == 200
 
 
-async def test_each_answer_is_the_last_of_its_connection() -> None:
+@pytest.mark.parametrize(("path", "status"), [("/readyz", 503), ("/", 200), ("/status.json", 200), ("/else", 404)])
+async def test_each_answer_is_the_last_of_its_connection(path: str, status: int) -> None:
     port = free_port()
     async with serve_http(Settings(http_port=port), Telemetry(), Limits(seconds=FOREVER)):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert (await ended(reader)).startswith(b"HTTP/1.1 503 ")
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        assert (await ended(reader)).startswith(f"HTTP/1.1 {status} ".encode())
         writer.close()
 
 

@@ -89,7 +89,8 @@ async def test_readiness_gives_its_reasons_and_then_200() -> None:
 async def test_the_http_port_answers_questions_alone_and_has_nothing_else() -> None:
     port = free_port()
     async with serve_http(Settings(http_port=port), Telemetry()), aiohttp.ClientSession() as session:
-        for path, wanted in {"/livez": 405, "/readyz": 405, "/metrics": 405, "/": 404, "/quit": 404}.items():
+        paths = ("/livez", "/readyz", "/metrics", "/", "/status.json")
+        for path, wanted in {**dict.fromkeys(paths, 405), "/quit": 404}.items():
             for method in ("POST", "PUT", "PATCH", "DELETE"):
                 async with session.request(method, f"http://127.0.0.1:{port}{path}", data="x") as response:
                     assert response.status == wanted, (method, path)

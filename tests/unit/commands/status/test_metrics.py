@@ -14,10 +14,11 @@ from prometheus_client import generate_latest
 from bridge.commands.embedded import free_port
 from bridge.commands.status import metrics as figures
 from bridge.commands.status.command import WINDOW, _remember
-from bridge.commands.status.metrics import Buckets, Figures, Unanswered, ask, quantile
+from bridge.commands.status.metrics import Figures, Unanswered, ask
 from bridge.settings import Settings
 from bridge.telemetry.events import Telemetry
 from bridge.telemetry.http import serve_http
+from bridge.telemetry.lag import Buckets, quantile
 
 BUCKETS = [(0.001, 10.0), (0.01, 10.0), (0.1, 90.0), (1.0, 99.0), (inf, 100.0)]
 

@@ -1,0 +1,148 @@
+"""What `/status.json` holds. The schema in `deploy/schemas` is made of it, and a test holds it to its version.
+
+All times are Unix times in ms, all spans are in seconds, unless the name says otherwise. What only the holder of a
+lease knows is 0 on a bridge without one.
+"""
+
+from typing import Annotated, Final, Literal, TypedDict
+
+VERSION: Final = 1
+"""Rises when a member goes, or changes its meaning; not when one is added."""
+
+State = Literal["ready", "attention", "standby", "unready"]
+
+
+class Bridge(TypedDict):
+    """Who tells."""
+
+    instance: Annotated[str, "name of this process among the bridges"]
+    version: Annotated[str, "of the package"]
+    sink: Annotated[str, "`jetstream`, `kafka` or `stdout`"]
+    uptime_seconds: Annotated[float, "since its start"]
+
+
+class Step(TypedDict):
+    """A part of the window."""
+
+    seconds: Annotated[float, "how long it is"]
+    published: Annotated[int, "messages that the broker acked"]
+    p50: Annotated[float | None, "seconds from deadline to ack, of half of them; null: none is known"]
+    p99: Annotated[float | None, "likewise, of 99 %"]
+
+
+class Window(TypedDict):
+    """The last quarter of an hour, or since the start."""
+
+    seconds: Annotated[float, "how long it is"]
+    published: Annotated[int, "messages that the broker acked"]
+    per_second: Annotated[float, "the same, on average"]
+    p50: Annotated[float | None, "seconds from deadline to ack, of half of them; null: none is known"]
+    p99: Annotated[float | None, "likewise, of 99 %"]
+    steps: Annotated[list[Step], "its parts, the oldest first, of ten seconds each but the last"]
+
+
+class Outbox(TypedDict):
+    """What waits for the broker."""
+
+    expirations: Annotated[int, "claimed and not yet acked"]
+    oldest_seconds: Annotated[float, "since the oldest was claimed"]
+    in_flight: Annotated[int, "messages being published"]
+
+
+class Broker(TypedDict):
+    """The way to it."""
+
+    connected: Annotated[bool, "whether the sink is connected"]
+    losses: Annotated[int, "of the connection, since the start"]
+
+
+class Gap(TypedDict):
+    """A time span in which notifications may have been missed. Times are Redis's."""
+
+    shard: Annotated[int, "number of the shard, in a cluster of the ledger"]
+    cause: Annotated[str, "why it opened"]
+    opened_ms: Annotated[int, "its beginning"]
+    until_ms: Annotated[int, "when notifications flowed again"]
+    closed_ms: Annotated[int | None, "when it was reconciled; null: not yet, or by another bridge"]
+    open: Annotated[bool, "whether this bridge is reconciling it"]
+    recovered: Annotated[int, "expirations claimed though their notification was missed"]
+    ambiguous: Annotated[int, "entries that may have expired or not"]
+    missed: Annotated[int | None, "expirations of the node that were not notified; null: unknown"]
+
+
+class Gaps(TypedDict):
+    """All since the start, and the last of them."""
+
+    total: Annotated[int, "how many"]
+    recovered: Annotated[int, "sum"]
+    ambiguous: Annotated[int, "sum"]
+    missed: Annotated[int, "sum; of several shards each counts what the node missed"]
+    last: Annotated[list[Gap], "the oldest first, 50 at most"]
+
+
+class Takeover(TypedDict):
+    """A lease that this bridge took."""
+
+    shard: Annotated[int, "number of the shard"]
+    at_ms: Annotated[int, "when"]
+    hot: Annotated[bool, "whether it went on where the former holder was; else a gap opened"]
+    silent_ms: Annotated[int | None, "since the last sign of life of a holder that died; null: none died"]
+
+
+class Takeovers(TypedDict):
+    """All since the start, and the last of them."""
+
+    hot: Annotated[int, "without a gap"]
+    cold: Annotated[int, "with a gap"]
+    last: Annotated[list[Takeover], "the oldest first, 20 at most"]
+
+
+class Channel(TypedDict):
+    """A subject or topic on which messages are stuck."""
+
+    on: Annotated[str, "its name, without any part of a key"]
+    seconds: Annotated[float, "since when"]
+    reason: Annotated[str, "what the broker said at first"]
+
+
+class Stuck(TypedDict):
+    """Messages that the broker does not take, while it may take others."""
+
+    messages: Annotated[int, "how many"]
+    channels: list[Channel]
+
+
+class Shard(TypedDict):
+    """A part of the ledger; in a cluster, the ledger of one primary."""
+
+    shard: Annotated[int, "its number"]
+    node: Annotated[str | None, "the server that it is on; null: not known yet"]
+    held: Annotated[bool, "whether this bridge holds the lease"]
+    holder: Annotated[str | None, "the bridge that does, as far as this one knows; null: unknown"]
+    subscribed: Annotated[bool, "whether notifications are proven to flow to this bridge"]
+    ledger: Annotated[int, "keys in the deadline ledger"]
+    outbox: Annotated[int, "expirations claimed and not yet acked"]
+    dead_letters: Annotated[int, "messages that the broker would not take"]
+    canary_age_seconds: Annotated[float, "since the bridge's own key was heard to expire"]
+    canary_lag_seconds: Annotated[float, "from that key's deadline until it was heard of"]
+    standby_hints: Annotated[int, "notifications that this bridge keeps while another holds the lease"]
+
+
+class Status(TypedDict):
+    """All of it."""
+
+    schema_version: Annotated[int, "of this shape"]
+    now_ms: Annotated[int, "when it was told"]
+    state: Annotated[State, "`attention`: ready, but someone has to look; `standby`: another bridge is at work"]
+    summary: Annotated[str, "the state in a sentence, for people"]
+    reasons: Annotated[dict[str, str], "why it is not ready, as in `/readyz`"]
+    bridge: Bridge
+    window: Window
+    ledger: Annotated[int, "keys in the deadline ledgers that it holds"]
+    outbox: Outbox
+    dead_letters: Annotated[int, "messages that the broker would not take"]
+    broker: Broker
+    gaps: Gaps
+    takeovers: Takeovers
+    stuck: Stuck
+    shards: list[Shard]
