@@ -53,7 +53,11 @@ class JetStreamLimits(Scaled):
     api: float = seconds(3.0)
     """For an answer of JetStream's API."""
     ack: float = seconds(5.0)
-    """Without any new ack, before what is missing is sent again."""
+    """Without any new ack, before one message is sent again, to find out whether acks come at all; and before what was
+    sent again is sent once more."""
+    resend_most: float = seconds(30.0)
+    """Between two times that a message is sent again which gets no ack while others do: twice as long each time, up to
+    this."""
     tick: float = seconds(0.25)
     """How often missing acks are looked for."""
     denied: float = seconds(1.0)

@@ -27,8 +27,18 @@ class Flight:
         """The messages that found no stream; not looked into yet."""
         self.taken: list[int] = []
         """The messages whose subject is taken, by themselves or by another; not looked into yet."""
-        self.interval = 0.0
-        """Seconds without an answer after which it was sent again last; 0: never."""
+        self.taken_sending = 0
+        """The last sending of those that the stream has answered so."""
+        self.first_sending = 0
+        """The number of the sending that began it: see `Window`."""
+        self.last_sending = 0
+        """Of the last one in which all was that has no answer yet."""
+        self.overdue = False
+        """Whether an ack was ever missed: it takes no room from others since."""
+        self.pause = 0.0
+        """Seconds between the last time that it was sent again, being overtaken, and the next one at the earliest."""
+        self.again_at = now
+        """When that is."""
         self.news = asyncio.Event()
         """There is something to give."""
         self.error: BridgeError | None = None

@@ -1,7 +1,12 @@
 """The messages that are on their way: sent on one connection, not answered yet.
 
-A message whose ack does not come is sent again under the same id, after ever longer pauses; no ack comes too late. A
-message that the server would close the connection on is not sent, but rejected.
+A message whose ack does not come is sent again under the same id; no ack comes too late. When that is, no clock could
+say: a stream may be slow, or without a leader for minutes, and what was sent to a dead leader is gone. But a stream
+acks in the order in which it receives. So what was *overtaken* is lost, and is sent again at once: something that was
+sent later is acked. While nothing is acked at all, a single message is sent again every now and then, to find out. Such
+a copy has a reply subject of its own, `<inbox>.<number>-<sending>`, so that an ack says which sending it is of.
+
+A message that the server would close the connection on is not sent, but rejected.
 """
 
 import asyncio
@@ -21,8 +26,8 @@ from bridge.sinks.jetstream.stream import Stream
 from bridge.sinks.jetstream.wire import Wire, frame
 from bridge.sinks.subjects import MAX_SUBJECT_BYTES
 
-PATIENCE = 1.5
-"""Times what the acks of a batch took, in which those of the next are waited for."""
+PROBES = 4
+"""Batches of which a message is sent again in one tick, to find out whether acks come: some may never get any."""
 MESSAGE_BYTES = 512
 """What a message counts for beyond its body: small ones cost time, too."""
 
@@ -46,12 +51,16 @@ class Window:
         self._events = context.events
         self._limits = context.limits
         self._lost = lost
-        self._patience = context.limits.ack
-        """Seconds without any answer after which a batch is sent again; twice as long each further time."""
         self._waiting: dict[int, Flight] = {}
         """By number: the messages that were sent, and have no answer."""
         self._flights: set[Flight] = set()
         self._next = 0
+        self._sending = 0
+        """How often something was sent: some messages in one write."""
+        self._acked = 0
+        """The last sending of which anything is acked."""
+        self._acked_before = 0
+        """The same at the last tick: an ack that did not come in one piece may be a moment behind others."""
 
     async def publish(self, batch: Sequence[Message], receipts: Receipts, stream: Stream) -> None:
         """Return when every message has its receipt; the first ones come while others are without an answer.
@@ -74,7 +83,6 @@ class Window:
                     break
                 if flight.error is not None:
                     break
-            self._learn(flight)
         finally:
             self._flights.discard(flight)
             for index in self._unanswered(flight) if flight.remaining else ():
@@ -96,7 +104,11 @@ class Window:
             flight.refused |= {index: why for index in unrouted if index not in never}
             del flight.unrouted[: len(unrouted)]
         if taken:
-            flight.refused |= await stream.missing(self._subjects(flight, taken))
+            sending = flight.taken_sending
+            missing = await stream.missing(self._subjects(flight, taken))
+            if len(missing) < len(taken):  # it is stored, and its ack was lost
+                self._acked = max(self._acked, sending)
+            flight.refused |= missing
             del flight.taken[: len(taken)]
         if flight.over and flight.unclear:
             flight.news.set()
@@ -104,25 +116,20 @@ class Window:
     def _subjects(self, flight: Flight, indices: Sequence[int]) -> dict[int, str]:
         return {index: self._subject_of(flight.messages[index]) for index in indices}
 
-    def _learn(self, flight: Flight) -> None:
-        """How long acks take here. What was late once is waited for longer, and less so with each that is not."""
-        took = (self._clock.monotonic() - flight.since) * PATIENCE
-        if took > self._patience:
-            self._patience = took
-        else:
-            self._patience = max(self._patience * 0.98, self._limits.ack)
-
     def on_acks(self, numbers: Sequence[bytes]) -> None:
         """The stream has these messages. This is the hot path."""
-        waiting = self._waiting
+        waiting, last = self._waiting, None
         for number in map(int, numbers):
             flight = waiting.pop(number, None)
             if flight is not None:  # else it is the second ack of one that was sent twice, or its batch was given up
                 flight.answered()
+                last = flight
+        if last is not None:
+            self._acked = max(self._acked, last.first_sending)
 
     async def on_reply(self, reply: Msg) -> None:
         """Something else came to the inbox, or an ack that did not come in one piece."""
-        token = reply.subject[len(self._inbox) :]
+        token, _, copy = reply.subject[len(self._inbox) :].partition("-")
         number = int(token) if token.isdecimal() else -1
         flight = self._waiting.get(number)
         if flight is None:
@@ -132,10 +139,14 @@ class Window:
             return
         del self._waiting[number]
         index = number - flight.first
-        if answer.meaning is Meaning.REJECTED:
+        sending = min(int(copy), self._sending) if copy.isdecimal() else flight.first_sending
+        if answer.meaning is Meaning.ACKED:
+            self._acked = max(self._acked, sending)
+        elif answer.meaning is Meaning.REJECTED:
             flight.rejected[index] = answer.reason
         elif answer.meaning is Meaning.TAKEN and self._once:
             flight.taken.append(index)
+            flight.taken_sending = max(flight.taken_sending, sending)
         elif answer.meaning in {Meaning.POSTPONED, Meaning.TAKEN}:
             flight.refused[index] = answer.reason
         elif answer.meaning is Meaning.UNROUTED:
@@ -143,10 +154,12 @@ class Window:
         flight.answered()
 
     async def watch(self) -> None:
-        """Give what is known while some is not, and send again what is not acked in time. As long as the connection."""
+        """Give what is known while some is not, and send again what is lost. As long as the connection."""
         while True:
             await self._clock.sleep(self._limits.tick)
             now = self._clock.monotonic()
+            acked, self._acked_before = self._acked_before, self._acked
+            room, quiet_ones = self._limits.window, list[tuple[float, int, Flight]]()
             for flight in list(self._flights):
                 quiet = flight.quiet(now)
                 if not flight.remaining or not quiet:
@@ -154,10 +167,13 @@ class Window:
                 flight.news.set()
                 if quiet >= self._limits.denied and self._denials:
                     self._reject_denied(flight)
-                if quiet >= max(self._patience, 2 * flight.interval) and flight.remaining:
-                    flight.interval = quiet
-                    flight.restart(now)
-                    await self._resend(flight)
+                if flight.last_sending < acked:
+                    if room > 0 and now >= flight.again_at:
+                        room -= await self._send_overtaken(flight, now)
+                elif quiet >= self._limits.ack:
+                    quiet_ones.append((-quiet, flight.first, flight))
+            for _, _, flight in sorted(quiet_ones)[:PROBES]:
+                await self._send_again(flight, 1, now)
 
     async def _send(self, flight: Flight) -> None:
         subject_of, waiting = self._subject_of, self._waiting  # this is the hot path
@@ -179,6 +195,7 @@ class Window:
                 frames.append(frame(subject, f"{inbox}{number + index}", message))
                 load += MESSAGE_BYTES + len(message.body)
                 if load >= self._limits.yield_bytes:
+                    self._sends(flight)
                     await self._client.send(frames)
                     frames.clear()
                     load = 0
@@ -186,9 +203,16 @@ class Window:
                     if flight.error is not None:  # the connection is gone
                         return
             if frames:
+                self._sends(flight)
                 await self._client.send(frames)
         except Error as error:  # the library noticed first
             self._lost(str(error))
+
+    def _sends(self, flight: Flight) -> None:
+        """A part of it is sent for the first time."""
+        self._sending += 1
+        flight.first_sending = flight.first_sending or self._sending
+        flight.last_sending = self._sending
 
     async def _breathe(self, flight: Flight) -> None:
         """Let others run; return when there is room for more, or nothing to wait for any more.
@@ -202,7 +226,7 @@ class Window:
     def _busy(self) -> bool:
         """Whether so much is without an answer that nothing more may be sent; what is overdue does not count."""
         waiting, most = len(self._waiting), self._limits.window
-        return waiting >= most and waiting - sum([one.remaining for one in self._flights if one.interval]) >= most
+        return waiting >= most and waiting - sum([one.remaining for one in self._flights if one.overdue]) >= most
 
     def _oversize(self, subject: str, message: Message) -> str:
         """Why the server would close the connection on this message; empty if it would not."""
@@ -220,18 +244,46 @@ class Window:
                 del self._waiting[flight.first + index]
                 flight.reject(index, "the NATS user may not publish to the message's subject (permissions violation)")
 
-    async def _resend(self, flight: Flight) -> None:
+    async def _send_overtaken(self, flight: Flight, now: float) -> int:
+        """Send again all that has no answer; how many messages that are.
+
+        What never gets an answer is overtaken all the time that others are acked: it is sent ever more seldom.
+        """
+        flight.pause = min(max(2 * flight.pause, self._limits.ack), self._limits.resend_most)
+        flight.again_at = now + flight.pause
+        return await self._send_again(flight, len(flight.messages), now)
+
+    async def _send_again(self, flight: Flight, most: int, now: float) -> int:
+        """The first `most` messages without an answer, as copies; how many they are."""
         unanswered = self._unanswered(flight)
-        if not unanswered:  # it still waits for room to send
-            return
-        self._events.resent(len(unanswered))
+        some = unanswered[:most]
+        if not some:  # it still waits for room to send, or has just been answered
+            return 0
+        self._events.resent(len(some))
+        flight.overdue = True
+        flight.restart(now)
+        self._sending += 1
+        sending = self._sending
+        if len(some) == len(unanswered):
+            flight.last_sending = sending
+        frames: list[bytes] = []
+        load = 0
         try:
-            for index in unanswered:
+            for index in some:
                 message = flight.messages[index]
-                reply = f"{self._inbox}{flight.first + index}"
-                await self._client.send([frame(self._subject_of(message), reply, message)])
+                reply = f"{self._inbox}{flight.first + index}-{sending}"
+                frames.append(frame(self._subject_of(message), reply, message))
+                load += MESSAGE_BYTES + len(message.body)
+                if load >= self._limits.yield_bytes:
+                    await self._client.send(frames)
+                    frames.clear()
+                    load = 0
+                    await asyncio.sleep(0)
+            if frames:
+                await self._client.send(frames)
         except Error as error:
             self._lost(str(error))
+        return len(some)
 
     def _unanswered(self, flight: Flight) -> list[int]:
         """The messages that were sent and have no answer."""
