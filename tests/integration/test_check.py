@@ -12,6 +12,7 @@ import pytest
 from nats.js.api import StreamConfig
 from pydantic import SecretStr
 from redis import Redis
+from redis.exceptions import NoPermissionError
 
 from bridge.commands.embedded import free_port
 from bridge.errors import NotConnected, Refused
@@ -214,6 +215,13 @@ async def test_a_user_with_nothing_but_the_rule_shown_can_run_the_bridge(
             admin.select(5)
             admin.set("share:1", "", px=50)
             await wait_until(lambda: metric(bridge, "bridge_published_messages_total 1.0"), bridge.log)
+        admin.set("share:2", "private")
+        with Redis(port=sound_redis.port, username=login["redis_username"], password=SECRET) as client:
+            client.select(5)
+            for words in ("GET share:2", "HGETALL share:2", "XRANGE share:2 - +", "DEL share:2"):
+                with pytest.raises(NoPermissionError):
+                    run(client, *words.split())
+            assert client.exists("share:2") == 1
         for command in (["status"], ["dead", "list"], ["dead", "retry", "--all"]):
             with Bridge(variables, *command) as ended:
                 assert await ended.exited() == 0, ended.log()
@@ -229,7 +237,7 @@ def test_a_user_that_may_not_even_connect_is_shown_the_rule(sound_redis: RedisSe
         rows = examine(1, redis_url=sound_redis.url, sink="stdout", **login)
 
     assert levels(rows) == {"Redis/connection": "fail"}
-    assert rows["Redis/connection"]["remedy"].startswith("ACL SETUSER limited (~{expiry-bridge:* %R~* ")
+    assert rows["Redis/connection"]["remedy"].startswith("ACL SETUSER limited (~{expiry-bridge:* &__keyevent@0__:* ")
 
 
 def test_what_may_not_be_read_is_a_warning(sound_redis: RedisServer, admin: Redis) -> None:

@@ -23,7 +23,10 @@ from bridge.redis.wire.subscription import OptionalChannels, subscribe
 from bridge.settings import Settings
 
 READ = "pexpiretime"
-"""The one command that the bridge sends for users' keys."""
+"""The command that the bridge must be able to send for users' keys."""
+
+OF_USERS = (READ, "exists")
+"""All that it sends for them. Without the second, touching what is due takes longer."""
 
 SAY_NAME = "client|setname"
 """The one that the bridge can do without."""
@@ -85,7 +88,8 @@ def standby_needs(names: Names, *, clustered: bool = False) -> dict[str, Sequenc
 def acl_rule(settings: Settings) -> str:
     """The least that the user needs, as an ACL SETUSER for redis-cli's prompt.
 
-    In parentheses, as a selector: so it adds to whatever the user has. A bare pattern behind a `~*` would be an error.
+    In parentheses, as selectors: so it adds to whatever the user has. A bare pattern behind a `~*` would be an error.
+    Two of them, so that what may be sent for the bridge's own keys, GET above all, may not be sent for the users'.
     """
     endpoint = Endpoint.of(settings)
     db, names = endpoint.db, Names(settings.namespace, endpoint.db)
@@ -95,17 +99,17 @@ def acl_rule(settings: Settings) -> str:
     if settings.redis_notifications == "configure":
         commands.append("config|set")
     own = names.own_pattern.decode()
-    patterns = [
-        f"~{own}",
-        *(f"%R~{pattern}" for pattern in included(settings.keys)),
-        f"&__keyevent@{db}__:*",
-        "&__keyevent@*__:expired",
-        f"&{own}",
-    ]
+    mine = [f"~{own}", f"&__keyevent@{db}__:*", "&__keyevent@*__:expired", f"&{own}"]
+    # One EXISTS may be of keys of both kinds.
+    users = [f"%R~{own}", *(f"%R~{pattern}" for pattern in included(settings.keys))]
+    return f"ACL SETUSER {endpoint.user} {_selector(mine, commands)} {_selector(users, OF_USERS)}"
+
+
+def _selector(patterns: Sequence[str], commands: Sequence[str]) -> str:
     # A rule cannot hold a space; `?` matches it.
     rules = [*(pattern.replace(" ", "?") for pattern in patterns), *(f"+{command}" for command in sorted(commands))]
     quoted = ('"' + re.sub(r'(["\\])', r"\\\1", rule) + '"' if re.search(r"[\\'\"]", rule) else rule for rule in rules)
-    return f"ACL SETUSER {endpoint.user} ({' '.join(quoted)})"
+    return f"({' '.join(quoted)})"
 
 
 async def denied(inspector: Inspector) -> list[str]:

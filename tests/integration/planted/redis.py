@@ -51,11 +51,11 @@ scene = Scenes()
         "Redis/permissions",
         "fail",
         "user limited may not run, or not on the bridge's keys and channels: evalsha, zadd",
-        "ACL SETUSER limited (~{expiry-bridge:* %R~* &__keyevent@0__:* &__keyevent@*__:expired &{expiry-bridge:*"
+        "ACL SETUSER limited (~{expiry-bridge:* &__keyevent@0__:* &__keyevent@*__:expired &{expiry-bridge:*"
         " +client|setname +config|get +del +evalsha +exists +get +hdel +hget +hgetall +hincrby +hmget +hset +info"
         " +pexpiretime +ping +publish +pubsub|numsub"
         " +scan +script|load +set +subscribe +time +xadd +xdel +xinfo|stream +xlen +xrange +xrevrange +zadd +zcard"
-        " +zmscore +zrange +zrem +zscan)",
+        " +zmscore +zrange +zrem +zscan) (%R~{expiry-bridge:* %R~* +exists +pexpiretime)",
     ),
 )
 def redis_as_it_came_and_worse(ground: Ground) -> Scene:
