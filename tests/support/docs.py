@@ -14,6 +14,7 @@ from tests.bench.report import published
 from tests.support import schemas
 from tests.support.chart_values import chart_values
 from tests.support.deployed import CHART
+from tests.support.permissions import kafka_permissions, nats_permissions, redis_permissions
 from tests.support.servers import ROOT
 from tests.support.status_schema import status_table
 
@@ -23,6 +24,11 @@ GENERATED: Final[Mapping[Path, Mapping[str, Callable[[], str]]]] = {
     REFERENCE / "metrics.md": {"bridge.telemetry.reference.metrics": metrics},
     REFERENCE / "log-events.md": {"bridge.telemetry.reference.events": events},
     REFERENCE / "status-page.md": {"tests.support.status_schema": status_table},
+    REFERENCE / "permissions.md": {
+        "tests.support.permissions.redis_permissions": redis_permissions,
+        "tests.support.permissions.nats_permissions": nats_permissions,
+        "tests.support.permissions.kafka_permissions": kafka_permissions,
+    },
     CHART / "README.md": {"values.yaml and values.schema.json": chart_values},
     ROOT / "tests" / "bench" / "RESULTS.md": {"python -m tests.bench --publish": published},
 }

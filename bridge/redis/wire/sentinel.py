@@ -18,6 +18,9 @@ from bridge.errors import BridgeError, ErrorKind, NotConnected, Refused
 from bridge.redis.wire.conversation import conversation, replies
 from bridge.redis.wire.endpoint import Address, Endpoint
 
+RIGHTS = "+sentinel|get-master-addr-by-name +sentinel|master +client|setname"
+"""What the bridge's user needs at the sentinels, as rules of their ACL."""
+
 
 class Sentinel(Endpoint):
     """One sentinel. Its login is another one than Redis's."""
@@ -138,8 +141,7 @@ def _for_sentinels(error: NotConnected | Refused) -> NotConnected | Refused:
     """A sentinel's users have other rights than Redis's."""
     if error.kind is not ErrorKind.DENIED:
         return error
-    rights = "+sentinel|get-master-addr-by-name +sentinel|master +client|setname"
-    return Refused(error.found, f"check the ACL of its user there (ACL SETUSER … {rights})", ErrorKind.DENIED)
+    return Refused(error.found, f"check the ACL of its user there (ACL SETUSER … {RIGHTS})", ErrorKind.DENIED)
 
 
 def newest(answers: Sequence[Answer]) -> Address:

@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import subprocess
+import tomllib
 
 import pytest
 from prometheus_client import generate_latest
@@ -47,6 +48,12 @@ def errors() -> set[str]:
 def alerts() -> list[Document]:
     """The rules of alerts.yaml."""
     return [rule for group in parsed(DEPLOY / "alerts.yaml")["groups"] for rule in group["rules"]]
+
+
+def home() -> str:
+    """Where the project is."""
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    return str(urls["Homepage"])
 
 
 def sections(part: str) -> dict[str, str]:
@@ -95,7 +102,7 @@ def test_every_alert_is_of_metrics_that_exist_and_leads_to_the_runbook(rule: Doc
 
     assert named_metrics(rule["expr"])
     assert named_metrics(rule["expr"]) <= metrics()
-    assert rule["annotations"]["runbook"] == f"deploy/RUNBOOK.md#{name.lower()}"
+    assert rule["annotations"]["runbook_url"] == f"{home()}/blob/main/deploy/RUNBOOK.md#{name.lower()}"
     assert name in sections("Alerts")
 
 

@@ -48,6 +48,12 @@ class Tools:
         who = ["--allow-principal", f"User:{self.user}"]
         return self._command("kafka-acls.sh", "--add", *who, "--operation", operation, *self._topic())
 
+    def least(self) -> list[str]:
+        """Give the bridge's user all the rights that it needs, the least of them."""
+        return [
+            self.allow(operation) for operation in ("Write", *(["Create"] if self._settings.kafka_provision else []))
+        ]
+
     def show(self, only: str) -> str:
         """Show those partitions of the topic that `only`, an option, selects."""
         return self._command("kafka-topics.sh", "--describe", *self._topic(), only)

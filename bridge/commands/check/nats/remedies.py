@@ -111,12 +111,14 @@ class NatsTools:
         return "raise max_file in the account's jetstream { }, in the server's configuration; or delete old messages"
 
     def permissions(self) -> str:
-        """The least that the user needs, as the server's configuration has it."""
-        publish = [*self.subjects.published, *self.asked, self.account_info, USER_INFO]
-        return (
-            "give the user, in the server's configuration, permissions:"
-            f" {{ publish: {{ allow: {json.dumps(publish)} }}, subscribe: {{ allow: {json.dumps([INBOX])} }} }}"
-        )
+        """What gives the user the least that it needs."""
+        return f"give the user, in the server's configuration, {self.least}"
+
+    @property
+    def least(self) -> str:
+        """That, as the server's configuration has it."""
+        publish = json.dumps([*self.subjects.published, *self.asked, self.account_info, USER_INFO])
+        return f"permissions: {{ publish: {{ allow: {publish} }}, subscribe: {{ allow: {json.dumps([INBOX])} }} }}"
 
 
 def _quoted(subjects: Sequence[str]) -> str:
