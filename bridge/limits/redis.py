@@ -52,6 +52,11 @@ class LedgerLimits(Scaled):
     """How long a lease is valid without a sign of life. A standby takes over at the latest this long after a crash."""
     adopted: int = 250
     """Entries of another ledger in one script."""
+    noting_ms: int = milliseconds(600_000)
+    """In a cluster, how long ends of keys are noted after slots moved, or a bridge took the lease. So late may
+    the entry of another node's ledger come without announcing such an end once more."""
+    noted_keys: int = 50_000
+    """Of those ends, the last ones that are kept."""
     outbox_poll: float = seconds(1.0)
     """After which the outboxes are looked at unasked, should a wake-up ever be missing."""
     outbox_retry: float = seconds(0.5)

@@ -22,6 +22,13 @@ from tests.support.servers import RedisServer, wait_until
 pytestmark = [pytest.mark.cluster, pytest.mark.measured]
 
 LONG_MS = 60_000
+RECORDED = """
+redis.call('SET', ARGV[2], '', 'PX', 1)
+local deadline = redis.call('PEXPIRETIME', ARGV[2])
+redis.call('ZADD', ARGV[1], deadline, ARGV[2])
+return deadline
+"""
+"""A key that expires in a moment, with a ledger that knows of it already."""
 OTHER, THIRD = 7, 9
 """Numbers of ledgers that are no primary's."""
 
@@ -256,3 +263,115 @@ async def test_all_of_a_node_can_be_audited_also_where_its_configuration_may_not
     await one.users[node].execute_command("ACL", "SETUSER", "default", "-config|get")  # type: ignore[no-untyped-call]
     endpoint = one.topology.endpoint.at(("127.0.0.1", node.port))
     assert await databases(one.users[node], endpoint) in {1, DATABASES}
+
+
+async def another_epoch(played: Played, node: RedisServer, hand: ClusterHand) -> ClusterHand:
+    """The bridge dies, and another one takes over: what was known only to the process is gone."""
+    hand.end()
+    played.another_process()
+    await played.users[node].hset(hand.names.lease, "until", 0)
+    return await played.hand(node)
+
+
+@pytest.mark.parametrize("late_ms", [0, 1], ids=["the same deadline", "MIGRATE counted the TTL anew"])
+async def test_what_a_dead_bridge_has_claimed_of_a_key_that_came_is_not_claimed_again(
+    one: Played, late_ms: int
+) -> None:
+    (node,) = one.cluster.nodes
+    user, hand = one.users[node], await one.hand(node)
+    known = int(await user.eval(RECORDED, 0, hand.names.deadlines, b"known"))
+    unknown = await set_for(user, b"unknown", 1)
+    for key in (b"known", b"unknown"):
+        await expired(user, key)
+    await hand.handle()
+    claims = await hand.claimed()
+    assert [(claim.key, claim.deadline_ms) for claim in claims] == [(b"known", known), (b"unknown", None)]
+    entries = {b"known": known - late_ms, b"unknown": unknown - late_ms}
+    await user.zadd(hand.names.moved, cast("dict[str, float]", entries))
+
+    hand = await another_epoch(one, node, hand)
+    await hand.place()
+    await hand.sweep()
+    assert await hand.claimed() == claims
+    assert await user.exists(hand.names.moved, hand.names.deadlines) == 0
+
+
+async def test_what_a_dead_bridge_has_heard_to_be_deleted_does_not_expire_when_its_former_entry_comes(
+    one: Played,
+) -> None:
+    (node,) = one.cluster.nodes
+    user, hand = one.users[node], await one.hand(node)
+    deadline = await set_for(user, b"deleted", LONG_MS)
+    await hand.record(b"deleted")
+    await user.delete(b"deleted")
+    await hand.handle()
+    (score,) = (await scores(user, hand.names.ended)).values()
+    assert score == deadline
+    soon = await redis_ms(user)  # as if that deadline were past
+    await user.zadd(hand.names.ended, {b"deleted": soon})
+    await passed(user, soon)
+    await user.zadd(hand.names.moved, {b"deleted": soon - 1})
+
+    hand = await another_epoch(one, node, hand)
+    await hand.place()
+    await hand.sweep()
+    assert await hand.claimed() == []
+
+
+async def test_a_later_life_is_not_taken_for_one_that_was_deleted(one: Played) -> None:
+    """It went to another node, expired there while nobody listened, and its entry comes back with the slot."""
+    (node,) = one.cluster.nodes
+    user, hand = one.users[node], await one.hand(node)
+    await set_for(user, b"again", LONG_MS)
+    await hand.record(b"again")
+    await user.delete(b"again")
+    await set_for(user, b"again", LONG_MS // 2)
+    await hand.handle()
+    deadline = await redis_ms(user) + 5
+    hand = await another_epoch(one, node, hand)
+    await user.zrem(hand.names.deadlines, b"again")
+    await user.delete(b"again")
+    await hand.hear()
+    while hand.inbox:
+        hand.inbox.take()
+    await passed(user, deadline)
+    await user.zadd(hand.names.moved, {b"again": deadline})
+
+    hand = await another_epoch(one, node, hand)
+    await hand.place()
+    await hand.sweep()
+    assert [claim.deadline_ms for claim in await hand.claimed()] == [deadline]
+
+
+@pytest.mark.parametrize("until", ["", "1"], ids=["never", "no longer"])
+async def test_while_no_slots_move_no_ends_are_noted_and_those_noted_before_go(one: Played, until: str) -> None:
+    (node,) = one.cluster.nodes
+    user, hand = one.users[node], await one.hand(node)
+    await user.hset(hand.names.lease, "noting", until)
+    await user.zadd(hand.names.ended, {b"before": 1})
+    await set_for(user, b"key", 1)
+    await expired(user, b"key")
+    await hand.handle()
+    assert await user.exists(hand.names.ended) == 0
+    await hand.touch(moving=True)
+    await set_for(user, b"key", 1)
+    await expired(user, b"key")
+    await hand.handle()
+    assert await user.zrange(hand.names.ended, 0, -1) == [b"key"]
+
+
+async def test_a_ledger_that_is_adopted_brings_the_ends_that_were_noted(one: Played) -> None:
+    (node,) = one.cluster.nodes
+    user, stray = one.users[node], await one.hand(node, OTHER)
+    deadline = await set_for(user, b"key", 1)
+    await expired(user, b"key")
+    await stray.handle()
+    await user.hset(stray.names.lease, "until", 0)
+    await user.zadd(stray.names.moved, {b"key": deadline})
+    hand = await one.hand(node)
+    await wholly(hand, OTHER)
+    assert await user.exists(stray.names.ended) == 0
+    hand = await another_epoch(one, node, hand)
+    await hand.place()
+    await hand.sweep()
+    assert [claim.deadline_ms for claim in await hand.claimed()] == [None]

@@ -209,6 +209,7 @@ class Epoch:
             void=self._canary.void,
             place=self.place,
             gap_open=self._gap.open,
+            moving=self._migration is not None and self._migration.moving(),
         )
         touched = await self._writer.touch(touch)
         if audited and self._audit is not None:

@@ -44,11 +44,17 @@ class Migration:
         """The slots that were here when last looked."""
         self._came = asyncio.Event()
         self._went = asyncio.Event()
+        self._moved = False
 
     @property
     def settled(self) -> bool:
         """Whether nothing is known that is still to be taken in."""
         return self.strays.settled and not self._migrated.arrivals
+
+    def moving(self) -> bool:
+        """Whether slots are on their way, or came or went since this was asked last."""
+        moved, self._moved = self._moved, False
+        return moved or self._topology.busy
 
     def adopted(self, number: int, left: int | str) -> None:
         """A part of another ledger was taken in: see `Ledger.adopt`."""
@@ -77,6 +83,7 @@ class Migration:
         """Learn which slots came and went since the last look."""
         now = self._slots()
         came, went, self._here = now - self._here, self._here - now, now
+        self._moved = self._moved or bool(came or went)
         if came:
             self._migrated.came(came, int(self._redis_clock.now_ms()))
             self._came.set()
@@ -109,4 +116,6 @@ def migrated_keys(attempt: Attempt, cluster: ClusterState) -> MigratedKeys:
     """What an epoch remembers of keys of moving slots."""
     shard = attempt.shard
     away = partial(cluster.topology.away, shard.number)
-    return MigratedKeys(away, cluster.claims, shard.runtime.limits.epoch, attempt.gap)
+    # What former epochs heard is not known here, even where this one goes on with their stream: Redis has noted it.
+    since_ms = attempt.gap.start_ms or int(shard.redis_clock.now_ms())
+    return MigratedKeys(away, cluster.claims, shard.runtime.limits.epoch, attempt.gap, since_ms)

@@ -68,7 +68,7 @@ class Ledger:
                 *(claim.instance, self._limits.lease_ms, claim.shards),
                 names.alive_prefix if claim.listens else b"",
                 *("1" if claim.entitled else "", int(self._runner.clustered)),
-                *("1" if claim.able else "" if claim.yields else "0", claim.fingerprint),
+                *("1" if claim.able else "" if claim.yields else "0", claim.fingerprint, self._noting(wanted=True)),
             ],
         )
         if not reply[0]:
@@ -116,7 +116,7 @@ class Ledger:
                 *(self._limits.lease_ms, touch.heard),
                 *("" if touch.handled_ms is None else touch.handled_ms, touch.reading),
                 *(int(touch.count), touch.canary, touch.void, touch.skip, int(self._runner.clustered)),
-                *(touch.place, int(touch.gap_open)),
+                *(touch.place, int(touch.gap_open), self._noting(wanted=touch.moving)),
             ],
         )
         now_us, cursor, lowest, size, depth, dead, flat, gone, counters, moved = reply
@@ -133,10 +133,10 @@ class Ledger:
         packed = cast("bytes", msgpack.packb(batch.operations, use_bin_type=False))  # Redis's cmsgpack knows no binary
         reply = await self._runner.run(
             "apply",
-            [names.deadlines, names.lease, names.outbox, batch.mark, names.moved],
+            [names.deadlines, names.lease, names.outbox, batch.mark, names.moved, names.ended],
             [
                 *(batch.fence, batch.seq, batch.gap_start_ms, batch.heard, packed),
-                *(int(self._runner.clustered), batch.place, names.announcements),
+                *(int(self._runner.clustered), batch.place, names.announcements, self._limits.noted_keys),
             ],
         )
         if reply == b"DONE":
@@ -152,7 +152,7 @@ class Ledger:
     async def adopt(self, fence: int, seq: int, number: int) -> int | str:
         """Take in a part of another ledger on this node of a cluster. What is left there, or why nothing was taken."""
         names, other = self._names, self._names.of(number)
-        keys = [names.lease, names.outbox, names.moved, names.dead]
+        keys = [names.lease, names.outbox, names.moved, names.dead, names.ended]
         arguments: list[Argument] = [fence, seq, number, other.key(b""), self._limits.adopted, self._limits.lease_ms]
         reply = await self._runner.run("adopt", keys, arguments)
         said = reply if isinstance(reply, bytes) else reply[0]
@@ -218,6 +218,10 @@ class Ledger:
     async def now_ms(self) -> int:
         """Redis's clock."""
         return await now_ms(self._client, self._endpoint)
+
+    def _noting(self, *, wanted: bool) -> int:
+        """For how long ends of keys are to be noted from now on, in ms; 0: no longer than they are anyway."""
+        return self._limits.noting_ms if wanted and self._runner.clustered else 0
 
     @asynccontextmanager
     async def _listing(self, portion: Portion) -> AsyncIterator[None]:

@@ -109,6 +109,8 @@ class Touch:
     place: bytes = b""
     """How far the stream is handled; empty where the next epoch is not to go on from there."""
     gap_open: bool = True
+    moving: bool = False
+    """In a cluster: whether slots move, or have moved since the last touch."""
 
 
 @dataclass(frozen=True, slots=True)

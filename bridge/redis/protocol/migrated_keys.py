@@ -49,8 +49,13 @@ class RecentClaims:
 class MigratedKeys:
     """See the module."""
 
-    def __init__(self, away: Callable[[bytes], bool], claims: RecentClaims, limits: EpochLimits, gap: Gap) -> None:
-        """`away`: whether another node has a key, for all that is known. `gap`: the one that the epoch opened with."""
+    def __init__(
+        self, away: Callable[[bytes], bool], claims: RecentClaims, limits: EpochLimits, gap: Gap, since_ms: int
+    ) -> None:
+        """`away`: whether another node has a key, for all that is known. `gap`: the one that the epoch opened with.
+
+        `since_ms`: since when the epoch knows what was notified.
+        """
         self.arrivals: deque[tuple[bytes, int]] = deque()
         """Keys that came from other nodes, and the deadlines of their entries there: to be placed by a batch."""
         self.strays: set[int] = set()
@@ -59,7 +64,7 @@ class MigratedKeys:
         self._claims = claims
         self._most = limits.remembered_keys
         self._gap = gap
-        self._since_ms = gap.start_ms
+        self._since_ms = since_ms
         self._claiming: list[bytes] = []
         """What the next batch claims, as it was notified."""
         self._pass_ms = 0

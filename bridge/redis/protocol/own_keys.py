@@ -4,11 +4,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_OWN = re.compile(rb"(\d{1,9}):(\d{1,9})\}:(?:deadlines|moved|outbox|dead|lease)")
+_OWN = re.compile(rb"(\d{1,9}):(\d{1,9})\}:(?:deadlines|moved|outbox|dead|lease|ended)")
 
 
 _OF_ANY_BRIDGE = re.compile(
-    rb"\{.*?:\d{1,9}:\d{1,9}\}:(?:deadlines|moved|outbox|dead|lease|canary|shards|members|seen|mark:.*)", re.DOTALL
+    rb"\{.*?:\d{1,9}:\d{1,9}\}:(?:deadlines|moved|outbox|dead|lease|ended|canary|shards|members|seen|mark:.*)",
+    re.DOTALL,
 )
 
 
@@ -61,6 +62,11 @@ class Names:
         be sent on to one.
         """  # noqa: D205 - one sentence
         return self.key(b"moved")
+
+    @property
+    def ended(self) -> bytes:
+        """Sorted set, in a cluster whose slots move: key, and the deadline up to which its ends are handled."""
+        return self.key(b"ended")
 
     def mark(self, fence: int, number: int) -> bytes:
         """A key that lives within one script only: its `del` notification is that script's place in the stream."""

@@ -73,6 +73,11 @@ class Topology:
         node = self.owner(key)
         return None if node is None else self._number_of.get(node.id)
 
+    @property
+    def busy(self) -> bool:
+        """Whether any slot is on its way from one node to another."""
+        return bool(self._on_their_way)
+
     def moving(self, key: bytes) -> bool:
         """Whether the slot of the key is on its way from one node to another."""
         return slot_of(key) in self._on_their_way

@@ -43,7 +43,7 @@ class ClusterHand(Hand):
 
     def _migrated_keys(self) -> MigratedKeys:
         away = partial(self._topology.away, self.names.shard)
-        self.migrated = MigratedKeys(away, self._claims, EpochLimits(), self.gap)
+        self.migrated = MigratedKeys(away, self._claims, EpochLimits(), self.gap, self.gap.start_ms)
         return self.migrated
 
     def placement(self) -> Placement:
@@ -111,6 +111,10 @@ class Played:
         """An epoch of the node's ledger, or of another one."""
         number = await self.cluster.number(node) if number is None else number
         return await self._stack.enter_async_context(ClusterHand(self.topology, self._claims, node, number))
+
+    def another_process(self) -> None:
+        """What bridges know is gone, but for what is in Redis."""
+        self._claims = RecentClaims(EpochLimits())
 
     async def known_there(self, matches: Callable[[], bool]) -> None:
         """Return when the bridge has learned of what the nodes say now."""

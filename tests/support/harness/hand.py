@@ -149,11 +149,13 @@ class Hand:
         while await self._handle_heard():
             self.marks.finished_round()
 
-    async def touch(self, mode: str = "due") -> Touched:
-        """Touch what is due, or walk the ledger (which must be small)."""
+    async def touch(self, mode: str = "due", *, moving: bool = False) -> Touched:
+        """Touch what is due, or walk the ledger (which must be small). `moving`: slots of a cluster are."""
         mark = self._mark()
         walk = b"0" if mode == "walk" else None
-        touched = await self.ledger.touch(Touch(self.lease.fence, mark, 500, MIB, self.marks.handled, walk))
+        touched = await self.ledger.touch(
+            Touch(self.lease.fence, mark, 500, MIB, self.marks.handled, walk, moving=moving)
+        )
         self.marks.touch_left(Round.of(mark, touched, Purpose(), 0.0))
         return touched
 

@@ -10,6 +10,7 @@
 --       able       '1': the bridge reaches its broker; '': it does not, and leaves what is free to one that does;
 --                  '0': it does not, and takes it
 --       fingerprint    of the bridge's settings: kept for whoever comes next
+--       noting     in a cluster: for how long ends of keys are noted, in ms (apply.lua); else '0'
 -- Reply {1, fence, seen_ms of the former epoch or '', former holder or '' (false: there was no lease),
 --        notifications handled by former epochs, the last reading of the audit or '',
 --        how much of the lease and the ledger no bridge can have written: it was forgotten,
@@ -32,7 +33,7 @@
 --- @include "repair"
 
 local lease, outbox, canary, deadlines, boundary = unpack(KEYS)
-local instance, ttl, shards, alive, claim, clustered, able, fingerprint = unpack(ARGV)
+local instance, ttl, shards, alive, claim, clustered, able, fingerprint, noting = unpack(ARGV)
 ttl = tonumber(ttl)
 
 local holder, last, held_fence, place, open, ears, left, stored =
@@ -100,6 +101,7 @@ redis.call(
   'ears', alive ~= '' and new_fence or '', 'place', place or '', 'open', open or '1', 'left', '',
   'fingerprint', new_fence .. ' ' .. fingerprint
 )
+if noting ~= '0' then redis.call('HSET', lease, 'noting', string.format('%.0f', now + tonumber(noting))) end
 if rival == instance then redis.call('HDEL', lease, 'able', 'able_until') end
 redis.call('SET', boundary, '')
 redis.call('DEL', boundary)

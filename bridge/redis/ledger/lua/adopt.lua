@@ -1,7 +1,7 @@
 -- Take in a part of what another ledger on this node of a cluster holds, which is no longer the ledger of a primary:
 -- the slot of its name came here from another node, or this node has got a slot whose ledger goes before.
 --
--- KEYS  lease, outbox, moved, dead
+-- KEYS  lease, outbox, moved, dead, ended
 -- ARGV  fence
 --       seq        sequence number, of those of the batches
 --       number     of the other ledger
@@ -21,13 +21,13 @@
 --- @include "in_force"
 --- @include "sequence"
 
-local lease, outbox, moved, dead = unpack(KEYS)
+local lease, outbox, moved, dead, ended = unpack(KEYS)
 local fence, seq, number, prefix, most, ttl = unpack(ARGV)
 local FIELDS = 1000 -- of a foreign entry; Lua hands some thousands of words to a command at most
 local LETTERS = 10 -- dead letters at once; of outbox entries, one
 local its = {
   lease = prefix .. 'lease', canary = prefix .. 'canary', deadlines = prefix .. 'deadlines', moved = prefix .. 'moved',
-  outbox = prefix .. 'outbox', dead = prefix .. 'dead',
+  outbox = prefix .. 'outbox', dead = prefix .. 'dead', ended = prefix .. 'ended',
 }
 
 local refusal, instance = answered(lease, fence, seq, 'holder')
@@ -43,9 +43,12 @@ local function read(...)
 end
 local holder, ends, recovered, ambiguous =
   unpack(read('HMGET', its.lease, 'holder', 'until', 'recovered', 'ambiguous'), 1, 4)
-local waiting = {} -- what the two sorted sets hold; where a key is in both, the first one counts
-for n, name in ipairs({its.deadlines, its.moved}) do
-  waiting[n] = {name = name, entries = read('ZRANGE', name, 0, most - 1, 'WITHSCORES')}
+-- What its sorted sets hold. Where a key is in the first two, the first one counts. The last one is gone through first:
+-- what was noted of a key has to be here before its entry is.
+local waiting = {}
+for n, name in ipairs({its.ended, its.deadlines, its.moved}) do
+  local to = name == its.ended and ended or moved
+  waiting[n] = {name = name, to = to, entries = read('ZRANGE', name, 0, most - 1, 'WITHSCORES')}
 end
 local claimed = read('XRANGE', its.outbox, '-', '+', 'COUNT', 1)
 local letters = read('XRANGE', its.dead, '-', '+', 'COUNT', LETTERS)
@@ -68,7 +71,7 @@ for _, set in ipairs(waiting) do
     keys[#keys + 1] = entries[n]
   end
   if #keys > 0 then
-    redis.call('ZADD', moved, 'NX', unpack(scored))
+    redis.call('ZADD', set.to, 'NX', unpack(scored))
     redis.call('ZREM', set.name, unpack(keys))
   end
 end
@@ -102,7 +105,7 @@ for _, entry in ipairs(letters) do
 end
 redis.call('HSET', lease, 'seq', seq)
 
-local left = (here('ZCARD', its.deadlines) or 0) + (here('ZCARD', its.moved) or 0)
+local left = (here('ZCARD', its.ended) or 0) + (here('ZCARD', its.deadlines) or 0) + (here('ZCARD', its.moved) or 0)
   + (here('XLEN', its.outbox) or 0) + (here('XLEN', its.dead) or 0)
 if left == 0 then -- streams stay when they are empty
   here('DEL', its.outbox)

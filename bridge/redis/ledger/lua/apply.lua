@@ -1,6 +1,6 @@
 -- Handle one batch of hints: the one place where the ledger is changed and expirations are claimed.
 --
--- KEYS  deadlines, lease, outbox, mark, moved
+-- KEYS  deadlines, lease, outbox, mark, moved, ended
 -- ARGV  fence
 --       seq        sequence number of the batch
 --       gap_start  in ms; 0: no gap is open
@@ -9,6 +9,7 @@
 --       clustered  '1': a node of a cluster
 --       place      how far the stream is handled with this batch (acquire.lua); '' if that is not to be told
 --       channel    where a batch announces what a bridge that takes over cannot know
+--       most       how many ends are noted, the last ones
 -- Operations (protocol/operations.py makes them)
 --       x key                   expired: `expired` notified
 --       X key                   expired_ahead: `expired` notified, while the key is ahead
@@ -40,17 +41,20 @@
 --- @include "deadline_of"
 --- @include "entries"
 --- @include "first_write"
+--- @include "noted_ends"
 --- @include "page"
 --- @include "sequence"
 
 local call = redis.call
-local deadlines, lease, outbox, mark, moved = unpack(KEYS)
-local fence, seq, gap_start, heard, batch, clustered, place, channel = unpack(ARGV)
+local deadlines, lease, outbox, mark, moved, ended = unpack(KEYS)
+local fence, seq, gap_start, heard, batch, clustered, place, channel, most = unpack(ARGV)
 gap_start, batch, clustered = tonumber(gap_start), cmsgpack.unpack(batch), clustered == '1'
 
-local refusal, recovered_before, ambiguous_before = answered(lease, fence, seq, 'recovered', 'ambiguous')
+local refusal, recovered_before, ambiguous_before, noting =
+  answered(lease, fence, seq, 'recovered', 'ambiguous', 'noting')
 if refusal then return refusal end
 local now, now_us = clock()
+local note, note_alive, is_noted, keep_notes = noted_ends(ended, now, lease, noting)
 
 local scores = {} -- of each key's entry, as changed so far; false: it has none
 local changed, ahead = {}, {} -- sets of keys
@@ -73,6 +77,7 @@ end
 local function follow(key, deadline) -- let the entry be what was read of the key just now
   if deadline > 0 then
     ahead[key] = true -- where the deadline is the same, too: a deletion on its way may be that of a former life
+    note_alive(key)
     write(key, deadline)
   else
     write(key, false)
@@ -93,6 +98,7 @@ end
 
 local function expired(key)
   by_notification = by_notification + 1
+  note(key)
   local score = scores[key]
   if ahead[key] then -- by a resolve before it in this batch
     claim(key, false, 'n')
@@ -108,6 +114,7 @@ end
 
 local function expired_ahead(key)
   by_notification = by_notification + 1
+  note(key)
   claim(key, false, 'n')
 end
 
@@ -116,8 +123,9 @@ local function gone(key)
   local score = scores[key]
   if score and clustered and not deadline_of(key) then -- it may have gone to another node, where nobody listens yet
     send_on(key, score)
-  elseif score and score < gap_start then
-    ambiguous = ambiguous + 1
+  else
+    if score and score < gap_start then ambiguous = ambiguous + 1 end
+    note(key, score)
   end
   write(key, false)
 end
@@ -135,6 +143,7 @@ local function resolve(key, was, seen, due)
   if due and score >= now then return end -- the clock went back
   local deadline = deadline_of(key)
   if seen == 'gone' then
+    note(key, score)
     if due then
       by_sweep = by_sweep + 1
       claim(key, score, 's')
@@ -179,7 +188,7 @@ local function placed(key, was, told)
     appeared(key)
   elseif was >= now then
     if gap_start > 0 then ambiguous = ambiguous + 1 end -- deleted, or its deadline came nearer and passed
-  elseif told == '0' and not scores[key] then
+  elseif told == '0' and not scores[key] and not is_noted(key, was) then
     write(key, was) -- the one deadline that is past when it is written: it is touched, and resolved, like any other
   end
 end
@@ -257,6 +266,8 @@ end
 local removed = write_scores(deadlines, changed, scores)
 if #sent_on > 0 then call('ZADD', moved, unpack(sent_on)) end
 if #taken > 0 then call('ZREM', moved, unpack(taken)) end
+
+keep_notes(most)
 
 local known = {}
 for key in pairs(ahead) do known[#known + 1] = key end

@@ -20,6 +20,7 @@
 --       clustered  '1': a node of a cluster
 --       place      how far the stream is handled (acquire.lua); '' if the next epoch shall not go on from there
 --       open       '1': a gap is open
+--       noting     slots of a cluster move: for how long ends of keys are noted, in ms (apply.lua); else '0'
 -- Reply {now in µs, next cursor ('due': '0' where all that is due was touched, else '1'), lowest score or '',
 --        ledger size, outbox depth, dead letters,
 --        {key, score, 'gone' | 'alive' | 'moved', '1' due | '0' not due, ...},   what is due, or not alive
@@ -41,8 +42,8 @@
 
 local call = redis.call
 local deadlines, lease, mark, dead, canary, moved = unpack(KEYS, 1, 6)
-local fence, mode, limit, room, cursor, ttl, heard, seen_ms, reading, count, order, void, skip, clustered, place, open =
-  unpack(ARGV)
+local fence, mode, limit, room, cursor, ttl, heard, seen_ms, reading, count, order, void, skip, clustered, place, open,
+  noting = unpack(ARGV)
 limit, room, skip = tonumber(limit), tonumber(room), tonumber(skip)
 local canary_ttl = tonumber(order)
 
@@ -123,6 +124,7 @@ local new_end = string.format('%.0f', now + ttl)
 call('HSET', lease, 'until', new_end, 'heard', heard, 'place', place, 'open', open)
 if seen_ms ~= '' then call('HSET', lease, 'seen_ms', seen_ms, 'audit', reading) end
 if canary_ttl then call('SET', canary, '', 'PXAT', string.format('%.0f', now + canary_ttl)) end
+if noting ~= '0' then call('HSET', lease, 'noting', string.format('%.0f', now + tonumber(noting))) end
 local more_canaries = (canary_ttl and 1 or 0) - void
 if more_canaries ~= 0 then call('HINCRBY', lease, 'canaries', more_canaries) end
 call('SET', mark, '')

@@ -21,8 +21,8 @@ def header(name: str) -> list[str]:
 
 def taken(name: str, table: str) -> list[str]:
     """The names that the script gives to its keys, or to its arguments."""
-    found = re.search(rf"local ([\w, ]+) =\s+unpack\({table}", code(name))
-    return found[1].split(", ") if found else []
+    found = re.search(rf"local ([\w,\s]+?) =\s+unpack\({table}", code(name))
+    return re.split(r",\s+", found[1]) if found else []
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -31,7 +31,7 @@ class Node:
 
     def __init__(self, claims: RecentClaims | None = None, since_ms: int = SINCE_MS) -> None:
         self.gap = Gap("start", 0, since_ms)
-        self.keys = MigratedKeys(away, claims or RecentClaims(LIMITS), LIMITS, self.gap)
+        self.keys = MigratedKeys(away, claims or RecentClaims(LIMITS), LIMITS, self.gap, since_ms)
         self.keys.begin_pass(NOW_MS)
         self.marks = Marks()
         scope, self.inbox = Scope(NAMES, channels(0), None, LIMITS), Inbox(WireLimits())

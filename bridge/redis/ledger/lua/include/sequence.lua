@@ -2,8 +2,8 @@
 
 -- Whether a batch is to be applied: like `refused`, or 'DONE' for a sequence number that was used before.
 local function answered(lease, fence, seq, ...)
-  local refusal, used, second, third = refused(lease, fence, 'seq', ...)
+  local refusal, used, second, third, fourth = refused(lease, fence, 'seq', ...)
   if refusal then return refusal end
   if (tonumber(used) or 0) >= tonumber(seq) then return 'DONE' end
-  return false, second, third
+  return false, second, third, fourth
 end
