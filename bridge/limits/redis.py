@@ -144,6 +144,8 @@ class SourceLimits(Scaled):
     """At most, between attempts to begin an epoch where another server may be named at any moment."""
     standby_poll: float = seconds(0.1)
     """Between a standby's attempts to take the lease: so soon it sees that a holder has died. Each costs 0.1 ms."""
+    standby_count: float = seconds(5.0)
+    """Between looks at how many bridges stand by, for the status page."""
     yield_to_standby: float = seconds(0.3)
     """Before a bridge whose subscription was lost asks for the lease again, if others listen."""
     successor_check: float = seconds(0.5)

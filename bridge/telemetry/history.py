@@ -59,6 +59,8 @@ class Place:
     """The server that it is on."""
     holder: str | None = None
     """The other bridge that has the lease, as far as is known."""
+    standbys: int | None = None
+    """While this bridge has it: how many others could take over without a gap, as far as is known."""
 
 
 @dataclass(slots=True)

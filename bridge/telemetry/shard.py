@@ -130,6 +130,10 @@ class ShardTelemetry(Labelled):
         """Another bridge has the lease, and this one keeps that many notifications, to go on from there."""
         self._standby_hints.set(hints)
 
+    def standbys_counted(self, count: int | None) -> None:
+        """That many other bridges could take over without a gap; null where the Redis user may not ask."""
+        self._place.standbys = count
+
     def lease_released(self) -> None:
         """The lease was given up."""
         self._without_lease()
@@ -260,7 +264,7 @@ class ShardTelemetry(Labelled):
 
     def _without_lease(self) -> None:
         """What there is in the shard is for another bridge to tell: who adds up theirs and ours counts it once."""
-        self._lease_seen = self._place.holder = None
+        self._lease_seen = self._place.holder = self._place.standbys = None
         self._leases.discard(self._number)
         self._canary_awaited = None
         for gauge in (self._ledger_size, self._outbox_depth, self._dead_letters, self._gap_open):

@@ -75,6 +75,7 @@ async def after_a_gap_a_stuck_subject_and_a_takeover(kind: type[RedisServer]) ->
         await listening(deployment, 2)
         await deployment.set([f"{SECRET}:{number}" for number in range(7)])
         await wait_until(lambda: stuck(second), second.log, PATIENCE)
+        await wait_until(lambda: stood_by(second), second.log, PATIENCE)
         yield second, third
 
 
@@ -113,6 +114,11 @@ async def gaps(bridge: Bridge) -> bool:
 
 async def stuck(bridge: Bridge) -> bool:
     return bool((await told(bridge))["stuck"]["channels"])
+
+
+async def stood_by(bridge: Bridge) -> bool:
+    (shard,) = (await told(bridge))["shards"]
+    return bool(shard["standbys"])
 
 
 @pytest.mark.slow

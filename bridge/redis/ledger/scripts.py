@@ -54,6 +54,13 @@ class Ledger:
             return False
         return int(until) > await self.now_ms()
 
+    async def listeners(self) -> int:
+        """How many bridges listen, and so could take over without a gap; the caller is one of them while it listens."""
+        subcommand = "SHARDNUMSUB" if self._runner.clustered else "NUMSUB"
+        async with conversation(self._endpoint):
+            _, count = await self._client.execute_command("PUBSUB", subcommand, self._names.announcements)  # type: ignore[no-untyped-call]
+        return int(count)
+
     # What changes it.
 
     async def acquire(self, claim: Claim) -> Lease | Held:

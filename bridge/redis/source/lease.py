@@ -107,10 +107,11 @@ class Tenure:
                 self._telemetry.settings_differ(found)
 
     def watches(self, ledger: Ledger, subscription: Subscription) -> dict[str, Coroutine[object, object, None]]:
-        """What may end an epoch for another bridge's sake, by name: to be run beside it."""
+        """What looks at other bridges, and may end an epoch for their sake, by name: to be run beside it."""
         return {
             "share-watch": self._watch_share(subscription),
             "broker-watch": self._watch_broker(ledger, subscription),
+            **({"standby-count": self._count_standbys(ledger, subscription)} if self._settings.http_port else {}),
         }
 
     async def _watch_share(self, subscription: Subscription) -> None:
@@ -137,6 +138,18 @@ class Tenure:
                     reason = "handed over: the broker cannot be reached from here, and another bridge reaches it"
                     subscription.finish(reason, Ending.HANDED_OVER)
                     return
+
+    async def _count_standbys(self, ledger: Ledger, subscription: Subscription) -> None:
+        """For the status page, and so only where there is one: how many bridges could take over without a gap."""
+        while True:
+            with suppress(NotConnected):  # the epoch will notice
+                try:
+                    listeners = await ledger.listeners()
+                except Refused:
+                    self._telemetry.standbys_counted(None)
+                else:
+                    self._telemetry.standbys_counted(max(listeners - subscription.present, 0))
+            await self._clock.sleep(self._limits.standby_count)
 
     async def hand_over(self, ledger: Ledger, heard: int, place: bytes) -> None:
         """Let another bridge have the shard, with an empty outbox if the broker takes it soon."""

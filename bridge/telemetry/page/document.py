@@ -109,6 +109,7 @@ class Document:
             "node": place.node,
             "held": held,
             "holder": self._telemetry.instance if held else place.holder,
+            "standbys": place.standbys,
             "subscribed": bool(figures.of("subscription_up", label)),
             "ledger": int(figures.of("ledger_entries", label)),
             "outbox": int(figures.of("outbox_expirations", label)),

@@ -153,12 +153,13 @@ function showPast({ now_ms: now, bridge, gaps, takeovers, shards }) {
 }
 
 function showShards({ shards, bridge }) {
-  table("shards", [["Shard"], ["Node"], ["Holder"], ["Notifications"], ["Ledger", "number"], ["Outbox", "number"], ["Dead", "number"]],
+  table("shards", [["Shard"], ["Node"], ["Holder"], ["Standbys"], ["Notifications"], ["Ledger", "number"], ["Outbox", "number"], ["Dead", "number"]],
     shards.map((one) => {
       const figures = [one.ledger, one.outbox, one.dead_letters].map((value) => one.held ? number(value) : "–");
       const holder = one.held ? "this bridge" : one.holder || "not known here";
+      const standbys = one.held ? (one.standbys === null ? "not known" : one.standbys ? number(one.standbys) : "none: no one would take over") : "–";
       const flow = one.held ? (one.subscribed ? "flow" : "not proven") : one.holder ? "kept while standing by" : "–";
-      return [String(one.shard), one.node || "not known yet", holder, flow, ...figures];
+      return [String(one.shard), one.node || "not known yet", holder, standbys, flow, ...figures];
     }));
 }
 

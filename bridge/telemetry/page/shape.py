@@ -119,6 +119,9 @@ class Shard(TypedDict):
     node: Annotated[str | None, "the server that it is on; null: not known yet"]
     held: Annotated[bool, "whether this bridge holds the lease"]
     holder: Annotated[str | None, "the bridge that does, as far as this one knows; null: unknown"]
+    standbys: Annotated[
+        int | None, "how many others could take over without a gap; null: only the holder knows, if it may ask"
+    ]
     subscribed: Annotated[bool, "whether notifications are proven to flow to this bridge"]
     ledger: Annotated[int, "keys in the deadline ledger"]
     outbox: Annotated[int, "expirations claimed and not yet acked"]

@@ -22,7 +22,7 @@ from bridge.telemetry.page.window import STEP_SECONDS, STEPS, Window
 from tests.support.schemas import validator
 from tests.support.status_schema import members, status_schema
 
-PROMISED = {1: "77d1848ab590e71e"}
+PROMISED = {1: "18845ebff3e7e4b0"}
 """Of each version, a digest of its members and their types: whoever changes one needs a new version, whoever adds one
 a new digest.
 """
@@ -85,6 +85,11 @@ def test_a_bridge_at_work_is_ready_and_has_its_figures() -> None:
     (shard,) = status["shards"]
     assert (shard["node"], shard["held"], shard["holder"], shard["subscribed"]) == ("node:1", True, "me", True)
     assert (shard["ledger"], shard["outbox"], shard["canary_lag_seconds"]) == (12, 3, 0.003)
+    assert shard["standbys"] is None
+    bridge.shards[0].standbys_counted(2)
+    assert bridge.status()["shards"][0]["standbys"] == 2
+    bridge.shards[0].lease_awaited("other")
+    assert bridge.status()["shards"][0]["standbys"] is None
 
 
 def test_a_gap_and_dead_letters_ask_for_attention() -> None:
