@@ -27,6 +27,20 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 # Source → delivery.
 
 
+class Origin(NamedTuple):
+    """Where an entry was claimed: it stays when another ledger adopts the entry."""
+
+    line: bytes
+    """Entries of one line come in the order of their numbers, whoever reads them; no two lines have the same name."""
+    number: int
+
+    @classmethod
+    def of(cls, shard: int, entry_id: bytes) -> "Origin":
+        """That of an entry that was claimed where it is: a line is what one epoch of a shard has claimed."""
+        fence, _, number = entry_id.partition(b"-")
+        return cls(b"%d:%b" % (shard, fence), int(number))
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One entry of the outbox: what one atomic script claimed, in stream order. Settled as a whole."""
@@ -36,6 +50,8 @@ class Entry:
     events: Sequence[Event]
     shard: int = 0
     """Of the ledger. Ids are unique within one."""
+    origin: Origin | None = None
+    """Where that is not what its shard and id say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +158,8 @@ class Run(NamedTuple):
     first: int
     """The index, among the entry's events, of what the first of them reports."""
     length: int
+    origin: Origin | None = None
+    """See `Entry.origin`."""
 
 
 @dataclass(frozen=True, slots=True)

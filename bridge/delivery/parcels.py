@@ -11,11 +11,12 @@ from bridge.expiration import Event, Expiration
 class Progress:
     """An outbox entry under way. Knows how much of it is still open, and none of its events."""
 
-    __slots__ = ("claimed_ms", "dead", "messages", "open", "settlement", "size")
+    __slots__ = ("claimed_ms", "dead", "messages", "open", "origin", "settlement", "size")
 
     def __init__(self, entry: Entry) -> None:
         self.dead: list[DeadLetter] = []
         self.settlement = Settlement.of(entry, self.dead)
+        self.origin = entry.origin
         self.messages = len(entry.events)
         self.open = self.messages
         """Messages that are neither acked nor dead letters."""
@@ -96,7 +97,10 @@ class Load:
     @property
     def runs(self) -> list[Run]:
         """Where they come from, as a sink is told."""
-        return [Run(*stretch.progress.place, stretch.first, stretch.length) for stretch in self.stretches]
+        return [
+            Run(*stretch.progress.place, stretch.first, stretch.length, stretch.progress.origin)
+            for stretch in self.stretches
+        ]
 
     def parcels(self) -> list[Parcel]:
         """Message by message."""

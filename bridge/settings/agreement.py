@@ -8,8 +8,9 @@ from bridge.settings.model import Settings
 ALIKE = ("source", "keys", "sink", "content_mode")
 """Of every sink. The number of shards is agreed on in Redis, and a bridge with another one does not start."""
 ALIKE_OF_SINK: Mapping[str, tuple[str, ...]] = {
-    "jetstream": ("nats_stream", "nats_subject"),
+    "jetstream": ("nats_stream", "nats_subject", "nats_deduplication"),
     "kafka": ("kafka_topic",),
+    "redis": ("sink_redis_stream",),
     "stdout": (),
 }
 """Where messages go. Addresses and logins may differ: one cluster has many."""

@@ -9,7 +9,11 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationInfo, field_val
 from bridge.errors import Refused
 from bridge.settings.values import check_quotes, check_text, nats_servers, read_secret, redis_address
 
-_URL_CHECKS: dict[str, Callable[[str], object]] = {"redis_url": redis_address, "nats_url": nats_servers}
+_URL_CHECKS: dict[str, Callable[[str], object]] = {
+    "redis_url": redis_address,
+    "sink_redis_url": redis_address,
+    "nats_url": nats_servers,
+}
 
 
 def variable(name: str) -> str:

@@ -67,7 +67,8 @@ def log_format(flags: Mapping[str, str], env_file: Path = ENV_FILE) -> LogFormat
 
 def exposed(flags: Mapping[str, str]) -> list[str]:
     """The variables to use instead of flags whose URLs hold a password, or a token (`nats://token@host`)."""
-    secret = {"redis_url": r"://[^/?#@]*:[^/?#@]+@", "nats_url": r"://[^/?#@]+@"}
+    redis = r"://[^/?#@]*:[^/?#@]+@"
+    secret = {"redis_url": redis, "sink_redis_url": redis, "nats_url": r"://[^/?#@]+@"}
     return [variable(name) for name, found in secret.items() if re.search(found, flags.get(name, ""))]
 
 

@@ -15,6 +15,7 @@ from bridge.settings.group import Group, variable
 from bridge.settings.kafka import KafkaSettings
 from bridge.settings.nats import NatsSettings
 from bridge.settings.redis import RedisSettings
+from bridge.settings.sink_redis import SinkRedisSettings
 from bridge.settings.values import Host, LogFormat, Namespace, Patterns, Seconds, SinkKind, Uri
 
 
@@ -27,7 +28,9 @@ class BridgingSettings(Group):
         description="comma-separated glob patterns of the keys to bridge, and `!pattern` of those to leave out;"
         " `?` also stands for a comma, `[!]` for a leading `!`",
     )
-    sink: SinkKind = Field(SinkKind.JETSTREAM, description="where expirations go: `jetstream`, `kafka` or `stdout`")
+    sink: SinkKind = Field(
+        SinkKind.JETSTREAM, description="where expirations go: `jetstream`, `kafka`, `redis` or `stdout`"
+    )
     content_mode: Literal["structured", "binary"] = Field(
         "structured", description="`structured` (one JSON object) or `binary` (CloudEvents attributes in headers)"
     )
@@ -60,7 +63,7 @@ class OperationSettings(Group):
 
 
 # The reference lists the last base first.
-class Settings(OperationSettings, KafkaSettings, NatsSettings, RedisSettings, BridgingSettings):
+class Settings(OperationSettings, SinkRedisSettings, KafkaSettings, NatsSettings, RedisSettings, BridgingSettings):
     """Everything that can be set; `reference` makes the documentation of it."""
 
     @model_validator(mode="after")
@@ -79,9 +82,20 @@ class Settings(OperationSettings, KafkaSettings, NatsSettings, RedisSettings, Br
                 yield f"{variable(name)}: needs {variable(needed)}; set that, too, or unset this"
         if self.shards > 1 and self.redis_address().nodes:
             yield "BRIDGE_SHARDS: must be 1 with a cluster, where each primary has a shard of its own; unset it"
-        yield from self.redis_conflicts(given)
+        sink = self.sink_redis_address()
+        yield from self.redis_conflicts(given, [sink] if sink else [])
         yield from self.nats_conflicts(given)
         yield from self.kafka_conflicts(given)
+
+    def bridged_keys(self) -> list[str]:
+        """The patterns of `keys`, less the keys of a sink that lie beside them: somebody may give those a TTL."""
+        if self.sink is not SinkKind.REDIS:
+            return self.keys
+        source, sink = self.redis_address(), self.sink_redis_address()
+        if sink is not None and sink.place != source.place:
+            return self.keys
+        stream = self.sink_redis_stream.replace("{db}", str(source.db)).replace("{prefix}", "*")
+        return [*self.keys, f"!{stream}", f"!{{{stream}}}:appended"]
 
 
 SECRETS = Settings.secrets()

@@ -1,6 +1,6 @@
 """How Redis is reached."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Literal
 
@@ -43,16 +43,17 @@ class RedisSettings(Group):
         description="`configure`: add missing flags with CONFIG SET, keeping those set; `verify`: only check",
     )
 
-    def redis_conflicts(self, given: AbstractSet[str]) -> Iterator[str]:
-        """What contradicts itself, given the names in `given`."""
+    def redis_conflicts(self, given: AbstractSet[str], others: Sequence[RedisAddress] = ()) -> Iterator[str]:
+        """What contradicts itself, given the names in `given`. `others`: servers that the same files serve."""
         url = self.redis_address()
-        if not url.tls and self.redis_sentinel_tls != "on":
+        used = (url, *others)
+        if not any(one.tls for one in used) and self.redis_sentinel_tls != "on":
             yield from idle(
                 given,
                 "redis_tls_",
                 "BRIDGE_REDIS_URL must begin with rediss://, rediss+sentinel:// or rediss+cluster://",
             )
-        if not url.sentinels:
+        if not any(one.sentinels for one in used):
             yield from idle(given, "redis_sentinel_", "BRIDGE_REDIS_URL must begin with redis+sentinel://")
         for name, twice in ("redis_username", url.username), ("redis_password", url.password):
             if name in given and twice:

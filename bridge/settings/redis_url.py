@@ -44,6 +44,11 @@ class RedisAddress:
     nodes: Sequence[tuple[str, int]] = ()
     """Some of a cluster: those to ask first."""
 
+    @property
+    def place(self) -> object:
+        """What is equal for two URLs of the same database, whoever logs in there."""
+        return self.host, self.port, self.path, self.db, frozenset(self.sentinels), self.service, frozenset(self.nodes)
+
 
 def server_address(parts: SplitResult) -> RedisAddress:
     """Of one server. The parts are sound."""

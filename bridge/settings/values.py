@@ -34,6 +34,7 @@ class SinkKind(StrEnum):
 
     JETSTREAM = "jetstream"
     KAFKA = "kafka"
+    REDIS = "redis"
     STDOUT = "stdout"
 
 
@@ -161,6 +162,7 @@ _PARTS = (
     "must be tokens joined by dots, of {db}, {prefix}, {key} and other characters but space, *, > and a leading $;"
     " {id} may only be the last one"
 )
+_STREAM_KEY = r"([A-Za-z0-9._:/-]|\{(db|prefix)\}){1,255}"
 _TOPIC = r"(?!\.{1,2}\Z)([A-Za-z0-9._-]|\{(db|prefix)\}){1,249}"
 _BROKER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+)(?::([0-9]{1,5}))?")
 _URI = r"([A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+"
@@ -173,6 +175,9 @@ Namespace = Annotated[str, _matching("[^{}]+", "must not be empty, nor hold brac
 Stream = Annotated[str, _matching(r"[^\s.*>/\\\x00-\x1f\x7f]{1,255}", r"must be without white space and . * > / \ ")]
 Subject = Annotated[str, _matching(rf"(?!\$){_PART}(\.{_PART})*(\.\{{id\}})?", _PARTS)]
 Topic = Annotated[str, _matching(_TOPIC, "must be of {db}, {prefix}, letters, digits and . _ - (at most 249)")]
+StreamKey = Annotated[
+    str, _matching(_STREAM_KEY, "must be of {db}, {prefix}, letters, digits and . _ : / - (at most 255)")
+]
 Brokers = Annotated[list[str], BeforeValidator(_split), _checked(_all_brokers)]
 Host = Annotated[str, _matching(r"[^\s\x00-\x1f\x7f]+", "must be an address or a host name")]
 NatsToken = Annotated[str, _matching(r"[^\s.*>\x00-\x1f\x7f]{1,255}", "must be one token of a subject")]

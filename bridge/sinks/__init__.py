@@ -23,6 +23,10 @@ def create(settings: Settings, db: int, clock: Clock, limits: Limits, events: Si
             from bridge.sinks.kafka import KafkaSink  # noqa: PLC0415 - likewise aiokafka
 
             return KafkaSink(settings, db, clock, limits.kafka, events)
+        case SinkKind.REDIS:
+            from bridge.sinks.redis import RedisSink  # noqa: PLC0415 - likewise, and the source's connections
+
+            return RedisSink(settings, db, clock, limits.wire, events)
         case SinkKind.STDOUT:
             from bridge.sinks.stdout import StdoutSink  # noqa: PLC0415 - likewise
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -9,14 +10,17 @@ from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import cast
 
 import pytest
+from redis.asyncio import Redis
 
 from bridge.cloudevents import Encoder
 from bridge.contracts import Message
 from bridge.expiration import Expiration, GapRecord, Identity, Via
 from tests.support.brokers.kafka import KafkaServer
 from tests.support.brokers.kafka_rig import KafkaRig
+from tests.support.brokers.redis_rig import RedisRig
 from tests.support.brokers.rigs import JetStreamRig
 from tests.support.deployed import DEPLOY, found
 from tests.support.examples import GO, JAVA, fetched
@@ -147,6 +151,32 @@ async def test_a_consumer_on_jetstream_revokes_each_share_once(example: str, tmp
             await rig.published([THIRD])
             await consumer.has(line("share:1", FIRST), line("share:2", GAP), line("share:3", THIRD))
     assert consumer.handled() == sorted([FIRST.id, GAP.id, THIRD.id])
+
+
+async def test_a_consumer_of_a_redis_stream_revokes_each_share_once(tmp_path: Path) -> None:
+    async with RedisRig() as rig, rig.client() as client:
+        consumer = Consumer(python("redis_streams"), tmp_path, {"REDIS_URL": rig.server.url})
+        consumer.share(SHARES)
+        async with rig.opened() as sink:
+            await sink.publish([FIRST, *OTHERS])
+            await client.xadd("expired", {"ce_id": FIRST.id, "key": FIRST.key, "body": FIRST.body})  # somebody's copy
+
+            async with consumer.running():
+                await consumer.has(line("share:1", FIRST))
+                await sink.publish([GAP])
+                await consumer.has(line("share:1", FIRST), line("share:2", GAP))
+            # What a consumer was given and has not acked when it was killed, it gets first.
+            await sink.publish([THIRD])
+            await client.xreadgroup("revoke-shares", socket.gethostname(), {"expired": ">"})
+            async with consumer.running():
+                await consumer.has(line("share:1", FIRST), line("share:2", GAP), line("share:3", THIRD))
+                await wait_until(lambda: acked(client))
+    assert consumer.handled() == sorted([FIRST.id, GAP.id, THIRD.id])
+
+
+async def acked(client: Redis) -> bool:
+    pending = cast("dict[str, int]", await client.xpending("expired", "revoke-shares"))
+    return pending["pending"] == 0
 
 
 @pytest.mark.parametrize("example", ["aiokafka_consumer", "faststream_kafka", "java"])

@@ -84,7 +84,7 @@ def example_of(channel: str, name: str) -> tuple[str | None, Document, Document]
     message = resolved(DOCUMENT["channels"][channel]["messages"][name]["$ref"])
     (example,) = message["examples"]
     key = None
-    if channel == "kafka":
+    if channel in {"kafka", "redisStream"}:
         key = {"redis.expiry.gap": "_gap", "redis.expiry.check": "_check"}.get(message["name"], "share:7f3a")
     return key, copy.deepcopy(example["headers"]), copy.deepcopy(example["payload"])
 
@@ -99,7 +99,8 @@ def as_described(message: Received) -> tuple[str, str | None, Document, Document
             return "jetstreamCheck", None, headers, payload
         assert re.fullmatch(r"expired\.0\.[^.*>\s]+", message.channel)
         return "jetstreamExpired", None, headers, payload
-    return "kafka", message.key.decode("latin-1"), headers, payload
+    channel = "redisStream" if message.channel == DOCUMENT["channels"]["redisStream"]["address"] else "kafka"
+    return channel, message.key.decode("latin-1"), headers, payload
 
 
 # Valid AsyncAPI
@@ -169,6 +170,8 @@ def test_addresses_are_the_defaults_of_the_settings() -> None:
     assert channels["jetstreamExpired"]["address"] == settings.nats_subject
     assert channels["jetstreamGap"]["address"].format(db=3) == SubjectTemplate(settings.nats_subject, 3).gap
     assert channels["jetstreamCheck"]["address"].format(db=3) == SubjectTemplate(settings.nats_subject, 3).check
+    assert channels["redisStream"]["address"] == settings.sink_redis_stream
+    assert settings.redis_url.get_secret_value() == f"redis://{servers['redis']['host']}/0"
     topic = channels["kafka"]["bindings"]["kafka"]
     assert channels["kafka"]["address"] == topic["topic"] == settings.kafka_topic
     assert topic["partitions"] == settings.kafka_partitions

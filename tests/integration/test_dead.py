@@ -23,6 +23,7 @@ from bridge.telemetry import logs
 from bridge.telemetry.events import Telemetry
 from tests.support.brokers.kafka import KafkaServer
 from tests.support.brokers.kafka_rig import KafkaRig
+from tests.support.brokers.redis_rig import RedisRig
 from tests.support.brokers.rigs import JetStreamRig
 from tests.support.proxy import TO_SERVER, Action, Protocol, Proxy, command
 from tests.support.redis.commands import user_of
@@ -235,6 +236,21 @@ async def test_retry_on_kafka(kafka_server: KafkaServer, redis_server: RedisServ
     await rig.configure(max_message_bytes="100000")
     assert (await dead("retry", "--all", **chosen))[0] == 0
     assert sorted(await rig.stored()) == sorted(ids)
+    assert await user.xlen(NAMES.dead) == 0
+
+
+async def test_retry_into_a_redis_stream_in_any_order(redis_server: RedisServer, user: Redis, dead: Run) -> None:
+    """Each has a place of its own: what is sent later is no repeat of what stands before it."""
+    letters = [letter(b"share:%d" % number) for number in range(5)]
+    ids_ = await plant(redis_server, letters)
+    async with RedisRig() as rig:
+        environ = variables(rig.settings, "redis")
+        for chosen in (ids_[4:], ids_[:1], ids_[2:3]):
+            status, _, _ = await dead("retry", *chosen, **environ)
+            assert status == 0
+        status, _, _ = await dead("retry", "--all", **environ)
+        assert status == 0
+        assert sorted(await rig.stored()) == sorted(ids_)
     assert await user.xlen(NAMES.dead) == 0
 
 

@@ -11,6 +11,7 @@ from tests.support.brokers.nats_frames import ACK
 from tests.support.contract import STREAM
 from tests.support.deployments.jetstream import Deployment
 from tests.support.deployments.scene import DURABLE, keys
+from tests.support.deployments.streams import StreamsDeployment
 from tests.support.kinds import on_both_kinds
 from tests.support.proxy import TO_CLIENT, TO_SERVER, Action
 from tests.support.servers import RedisServer
@@ -83,6 +84,52 @@ async def frozen_and_going_on(kind: type[RedisServer]) -> None:
         on_their_way.release()
         refused_now = deployment.nats_link.break_on(TO_CLIENT, rb"maximum messages per subject exceeded", Action.DROP)
         await refused_now.reached()
+        await frozen.ready()
+        await deployment.set(keys(OF_A_TURN, start=OF_A_TURN))
+        assert len(await deployment.delivered()) == 2 * OF_A_TURN
+
+
+async def test_on_redis_streams_with_bridge_and_server_killed_again_and_again() -> None:
+    await on_both_kinds(streams_killed_again_and_again)
+
+
+async def streams_killed_again_and_again(kind: type[RedisServer]) -> None:
+    """Each time while entries are appended, and the bridge has not heard of it."""
+    async with StreamsDeployment.of(kind) as deployment:
+        for turn in range(TURNS):
+            bridge = await deployment.ready_bridge()
+            unheard = deployment.sink_link.break_on(TO_SERVER, rb"(?i)EVALSHA", Action.HOLD_REPLY)
+            await deployment.set(keys(OF_A_TURN, start=turn * OF_A_TURN))
+            await unheard.reached()
+            bridge.kill()
+            deployment.sink_server.kill()
+            deployment.sink_server.start()
+            deployment.flow()
+            await deployment.expire_lease()
+        await deployment.ready_bridge()
+        assert len(await deployment.delivered()) == TURNS * OF_A_TURN
+
+
+async def test_on_redis_streams_with_two_bridges_of_which_one_is_frozen_and_goes_on() -> None:
+    await on_both_kinds(streams_frozen_and_going_on)
+
+
+async def streams_frozen_and_going_on(kind: type[RedisServer]) -> None:
+    """What it had sent arrives when the other one has long appended the same."""
+    async with StreamsDeployment.of(kind) as deployment:
+        frozen = await deployment.ready_bridge()
+        on_their_way = deployment.sink_link.break_on(TO_SERVER, rb"(?i)EVALSHA", Action.HOLD)
+        await deployment.set(keys(OF_A_TURN))
+        await on_their_way.reached()
+        await deployment.claimed(OF_A_TURN)
+        frozen.pause()
+        await deployment.expire_lease()
+        await deployment.ready_bridge(direct=True)
+        await deployment.delivered()
+        late = deployment.sink_link.break_on(TO_CLIENT, b"", Action.DROP)
+        on_their_way.release()
+        await late.reached()
+        frozen.resume()
         await frozen.ready()
         await deployment.set(keys(OF_A_TURN, start=OF_A_TURN))
         assert len(await deployment.delivered()) == 2 * OF_A_TURN

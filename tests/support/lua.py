@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from bridge.redis.ledger import assembly
+from bridge.sinks.redis import script as append
 from tests.support.servers import ROOT
 
 TARGET: Final = ROOT / ".cache" / "lua"
@@ -29,6 +30,7 @@ def write(target: Path) -> None:
     target.mkdir(parents=True)
     for name in assembly.names():
         (target / f"{name}.lua").write_text(assembly.script(name), encoding="utf-8")
+    (target / "append.lua").write_text(append.text(), encoding="utf-8")
 
 
 def main() -> int:

@@ -33,7 +33,7 @@ MODULES = (
     "bridge.cli.main",
     "tests.support.limits",
     *(f"bridge.commands.{command}" for command in COMMANDS),
-    *(f"bridge.sinks.{sink}" for sink in ("jetstream", "kafka", "stdout")),
+    *(f"bridge.sinks.{sink}" for sink in ("jetstream", "kafka", "redis", "stdout")),
 )
 
 

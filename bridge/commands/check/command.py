@@ -18,6 +18,7 @@ from bridge.commands.check.kafka.server import check_kafka
 from bridge.commands.check.nats.server import check_nats
 from bridge.commands.check.redis.cluster import check_cluster
 from bridge.commands.check.redis.server import check_redis
+from bridge.commands.check.streams.server import check_streams
 from bridge.commands.screen import Screen, print_json
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings, SinkKind
@@ -52,6 +53,8 @@ async def _check_sink(settings: Settings, *, publish: bool) -> list[Row]:
             return await check_nats(settings, db, message)
         case SinkKind.KAFKA:
             return await check_kafka(settings, db, message)
+        case SinkKind.REDIS:
+            return await check_streams(settings, db, message)
         case SinkKind.STDOUT:
             return [Row("stdout", "sink", passed("needs nothing"))]
 

@@ -47,9 +47,13 @@ def create(settings: Settings, db: int, examples: tuple[bytes, bytes]) -> Reader
             from bridge.commands.readers.kafka import KafkaReader  # noqa: PLC0415 - likewise aiokafka
 
             return KafkaReader(settings, db, examples)
+        case SinkKind.REDIS:
+            from bridge.commands.readers.redis import RedisReader  # noqa: PLC0415 - likewise the sink's connections
+
+            return RedisReader(settings, db, examples)
         case SinkKind.STDOUT:
             raise ConfigurationError(
-                ["BRIDGE_SINK: stdout cannot be read back by another process; choose jetstream or kafka"]
+                ["BRIDGE_SINK: stdout cannot be read back by another process; choose jetstream, kafka or redis"]
             )
 
 
@@ -67,7 +71,10 @@ class Tail(Protocol):
 
 
 def tail(settings: Settings, db: int) -> Tail | None:
-    """That of what `settings.sink` stores; None where nothing is stored. Raises ConfigurationError."""
+    """That of what `settings.sink` stores; None where nothing is stored, or in a stream for each prefix.
+
+    Raises ConfigurationError.
+    """
     match settings.sink:
         case SinkKind.JETSTREAM:
             from bridge.commands.readers.jetstream_tail import JetStreamTail  # noqa: PLC0415 - see `create`
@@ -77,5 +84,9 @@ def tail(settings: Settings, db: int) -> Tail | None:
             from bridge.commands.readers.kafka_tail import KafkaTail  # noqa: PLC0415 - likewise
 
             return KafkaTail(settings, db)
+        case SinkKind.REDIS:
+            from bridge.commands.readers.redis import tail_of  # noqa: PLC0415 - likewise
+
+            return tail_of(settings, db)
         case SinkKind.STDOUT:
             return None

@@ -106,5 +106,5 @@ class Plan:
 
     def unmatched(self, settings: Settings) -> Iterator[bytes]:
         """The keys that `BRIDGE_KEYS` leaves out."""
-        matched = matcher(settings.keys)
+        matched = matcher(settings.bridged_keys())
         return (key for key in map(self.key, range(self.total)) if matched is not None and not matched(key))

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from bridge.contracts import DeadLetter, Entry, Settlement
+from bridge.contracts import DeadLetter, Entry, Origin, Settlement
 from bridge.redis.admin.inspector import Inspector
 from bridge.redis.admin.nodes import Nodes
 from bridge.redis.ledger.letters import letter_of
@@ -145,7 +145,7 @@ class Retrial:
         """See `Outbox.read`."""
         while page := await self._next(limit):
             entries = [
-                Entry(kept.position[1], [kept.letter.event], kept.position[0])
+                Entry(kept.position[1], [kept.letter.event], kept.position[0], _line_of_its_own(kept))
                 for kept in page
                 if kept.letter is not None
             ]
@@ -172,6 +172,11 @@ class Retrial:
             if chosen := [kept for kept in page if _order(kept.position[1]) <= self._last.get(kept.position[0], ())]:
                 return chosen
         return ()
+
+
+def _line_of_its_own(kept: Kept) -> Origin:
+    """Letters are chosen in any order, and the broker may have passed over the event where it was claimed."""
+    return Origin(b"dead:%b" % kept.id.encode(), 0)
 
 
 def _order(entry_id: bytes) -> tuple[int, ...]:

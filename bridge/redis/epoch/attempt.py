@@ -57,7 +57,7 @@ async def listen(client: Redis, endpoint: Endpoint, names: Names, instance: str)
         inbox,
         wake,
         here | others | presence,
-        digest(heard, endpoint.settings.keys),
+        digest(heard, endpoint.settings.bridged_keys()),
         complete=count is not None and subscription.complete,
         present=subscription.present,
     )

@@ -38,7 +38,7 @@ class Epoch:
         """`caught_up` is called with each moment, on Redis's clock in ms, up to which all is known to be handled."""
         shard, ears, gap, inheritance = attempt.shard, attempt.ears, attempt.gap, attempt.inheritance
         runtime, names, limits = shard.runtime, shard.names, shard.runtime.limits.epoch
-        matches = matcher(runtime.settings.keys, shard.number, runtime.settings.shards)
+        matches = matcher(runtime.settings.bridged_keys(), shard.number, runtime.settings.shards)
         scope = Scope(names, ears.kinds, matches, limits, ears.scope)
         self.heard = attempt.heard
         """Notifications of expirations that were handled, in all epochs."""

@@ -26,7 +26,7 @@ class Scan:
         """Whether the keyspace was gone through since the gap opened."""
         self._ledger = attempt.ledger
         self._findings = findings
-        self._match, exact = scan_match(settings.keys, settings.shards)
+        self._match, exact = scan_match(settings.bridged_keys(), settings.shards)
         self._matches = None if exact else scope.matches
         """Picks from what `_match` finds, if that is too much."""
         self._own_prefix = scope.names.own_prefix

@@ -8,7 +8,7 @@ from typing import cast
 
 import msgpack
 
-from bridge.contracts import Entry
+from bridge.contracts import Entry, Origin
 from bridge.expiration import Event, Expiration, GapRecord, Identity, Via
 from bridge.redis.ledger.letters import whole
 
@@ -23,6 +23,7 @@ def read_entry(identity: Identity, entry_id: bytes, fields: Mapping[bytes, bytes
     """The entry, with at least one event. Raises Unreadable."""
     try:
         events: list[Event] = []
+        place = _origin(fields)
         origin = fields.get(b"origin", entry_id)
         if b"claims" in fields:
             events += _expirations(identity, origin, whole(fields[b"at"]), fields[b"claims"])
@@ -32,7 +33,11 @@ def read_entry(identity: Identity, entry_id: bytes, fields: Mapping[bytes, bytes
         raise Unreadable(type(error).__name__) from error
     if not events:
         raise Unreadable("there is nothing in it")
-    return Entry(entry_id, events, shard)
+    return Entry(entry_id, events, shard, place)
+
+
+def _origin(fields: Mapping[bytes, bytes]) -> Origin | None:
+    return Origin.of(int(fields.get(b"shard", 0)), fields[b"origin"]) if b"origin" in fields else None
 
 
 def _expirations(identity: Identity, entry_id: bytes, observed_ms: int, packed: bytes) -> Iterator[Expiration]:

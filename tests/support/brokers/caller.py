@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Collection, Mapping, Sequence
 
-from bridge.contracts import Batch, Message, Session, Sink
+from bridge.contracts import Batch, Message, Order, Run, Session, Sink
 from bridge.errors import NotConnected
 
 PATIENCE = 30.0
@@ -64,8 +64,13 @@ class Tally:
 class Caller:
     """Keeps one session of a sink."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, places: dict[str, tuple[int, int]] | None = None) -> None:
+        """`places`: of each message that was ever published, by id, its shard and its index in the one entry of that.
+
+        Callers of one outbox share it.
+        """
         self.sink = sink
+        self._places = {} if places is None else places
         self.ends: list[str] = []
         """Why former sessions ended, once there was another one."""
         self._session: Session | None = None
@@ -109,7 +114,7 @@ class Caller:
         if session is None:
             raise NotConnected("not open")
         try:
-            await session.publish(Batch(batch), tally)
+            await session.publish(Batch(batch, self._runs(batch)), tally)
         except NotConnected:
             if self._session is session:
                 self._session = None
@@ -146,3 +151,12 @@ class Caller:
         await session.ended()
         if self._session is session:
             self._session = None
+
+    def _runs(self, batch: Sequence[Message]) -> list[Run]:
+        """Where its messages come from: a batch that is new has a shard of its own, so that none waits for another."""
+        if self.sink.order is Order.KEY:
+            return []
+        new = len(self._places)
+        for index, message in enumerate(batch):
+            self._places.setdefault(message.id, (new, index))
+        return [Run(shard, b"1-1", index, 1) for shard, index in (self._places[message.id] for message in batch)]

@@ -19,6 +19,7 @@ from bridge.settings import Settings
 from bridge.sinks.kafka import KafkaSink
 from tests.support.brokers.caller import Caller
 from tests.support.brokers.kafka import KafkaServer
+from tests.support.brokers.redis_rig import RedisRig
 from tests.support.brokers.rigs import PATIENCE, BrokerRig, JetStreamRig, Received
 from tests.support.servers import wait_until
 
@@ -176,7 +177,7 @@ class KafkaRig(BrokerRig):
 
 
 ONCE = "jetstream-subject"
-EACH_BROKER = ["jetstream", pytest.param("kafka", marks=pytest.mark.kafka)]
+EACH_BROKER = ["jetstream", "redis", pytest.param("kafka", marks=pytest.mark.kafka)]
 """For the parameter of a fixture that uses `broker_of`."""
 EACH_WAY = [*EACH_BROKER, ONCE]
 """The same with every way of deduplication."""
@@ -186,6 +187,8 @@ def broker_of(request: pytest.FixtureRequest) -> BrokerRig:
     """The rig that the fixture's parameter names: one of `EACH_WAY`."""
     if request.param == "kafka":
         return KafkaRig(request.getfixturevalue("kafka_server"))
+    if request.param == "redis":
+        return RedisRig()
     return JetStreamRig(nats_deduplication="subject" if request.param == ONCE else "window")
 
 

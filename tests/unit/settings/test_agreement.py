@@ -15,7 +15,7 @@ MAY_DIFFER = {
     "shutdown_timeout": "of each bridge",
     "kafka_compression": "consumers do not see it",
 }
-PREFIXES_THAT_MAY = ("redis_", "nats_", "kafka_", "http_", "log_")
+PREFIXES_THAT_MAY = ("redis_", "sink_redis_", "nats_", "kafka_", "http_", "log_")
 """Addresses, logins, and what a stream or topic is created with."""
 
 

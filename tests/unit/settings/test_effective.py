@@ -12,6 +12,7 @@ from tests.support.loaded import S3CRET, written
 pytestmark = pytest.mark.usefixtures("_own_directory")
 WITH_CREDENTIALS = {
     "redis_url": f"redis://user:{S3CRET}@10.0.0.1:6379/3",
+    "sink_redis_url": f"redis://user:{S3CRET}@10.0.0.1:6379/3",
     "nats_url": f"nats://user:{S3CRET}@a:4222, nats://{S3CRET}@b:4222?x={S3CRET}",
 }
 

@@ -32,9 +32,14 @@ COMPANIONS = {
 """What a secret needs beside itself."""
 
 
+def scheme_of(name: str) -> str:
+    """Of a URL: the server's."""
+    return name.removesuffix("_url").rpartition("_")[2]
+
+
 @pytest.mark.parametrize("name", SECRETS)
 def test_no_secret_shows_in_a_representation_or_a_dump(name: str) -> None:
-    value = f"{name.partition('_')[0]}://:{S3CRET}@h" if name.endswith("_url") else S3CRET
+    value = f"{scheme_of(name)}://:{S3CRET}@h" if name.endswith("_url") else S3CRET
     settings = loaded(**{name: value}, **COMPANIONS.get(name, {}))
     assert settings.secret(name) == value
     assert S3CRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
@@ -42,7 +47,7 @@ def test_no_secret_shows_in_a_representation_or_a_dump(name: str) -> None:
 
 @pytest.mark.parametrize("name", SECRETS)
 def test_a_secret_given_directly_and_as_a_file_is_a_problem(tmp_path: Path, name: str) -> None:
-    value = f"{name.partition('_')[0]}://h" if name.endswith("_url") else S3CRET
+    value = f"{scheme_of(name)}://h" if name.endswith("_url") else S3CRET
     path = written(tmp_path / "secret", value)
     problems = problems_of(**{name: value, f"{name}_file": str(path)})
     assert f"{variable(name)}: set together with {variable(name)}_FILE; set only one of them" in problems

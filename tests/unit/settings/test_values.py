@@ -80,6 +80,10 @@ WRONG = {
     "redis_sentinel_password": S3CRET,
     "redis_sentinel_password_file": S3CRET,
     "redis_sentinel_tls": "perhaps",
+    "sink_redis_url": f"http://:{S3CRET}@h/0",
+    "sink_redis_url_file": f"/nowhere/{S3CRET}",
+    "sink_redis_stream": "{key}",
+    "sink_redis_maxlen": "0",
     "nats_url": f"nats://a:{S3CRET}@h:x",
     "nats_url_file": "/",
     "nats_stream": "a.b",
@@ -138,7 +142,7 @@ def test_a_wrong_value_is_told_in_lines_that_name_the_variable_and_hold_no_secre
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("sink", "rabbit", "BRIDGE_SINK: 'rabbit' cannot be used; must be 'jetstream', 'kafka' or 'stdout'"),
+        ("sink", "rabbit", "BRIDGE_SINK: 'rabbit' cannot be used; must be 'jetstream', 'kafka', 'redis' or 'stdout'"),
         ("http_port", "http", "BRIDGE_HTTP_PORT: 'http' cannot be used; must be a whole number"),
         ("scan_interval", "soon", "BRIDGE_SCAN_INTERVAL: 'soon' cannot be used; must be a number"),
         ("nats_provision", "ja", "BRIDGE_NATS_PROVISION: 'ja' cannot be used; must be true or false"),

@@ -1,0 +1,1 @@
+"""What the Redis of `BRIDGE_SINK=redis` must be."""
