@@ -80,6 +80,7 @@ async def test_a_message_is_found_under_its_subject_with_its_headers(rig: JetStr
     assert stored.headers["Nats-Msg-Id"] == stored.headers["ce-id"]
 
 
+@pytest.mark.unmeasured
 async def test_a_broker_that_is_killed_mid_publish_gets_everything_once(rig: JetStreamRig, sink: Caller) -> None:
     wanted = batches(40, 500)
     delivering = [asyncio.create_task(deliver(sink, batch)) for batch in wanted]

@@ -39,6 +39,7 @@ async def test_acked_means_stored(rig: Rig, sink: Caller, size: int) -> None:
     assert await rig.stored() == ids(batch)
 
 
+@pytest.mark.unmeasured
 async def test_batches_are_published_side_by_side(rig: Rig, sink: Caller) -> None:
     wanted = batches(40, 250)
     await asyncio.gather(*map(sink.publish, wanted))
@@ -95,6 +96,7 @@ async def test_close_while_the_broker_is_frozen_is_bounded_and_ends_batches_in_n
     assert not sink.connected
 
 
+@pytest.mark.unmeasured
 async def test_after_a_freeze_everything_is_delivered(rig: Rig, sink: Caller) -> None:
     wanted = batches(10, 1000)
     await sink.publish(wanted[0])

@@ -18,6 +18,8 @@ from tests.support.proxy import Framer, Protocol, resp_arguments
 from tests.support.redis.commands import run, set_for
 from tests.support.servers import Bridge, NatsServer, RedisServer, require, wait_until
 
+pytestmark = pytest.mark.unmeasured
+
 PASSWORD = "correct-Horse"
 WRONG = "wrong-Horse"
 SECRETS = (PASSWORD, WRONG)

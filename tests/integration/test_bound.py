@@ -16,7 +16,7 @@ from tests.support.proxy import Protocol, Proxy
 from tests.support.redis.commands import redis_ms, run, user_of
 from tests.support.servers import RedisServer, require, wait_until
 
-pytestmark = pytest.mark.both_kinds
+pytestmark = [pytest.mark.both_kinds, pytest.mark.unmeasured]
 
 LONG_MS = 60_000
 

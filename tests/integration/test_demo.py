@@ -77,13 +77,17 @@ def columns(line: str) -> list[str]:
 @pytest.mark.parametrize("sink", ["jetstream", "kafka"])
 async def test_the_story_ends_well_and_every_count_is_told(tmp_path: Path, sink: str) -> None:
     require_kafka_for(sink)
-    with Demo(tmp_path / "files", "--sink", sink) as demo:
+    chosen = ["--sink", sink] if sink != "jetstream" else []  # without a flag it is NATS
+    with Demo(tmp_path / "files", *chosen) as demo:
         assert await demo.exited(DEMO_SECONDS) == 0, demo.log()
         text = demo.output()
         assert list(demo.files.iterdir()) == []
         assert demo.log() == "\n".join(text.splitlines()[-40:])  # nothing on standard error
 
     lines = text.splitlines()
+    assert ("NATS with JetStream on port" in text) == (sink == "jetstream")
+    assert "\x1b" not in text, "it is no terminal"
+    assert not [line for line in lines if line != line.rstrip() or len(line) > 110]
     acts = {"all is well": UNDISTURBED, "bridge killed": WHILE_KILLED, "broker frozen": WHILE_FROZEN}
     acts["in all"] = UNDISTURBED | WHILE_KILLED | WHILE_FROZEN
     copies, at_once = dict.fromkeys(acts["in all"], 0), 0
@@ -111,17 +115,8 @@ async def test_the_story_ends_well_and_every_count_is_told(tmp_path: Path, sink:
     assert f'"id": "{message_id}"' in text
 
 
-async def test_without_a_flag_it_is_nats_and_its_output_is_plain_where_it_is_no_terminal(tmp_path: Path) -> None:
-    with Demo(tmp_path / "files") as demo:
-        await demo.told("2. The bridge is killed")
-        text = demo.output()
-
-    assert "NATS with JetStream on port" in text
-    assert "\x1b" not in text
-    assert not [line for line in text.splitlines() if line != line.rstrip() or len(line) > 110]
-
-
 @linux
+@pytest.mark.unmeasured
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("sink", "moment", "number", "status"),
@@ -152,6 +147,7 @@ async def test_a_signal_leaves_no_process_and_no_file(
 
 
 @linux
+@pytest.mark.unmeasured
 async def test_a_signal_while_kafka_starts_leaves_no_process_and_no_file(tmp_path: Path) -> None:
     require(EmbeddedKafka)
     with Demo(tmp_path / "files", "--sink", "kafka") as demo:
@@ -167,6 +163,7 @@ async def test_a_signal_while_kafka_starts_leaves_no_process_and_no_file(tmp_pat
 
 
 @linux
+@pytest.mark.unmeasured
 @pytest.mark.slow
 async def test_a_killed_demo_takes_its_processes_along(tmp_path: Path) -> None:
     with Demo(tmp_path / "files") as demo:

@@ -10,6 +10,8 @@ from tests.support.deployments.world import bridged
 from tests.support.redis.commands import recorded, run, set_for, user_of
 from tests.support.servers import NatsServer, RedisServer
 
+pytestmark = pytest.mark.unmeasured
+
 SCANNED = 5000
 """How long keys live that a scan has to find: the bridge needs a moment to start."""
 

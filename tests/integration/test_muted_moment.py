@@ -19,7 +19,7 @@ from tests.support.redis.commands import set_for, user_of
 from tests.support.redis.operations import batch_with
 from tests.support.servers import RedisServer
 
-pytestmark = pytest.mark.both_kinds
+pytestmark = [pytest.mark.both_kinds, pytest.mark.unmeasured]
 
 KEY = b"key"
 

@@ -16,7 +16,7 @@ from tests.support.deployments.world import bridged
 from tests.support.redis.commands import run, set_for, user_of
 from tests.support.servers import NatsServer, RedisServer
 
-pytestmark = pytest.mark.both_kinds
+pytestmark = [pytest.mark.both_kinds, pytest.mark.unmeasured]
 
 
 @pytest.mark.parametrize("by", ["rename-command", "acl"])

@@ -19,6 +19,8 @@ from tests.integration.oracle import QUICK, World
 from tests.support.redis.commands import user_of
 from tests.support.servers import Bridge, NatsServer, RedisServer, require
 
+pytestmark = pytest.mark.unmeasured
+
 BOUND = {"nats_max_bytes": "5000000"}
 
 

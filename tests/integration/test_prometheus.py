@@ -6,6 +6,7 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from redis.asyncio import Redis
 
 from bridge.tasks import end
@@ -13,6 +14,8 @@ from tests.support.deployed import DEPLOY
 from tests.support.deployments.world import settings_for
 from tests.support.prometheus import Prometheus
 from tests.support.servers import Bridge, NatsServer, RedisServer, require, start, wait_until
+
+pytestmark = pytest.mark.unmeasured
 
 DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
 VARIABLES = {"$job": "bridge", "$__rate_interval": "10s"}

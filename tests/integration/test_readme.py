@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from aiokafka import TopicPartition
 from nats.js.api import ConsumerConfig
 from redis import Redis
@@ -19,6 +20,8 @@ from tests.support.brokers.kafka_rig import KafkaRig
 from tests.support.brokers.rigs import JetStreamRig, messages
 from tests.support.proxy import TO_SERVER, Action, Protocol, Proxy
 from tests.support.servers import ROOT, FreshBridge, NatsServer, RedisServer, wait_until
+
+pytestmark = pytest.mark.unmeasured
 
 README = (ROOT / "README.md").read_text()
 GROUP = "revoke-shares"

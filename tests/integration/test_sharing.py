@@ -152,6 +152,7 @@ async def test_all_shards_follow_the_primary_also_those_that_others_hold(monkeyp
             await at_work([other], 2)
 
 
+@pytest.mark.unmeasured
 async def test_the_canaries_of_other_shards_are_not_missed(redis_server: RedisServer) -> None:
     async with user_of(redis_server) as user, sharing(4, redis_server.url, redis_server.url) as (one, other):
         await at_work([one, other], 2, 2)

@@ -14,6 +14,8 @@ import pytest
 from tests.support.deployments.world import bridged, settings_for
 from tests.support.servers import ROOT, Bridge, FreshBridge, NatsServer, RedisServer, wait_until
 
+pytestmark = pytest.mark.unmeasured
+
 ASCII = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
 RUN = [sys.executable, "-m", "bridge", "run"]
 

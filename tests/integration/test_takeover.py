@@ -18,6 +18,8 @@ from tests.support.contract import LEASE
 from tests.support.deployments.jetstream import Deployment
 from tests.support.servers import PATIENCE, Bridge, RedisServer, wait_until
 
+pytestmark = pytest.mark.unmeasured
+
 LIFE_MS = (150, 400)
 OF_A_TURN = 10
 TURN_SECONDS = 0.02

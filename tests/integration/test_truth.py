@@ -17,7 +17,7 @@ from tests.support.redis.commands import Command, Word, deadline_after, recorded
 from tests.support.redis.evictions import evictions
 from tests.support.servers import RedisServer, ValkeyServer, wait_until
 
-pytestmark = pytest.mark.both_kinds
+pytestmark = [pytest.mark.both_kinds, pytest.mark.unmeasured]
 
 # Milliseconds: time enough for the bridge to record a key, and for the test to take it away again.
 RECORDED = 2000

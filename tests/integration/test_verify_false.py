@@ -16,6 +16,8 @@ from tests.support.harness.user import passed
 from tests.support.redis.commands import user_of
 from tests.support.servers import NatsServer, RedisServer
 
+pytestmark = pytest.mark.unmeasured
+
 
 @pytest.fixture
 async def world(one_redis: RedisServer, nats_server: NatsServer) -> AsyncIterator[World]:

@@ -19,7 +19,7 @@ from tests.support.servers import Bridge, RedisServer, wait_until
 
 LONG_MS = 60_000
 
-pytestmark = pytest.mark.both_kinds
+pytestmark = [pytest.mark.both_kinds, pytest.mark.unmeasured]
 
 
 @pytest.fixture

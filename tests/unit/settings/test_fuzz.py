@@ -11,6 +11,8 @@ from bridge.errors import ConfigurationError
 from bridge.settings import SECRETS, Settings, variable
 from tests.support.loaded import S3CRET, attempted, loaded, written
 
+pytestmark = pytest.mark.unmeasured
+
 FIELDS = sorted(Settings.model_fields)
 VARIABLES = [variable(name) for name in FIELDS]
 ANY_TEXT = st.text(st.characters(), max_size=30)

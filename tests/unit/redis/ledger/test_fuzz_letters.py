@@ -6,6 +6,7 @@ Whatever is there becomes an event that can be published, or is said to be unrea
 from typing import Any
 
 import msgpack
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -15,6 +16,8 @@ from bridge.expiration import GAP_KEY, Event, Expiration, GapRecord, Identity, V
 from bridge.redis.ledger.entries import Unreadable, read_entry
 from bridge.redis.ledger.letters import fields_of, letter_of
 from tests.support.fuzz import ID, NAMES, VALUES
+
+pytestmark = pytest.mark.unmeasured
 
 IDENTITY = Identity("/redis", 0)
 TIMES = st.integers(0, 2**63 - 1)

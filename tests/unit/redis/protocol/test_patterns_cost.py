@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from bridge.redis.protocol.patterns import expression, matcher
 
+pytestmark = pytest.mark.unmeasured
+
 STEPS_A_PAIR = 4
 """For each pair of a byte of the patterns and a byte of the key."""
 parse: Any = import_module("re._parser").parse  # what `re.compile` itself makes its programs of

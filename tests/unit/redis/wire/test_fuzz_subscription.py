@@ -19,6 +19,8 @@ from bridge.settings import Settings
 from tests.support.fuzz import split
 from tests.support.redis.notifications import CHANNELS, CONFIRMED, hint
 
+pytestmark = pytest.mark.unmeasured
+
 EXPIRED = CHANNELS[0]
 KEYS = st.lists(st.binary(max_size=20), max_size=8)
 ELSEWHERE = b"__keyevent@7__:expired"
