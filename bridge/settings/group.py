@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
+from functools import cache
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationInfo, field_validator
@@ -41,6 +42,7 @@ class Group(BaseModel):
         return value if name in cls.secrets() and not name.endswith("_url") else check_quotes(value)
 
     @classmethod
+    @cache
     def secrets(cls) -> tuple[str, ...]:
         """Names of what is never printed; `<name>_file` may hold it instead. URLs count: they may hold passwords."""
         return tuple(name for name in cls.model_fields if f"{name}_file" in cls.model_fields)
