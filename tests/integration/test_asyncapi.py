@@ -136,6 +136,7 @@ def test_every_reference_leads_somewhere_and_every_component_is_referred_to() ->
     assert components <= used
 
 
+@pytest.mark.unmeasured
 def test_schemas_are_json_schemas() -> None:
     messages = DOCUMENT["components"]["messages"].values()
     keys = [message["bindings"]["kafka"]["key"] for message in messages if "bindings" in message]

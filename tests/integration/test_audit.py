@@ -17,7 +17,7 @@ from tests.support.redis.commands import redis_ms, set_for, user_of
 from tests.support.redis.operations import GAP_CLOSED, batch_with_any
 from tests.support.servers import RedisServer, wait_until
 
-pytestmark = pytest.mark.both_kinds
+pytestmark = [pytest.mark.both_kinds, pytest.mark.unmeasured]
 
 LONG_MS = 600_000
 OTHER_DB = 7

@@ -54,6 +54,7 @@ def test_commands_in_the_text_are_commands_that_there_are(page: Path) -> None:
         assert words[0] in targets
 
 
+@pytest.mark.unmeasured
 async def test_the_commands_of_the_pages_do_what_they_say(tmp_path: Path) -> None:
     require(RedisServer)
     require(NatsServer)

@@ -102,6 +102,7 @@ async def test_sigterm_delivers_what_is_claimed_releases_the_lease_and_exits_wit
         assert '"drained": true' in log
 
 
+@pytest.mark.unmeasured
 async def test_what_a_bridge_cannot_drain_in_its_time_is_delivered_by_the_next(redis_kind: type[RedisServer]) -> None:
     with world(redis_kind, shutdown_timeout="0.2") as own:
         await own.bridge.ready()
@@ -138,6 +139,7 @@ async def test_a_second_signal_ends_the_bridge_at_once(redis_kind: type[RedisSer
 # Standby.
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("end", ["SIGTERM", "SIGKILL"])
 async def test_a_second_bridge_stands_by_and_takes_over(redis_kind: type[RedisServer], end: str) -> None:
     with world(redis_kind) as own:
@@ -218,6 +220,7 @@ async def test_the_endpoints_tell_how_the_bridge_is(redis_kind: type[RedisServer
             await own.bridge.ready()
 
 
+@pytest.mark.unmeasured
 async def test_port_0_means_no_endpoints(redis_kind: type[RedisServer], nats_server: NatsServer) -> None:
     with redis_kind() as redis_server:
         async with FreshBridge(settings_for(redis_server, nats_server, http_port="0")) as bridge:
@@ -231,6 +234,7 @@ async def test_port_0_means_no_endpoints(redis_kind: type[RedisServer], nats_ser
 # What the bridge was not told.
 
 
+@pytest.mark.unmeasured
 async def test_a_key_whose_notification_never_came_is_found_by_a_scan(redis_kind: type[RedisServer]) -> None:
     with world(redis_kind, scan_interval="0.2") as own:
         await own.bridge.ready()
@@ -245,6 +249,7 @@ async def test_a_key_whose_notification_never_came_is_found_by_a_scan(redis_kind
         assert await metric(own.bridge, "bridge_epochs_ended_total") == 0
 
 
+@pytest.mark.unmeasured
 async def test_keys_from_before_the_first_start_are_announced(redis_kind: type[RedisServer]) -> None:
     require(NatsServer)
     with redis_kind(DEBUG) as redis_server, NatsServer() as nats_server:
@@ -277,6 +282,7 @@ async def test_keys_from_before_the_first_start_are_announced(redis_kind: type[R
 # Settings.
 
 
+@pytest.mark.unmeasured
 async def test_only_keys_that_a_pattern_matches_are_announced_also_when_the_next_bridge_has_other_patterns(
     redis_kind: type[RedisServer],
 ) -> None:
@@ -301,6 +307,7 @@ async def test_only_keys_that_a_pattern_matches_are_announced_also_when_the_next
             assert await bridge.stop() == 0
 
 
+@pytest.mark.unmeasured
 async def test_another_database_has_its_number_in_ids_subjects_and_data(redis_kind: type[RedisServer]) -> None:
     require(NatsServer)
     with redis_kind() as redis_server, NatsServer() as nats_server:
@@ -323,6 +330,7 @@ async def test_another_database_has_its_number_in_ids_subjects_and_data(redis_ki
             assert await bridge.stop() == 0
 
 
+@pytest.mark.unmeasured
 async def test_a_namespace_of_ones_own_keeps_two_bridges_apart(redis_kind: type[RedisServer]) -> None:
     with world(redis_kind) as own:
         await own.bridge.ready()
@@ -350,6 +358,7 @@ async def test_a_namespace_of_ones_own_keeps_two_bridges_apart(redis_kind: type[
             assert await second.stop() == 0
 
 
+@pytest.mark.unmeasured
 async def test_at_the_outbox_limit_the_sweep_pauses_until_the_broker_is_back(redis_kind: type[RedisServer]) -> None:
     with world(redis_kind, DEBUG, outbox_limit="10") as own:
         await own.bridge.ready()
@@ -381,6 +390,7 @@ async def test_at_the_outbox_limit_the_sweep_pauses_until_the_broker_is_back(red
             assert await reasons(own.bridge) == {}
 
 
+@pytest.mark.unmeasured
 async def test_expirations_that_redis_announces_by_itself_are_taken_beyond_the_outbox_limit(
     redis_kind: type[RedisServer],
 ) -> None:

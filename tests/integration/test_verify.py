@@ -64,6 +64,7 @@ async def test_all_is_delivered_by_a_bridge_that_works_and_the_lags_are_told(wor
     }
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "settings",
     [
@@ -103,6 +104,7 @@ async def test_people_get_a_table(world: World) -> None:
     assert "\x1b" not in shown
 
 
+@pytest.mark.unmeasured
 async def test_the_users_keys_and_other_verifications_are_left_alone(world: World) -> None:
     theirs = {b"share:1": b"a", f"{PREFIX}:0123456789ab:0".encode(): b"b", PREFIX.encode(): b"c"}
     async with world.bridge() as bridge:
@@ -115,6 +117,7 @@ async def test_the_users_keys_and_other_verifications_are_left_alone(world: Worl
         assert all([await world.user.ttl(key) > 0 for key in theirs])
 
 
+@pytest.mark.unmeasured
 async def test_keys_are_set_at_an_even_pace(world: World) -> None:
     await no_bridge_any_more(world)
     flags = ("--keys", "20", "--rate", "20", "--ttl-min", "4s", "--ttl-max", "4s")
@@ -142,6 +145,7 @@ async def test_everything_is_missed_if_no_bridge_runs(world: World) -> None:
     assert found["lag_ms"] is None
 
 
+@pytest.mark.unmeasured
 async def test_people_are_told_what_was_missed_and_where_to_look(world: World) -> None:
     await no_bridge_any_more(world)
     with Bridge(world.settings, "verify", "--keys", "9", *QUICK[2:], *HASTY) as verification:
@@ -153,6 +157,7 @@ async def test_people_are_told_what_was_missed_and_where_to_look(world: World) -
     assert shown.endswith("Failed: 9 missed.\n")
 
 
+@pytest.mark.unmeasured
 async def test_nothing_is_missed_if_the_bridge_is_killed_in_the_middle_and_started_again(world: World) -> None:
     async with world.bridge() as first:
         await first.ready()
@@ -174,6 +179,7 @@ async def test_nothing_is_missed_if_the_bridge_is_killed_in_the_middle_and_start
     assert (found["delivered"], found["missed"], found["false"]) == (40, 0, 0)
 
 
+@pytest.mark.unmeasured
 async def test_nothing_is_missed_if_the_broker_is_killed_in_the_middle_and_started_again(
     world: World, nats_server: NatsServer
 ) -> None:
@@ -187,6 +193,7 @@ async def test_nothing_is_missed_if_the_broker_is_killed_in_the_middle_and_start
     assert (found["delivered"], found["missed"], found["false"]) == (200, 0, 0)
 
 
+@pytest.mark.unmeasured
 async def test_a_broker_that_does_not_come_back_is_an_error_and_no_verdict(
     world: World, nats_server: NatsServer
 ) -> None:
@@ -216,6 +223,7 @@ async def test_patterns_that_leave_its_keys_out_are_an_error_before_anything_is_
     )
 
 
+@pytest.mark.unmeasured
 async def test_patterns_that_exclude_its_keys_are_an_error_that_names_them(world: World) -> None:
     settings = {**world.settings, "BRIDGE_KEYS": "*,!tmp:*,!*verify*"}
     with Verification(settings) as verification:
@@ -234,6 +242,7 @@ async def test_standard_output_cannot_be_read_back(world: World) -> None:
     assert line == "BRIDGE_SINK: stdout cannot be read back by another process; choose jetstream or kafka"
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -344,6 +353,7 @@ async def test_ctrl_c_tells_what_is_known_and_deletes_the_keys(
     assert found["delivered"] + found["missed"] == found["keys"]
 
 
+@pytest.mark.unmeasured
 async def test_a_verification_that_is_killed_leaves_no_key_without_a_deadline(world: World) -> None:
     await no_bridge_any_more(world)
     with Verification(world.settings, *LONG) as verification:
@@ -352,6 +362,7 @@ async def test_a_verification_that_is_killed_leaves_no_key_without_a_deadline(wo
     assert all([await world.user.pttl(key) > 0 for key in keys])
 
 
+@pytest.mark.unmeasured
 async def test_nothing_is_left_at_the_broker(world: World) -> None:
     await no_bridge_any_more(world)
     await world.verified("--keys", "9", *QUICK[2:], *HASTY, status=1)

@@ -138,6 +138,7 @@ def test_the_chart_sets_only_what_there_is(tmp_path: Path) -> None:
     settings_of(values["env"], tmp_path)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("wrong", "what"),
     [

@@ -52,6 +52,7 @@ def test_each_value_is_shown_with_where_it_comes_from(
     assert missing == {f"{variable(name)}_FILE" for name in SECRETS}
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_no_secret_is_printed_whichever_way_it_is_given(
     form: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -314,6 +314,7 @@ def test_nats_urls_that_cannot_work_are_refused(urls: str) -> None:
 # Nothing else than a ConfigurationError, whatever the values
 
 
+@pytest.mark.unmeasured
 @given(st.sampled_from(list(Settings.model_fields)), st.text(st.characters(), max_size=60))
 def test_no_text_whatever_ends_in_a_traceback(name: str, text: str) -> None:
     settings, problems = attempted({variable(name): text})
@@ -325,6 +326,7 @@ def test_no_text_whatever_ends_in_a_traceback(name: str, text: str) -> None:
         assert settings.effective_nats_urls()
 
 
+@pytest.mark.unmeasured
 @given(
     st.sampled_from(["redis", "rediss", "unix", "nats", "tls", "redis+cluster", "http"]),
     st.text(st.characters(), max_size=20),

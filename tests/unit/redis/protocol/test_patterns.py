@@ -77,6 +77,7 @@ def test_what_redis_cannot_leave_out_of_a_scan_is_left_out_here() -> None:
     assert scan_match(["*", "!tmp:*"]) == (b"*", False)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.both_kinds
 def test_matching_agrees_with_a_real_server(redis_server: RedisServer) -> None:
     with Redis(port=redis_server.port) as client:

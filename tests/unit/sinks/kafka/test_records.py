@@ -1,5 +1,6 @@
 """Messages as records."""
 
+import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +29,7 @@ def test_in_binary_mode_they_are_all_attributes_the_id_once() -> None:
     ]
 
 
+@pytest.mark.unmeasured
 @settings(deadline=None)  # the machine may be busy
 @given(st.lists(MESSAGES, max_size=5))
 async def test_no_batch_of_records_is_larger_than_it_is_said_to_be(messages: list[Message]) -> None:
