@@ -21,6 +21,7 @@ from tests.support.brokers.kafka import version as kafka_version
 from tests.support.brokers.kafka_access import secure_server
 from tests.support.flaky import Reruns
 from tests.support.kinds import EACH_KIND, KINDS
+from tests.support.order import slow_first
 from tests.support.servers import ROOT, NatsServer, RedisServer, ValkeyServer, require, version
 from tests.support.warm import ORIGINAL
 
@@ -33,10 +34,6 @@ UNMEASURED = ("chaos", "cluster", "unmeasured")
 """Marks of tests that run without coverage, they and their bridges: it costs a third more, and where much is done in
 the test's own process, three times as much. Others see the same lines.
 """
-
-
-SLOW = ("chaos", "cluster", "slow")
-"""Marks of tests that take more than a few seconds."""
 
 
 def unmeasured(item: pytest.Item) -> bool:
@@ -67,13 +64,15 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker("kafka")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run the slow ones first, so that none is left alone at the end; and on one kind of Redis what is not marked
-    `both_kinds`: which one, the name of the test decides.
+    """Run the slow ones first, and on one kind of Redis what is not marked `both_kinds`."""
+    _choose_kinds(config, items)
+    items[:] = slow_first(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
-    With BOTH_KINDS=1, or where a single test is asked for, on both.
-    """  # noqa: D205 - one sentence
-    items.sort(key=lambda item: not any(item.get_closest_marker(mark) for mark in SLOW))
+
+def _choose_kinds(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Which kind, the name of the test decides. With BOTH_KINDS=1, or where a single test is asked for, both."""
     if os.environ.get("BOTH_KINDS") == "1" or any("::" in argument for argument in config.args):
         return
     kept, left = list[pytest.Item](), list[pytest.Item]()

@@ -180,6 +180,7 @@ class Machine(RuleBasedStateMachine):
             raise
 
 
+@pytest.mark.slow
 def test_whatever_the_order_of_steps_nothing_is_lost_invented_or_told_twice(redis_kind: type[RedisServer]) -> None:
     with redis_kind(LAZY) as server, asyncio.Runner() as runner:
         opened = user_of(server)

@@ -27,6 +27,7 @@ def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow(60)
 @pytest.mark.timeout(400)
 def test_no_seed_breaks_a_promise() -> None:
     done = simulate("--seeds", str(SEEDS), "--from", "1")  # seed 0: see the list in README.md
@@ -50,6 +51,7 @@ def test_each_rule_can_still_be_taken_out_of_the_source(rule: str, tmp_path: Pat
     mutate(rule, tmp_path / "bridge")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("rule", ["due_entries_stay", "wait_for_the_mark", "settle_when_acked"])
 def test_what_goes_wrong_without_a_rule_is_found(rule: str) -> None:
