@@ -59,11 +59,13 @@ class ShardTelemetry(Labelled):
 
     def redis_unreached(self, reason: str, retry_in: float) -> None:
         """Redis cannot be reached, or does not serve us now: it is tried again."""
+        self._place.holder = None
         self._health.unmet(self._named(SUBSCRIPTION), reason)
         self._log.warning("redis.unreached", reason=reason, retry_in_seconds=round(retry_in, 2))
 
     def redis_refused(self, reason: str, retry_in: float) -> None:
         """Redis refuses what the bridge needs; somebody must fix it."""
+        self._place.holder = None
         self._health.unmet(self._named(SUBSCRIPTION), reason)
         self._log.error("redis.refused", reason=reason, retry_in_seconds=round(retry_in, 2))
 

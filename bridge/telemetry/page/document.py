@@ -31,7 +31,7 @@ class Document:
         held = {shard["shard"] for shard in shards if shard["held"]}
         gaps = [_gap(gap, held) for gap in self._telemetry.history.gaps]
         dead = figures.total("dead_letters")
-        standby = not held and any(shard["holder"] for shard in shards)
+        standby = not held and bool(shards) and all(shard["holder"] for shard in shards)
         worries = _worries(sum(gap["open"] for gap in gaps), dead)
         state, summary = _state(reasons, worries, standby=standby)
         return {

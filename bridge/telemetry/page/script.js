@@ -75,7 +75,8 @@ function table(id, heads, rows) {
   for (const row of rows) {
     const line = body.appendChild(part("tr", "row"));
     row.forEach((value, index) => {
-      const cell = Object.assign(part("td", "cell"), { textContent: value, className: heads[index][1] || "" });
+      const kinds = `${heads[index][1] || ""} ${value === "–" ? "none" : ""}`;
+      const cell = Object.assign(part("td", "cell"), { textContent: value, className: kinds.trim() });
       cell.dataset.label = heads[index][0];
       line.append(cell);
     });
@@ -106,13 +107,13 @@ function showNow({ ledger, outbox, broker, dead_letters: dead, shards }) {
   const oldest = Math.max(...held.map((shard) => shard.canary_age_seconds), 0);
   const slowest = Math.max(...held.map((shard) => shard.canary_lag_seconds), 0);
   text("canary", held.length ? `${duration(oldest)} ago` : "–", held.length ? `heard ${duration(slowest)} late` : elsewhere, oldest > 10 ? "bad" : "");
-  text("dead", held.length ? number(dead) : "–", held.length ? (dead ? "expiry-bridge dead list" : "") : elsewhere, dead ? "warn" : "");
+  text("dead", held.length ? number(dead) : "–", held.length ? (dead ? "expiry-bridge dead list" : "") : elsewhere, held.length && dead ? "warn" : "");
 }
 
 function showStuck({ stuck }) {
   get("stuck-section").hidden = !stuck.channels.length;
   get("stuck-count").textContent = counted(stuck.messages, "message");
-  table("stuck", [["Where"], ["Since"], ["Why"]],
+  table("stuck", [["Where"], ["Since", "short"], ["Why"]],
     stuck.channels.map((one) => [one.on, `${duration(one.seconds)} ago`, one.reason]));
 }
 
@@ -148,7 +149,7 @@ function showPast({ now_ms: now, bridge, gaps, takeovers, shards }) {
     ...takeovers.last.filter((one) => one.at_ms > from).map((one) => ["path", "takeover",
       { d: `M${Math.min(Math.max(x(one.at_ms), 5), width - 5)} 22l5 10h-10z` }, `${clock(one.at_ms)}: takeover`]),
   ]);
-  const heads = [["UTC"], ...(several ? [["Shard"]] : []), ["What"], ["Cause"], ["Outcome"]];
+  const heads = [["UTC"], ...(several ? [["Shard"]] : []), ["What", "short"], ["Cause"], ["Outcome"]];
   table("past", events.length ? heads : [], events.map(([at, shard, ...rest]) => [clock(at), ...(several ? [String(shard)] : []), ...rest]));
 }
 
@@ -157,7 +158,7 @@ function showShards({ shards, bridge }) {
     shards.map((one) => {
       const figures = [one.ledger, one.outbox, one.dead_letters].map((value) => one.held ? number(value) : "–");
       const holder = one.held ? "this bridge" : one.holder || "not known here";
-      const standbys = one.held ? (one.standbys === null ? "not known" : one.standbys ? number(one.standbys) : "none: no one would take over") : "–";
+      const standbys = one.held ? (one.standbys === null ? "not known" : one.standbys ? number(one.standbys) : "none") : "–";
       const flow = one.held ? (one.subscribed ? "flow" : "not proven") : one.holder ? "kept while standing by" : "–";
       return [String(one.shard), one.node || "not known yet", holder, standbys, flow, ...figures];
     }));

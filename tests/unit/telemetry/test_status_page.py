@@ -3,6 +3,7 @@
 import json
 import re
 from base64 import b64encode
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
@@ -19,6 +20,7 @@ from bridge.telemetry.http import serve_http
 from bridge.telemetry.page.document import Document
 from bridge.telemetry.page.shape import VERSION
 from bridge.telemetry.page.window import STEP_SECONDS, STEPS, Window
+from bridge.telemetry.shard import ShardTelemetry
 from tests.support.schemas import validator
 from tests.support.status_schema import members, status_schema
 
@@ -115,6 +117,29 @@ def test_a_standby_says_that_it_stands_by_and_for_whom() -> None:
     bridge.telemetry.sink_lost("no route")
     status = bridge.status()
     assert (status["state"], status["summary"]) == ("unready", "Standing by, but not fit to take over: no route.")
+
+
+@pytest.mark.parametrize("lose", [ShardTelemetry.redis_unreached, ShardTelemetry.redis_refused])
+def test_a_standby_that_does_not_reach_redis_does_not_seem_to_stand_by(
+    lose: Callable[[ShardTelemetry, str, float], None],
+) -> None:
+    bridge = Bridge()
+    bridge.telemetry.sink_connected()
+    bridge.shards[0].lease_awaited("other")
+    lose(bridge.shards[0], "no route", 1)
+    status = bridge.status()
+    assert (status["state"], status["summary"]) == ("unready", "Not ready: no route.")
+    assert status["shards"][0]["holder"] is None
+
+
+def test_one_shard_that_is_not_reached_makes_it_no_standby() -> None:
+    bridge = Bridge(shards=2)
+    bridge.telemetry.sink_connected()
+    bridge.shards[0].lease_awaited("other")
+    bridge.shards[1].redis_unreached("no route", 1)
+    assert bridge.status()["state"] == "unready"
+    bridge.shards[1].lease_awaited("other")
+    assert bridge.status()["state"] == "standby"
 
 
 def test_a_bridge_that_holds_some_shards_is_no_standby() -> None:
