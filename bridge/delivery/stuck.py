@@ -1,7 +1,8 @@
 """Messages that the broker does not take while it may take others: each waits by itself, and is tried again.
 
 Guarantees: a stuck message delays only messages of its own key. It is tried again after a back-off of its own, up to
-`stuck_retry_most` seconds. It is given up only when it was stuck for `BRIDGE_STUCK_SECONDS` *in which others were
+`stuck_retry_most` seconds; what got stuck while the broker took nothing at all, at once when it takes something again.
+It is given up only when it was stuck for `BRIDGE_STUCK_SECONDS` *in which others were
 acked*: a pause between acks counts for `flow_pause` seconds at most, so that an outage, however long, gives up nothing.
 Room is bounded: the reader of the outbox stops while it is full. A restart of the process starts the time anew.
 """
@@ -70,9 +71,23 @@ class StuckRoom:
 
     def flows(self) -> None:
         """The broker has acked something."""
-        now = self._clock.monotonic()
-        self._flow += min(max(now - self._last_ack, 0.0), self._limits.flow_pause)
+        now, before = self._clock.monotonic(), self._last_ack
+        self._flow += min(max(now - before, 0.0), self._limits.flow_pause)
         self._last_ack = now
+        if self._due and (before == NEVER or now - before > self._limits.watch):
+            self._hurry(now, 0.0 if before == NEVER else before)
+
+    def _hurry(self, now: float, since: float) -> None:
+        """An outage has ended that began at `since`. Whatever got stuck in it is tried again, as if for the first time.
+
+        What got stuck before it has other reasons.
+        """
+        for id_, stuck in reversed(self._stuck.items()):
+            if stuck.since < since:
+                break
+            if stuck.due != NEVER:
+                stuck.tries = 0
+                self._try_at(now, stuck, id_)
 
     def refused(self, parcel: Parcel, reason: str) -> float:
         """It was not taken: it will be tried again in so many seconds."""
@@ -81,11 +96,14 @@ class StuckRoom:
         delay = min(limits.stuck_retry_first * 2.0**stuck.tries, limits.stuck_retry_most) * self._rng.uniform(0.5, 1)
         stuck.tries = min(stuck.tries + 1, 30)
         step = delay / ROUNDING
-        stuck.due = ((self._clock.monotonic() + delay) // step + 1) * step
-        self._counter += 1
-        heapq.heappush(self._due, (stuck.due, self._counter, parcel.message.id))
-        self.changed.set()
+        self._try_at(((self._clock.monotonic() + delay) // step + 1) * step, stuck, parcel.message.id)
         return delay
+
+    def _try_at(self, due: float, stuck: Stuck, id_: str) -> None:
+        stuck.due = due
+        self._counter += 1
+        heapq.heappush(self._due, (due, self._counter, id_))
+        self.changed.set()
 
     def late(self, parcel: Parcel, reason: str) -> Stuck:
         """It is on its way, without an answer for long."""

@@ -7,10 +7,15 @@ from dataclasses import replace
 import pytest
 import structlog
 
+from bridge.cloudevents import Encoder
 from bridge.contracts import Order
+from bridge.delivery.context import Context
+from bridge.delivery.parcels import Parcel, Progress
+from bridge.delivery.stuck import StuckRoom
 from bridge.limits import DeliveryLimits
-from bridge.telemetry.events import STUCK
+from bridge.telemetry.events import STUCK, Telemetry
 from tests.support.delivery import QUICK, SMALL, Gone, Rig, entry, refuse, refuse_keys, running
+from tests.support.hand_clock import HandClock
 from tests.support.servers import wait_until
 
 
@@ -124,6 +129,58 @@ async def test_a_broker_that_takes_nothing_is_an_outage_and_kills_nothing(stuck_
         await wait_until(lambda: len(rig.settled) == 2)
 
     assert not any(settlement.dead for settlement in rig.source.settled)
+
+
+def room_and_clock() -> tuple[StuckRoom, HandClock, list[Parcel]]:
+    """With some messages of one entry."""
+    clock = HandClock()
+    context = Context(clock, DeliveryLimits(), Telemetry(), clock.monotonic)
+    one = entry(1, *(b"k%d" % n for n in range(100)))
+    encoder = Encoder("/redis", 0, "structured")
+    events = enumerate(one.events)
+    parcels = [Parcel(encoder.encode(event), event, Progress(one), index) for index, event in events]
+    return StuckRoom(context, lambda _: "all"), clock, parcels
+
+
+def tried(room: StuckRoom, clock: HandClock, parcels: list[Parcel], seconds: float) -> int:
+    """So much time passes, and all is refused that is tried; how often that is."""
+    end, tries = clock.now + seconds, 0
+    while (due := room.until_due()) is not None and clock.now + due <= end:
+        clock.now += due
+        again = room.take_due(len(parcels))
+        tries += len(again)
+        for parcel in again:
+            room.refused(parcel, "busy")
+    clock.now = end
+    return tries
+
+
+async def test_what_got_stuck_in_an_outage_is_tried_again_as_soon_as_anything_is_acked() -> None:
+    room, clock, parcels = room_and_clock()
+    room.flows()
+    for parcel in parcels:
+        room.refused(parcel, "busy")
+    tried(room, clock, parcels, 600.0)
+    room.flows()
+    assert room.until_due() == 0
+    assert len(room.take_due(1000)) == len(parcels)
+    clock.now += 60
+    assert room.take_due(1000) == [], "none of them twice"
+
+
+async def test_what_is_refused_for_other_reasons_than_an_outage_keeps_its_pauses_however_seldom_anything_is_acked() -> (
+    None
+):
+    room, clock, parcels = room_and_clock()
+    room.flows()
+    for parcel in parcels:
+        room.refused(parcel, "full")
+    tries = 0
+    for _ in range(100):
+        room.flows()
+        tries += tried(room, clock, parcels, 10.0)
+    most = DeliveryLimits().stuck_retry_most
+    assert tries <= len(parcels) * (20 + 1000.0 / (most / 2))
 
 
 async def test_readiness_metrics_and_one_event_say_what_is_stuck_and_that_it_is_no_longer() -> None:

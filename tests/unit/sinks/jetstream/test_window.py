@@ -1,7 +1,6 @@
 """What is sent again, and when: a stream acks in the order in which it receives, however slow it is, or not at all."""
 
 import asyncio
-import heapq
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import count, pairwise
@@ -11,7 +10,6 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bridge.clock import SystemClock
 from bridge.limits import JetStreamLimits
 from bridge.settings import Settings
 from bridge.sinks.jetstream.api import Api
@@ -24,6 +22,7 @@ from bridge.sinks.subjects import SubjectTemplate
 from bridge.tasks import end
 from tests.support.brokers.caller import Tally
 from tests.support.brokers.rigs import Observed, messages
+from tests.support.hand_clock import HandClock, turns
 
 INBOX = "_INBOX.x."
 LIMITS = JetStreamLimits()
@@ -31,40 +30,6 @@ ACK = b'{"stream":"EXPIRY", "seq":7}'
 TAKEN = b'{"error":{"code":503,"err_code":10077,"description":"maximum messages per subject exceeded"}}'
 SILENT = b"silent:1"
 """A key whose message no one answers, whoever leads."""
-
-
-class HandClock(SystemClock):
-    """Time passes when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
-        self._order = count()
-
-    def monotonic(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        until = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._sleepers, (self.now + seconds, next(self._order), until))
-        await until
-
-    async def passes(self, seconds: float) -> None:
-        """So much time passes, and whatever waits for a part of it goes on."""
-        end = self.now + seconds
-        await turns()
-        while self._sleepers and self._sleepers[0][0] <= end:
-            self.now, _, sleeper = heapq.heappop(self._sleepers)
-            if not sleeper.done():
-                sleeper.set_result(None)
-            await turns()
-        self.now = end
-
-
-async def turns() -> None:
-    """Let all go on that can."""
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 class Broker:
