@@ -4,6 +4,7 @@ Redis expires only what is read here, so the order of steps is the test's own. W
 slots, and so whatever another node's ledger might have been.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import cast
 
@@ -17,7 +18,7 @@ from bridge.redis.wire.server import DATABASES, databases
 from tests.support.harness.cluster_hand import ClusterHand, Played, key_of
 from tests.support.harness.user import NAMES, expired, passed
 from tests.support.redis.commands import redis_ms, set_for
-from tests.support.servers import RedisServer, wait_until
+from tests.support.servers import RedisServer, ValkeyServer, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.measured]
 
@@ -375,3 +376,50 @@ async def test_a_ledger_that_is_adopted_brings_the_ends_that_were_noted(one: Pla
     await hand.place()
     await hand.sweep()
     assert [claim.deadline_ms for claim in await hand.claimed()] == [None]
+
+
+@pytest.mark.parametrize("handled", ["before the slot is known to be here", "after"])
+async def test_what_expires_while_its_slot_is_carried_is_claimed_though_the_new_node_tells_of_a_deletion(
+    handled: str,
+) -> None:
+    async with Played.of(ValkeyServer, 2) as two:
+        source, target = await two.cluster.primaries()
+        here, there = await two.hand(source), await two.hand(target)
+        for hand in (here, there):
+            await hand.close_gap()
+            await hand.touch(moving=True)
+            await hand.handle()
+        user, slot = two.users[source], await two.cluster.ledger_slot(source) + 1
+        key = key_of(slot)
+        deadline = await set_for(user, key, 500)
+        await user.zadd(here.names.deadlines, {key: deadline})
+        await two.cluster.ask(source, "DEBUG", "SLOTMIGRATION", "PREVENT-PAUSE", 1)
+        carried = asyncio.create_task(two.cluster.migrate(range(slot, slot + 1), target))
+        sign = key_of(slot, 1)
+
+        async def is_carried() -> bool:
+            await set_for(user, sign, LONG_MS)
+            await there.hear()
+            return sign in [name for _, name in there.inbox]
+
+        await wait_until(is_carried, "the slot on its way")
+        await passed(user, deadline)
+        await expired(user, key)
+        await two.cluster.ask(source, "DEBUG", "SLOTMIGRATION", "PREVENT-PAUSE", 0)
+        await carried
+        await there.hear()
+        assert (b"__keyevent@0__:del", key) in list(there.inbox)
+        if handled != "after":
+            await there.handle()
+        await two.known_there(lambda: two.topology.away(here.names.shard, key))
+        there.migrated.came({slot}, await there.ledger.now_ms())
+        await there.handle()
+        await here.touch()  # what was notified here is lost with the epoch
+        await here.hear()
+        here.inbox.clear()
+        assert await user.zrange(here.names.deadlines, 0, -1) == [key]
+        await two.topology.hand_over(there.names.shard, [(key, deadline)])
+        await there.sweep()  # its mark proves that nothing older is to come
+        await there.place()
+        await there.sweep()
+        assert [(claim.key, claim.deadline_ms) for claim in await there.claimed()] == [(key, deadline)]

@@ -101,6 +101,8 @@ class Epoch:
 
     async def _step(self) -> None:
         """Handle what there is, and touch what is to be touched."""
+        if self._migration is not None:
+            self._migration.look()
         operations = self._interpreter.batch(self._budget.bytes)
         if operations:
             await self._apply(operations)
@@ -211,6 +213,7 @@ class Epoch:
             gap_open=self._gap.open,
             moving=self._migration is not None and self._migration.moving(),
         )
+        self._interpreter.touching(touch.mark)
         touched = await self._writer.touch(touch)
         if audited and self._audit is not None:
             self._audit.asked(now)
@@ -218,8 +221,7 @@ class Epoch:
         self._schedule.touched()
         self._learn(touched.state)
         self._telemetry.dead_letters_seen(touched.dead)
-        purpose = Purpose(walk, audited, close)
-        self._marks.touch_left(Round.of(touch.mark, touched, purpose, self._clock.monotonic()))
+        self._marks.touch_left(Round.of(touch.mark, touched, Purpose(walk, audited, close), self._clock.monotonic()))
         if walk:
             self._walk.walked(touched.cursor)
         if self._migration is not None and touched.moved:
@@ -230,13 +232,11 @@ class Epoch:
 
     async def _adopt(self) -> None:
         """Take in a part of another ledger that is here now."""
-        if self._migration is None:
-            return
-        self._migration.placement.taken()
-        number = self._stray()
-        if number is not None:
-            self._migration.adopted(number, await self._writer.adopt(number))
-            self._outbox.added()
+        if self._migration is not None:
+            self._migration.placement.taken()
+            if (number := self._stray()) is not None:
+                self._migration.adopted(number, await self._writer.adopt(number))
+                self._outbox.added()
 
     async def _finish(self, finished: Round) -> None:
         """The mark of a touch is back, and all before it is handled."""
@@ -291,8 +291,7 @@ class Epoch:
         self._telemetry.gap_closed(gap.recovered, gap.ambiguous, missed)
 
     def _kept_reading(self) -> str:
-        reading = self._audit.last if self._audit is not None else None
-        return "" if reading is None else str(reading)
+        return "" if self._audit is None else str(self._audit.last or "")
 
     def _learn(self, state: State) -> None:
         self._schedule.learn(state)

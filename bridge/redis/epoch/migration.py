@@ -30,7 +30,7 @@ class Migration:
     ) -> None:
         shard = attempt.shard
         self.strays = Strays(attempt, migrated)
-        self.placement = Placement(attempt, topology, scope, migrated, self._look)
+        self.placement = Placement(attempt, topology, scope, migrated, self.look)
         self._topology = topology
         self._number = shard.number
         self._redis_clock = shard.redis_clock
@@ -76,12 +76,14 @@ class Migration:
     async def _watch_slots(self) -> NoReturn:
         while True:
             news = self._topology.news
-            self._look()
+            self.look()
             await news.wait()
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Learn which slots came and went since the last look."""
         now = self._slots()
+        if now is self._here:
+            return
         came, went, self._here = now - self._here, self._here - now, now
         self._moved = self._moved or bool(came or went)
         if came:

@@ -99,8 +99,8 @@ class Placement:
     def _sorted(self, page: Sequence[Waiting]) -> tuple[list[bytes], dict[int, list[Waiting]]]:
         """The keys that are not bridged, and all other entries, by the number of the ledger that they are for.
 
-        Not those whose slots are on their way: before they are where they belong, what has become of the keys is
-        unknown.
+        Not those whose slots are on their way, or came just now: before they are where they belong, what has become of
+        the keys is unknown.
         """
         unwanted: list[bytes] = []
         by_ledger = defaultdict[int, list[Waiting]](list)
@@ -109,6 +109,6 @@ class Placement:
             number = self._topology.number_of(key)
             if self._matches is not None and not self._matches(key):
                 unwanted.append(key)
-            elif number is not None and not self._topology.moving(key):
+            elif number is not None and not self._topology.moving(key) and not self._migrated.new(key):
                 by_ledger[number].append(entry)
         return unwanted, by_ledger

@@ -98,6 +98,11 @@ class Interpreter:
             or (migrated is not None and migrated.arrivals)
         )
 
+    def touching(self, mark: bytes) -> None:
+        """A touch is about to be sent, with that mark."""
+        if self._migrated is not None:
+            self._migrated.touching(mark)
+
     def applied(self, mark: bytes, applied: Applied) -> None:
         """A batch was applied; its mark, if it left one, is on its way."""
         self.marks.batch_left(mark, applied.ahead)
@@ -177,8 +182,7 @@ class Interpreter:
     def _ended(self, key: bytes, kind: Kind, operations: list[bytes]) -> None:
         """The key expired, or is gone otherwise."""
         marks = self.marks
-        if self._migrated is not None:
-            self._migrated.ended(key, kind)
+        here = self._migrated is None or self._migrated.ended(key, kind)
         if marks.is_ahead(key):
             if kind is Kind.EXPIRED:
                 marks.hold(key)
@@ -187,7 +191,7 @@ class Interpreter:
             if marks.round is not None:
                 marks.round.pending.pop(key, None)  # claimed by this: nothing is left to resolve
         else:
-            operations += op.gone(key)
+            operations += op.gone(key) if here else op.gone_elsewhere(key)
 
     def _claim(self, operation: op.Operation, operations: list[bytes]) -> None:
         operations += operation
@@ -230,6 +234,8 @@ class Interpreter:
         self._last_mark, self._behind = key, 0
         if key == self._boundary:
             self._boundary = None
+        if self._migrated is not None:
+            self._migrated.returned(key)
         void = self._canary.void if self._canary is not None else 0
         if not self.marks.returned(key, void):
             self.marks.former_returned(key)

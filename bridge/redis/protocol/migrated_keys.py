@@ -5,6 +5,10 @@ was deleted. If this epoch was notified of the key's end, or of its arrival, and
 left to announce. If its deadline has passed since this epoch listens to the slot, its expiration would have been
 notified, or is just about to be: so it is looked at twice. Else it passed before: in a gap.
 
+While its slot is on its way, a key that expires on the other node is deleted here. Such a deletion may be handled, on a
+busy machine, when the slot is known to be here already. So a slot that came is *new* until a mark is back that was left
+after that was known: before, a deletion is not taken for the key's own end, and no entry of it is placed.
+
 Pure: no I/O, no clock. `epoch/placement.py` and `epoch/strays.py` do what it takes.
 """
 
@@ -71,6 +75,10 @@ class MigratedKeys:
         """When the pass over the entries to be placed began."""
         self._slots: dict[int, int] = {}
         """Slots that came later, and when they were seen to be here."""
+        self._new: set[int] = set()
+        """Those of them that came since the last touch."""
+        self._proved_by: dict[bytes, set[int]] = {}
+        """By the mark on its way that was left after they came: those that are new, too."""
         self._keys = OrderedDict[bytes, None]()
         """Keys of which is known whatever became of them, the oldest ones first."""
         self._looked: set[bytes] = set()
@@ -79,11 +87,15 @@ class MigratedKeys:
 
     # What the interpreter notes and asks.
 
-    def ended(self, key: bytes, kind: Kind) -> None:
-        """A notification says that the key is gone."""
-        # A deletion in a slot that is not here may be the other node's.
-        if kind is Kind.EXPIRED or not self._away(key):
+    def ended(self, key: bytes, kind: Kind) -> bool:
+        """A notification says that the key is gone. Whether that happened here.
+
+        A deletion in a slot that is not here, or was not, may be the other node's.
+        """
+        here = kind is Kind.EXPIRED or not (self._away(key) or self.new(key))
+        if here:
             self.remember(key)
+        return here
 
     def remember(self, key: bytes) -> None:
         """Whatever becomes of this key is known. For most keys that will never matter."""
@@ -123,11 +135,31 @@ class MigratedKeys:
     def came(self, slots: Collection[int], redis_ms: int) -> None:
         """These slots are here now."""
         self._slots |= dict.fromkeys(slots, redis_ms)
+        self._new.update(slots)
+
+    def touching(self, mark: bytes) -> None:
+        """A touch is about to be sent. All that was notified before it, is handled when its mark is back."""
+        if self._new:
+            self._proved_by[mark] = self._new
+            self._new = set()
+
+    def returned(self, mark: bytes) -> None:
+        """A mark is back."""
+        self._proved_by.pop(mark, None)
+
+    def new(self, key: bytes) -> bool:
+        """Whether something may be notified, or not handled yet, from before the slot of the key came."""
+        if not (self._new or self._proved_by):
+            return False
+        slot = slot_of(key)
+        return slot in self._new or any(slot in slots for slots in self._proved_by.values())
 
     def went(self, slots: Collection[int]) -> None:
         """These are not any longer: what becomes of their keys is notified to others."""
         for slot in slots:
             self._slots.pop(slot, None)
+        for new in (self._new, *self._proved_by.values()):
+            new.difference_update(slots)
         for key in [key for key in self._keys if slot_of(key) in slots]:
             del self._keys[key]
         self._looked, self._looked_before = set(), set()

@@ -41,6 +41,11 @@ def gone(key: bytes) -> Operation:
     return b"d", key
 
 
+def gone_elsewhere(key: bytes) -> Operation:
+    """The same, where it may have happened on the node that the key's slot comes from."""
+    return b"D", key
+
+
 def resolve(key: bytes, score: bytes, state: bytes, due: bytes) -> Operation:
     """The mark of the touch that saw this is back (`calls.Touched.sights`). Not to be sent while the key is ahead."""
     return b"r", key, score, state, due
@@ -80,6 +85,7 @@ _EXAMPLES = (
     expired(b""),
     expired_ahead(b""),
     gone(b""),
+    gone_elsewhere(b""),
     resolve(b"", b"", b"", b""),
     forget(b""),
     appeared(b""),

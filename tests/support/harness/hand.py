@@ -153,6 +153,7 @@ class Hand:
         """Touch what is due, or walk the ledger (which must be small). `moving`: slots of a cluster are."""
         mark = self._mark()
         walk = b"0" if mode == "walk" else None
+        self.interpreter.touching(mark)
         touched = await self.ledger.touch(
             Touch(self.lease.fence, mark, 500, MIB, self.marks.handled, walk, moving=moving)
         )

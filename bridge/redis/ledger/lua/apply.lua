@@ -14,6 +14,7 @@
 --       x key                   expired: `expired` notified
 --       X key                   expired_ahead: `expired` notified, while the key is ahead
 --       d key                   gone: deleted, evicted, renamed or moved away (not sent if the key is ahead)
+--       D key                   gone_elsewhere: the same, where it may have happened on another node (not noted)
 --       r key score seen due    resolve what a touch saw; stands where its mark stood (not sent if the key is ahead)
 --       f key                   forget: BRIDGE_KEYS no longer matches it
 --       p key                   appeared, or its TTL changed; deduplicated, at the end of the batch
@@ -118,14 +119,14 @@ local function expired_ahead(key)
   claim(key, false, 'n')
 end
 
-local function gone(key)
+local function gone(key, here) -- not `here`: an entry may be to come that nobody has announced
   if ahead[key] then return end
   local score = scores[key]
   if score and clustered and not deadline_of(key) then -- it may have gone to another node, where nobody listens yet
     send_on(key, score)
   else
     if score and score < gap_start then ambiguous = ambiguous + 1 end
-    note(key, score)
+    if here then note(key, score) end
   end
   write(key, false)
 end
@@ -218,9 +219,10 @@ local function gap_closed(node, opened_ms, closed_ms, cause, missed, the_reading
 end
 
 local operations = {
-  x = expired, X = expired_ahead, d = gone, r = resolve, f = forget, p = appeared, m = placed, s = scan, g = gap_closed,
+  x = expired, X = expired_ahead, r = resolve, f = forget, p = appeared, m = placed, s = scan, g = gap_closed,
+  d = function(key) gone(key, true) end, D = function(key) gone(key, false) end,
 }
-local words = {x = 2, X = 2, d = 2, r = 5, f = 2, p = 2, m = 4, s = 6, g = 7} -- of each, with its name
+local words = {x = 2, X = 2, d = 2, D = 2, r = 5, f = 2, p = 2, m = 4, s = 6, g = 7} -- of each, with its name
 
 -- Carry them out, in order. Nothing is written yet.
 

@@ -75,6 +75,35 @@ def test_a_deletion_in_a_slot_that_is_elsewhere_is_the_other_nodes() -> None:
     assert found == {b"away-deleted": UNKNOWN, b"away-expired": KNOWN, b"away-restored": KNOWN}
 
 
+def test_a_deletion_that_may_be_from_before_its_slot_came_is_the_other_nodes() -> None:
+    node = Node()
+    marks = [NAMES.mark(7, number) for number in range(2, 5)]
+    node.interpreter.touching(marks[0])
+    node.keys.came({slot_of(b"early"), slot_of(b"late")}, SINCE_MS)
+    node.handled(("del", b"early"), ("expired", b"expired"))
+    assert node.keys.new(b"early")
+    node.handled(("del", marks[0]))
+    node.handled(("del", b"early"))
+    assert node.keys.new(b"early"), "that mark was sent before it was known that the slot came"
+    node.interpreter.touching(marks[1])
+    node.handled(("del", b"early"))
+    assert node.keys.new(b"early")
+    node.handled(("del", marks[1]), ("del", b"late"))
+    assert not node.keys.new(b"early")
+    assert node.placed(b"early", b"late", b"expired") == {b"early": UNKNOWN, b"late": KNOWN, b"expired": KNOWN}
+
+
+def test_a_slot_that_went_again_is_not_new_when_it_comes_back() -> None:
+    node = Node()
+    for _ in range(2):
+        node.keys.came({slot_of(b"a")}, SINCE_MS)
+        node.interpreter.touching(MARK)
+        node.keys.went({slot_of(b"a")})
+        assert not node.keys.new(b"a")
+    node.keys.came({slot_of(b"a")}, SINCE_MS)
+    assert node.keys.new(b"a")
+
+
 def test_what_had_to_be_notified_is_looked_at_twice() -> None:
     node = Node()
     assert node.placed(b"a", b"b", deadline_ms=SINCE_MS) == {b"a": LOOK_AGAIN, b"b": LOOK_AGAIN}
