@@ -92,6 +92,8 @@ class Encoder:
             "recovered": record.recovered,
             "ambiguous": record.ambiguous,
         }
+        if record.filled is not None:
+            data |= {"filled": record.filled, "excess": record.excess}
         time = _timestamp(record.closed_ms) or _timestamp(MAX_TIME_MS)
         message = self._message(record.id, record.key, GAP_TYPE, record.node, time, orjson.dumps(data).decode())
         return message._replace(gap=True)

@@ -48,6 +48,10 @@ class GapRecord(NamedTuple):
     ambiguous: int
     """Entries of the ledger that may have expired in the gap: nobody can tell any more."""
     key: bytes = GAP_KEY
+    filled: int | None = None
+    """Expirations within the gap that were taken from the replication backlog; None where it was not filled."""
+    excess: int | None = None
+    """How many of these are deletions: nobody can tell which ones. None likewise."""
 
 
 Event = Expiration | GapRecord

@@ -10,10 +10,11 @@ Spans are in seconds unless the name ends in `_ms`; sizes are in bytes where the
 from dataclasses import dataclass, field
 
 from bridge.limits.broker import DeliveryLimits, JetStreamLimits, KafkaLimits
-from bridge.limits.redis import EpochLimits, LedgerLimits, SourceLimits, WireLimits
+from bridge.limits.redis import BacklogLimits, EpochLimits, LedgerLimits, SourceLimits, WireLimits
 from bridge.limits.scaled import Scaled, seconds
 
 __all__ = [
+    "BacklogLimits",
     "DeliveryLimits",
     "EpochLimits",
     "JetStreamLimits",
@@ -32,6 +33,7 @@ class Limits(Scaled):
     wire: WireLimits = field(default_factory=WireLimits)
     ledger: LedgerLimits = field(default_factory=LedgerLimits)
     epoch: EpochLimits = field(default_factory=EpochLimits)
+    backlog: BacklogLimits = field(default_factory=BacklogLimits)
     source: SourceLimits = field(default_factory=SourceLimits)
     delivery: DeliveryLimits = field(default_factory=DeliveryLimits)
     jetstream: JetStreamLimits = field(default_factory=JetStreamLimits)
@@ -55,6 +57,9 @@ class Limits(Scaled):
             "epoch.batch_recovery <= epoch.batch_patience": epoch.batch_recovery <= epoch.batch_patience,
             "epoch.least_batch_bytes <= epoch.batch_bytes": epoch.least_batch_bytes <= epoch.batch_bytes,
             "epoch.found_keys <= epoch.batch_keys": epoch.found_keys <= epoch.batch_keys,
+            "backlog.fill * 2 < ledger.lease_ms (the lease is not extended meanwhile)": self.backlog.fill * 2 < lease,
+            "backlog.events * 2 <= wire.backlog_hints (else the inbox is full at once)": self.backlog.events * 2
+            <= wire.backlog_hints,
             "source.life_ms < ledger.lease_ms (a dead bridge stops counting before its leases end)": life < lease,
             "source.sign_of_life < source.life_ms": source.sign_of_life < life,
             "source.standby_poll * 2 < source.yield_to_standby": source.standby_poll * 2 < source.yield_to_standby,

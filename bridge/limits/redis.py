@@ -129,6 +129,27 @@ class EpochLimits(Scaled):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BacklogLimits(Scaled):
+    """Filling a gap from Redis's replication backlog."""
+
+    anchor: float = seconds(0.05)
+    """Between two anchors, at least: each costs Redis some hundredths of a millisecond."""
+    fill: float = seconds(2.0)
+    """For all of it. Nothing extends the lease meanwhile."""
+    stream_bytes: int = 64 * MIB
+    """Of the part of the stream that is read: about as many as can be read in that time."""
+    command_bytes: int = 16 * MIB
+    """Of one command in it."""
+    events: int = 250_000
+    """What that part may hold, at most. They wait with what was notified meanwhile."""
+    margin_bytes: int = 64 * KIB
+    """How far from the oldest end of a full backlog the part must begin: Redis goes on writing while it is asked for,
+    and would start a full synchronisation for what it no longer has."""
+    scores: int = 1_000
+    """Entries of the ledger read at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceLimits(Scaled):
     """From one epoch to the next: the lease, who holds which shard, a cluster's ledgers."""
 

@@ -42,6 +42,11 @@ class RedisSettings(Group):
         "configure",
         description="`configure`: add missing flags with CONFIG SET, keeping those set; `verify`: only check",
     )
+    redis_backlog: Literal["off", "read"] = Field(
+        "off",
+        description="`read`: fill a gap from Redis's replication backlog, where there is one that goes so far back. The"
+        " user needs `+psync`, and sees all data with it: see THREATS",
+    )
 
     def redis_conflicts(self, given: AbstractSet[str], others: Sequence[RedisAddress] = ()) -> Iterator[str]:
         """What contradicts itself, given the names in `given`. `others`: servers that the same files serve."""

@@ -74,6 +74,14 @@ class Metrics:
             "forgotten_entries",
             "Entries that left the ledger unannounced: a bridge with other BRIDGE_KEYS had recorded them.",
         )
+        self.filled = self._by_shard(
+            Counter, "filled_expirations", "Expirations of a gap, taken from Redis's replication backlog."
+        )
+        self.excess = self._by_shard(
+            Counter,
+            "excess_expirations",
+            "Of the expirations taken from the replication backlog, those that were deletions: announced, not expired.",
+        )
         # What has to be there.
         self.subscription_up = Gauge(
             "bridge_subscription_up",
@@ -99,7 +107,9 @@ class Metrics:
             Gauge, "lease_held", "1 while this bridge holds the lease, and Redis has answered within five seconds."
         )
         self.takeovers = self._counter(
-            "takeovers", "Leases taken: hot, without a gap, or cold, with one.", kind=["hot", "cold"]
+            "takeovers",
+            "Leases taken: hot, without a gap; filled, with one that the replication backlog has filled; or cold.",
+            kind=["hot", "filled", "cold"],
         )
         self.takeover_silence = self._by_shard(
             Gauge,

@@ -115,14 +115,15 @@ class ShardTelemetry(Labelled):
         """Fields of the lease or entries of the ledger were not what a bridge writes: they were removed."""
         self._log.warning("ledger.repaired", count=count)
 
-    def lease_taken_over(self, silent_ms: int | None, hints: int, *, hot: bool) -> None:
+    def lease_taken_over(self, silent_ms: int | None, hints: int, *, hot: bool, filled: bool = False) -> None:
         """What the former holder left is heard: `hot`, it goes on from there, with that many `hints` on the way.
 
+        `filled`: it was not heard, but read from the replication backlog.
         `silent_ms`: since the former holder's last sign of life; null where it gave the lease back, or there was none.
         """
         self._standby_hints.set(0)
-        self._history.taken_over(self._number, silent_ms, hints, hot=hot)
-        (self._taken_hot if hot else self._taken_cold).inc()
+        self._history.taken_over(self._number, silent_ms, hints, hot=hot or filled)
+        (self._taken_hot if hot else self._taken_filled if filled else self._taken_cold).inc()
         if silent_ms is not None:
             self._takeover_silence.set(silent_ms / 1000)
         self._health.unmet(self._named(CANARY), "no canary was heard of yet: it takes a moment")
@@ -157,6 +158,16 @@ class ShardTelemetry(Labelled):
         if missed is not None:
             self._missed.inc(missed)
         self._log.info("gap.closed", recovered=recovered, ambiguous=ambiguous, missed=missed)
+
+    def gap_filled(self, cause: str, span_ms: int, filled: int, excess: int, took: float) -> None:
+        """What was missed is read from the replication backlog. Of the `filled` expirations `excess` are deletions."""
+        self._filled.inc(filled)
+        self._excess.inc(excess)
+        self._log.info("gap.filled", cause=cause, span_ms=span_ms, filled=filled, excess=excess, took_seconds=took)
+
+    def gap_not_filled(self, reason: str) -> None:
+        """The replication backlog does not tell what was missed: the gap opens, as without it."""
+        self._log.warning("gap.not_filled", reason=reason)
 
     def mark_returned(self, node: str) -> None:
         """A mark came back: notifications of `node` flow, and all before it is handled."""

@@ -12,6 +12,7 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from bridge.limits import (
+    BacklogLimits,
     DeliveryLimits,
     EpochLimits,
     JetStreamLimits,
@@ -26,6 +27,7 @@ QUICK = Limits(
     wire=WireLimits(flags_check=0.5, primary_check=0.25, topology=1.0),
     ledger=LedgerLimits(lease_ms=2_500, outbox_retry=0.1),
     epoch=EpochLimits(heartbeat=0.2, canary=0.4, audit=0.25, stray_search=1.0),
+    backlog=BacklogLimits(fill=1.2),
     source=SourceLimits(
         resend=0.2,
         backoff_first=0.02,

@@ -9,7 +9,10 @@ import pytest
 import bridge
 
 ROOT = Path(bridge.__file__).parent
-ROOMS = ["redis/protocol", "redis/wire", "redis/ledger", "redis/epoch", "redis/source", "delivery", "sinks"]
+ROOMS = [
+    *(f"redis/{room}" for room in ("protocol", "wire", "ledger", "backlog", "epoch", "source")),
+    *("delivery", "sinks"),
+]
 CLOCKS = {"time", "datetime", "sched", "zoneinfo"}
 """Modules that read the machine's clock."""
 LOOPS = {"call_at", "call_later", "timeout", "timeout_at", "wait_for"}

@@ -85,6 +85,11 @@ def standby_needs(names: Names, *, clustered: bool = False) -> dict[str, Sequenc
     return {"publish": (channel, ""), "pubsub|numsub": (channel,)}
 
 
+def filler_needs() -> dict[str, Sequence[Word]]:
+    """What filling gaps from the replication backlog takes beyond both, for a stream that there is not."""
+    return {"psync": ("0" * 40, 1), "replconf": ("capa", "eof")}
+
+
 def acl_rule(settings: Settings) -> str:
     """The least that the user needs, as an ACL SETUSER for redis-cli's prompt.
 
@@ -98,6 +103,8 @@ def acl_rule(settings: Settings) -> str:
     commands += ["config|get", *(["ssubscribe"] if clustered else [])]
     if settings.redis_notifications == "configure":
         commands.append("config|set")
+    if settings.redis_backlog != "off":
+        commands += filler_needs()
     own = names.own_pattern.decode()
     mine = [f"~{own}", f"&__keyevent@{db}__:*", "&__keyevent@*__:expired", f"&{own}"]
     # One EXISTS may be of keys of both kinds.
@@ -142,6 +149,15 @@ async def denied_to_standby(inspector: Inspector) -> list[str]:
         return refused  # that is what `denied` reports
     session.end("it was only a try")
     return refused if session.present else [*refused, f"&{names.own_prefix.decode()}*"]
+
+
+async def denied_to_filler(inspector: Inspector) -> list[str]:
+    """The commands of the filler that the user may not run. Raises Refused where that is not told, NotConnected."""
+    async with conversation(inspector.endpoint):
+        user: Word = await inspector.client.acl_whoami()
+    commands = filler_needs()
+    answers = await _answers(inspector, [["ACL DRYRUN", user, name, *words] for name, words in commands.items()])
+    return [name for name, answer in zip(commands, answers, strict=True) if answer not in {b"OK", "OK"}]
 
 
 async def may_set_flags(inspector: Inspector) -> bool:

@@ -20,7 +20,7 @@ from bridge.redis.protocol.own_keys import Names
 from bridge.redis.protocol.place import digest
 from bridge.redis.protocol.takeover import Inheritance
 from bridge.redis.wire.endpoint import CLUSTER, Endpoint
-from bridge.redis.wire.server import databases
+from bridge.redis.wire.server import databases, expiry_word
 from bridge.redis.wire.subscription import OptionalChannels, Subscription, subscribe
 
 
@@ -41,6 +41,8 @@ class Ears:
     """Whether it hears of the expirations of all databases, as the audit needs."""
     present: bool
     """Whether other bridges can see that it listens, and it hears what they announce."""
+    word: bytes = b""
+    """By which the server replicates an expiration; empty where that does not matter, or is not known."""
 
 
 async def listen(client: Redis, endpoint: Endpoint, names: Names, instance: str) -> Ears:
@@ -60,6 +62,7 @@ async def listen(client: Redis, endpoint: Endpoint, names: Names, instance: str)
         digest(heard, endpoint.settings.bridged_keys()),
         complete=count is not None and subscription.complete,
         present=subscription.present,
+        word=await expiry_word(client, endpoint) if endpoint.settings.redis_backlog != "off" else b"",
     )
 
 

@@ -39,16 +39,16 @@ class Epoch:
         shard, ears, gap, inheritance = attempt.shard, attempt.ears, attempt.gap, attempt.inheritance
         runtime, names, limits = shard.runtime, shard.names, shard.runtime.limits.epoch
         matches = matcher(runtime.settings.bridged_keys(), shard.number, runtime.settings.shards)
-        scope = Scope(names, ears.kinds, matches, limits, ears.scope)
+        scope = Scope(names, ears.kinds, matches, limits, ears.scope, ears.word)
         self.heard = attempt.heard
         """Notifications of expirations that were handled, in all epochs."""
-        self.place = attempt.lease.place if inheritance is not None else b""
+        self.place = attempt.lease.place if inheritance is not None and inheritance.filling is None else b""
         """How far the stream is handled; empty where the next epoch is not to go on from there."""
         self._attempt = attempt
         self._gap = gap
         self._walk = Walk(needed=gap.open)
         self._canary = Canary(names.canary, limits, frozenset(other.canary for other in shard.others))
-        self._marks = Marks(attempt.heard)
+        self._marks = Marks(attempt.heard, ears.word)
         migrated = None if shard.cluster is None else migrated_keys(attempt, shard.cluster)
         self._interpreter = Interpreter(scope, ears.inbox, self._marks, self._canary, migrated, inheritance)
         self._findings = self._interpreter.findings
@@ -62,8 +62,7 @@ class Epoch:
                 attempt, shard.cluster.topology, scope, migrated, scan=self._scan, walk=self._walk
             )
         self._budget = shard.budget
-        fence = attempt.lease.fence
-        self._writer = Writer(attempt.ledger, names, fence, shard.budget, runtime.clock, announces=ears.present)
+        self._writer = Writer(attempt)
         self._schedule = Schedule(runtime.clock, shard.redis_clock, limits)
         self._outbox = shard.outbox
         self._subscription = ears.subscription

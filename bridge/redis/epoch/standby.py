@@ -4,11 +4,13 @@ It keeps what was notified since the last mark that the holder has handled, as f
 granted, there is a mark in the stream, the *boundary*: once that is heard, all that former epochs left is heard.
 
 * *hot*: the mark of the former epoch's place is in the inbox. What is behind it is inherited: no gap.
-* *cold*: it is not. All up to the boundary is dropped, and a gap opens.
+* *filled*: it is not, but Redis's replication backlog tells what was missed (`bridge/redis/backlog`). No gap.
+* *cold*: neither. All up to the boundary is dropped, and a gap opens.
 """
 
 from bridge.clock import Clock
 from bridge.errors import NotConnected
+from bridge.redis.backlog.filler import Filler
 from bridge.redis.epoch.attempt import Ears
 from bridge.redis.ledger.scripts import announcement
 from bridge.redis.protocol.calls import Lease
@@ -49,18 +51,30 @@ class Standby:
         if at is not None:
             self._ears.inbox.drop_before(at.mark)
 
-    async def take_over(self, lease: Lease) -> Inheritance | None:
+    async def take_over(self, lease: Lease, filler: Filler | None = None) -> Inheritance | None:
         """Hear all that is left of former epochs. What can be inherited of it; None: nothing, a gap has to open.
 
-        Raises NotConnected: the boundary was not heard.
+        `filler`: of what was not heard. Raises NotConnected: the boundary was not heard; or Fenced.
         """
         inbox = self._ears.inbox
         await self._hear(lease.boundary)
         inbox.standing_by = False
         inheritance = self._inheritance(lease)
+        if inheritance is None and filler is not None:
+            inheritance = await self._fill(lease, filler)
         if inheritance is None:
             inbox.drop_before(lease.boundary)
         return inheritance
+
+    async def _fill(self, lease: Lease, filler: Filler) -> Inheritance | None:
+        filled, inbox = await filler.fill(lease), self._ears.inbox
+        if filled is None:
+            return None
+        boundary = filled.inheritance.boundary
+        await self._hear(boundary)
+        inbox.drop_before(boundary)
+        inbox.put_in_front(filled.hints)
+        return filled.inheritance
 
     def _inheritance(self, lease: Lease) -> Inheritance | None:
         ears, place = self._ears, Place.parse(lease.place)

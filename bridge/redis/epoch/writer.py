@@ -5,34 +5,34 @@ Guarantees: what was sent, and not answered, is in `in_doubt`; the ledger is nev
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
-from bridge.clock import Clock
 from bridge.endings import Ending
 from bridge.errors import NotConnected
-from bridge.redis.ledger.scripts import Ledger
-from bridge.redis.protocol.budget import Budget
+from bridge.redis.epoch.attempt import Attempt
 from bridge.redis.protocol.calls import Applied, Batch, Touch, Touched
 from bridge.redis.protocol.endings import EpochEnded
-from bridge.redis.protocol.own_keys import Names
 
 
 class Writer:
     """See the module."""
 
-    def __init__(
-        self, ledger: Ledger, names: Names, fence: int, budget: Budget, clock: Clock, *, announces: bool
-    ) -> None:
-        """`budget` learns which scripts were answered. `announces`: whether the next epoch may go on where this is."""
+    def __init__(self, attempt: Attempt) -> None:
         self.in_doubt: Batch | None = None
         """A batch whose reply is awaited or lost: to be sent again until it is answered."""
-        self.fence = fence
-        self._ledger = ledger
-        self._names = names
-        self._budget = budget
-        self._clock = clock
+        self.fence = attempt.lease.fence
+        self._ledger = attempt.ledger
+        self._names = attempt.shard.names
+        self._budget = attempt.shard.budget
+        """It learns which scripts were answered."""
+        self._clock = attempt.shard.runtime.clock
         self._seq = 0
         self._marks = 0
-        self._announces = announces
+        self._announces = attempt.ears.present
+        """Whether the next epoch may go on where this is."""
+        self._anchors = attempt.shard.runtime.limits.backlog.anchor if attempt.ears.word else None
+        """Seconds from a touch that measures to the next one, at least; None: none does."""
+        self._measured_at: float | None = None
 
     def told(self, place: bytes) -> bytes:
         """The place as the next epoch may be told it: not at all, once a batch could not announce what it did."""
@@ -59,7 +59,12 @@ class Writer:
         return batch.mark, applied
 
     async def touch(self, touch: Touch) -> Touched:
-        """See `Ledger.touch`."""
+        """See `Ledger.touch`. While no gap is open, it may be an anchor for the next one."""
+        now = self._clock.monotonic()
+        measure = self._anchors is not None and not touch.gap_open
+        if measure and (self._measured_at is None or now - self._measured_at >= (self._anchors or 0)):
+            self._measured_at = now
+            touch = replace(touch, measure=True)
         with self._measured():
             return await self._ledger.touch(touch)
 

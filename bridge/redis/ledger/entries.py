@@ -52,7 +52,8 @@ def _expirations(identity: Identity, entry_id: bytes, observed_ms: int, packed: 
 
 
 def _gap(identity: Identity, entry_id: bytes, packed: bytes, shard: int) -> GapRecord:
-    node, opened, closed, cause, missed, recovered, ambiguous = msgpack.unpackb(packed, raw=True)
+    node, opened, closed, cause, missed, recovered, ambiguous, *filling = msgpack.unpackb(packed, raw=True)
+    filled, excess = map(whole, filling) if filling else (None, None)
     name = node.decode()
     return GapRecord(
         identity.of_gap(name, entry_id, shard),
@@ -63,4 +64,20 @@ def _gap(identity: Identity, entry_id: bytes, packed: bytes, shard: int) -> GapR
         whole(missed) if missed else None,
         whole(recovered),
         whole(ambiguous),
+        filled=filled,
+        excess=excess,
     )
+
+
+def heard_of(packed: bytes) -> list[tuple[bytes, int | None]]:
+    """Keys and deadlines of the claims of an entry whose expirations were notified. Raises Unreadable."""
+    try:
+        flat = iter(cast("list[bytes | int | bool]", msgpack.unpackb(packed, raw=True)))
+        triples = zip(flat, flat, flat, strict=True)
+        return [
+            (cast("bytes", key), None if deadline is False else whole(deadline))
+            for key, deadline, by in triples
+            if by == b"n"
+        ]
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise Unreadable(type(error).__name__) from error

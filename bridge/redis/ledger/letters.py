@@ -1,7 +1,7 @@
 """How a dead letter is written into its stream, and read back."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bridge.contracts import DeadLetter
 from bridge.expiration import Event, Expiration, GapRecord, Via
@@ -9,6 +9,8 @@ from bridge.redis.protocol.calls import Argument
 
 EXPIRATION = ("key", "deadline_ms", "observed_ms", "via")
 GAP = ("node", "opened_ms", "closed_ms", "cause", "missed", "recovered", "ambiguous")
+FILLED = ("filled", "excess")
+"""Of the record of a gap that was filled."""
 _ID = re.compile("[0-9a-f]{32}")
 
 
@@ -16,7 +18,10 @@ def fields_of(letter: DeadLetter) -> list[Argument]:
     """The entry: field, value, field, value, and so on."""
     event = letter.event
     fields: list[Argument] = ["id", event.id, "reason", letter.reason]
-    for name in GAP if isinstance(event, GapRecord) else EXPIRATION:
+    names: Sequence[str] = EXPIRATION
+    if isinstance(event, GapRecord):
+        names = GAP if event.filled is None else (*GAP, *FILLED)
+    for name in names:
         value = getattr(event, name)
         fields += (name, "" if value is None else value)
     return fields
@@ -47,6 +52,7 @@ def _expiration(event_id: str, fields: Mapping[bytes, bytes]) -> Event:
 
 def _gap(event_id: str, fields: Mapping[bytes, bytes]) -> Event:
     node, opened, closed, cause, missed, recovered, ambiguous = (fields[name.encode()] for name in GAP)
+    filled, excess = (whole(fields[name.encode()]) if name.encode() in fields else None for name in FILLED)
     return GapRecord(
         event_id,
         node.decode(),
@@ -56,4 +62,6 @@ def _gap(event_id: str, fields: Mapping[bytes, bytes]) -> Event:
         whole(missed) if missed else None,
         whole(recovered),
         whole(ambiguous),
+        filled=filled,
+        excess=excess,
     )

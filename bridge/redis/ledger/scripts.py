@@ -17,6 +17,7 @@ from bridge.errors import NotConnected
 from bridge.limits import LedgerLimits
 from bridge.redis.ledger.roster import Roster
 from bridge.redis.ledger.runner import Runner
+from bridge.redis.protocol.anchor import Measured
 from bridge.redis.protocol.budget import Portion
 from bridge.redis.protocol.calls import Applied, Argument, Batch, Claim, Held, Lease, State, Touch, Touched
 from bridge.redis.protocol.own_keys import Names
@@ -123,16 +124,27 @@ class Ledger:
                 *(self._limits.lease_ms, touch.heard),
                 *("" if touch.handled_ms is None else touch.handled_ms, touch.reading),
                 *(int(touch.count), touch.canary, touch.void, touch.skip, int(self._runner.clustered)),
-                *(touch.place, int(touch.gap_open), self._noting(wanted=touch.moving)),
+                *(touch.place, int(touch.gap_open), self._noting(wanted=touch.moving), int(touch.measure)),
             ],
         )
-        now_us, cursor, lowest, size, depth, dead, flat, gone, counters, moved = reply
+        now_us, cursor, lowest, size, depth, dead, flat, gone, counters, moved, measured = reply
         complete = touch.walk is not None or cursor == b"0"
         fields = iter(flat)
         quadruples = list(zip(fields, fields, fields, fields, strict=True))
         return Touched(
-            _state(now_us, lowest, size, depth), cursor, quadruples, complete, dead, bool(gone), counters, moved
+            *(_state(now_us, lowest, size, depth), cursor, quadruples, complete, dead, bool(gone), counters, moved),
+            Measured.of(measured),
         )
+
+    async def measure(self, fence: int, mark: bytes) -> Measured | None:
+        """Where the replication stream is, and leave a mark there; None where Redis does not say."""
+        return Measured.of(await self._runner.run("measure", [self._names.lease, mark], [fence]))
+
+    async def deadlines(self, keys: Sequence[bytes]) -> list[int | None]:
+        """The entries of these keys; None for one that has none."""
+        async with conversation(self._endpoint):
+            scores = await self._client.zmscore(self._names.deadlines, cast("list[str]", list(keys)))
+        return [None if score is None else int(score) for score in scores]
 
     async def apply(self, batch: Batch) -> Applied | None:
         """Handle a batch of hints; None where it was applied before and its reply is lost."""

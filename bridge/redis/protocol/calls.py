@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bridge.redis.protocol.anchor import Measured
+
 Argument = bytes | str | int
 
 GONE, ALIVE, MOVED = b"gone", b"alive", b"moved"
@@ -111,6 +113,8 @@ class Touch:
     gap_open: bool = True
     moving: bool = False
     """In a cluster: whether slots move, or have moved since the last touch."""
+    measure: bool = False
+    """Whether to read where the replication stream is: for an anchor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,8 @@ class Touched:
     """For the audit, if it was asked for and Redis tells: see `audit.Reading.of`."""
     moved: int = 0
     """Entries that are to be placed: see `epoch/placement.py`."""
+    measured: Measured | None = None
+    """If it was asked for, and Redis says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ standby, which handles nothing, forgets all instead, and goes on.
 """
 
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from bridge.limits import WireLimits
 
@@ -56,6 +56,11 @@ class Inbox:
                     self.take()
                 return True
         return False
+
+    def put_in_front(self, hints: Sequence[Hint]) -> None:
+        """These come before all others."""
+        self._hints.extendleft(reversed(hints))
+        self._key_bytes += sum([len(key) for _, key in hints])
 
     def __len__(self) -> int:
         return len(self._hints)

@@ -10,7 +10,7 @@ Pure: no I/O, no clock. It takes hints from the inbox, and makes batches of oper
   and what came from other nodes of a cluster (`migrated_keys.py`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bridge.limits import EpochLimits
@@ -24,7 +24,7 @@ from bridge.redis.protocol.migrated_keys import MigratedKeys
 from bridge.redis.protocol.notifications import Kind
 from bridge.redis.protocol.own_keys import Names, is_of_a_bridge
 from bridge.redis.protocol.place import Place
-from bridge.redis.protocol.takeover import Inheritance, skip_handled
+from bridge.redis.protocol.takeover import Filling, Inheritance, skip_handled
 
 
 class OwnKeyLostError(Exception):
@@ -43,6 +43,8 @@ class Scope:
     limits: EpochLimits
     digest: bytes = b""
     """Of all that: see `Place`."""
+    word: bytes = b""
+    """See `Anchor`; empty where no gap is to be filled."""
 
 
 class Interpreter:
@@ -76,15 +78,28 @@ class Interpreter:
         """How many notifications were taken behind it."""
         self._boundary: bytes | None = None
         """Up to this mark, hints of own keys other than marks are about a former epoch."""
+        self._filling: Filling | None = None
+        """What stands before the boundary, where that is not what was notified."""
+        self._record: Sequence[bytes] = ()
+        """Of a gap that is filled: an operation for the first batch."""
         if inheritance is not None:
             skip_handled(inheritance, inbox, marks, scope.kinds)
-            self._last_mark, self._behind = inheritance.place.mark, inheritance.place.hints
             self._boundary, self._own_deletions = inheritance.boundary, inheritance.emptied
+            self._filling = inheritance.filling
+            if self._filling is None:
+                self._last_mark, self._behind = inheritance.place.mark, inheritance.place.hints
+                marks.anchor = inheritance.place.anchor
+            else:
+                self._record = self._filling.record
 
     @property
     def place(self) -> bytes:
-        """How far the stream is handled, once what was taken is applied: see `Place`. Empty before the first mark."""
-        return bytes(Place(self._last_mark, self._behind, self._scope.digest)) if self._last_mark else b""
+        """How far the stream is handled, once what was taken is applied: see `Place`. Empty where nobody can go on."""
+        if not self._last_mark or self._filling is not None:
+            return b""
+        anchor = self.marks.anchor if self._scope.word else None
+        heard = 0 if anchor is None else self.marks.heard
+        return bytes(Place(self._last_mark, self._behind, self._scope.digest, heard, anchor))
 
     @property
     def waiting(self) -> bool:
@@ -117,7 +132,8 @@ class Interpreter:
         `most_bytes` of keys, give or take one; by default, what the limits allow.
         Raises MarkLostError, OwnKeyLostError.
         """
-        operations: list[bytes] = []
+        operations: list[bytes] = [*self._record]
+        self._record = ()
         appeared: dict[bytes, None] = {}
         limits, marks, inbox = self._scope.limits, self.marks, self.inbox
         most_bytes = limits.batch_bytes if most_bytes is None else most_bytes
@@ -233,7 +249,7 @@ class Interpreter:
         """A mark of this ledger: of this epoch, or of a former one."""
         self._last_mark, self._behind = key, 0
         if key == self._boundary:
-            self._boundary = None
+            self._boundary = self._filling = None
         if self._migrated is not None:
             self._migrated.returned(key)
         void = self._canary.void if self._canary is not None else 0

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from bridge.redis.protocol.anchor import Anchor, Measured
 from bridge.redis.protocol.calls import Touched
 
 Sight = tuple[bytes, bytes, bytes]
@@ -56,6 +57,8 @@ class Round:
     """On the bridge's clock, in seconds: when its reply came."""
     counters: Sequence[bytes | int] = ()
     """What it read for the audit."""
+    measured: Measured | None = None
+    """What it read for an anchor."""
     pending: dict[bytes, Sight] = field(default_factory=dict)
     """What it saw, less what an `expired` hint before the mark has claimed."""
     resolving: deque[tuple[bytes, Sight]] = field(default_factory=deque)
@@ -74,7 +77,7 @@ class Round:
         """The round of a touch."""
         pending = {key: (score, state, due) for key, score, state, due in touched.sights}
         redis_ms = touched.state.now_us // 1000
-        return cls(mark, redis_ms, touched.complete, purpose, touched_at, touched.counters, pending)
+        return cls(mark, redis_ms, touched.complete, purpose, touched_at, touched.counters, touched.measured, pending)
 
     @property
     def resolved(self) -> bool:
@@ -85,8 +88,11 @@ class Round:
 class Marks:
     """Those of one epoch."""
 
-    def __init__(self, heard: int = 0) -> None:
-        """`heard`: notifications of expirations that former epochs have handled."""
+    def __init__(self, heard: int = 0, word: bytes = b"") -> None:
+        """`heard`: notifications of expirations that former epochs have handled. `word`: see `Anchor`."""
+        self.anchor: Anchor | None = None
+        """The last touch that may be one, once all that it saw is resolved."""
+        self._word = word
         self.heard = heard
         """Notifications of expirations taken from the stream, in all epochs, of all databases, canaries left out."""
         self.round: Round | None = None
@@ -165,4 +171,6 @@ class Marks:
         if finished is None or not finished.resolved:
             return None
         self.round = None
+        if finished.measured is not None:
+            self.anchor = Anchor(finished.mark, finished.heard, self._word, finished.measured)
         return finished

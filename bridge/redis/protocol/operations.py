@@ -81,6 +81,26 @@ def gap_closed(gap: ClosedGap) -> Operation:
     return b"g", *(str(word).encode(errors="backslashreplace") for word in words)
 
 
+@dataclass(frozen=True, slots=True)
+class FilledGap:
+    """The record of a gap that was filled from the replication backlog. Times are Unix ms on Redis's clock."""
+
+    node: str
+    opened_ms: int
+    closed_ms: int
+    cause: str
+    filled: int
+    """How many expirations came from there."""
+    excess: int
+    """How many of them are deletions."""
+
+
+def gap_filled(gap: FilledGap) -> Operation:
+    """Nothing has to be reconciled: its record goes into the outbox, and what is stored of gaps stays."""
+    words = (gap.node, gap.opened_ms, gap.closed_ms, gap.cause, gap.filled, gap.excess)
+    return b"F", *(str(word).encode(errors="backslashreplace") for word in words)
+
+
 _EXAMPLES = (
     expired(b""),
     expired_ahead(b""),
@@ -92,6 +112,7 @@ _EXAMPLES = (
     placed(b"", 0, b""),
     scan(b"", 0, 0, b"", b""),
     gap_closed(ClosedGap("", 0, 0, "", None)),
+    gap_filled(FilledGap("", 0, 0, "", 0, 0)),
 )
 _LENGTHS = {example[0]: len(example) for example in _EXAMPLES}
 _EXPIRATIONS = frozenset(example[0] for example in (expired(b""), expired_ahead(b"")))

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Self
 
+from bridge.redis.protocol.anchor import Anchor
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -20,16 +22,26 @@ class Place:
     """How many notifications were taken behind it, of any kind. Announcements do not count."""
     scope: bytes
     """Of which channels and keys (`digest`): a bridge with others counts otherwise."""
+    heard: int = 0
+    """Notifications of expirations up to here (`Marks.heard`). Kept with an anchor only."""
+    anchor: Anchor | None = None
+    """From where a gap behind the place can be filled; None where that is not wanted, or not possible."""
 
     @classmethod
     def parse(cls, text: bytes) -> Self | None:
         """The inverse of `bytes`; None where there is none, or somebody else's."""
         mark, _, rest = text.partition(b" ")
-        hints, _, scope = rest.partition(b" ")
-        return cls(mark, int(hints), scope) if mark and hints.isdigit() else None
+        hints, _, rest = rest.partition(b" ")
+        if not (mark and hints.isdigit()):
+            return None
+        scope, _, rest = rest.partition(b" ")
+        heard, _, rest = rest.partition(b" ")
+        anchor = Anchor.parse(rest) if heard.isdigit() else None
+        return cls(mark, int(hints), scope, int(heard) if anchor else 0, anchor)
 
     def __bytes__(self) -> bytes:
-        return b"%b %d %b" % (self.mark, self.hints, self.scope)
+        text = b"%b %d %b" % (self.mark, self.hints, self.scope)
+        return text if self.anchor is None else b"%b %d %b" % (text, self.heard, bytes(self.anchor))
 
 
 @dataclass(frozen=True, slots=True)

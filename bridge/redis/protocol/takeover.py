@@ -16,6 +16,22 @@ from bridge.redis.protocol.place import Announcement, Place
 
 
 @dataclass(frozen=True, slots=True)
+class Filling:
+    """What a gap was filled with: the inbox begins with it, up to the boundary."""
+
+    held: Sequence[bytes]
+    """Keys whose expiration the former epoch had heard of, and held."""
+    count: int
+    """Expirations of the ledger's keys that nobody had handled."""
+    excess: int
+    """How many of these are deletions. Which ones, nobody can tell."""
+    surplus: int
+    """How many deletions of other keys stand there as expirations, which are counted only."""
+    record: Sequence[bytes]
+    """The operation that says so, to be done together with the first of what it tells of."""
+
+
+@dataclass(frozen=True, slots=True)
 class Inheritance:
     """What an epoch takes over."""
 
@@ -26,6 +42,13 @@ class Inheritance:
     """The mark that the lease was granted with: what comes before it in the stream is of former epochs."""
     emptied: int = 0
     """How often the former epochs' batches removed the last entry, and the end of the ledger was not handled yet."""
+    filling: Filling | None = None
+    """Where nobody has listened: then nothing of it has to be skipped."""
+
+    @property
+    def excess(self) -> int:
+        """How many expirations too many stand in the inbox: Redis has not counted them."""
+        return 0 if self.filling is None else self.filling.excess + self.filling.surplus
 
 
 def inherit(
@@ -57,6 +80,11 @@ def skip_handled(inheritance: Inheritance, inbox: Inbox, marks: Marks, kinds: Ma
     """Drop from the inbox what is handled, and let `marks` know what the former epoch knew at the place."""
     for announcement in inheritance.announcements:
         marks.batch_left(announcement.mark, announcement.keys)
+    if inheritance.filling is not None:
+        for key in inheritance.filling.held:
+            marks.heard += 1
+            marks.hold(key)
+        return
     inbox.take()  # the place's mark
     for number, key in _expired(inheritance.place.hints, inbox, kinds):
         if marks.is_ahead(key) and _knew(inheritance, key, number):

@@ -9,15 +9,13 @@ only once a mark is back with no gap open: a connection, or a mark, alone proves
 from collections.abc import Callable
 from contextlib import suppress
 
-from bridge.backoff import Backoff
 from bridge.endings import Ending
 from bridge.errors import BridgeError, NotConnected, Refused
-from bridge.expiration import Identity
 from bridge.redis.epoch.attempt import Attempt, Ears, listen
 from bridge.redis.epoch.epoch import Epoch
+from bridge.redis.epoch.filling import filler_of
 from bridge.redis.epoch.shard import ClusterState, Runtime, Shard
 from bridge.redis.epoch.standby import Standby
-from bridge.redis.ledger.outbox import Outbox
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.protocol.audit import Trust
 from bridge.redis.protocol.budget import Budget
@@ -30,11 +28,11 @@ from bridge.redis.protocol.takeover import Inheritance
 from bridge.redis.source.lease import Tenure
 from bridge.redis.source.leftover import Leftover
 from bridge.redis.source.membership import Members
+from bridge.redis.source.parts import backoff_of, outbox_of
 from bridge.redis.source.phases import Phase, Phases
 from bridge.redis.source.preparation import prepare
 from bridge.redis.source.stop import Stop
 from bridge.redis.wire import notify_flags as notifications
-from bridge.redis.wire.endpoint import Endpoint
 from bridge.redis.wire.primary import Primary
 from bridge.redis.wire.topology import LedgerFinder
 from bridge.tasks import run_together
@@ -67,7 +65,7 @@ class RedisSource:
         self._primary = Primary(endpoint, None if cluster is None else LedgerFinder(cluster.topology, number))
         self.ledger = Ledger(self._primary.client, endpoint, names, runtime.limits.ledger, others)
         """The scripts, on the server that is the primary now."""
-        self.outbox = _outbox(runtime, self.ledger, names, telemetry, wake)
+        self.outbox = outbox_of(runtime, self.ledger, names, telemetry, wake)
         self.telemetry = telemetry
         self.phases = Phases()
         self.refused = False
@@ -80,7 +78,7 @@ class RedisSource:
         self._tenure = Tenure(self._shard, members, self.phases, self._stop)
         self._leftover = Leftover(self._shard)
         self._trust = Trust(runtime.limits.epoch)
-        self._backoff = _backoff(runtime, endpoint)
+        self._backoff = backoff_of(runtime, endpoint)
         self._cause = cause
         self._fatal = fatal
         self._ears: Ears | None = None
@@ -156,7 +154,8 @@ class RedisSource:
             return
         self.phases.enter(Phase.TAKING_OVER)
         self._leftover.learn(lease)
-        inheritance = await standby.take_over(lease)
+        filler = filler_of(shard, self._primary.endpoint, self.ledger, ears, self._cause)
+        inheritance = await standby.take_over(lease, filler)
         self._began = runtime.clock.monotonic()
         gap = await self._begin(lease, inheritance, len(ears.inbox))
         if self._stop.given:
@@ -168,7 +167,7 @@ class RedisSource:
             lease,
             ears,
             gap,
-            self._leftover.heard,
+            self._leftover.heard - (0 if inheritance is None else inheritance.excess),
             audited=ears.complete and not self._trust.lost,
             inheritance=inheritance,
         )
@@ -181,9 +180,9 @@ class RedisSource:
 
     async def _begin(self, lease: Lease, inheritance: Inheritance | None, hints: int) -> Gap:
         """The gap of the epoch: none where all that was notified is inherited, and no gap was open."""
-        hot = inheritance is not None
-        self.telemetry.lease_taken_over(lease.silent_ms, hints, hot=hot)
-        if hot and not lease.gap_open:
+        inherits, filled = inheritance is not None, inheritance is not None and inheritance.filling is not None
+        self.telemetry.lease_taken_over(lease.silent_ms, hints, hot=inherits and not filled, filled=filled)
+        if inherits and not lease.gap_open:
             self.phases.enter(Phase.WATCHING)
             return Gap("", 0, 0)
         return await self._open_gap(lease)
@@ -283,18 +282,3 @@ class RedisSource:
             why = Ending.SHUTDOWN if self._stop.given and ending is not Ending.SLOTS_MOVED else ending
             self.telemetry.epoch_ended(str(self._primary.endpoint), why, reason)
         self.phases.enter(Phase.ENDED)
-
-
-def _outbox(
-    runtime: Runtime, ledger: Ledger, names: Names, telemetry: ShardTelemetry, wake: Callable[[], None]
-) -> Outbox:
-    settings = runtime.settings
-    limit = -(-settings.outbox_limit // settings.shards)
-    identity = Identity(settings.source, names.db)
-    return Outbox(ledger, identity, limit, runtime.limits.ledger, telemetry, wake, shard=names.shard)
-
-
-def _backoff(runtime: Runtime, endpoint: Endpoint) -> Backoff:
-    """Short where another server may be named at any moment."""
-    limits = runtime.limits.source
-    return Backoff(limits.backoff_first, limits.failover_pause if endpoint.finder else limits.backoff_most)

@@ -120,6 +120,16 @@ async def _databases_by_trial(endpoint: Endpoint) -> int | None:
         await client.aclose()
 
 
+async def expiry_word(client: Redis, endpoint: Endpoint) -> bytes:
+    """The command by which the server replicates an expiration, DEL or UNLINK; empty where it does not say."""
+    try:
+        async with conversation(endpoint):
+            found = cast("dict[str, str]", await client.config_get("lazyfree-lazy-expire"))
+    except Refused:
+        return b""
+    return {"yes": b"UNLINK", "no": b"DEL"}.get(next(iter(found.values()), ""), b"")
+
+
 async def now_ms(client: Redis, endpoint: Endpoint) -> int:
     """Redis's clock: Unix milliseconds."""
     async with conversation(endpoint):

@@ -76,6 +76,7 @@ WRONG = {
     "redis_tls_cert_file": "/nowhere",
     "redis_tls_key_file": f"-----BEGIN PRIVATE KEY----- {S3CRET}",
     "redis_notifications": "off",
+    "redis_backlog": "all",
     "redis_sentinel_username": "without-a-sentinel",
     "redis_sentinel_password": S3CRET,
     "redis_sentinel_password_file": S3CRET,

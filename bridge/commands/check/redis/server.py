@@ -7,6 +7,7 @@ To add one, write the function and enter it in CHECKS.
 from collections.abc import Awaitable, Callable, Mapping
 
 from bridge.commands.check.findings import Finding, Row, failed_with, failure, passed, warning
+from bridge.commands.check.redis.backlog import replication_backlog
 from bridge.commands.check.redis.connections import command_limits, size, subscriber_buffer
 from bridge.commands.check.redis.sentinel import check_cut_off, check_sentinels
 from bridge.commands.check.redis.settings import check_settings
@@ -281,6 +282,7 @@ CHECKS: Mapping[str, Check] = {
     "clock": _clock,
     "subscriber buffer": subscriber_buffer,
     "command limits": command_limits,
+    "replication backlog": replication_backlog,
     "hz": _hz,
     "settings": check_settings,
     "canary": _canary,

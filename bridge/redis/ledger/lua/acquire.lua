@@ -92,8 +92,9 @@ else
   redis.call('HSET', lease, 'depth', '0')
 end
 
--- No canary is out when an epoch begins: the former one's has expired by now, or never will.
-if redis.call('DEL', canary) == 1 then redis.call('HINCRBY', lease, 'canaries', -1) end
+-- No canary is out when an epoch begins: the former one's has expired by now, or never will. With a second key, which
+-- is never there, whoever reads it as a replica does not take it for an expiration (bridge/redis/backlog).
+if redis.call('DEL', canary, boundary) == 1 then redis.call('HINCRBY', lease, 'canaries', -1) end
 
 local new_fence, new_end = string.format('%.0f', fence), string.format('%.0f', now + ttl)
 redis.call(

@@ -59,7 +59,7 @@ if holder and holder ~= '' and holder ~= instance and in_force(ends, clock(), to
 -- Move it.
 
 here('DEL', its.lease) -- whoever worked on it can do so no more
-here('DEL', its.canary)
+here('DEL', its.canary, its.lease) -- two keys: see acquire.lua
 -- Of a gap that was open there: they go into the next record here.
 redis.call('HINCRBY', lease, 'recovered', tonumber(recovered) or 0)
 redis.call('HINCRBY', lease, 'ambiguous', tonumber(ambiguous) or 0)

@@ -25,6 +25,7 @@
 --                               them; as `p` for each but those that begin with `own`. The last of all operations, at
 --                               most one
 --       g node opened_ms closed_ms cause missed reading     gap_closed: put its record into the outbox
+--       F node opened_ms closed_ms cause filled excess      gap_filled: likewise, of a gap that needs no reconciling
 -- Reply {now in µs, lowest score or '', ledger size, outbox depth, claimed by notification, claimed by sweep,
 --        recovered and ambiguous in the open gap so far, 1 if the ledger was emptied (Redis then notifies its `del`),
 --        keys that are ahead, cursor of the next part or '' (nothing was scanned), how many keys were found,
@@ -64,6 +65,7 @@ local sent_on = {} -- score, key of entries for another node's ledger
 local taken = {} -- keys of other nodes' entries that are placed
 local by_notification, by_sweep, recovered, ambiguous, forgotten = 0, 0, 0, 0, 0
 local gap, seen_ms, reading -- of a gap that is closed: its record, and what is stored with it
+local filled -- the record of a gap that was filled
 local next_part, found = '', 0
 
 -- What the operations are made of.
@@ -218,18 +220,23 @@ local function gap_closed(node, opened_ms, closed_ms, cause, missed, the_reading
   seen_ms, reading = closed_ms, the_reading
 end
 
+local function gap_filled(node, opened_ms, closed_ms, cause, count, excess)
+  filled = {node, opened_ms, closed_ms, cause, '0', '0', '0', count, excess}
+end
+
 local operations = {
   x = expired, X = expired_ahead, r = resolve, f = forget, p = appeared, m = placed, s = scan, g = gap_closed,
+  F = gap_filled,
   d = function(key) gone(key, true) end, D = function(key) gone(key, false) end,
 }
-local words = {x = 2, X = 2, d = 2, D = 2, r = 5, f = 2, p = 2, m = 4, s = 6, g = 7} -- of each, with its name
+local words = {x = 2, X = 2, d = 2, D = 2, r = 5, f = 2, p = 2, m = 4, s = 6, g = 7, F = 7} -- of each, with its name
 
 -- Carry them out, in order. Nothing is written yet.
 
 local keys, i = {}, 1
 while i <= #batch do
   local name = batch[i]
-  if name ~= 's' and name ~= 'g' then keys[#keys + 1] = batch[i + 1] end
+  if name ~= 's' and name ~= 'g' and name ~= 'F' then keys[#keys + 1] = batch[i + 1] end
   i = i + words[name]
 end
 read_scores(deadlines, keys, scores)
@@ -250,10 +257,10 @@ local fields = {'at', string.format('%.0f', now)}
 if #claims > 0 then
   fields[3], fields[4] = 'claims', cmsgpack.pack(claims)
 end
-if gap then
-  gap[6], gap[7] = all_recovered, all_ambiguous
+if gap then gap[6], gap[7] = all_recovered, all_ambiguous end
+if gap or filled then
   fields[#fields + 1] = 'gap'
-  fields[#fields + 1] = cmsgpack.pack(gap)
+  fields[#fields + 1] = cmsgpack.pack(gap or filled)
 end
 if #fields > 2 then call('XADD', outbox, fence .. '-' .. seq, unpack(fields)) end
 

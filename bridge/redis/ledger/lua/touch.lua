@@ -21,13 +21,15 @@
 --       place      how far the stream is handled (acquire.lua); '' if the next epoch shall not go on from there
 --       open       '1': a gap is open
 --       noting     slots of a cluster move: for how long ends of keys are noted, in ms (apply.lua); else '0'
+--       measure    '1': read where the replication stream is
 -- Reply {now in µs, next cursor ('due': '0' where all that is due was touched, else '1'), lowest score or '',
 --        ledger size, outbox depth, dead letters,
 --        {key, score, 'gone' | 'alive' | 'moved', '1' due | '0' not due, ...},   what is due, or not alive
 --        1 if the canary is gone,
 --        {run_id, rdb_last_load_keys_expired, expired_keys, total_commands_processed, total_connections_received,
 --         canaries among the expired keys},
---        entries that other nodes' ledgers had}
+--        entries that other nodes' ledgers had,
+--        what was measured (include/measured.lua)}
 -- Error FENCED, LEASELOST, IMPORTING (the server hides what is past its deadline: nothing that is gone has expired)
 --
 -- The mark also makes this a *write* script. A script that only reads runs during CLIENT PAUSE WRITE, and would then be
@@ -38,12 +40,13 @@
 --- @include "fence"
 --- @include "first_write"
 --- @include "hides_expired"
+--- @include "measured"
 --- @include "page"
 
 local call = redis.call
 local deadlines, lease, mark, dead, canary, moved = unpack(KEYS, 1, 6)
 local fence, mode, limit, room, cursor, ttl, heard, seen_ms, reading, count, order, void, skip, clustered, place, open,
-  noting = unpack(ARGV)
+  noting, measure = unpack(ARGV)
 limit, room, skip = tonumber(limit), tonumber(room), tonumber(skip)
 local canary_ttl = tonumber(order)
 
@@ -127,10 +130,11 @@ if canary_ttl then call('SET', canary, '', 'PXAT', string.format('%.0f', now + c
 if noting ~= '0' then call('HSET', lease, 'noting', string.format('%.0f', now + tonumber(noting))) end
 local more_canaries = (canary_ttl and 1 or 0) - void
 if more_canaries ~= 0 then call('HINCRBY', lease, 'canaries', more_canaries) end
+local stream = measure == '1' and measured(now) or {} -- behind all that may expire a key
 call('SET', mark, '')
 call('DEL', mark)
 local lowest = call('ZRANGE', deadlines, 0, 0, 'WITHSCORES')
 return {
   now_us, cursor, lowest[2] or '', call('ZCARD', deadlines), tonumber(depth) or 0, call('XLEN', dead),
-  seen, canary_gone and 1 or 0, counters, call('ZCARD', moved),
+  seen, canary_gone and 1 or 0, counters, call('ZCARD', moved), stream,
 }

@@ -23,7 +23,14 @@ IDENTITY = Identity("/redis", 0)
 TIMES = st.integers(0, 2**63 - 1)
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
 EXPIRATIONS = st.builds(Expiration, st.just(ID), st.binary(max_size=20), st.none() | TIMES, TIMES, st.sampled_from(Via))
-GAPS = st.builds(GapRecord, st.just(ID), TEXTS, TIMES, TIMES, TEXTS, st.none() | TIMES, TIMES, TIMES, st.just(GAP_KEY))
+FILLINGS = st.just((None, None)) | st.tuples(TIMES, TIMES)
+GAPS = st.builds(
+    lambda record, filling: record._replace(filled=filling[0], excess=filling[1]),
+    st.builds(
+        GapRecord, *(st.just(ID), TEXTS, TIMES, TIMES, TEXTS, st.none() | TIMES, TIMES, TIMES), key=st.just(GAP_KEY)
+    ),
+    FILLINGS,
+)
 
 
 def publishable(event: Event) -> None:

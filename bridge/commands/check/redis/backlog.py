@@ -1,0 +1,76 @@
+"""What Redis's replication backlog can tell of a gap, and what that takes. Nothing to say where it is not used."""
+
+from collections.abc import Mapping
+
+from bridge.commands.check.findings import Finding, passed, warning
+from bridge.commands.check.redis.connections import size
+from bridge.errors import Refused
+from bridge.redis.admin.acl import acl_rule, denied_to_filler
+from bridge.redis.admin.inspector import Inspector
+
+SAMPLE = 0.5
+"""Seconds in which what is written is counted."""
+LEAST = 10.0
+"""Seconds that the backlog should cover: as long as a bridge takes to start, or to be started again."""
+WORDS = {"yes": "UNLINK", "no": "DEL"}
+
+
+async def replication_backlog(redis: Inspector) -> Finding | None:
+    """Whether a gap could be filled, of how many seconds, and what a deletion by a user looks like there."""
+    if redis.settings.redis_backlog == "off":
+        return None
+    if redis.endpoint.finder:
+        return warning(
+            f"BRIDGE_REDIS_BACKLOG is not used with {redis.endpoint.finder}: gaps open as without it",
+            "set BRIDGE_REDIS_BACKLOG=off",
+        )
+    info = await redis.info("replication")
+    if info is None:
+        return warning("cannot be read: INFO is refused, and no gap is filled", acl_rule(redis.settings))
+    if denied := await _denied(redis):
+        return warning(f"user {redis.user} may not use {', '.join(denied)}: no gap is filled", acl_rule(redis.settings))
+    if info.get("repl_backlog_active") != 1:
+        return warning(
+            "Redis keeps no replication backlog, since no replica was ever attached: no gap is filled",
+            "attach a replica",
+        )
+    return await _covered(redis, info)
+
+
+async def _covered(redis: Inspector, info: Mapping[str, object]) -> Finding:
+    holds = int(str(info.get("repl_backlog_size", 0)))
+    rate = await _rate(redis, info)
+    seconds = holds / rate if rate else None
+    covers = f"the last {size(holds)} of what is written" + (f", now about {seconds:.0f} s" if seconds else "")
+    if seconds is not None and seconds < LEAST:
+        return warning(
+            f"{covers}: a gap that is longer is not filled",
+            f"CONFIG SET repl-backlog-size {int(rate * 60)}, for a minute, and the same in its configuration file",
+        )
+    word = WORDS.get(await redis.directive("lazyfree-lazy-expire") or "")
+    if word is None:
+        return warning(
+            "lazyfree-lazy-expire cannot be read: CONFIG GET is refused, and no gap is filled", acl_rule(redis.settings)
+        )
+    if word == "DEL":
+        return warning(
+            f"{covers}; there, an expiration is a DEL, as most deletions are: those in a gap may be announced, and its"
+            " record says how many (excess)",
+            "CONFIG SET lazyfree-lazy-expire yes, and the same in its configuration file: an expiration is UNLINK then",
+        )
+    return passed(f"{covers}; there, an expiration is an {word}: only a user's own UNLINK looks the same")
+
+
+async def _rate(redis: Inspector, before: Mapping[str, object]) -> float:
+    """Bytes a second that are written."""
+    await redis.endpoint.clock.sleep(SAMPLE)
+    after = await redis.info("replication") or before
+    return max(int(str(after["master_repl_offset"])) - int(str(before["master_repl_offset"])), 0) / SAMPLE
+
+
+async def _denied(redis: Inspector) -> list[str]:
+    """Empty also where Redis does not tell."""
+    try:
+        return await denied_to_filler(redis)
+    except Refused:
+        return []
