@@ -4,6 +4,7 @@ Guarantees: the server's certificate and its name are always verified; files are
 rotated certificate needs no restart; OpenSSL never asks for a password on the terminal.
 """
 
+import asyncio
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,3 +78,12 @@ class ClientTls:
         if code == _EXPIRED:
             return f"renew it, or the authority in {self.variables}_CA_FILE"
         return f"check {self.variables}_CA_FILE"
+
+
+def abort(transport: asyncio.WriteTransport) -> None:
+    """Close a connection at once, whether it has TLS or not, and whether it is closed or not.
+
+    One with TLS that a client library has closed twice raises AttributeError on Python 3.11.2, which Debian 12 has.
+    """
+    if getattr(transport, "_ssl_protocol", transport) is not None:
+        transport.abort()

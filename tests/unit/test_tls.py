@@ -1,12 +1,15 @@
 """What files and handshakes that fail say, with what to do about it."""
 
+import asyncio
 import ssl
+from asyncio.sslproto import SSLProtocol, _SSLProtocolTransport
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from bridge.errors import Refused
-from bridge.tls import ClientTls
+from bridge.tls import ClientTls, abort
 
 
 def client_tls(**files: Path) -> ClientTls:
@@ -76,3 +79,36 @@ def test_a_handshake_that_was_refused_says_what_to_do(error: ssl.SSLError, remed
 def test_a_connection_that_just_broke_is_no_refusal() -> None:
     assert client_tls().handshake_refused(broken("UNEXPECTED_EOF_WHILE_READING"), "Redis at r:1") is None
     assert client_tls().handshake_refused(ssl.SSLError("no reason"), "Redis at r:1") is None
+
+
+class ClosedTwice(_SSLProtocolTransport):
+    """A connection with TLS that was closed twice, as Python 3.11.2 leaves it, and aborts it."""
+
+    def __init__(self) -> None:
+        super().__init__(asyncio.get_running_loop(), cast("SSLProtocol", None))
+        self._closed = True
+
+    def abort(self) -> None:
+        """Raises AttributeError."""
+        self._closed = True
+        cast("Any", self)._ssl_protocol._abort()
+
+
+async def test_what_is_closed_already_can_be_aborted() -> None:
+    abort(ClosedTwice())
+
+
+async def test_a_connection_that_is_open_is_aborted_with_what_it_has_not_sent() -> None:
+    ended = asyncio.Event()
+
+    async def take_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await ended.wait()
+        writer.transport.abort()
+
+    async with await asyncio.start_server(take_nothing, "127.0.0.1", 0, limit=1) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(bytes(100_000_000))
+        writer.close()  # that alone would wait until the server has taken all of it
+        abort(writer.transport)
+        assert await reader.read() == b""
+        ended.set()

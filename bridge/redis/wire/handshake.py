@@ -16,7 +16,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from bridge.redis.wire.binding import Binding
 from bridge.settings import Settings
-from bridge.tls import ClientTls
+from bridge.tls import ClientTls, abort
 
 FULL = "max number of clients"
 """What a server answers that takes no more of them."""
@@ -61,7 +61,7 @@ class _Greeting(AbstractConnection):
     async def drop(self) -> None:
         """See `Droppable`."""
         if self._writer is not None:
-            self._writer.transport.abort()  # closing it would wait until all is sent, which a frozen server never takes
+            abort(self._writer.transport)  # closing it would wait until all is sent, which a frozen server never takes
         await self.disconnect(nowait=True)
 
 

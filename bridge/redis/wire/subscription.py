@@ -23,6 +23,7 @@ from bridge.redis.protocol.inbox import Hint, Inbox
 from bridge.redis.wire.binding import Binding, OtherServerError
 from bridge.redis.wire.endpoint import CLIENT_NAME, Endpoint
 from bridge.redis.wire.errors import connection_failed, error_reply, login_refused
+from bridge.tls import abort
 
 _INFO = b"# "
 """How the answer to INFO begins."""
@@ -112,7 +113,7 @@ class Subscription(asyncio.Protocol):
         """End the session now, for `reason`, unless it is over already, and close the connection."""
         self.finish(reason, ending)
         if self._transport is not None:
-            self._transport.abort()
+            abort(self._transport)
 
     def finish(self, reason: str, ending: Ending) -> None:
         """Take nothing more. The connection stays until `end`: so long, other bridges see that this one is alive."""

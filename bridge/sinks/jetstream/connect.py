@@ -24,7 +24,7 @@ from bridge.limits import JetStreamLimits
 from bridge.settings import Settings
 from bridge.sinks.jetstream.wire import Wire
 from bridge.tasks import end
-from bridge.tls import ClientTls
+from bridge.tls import ClientTls, abort
 
 OLDEST_SERVER = (2, 9)
 
@@ -94,7 +94,7 @@ async def discard(client: Client, clock: Clock, seconds: float, subscription: Su
         client._pending_data_size = 0  # noqa: SLF001 - see above
     writer = _writer(client)
     if writer is not None:
-        writer.transport.abort()
+        abort(writer.transport)
     # In a task of its own: it can end in a cancellation that nobody asked of us, that of a future which it shares with
     # the tasks that it cancels.
     closing = asyncio.create_task(client.close(), name="nats-close")

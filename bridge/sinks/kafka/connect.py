@@ -31,7 +31,7 @@ from bridge.limits import KafkaLimits
 from bridge.settings import Settings
 from bridge.sinks.kafka.leftovers import left_open
 from bridge.tasks import end
-from bridge.tls import ClientTls
+from bridge.tls import ClientTls, abort
 
 RETRY_MS = 100
 MAX_BATCH_BYTES = 1 << 30
@@ -166,7 +166,7 @@ async def _meet(server: str, options: dict[str, Any]) -> None:
         )
     except BaseException as error:
         for writer in left_open(error, asyncio.StreamWriter):
-            writer.transport.abort()
+            abort(writer.transport)
         raise
     try:
         await connection.send(MetadataRequest([]))
@@ -224,5 +224,5 @@ def _abort(connection: Any) -> None:  # noqa: ANN401 - likewise
     """Close it now: an orderly end would wait for a frozen broker to take what is unsent."""
     writer = getattr(connection, "_writer", None)
     if writer is not None:
-        writer.transport.abort()
+        abort(writer.transport)
     connection.close()
