@@ -12,7 +12,7 @@ from tests.model.ledger import Ledger
 from tests.model.rules import Bounds, DeliveryBounds, DeliveryRules, Rules
 from tests.model.search import search, walk
 
-pytestmark = pytest.mark.unmeasured
+pytestmark = [pytest.mark.unmeasured, pytest.mark.timeout(900)]
 
 ALL_PUBLISHED, ONE_ID, NONE_INVENTED, GAPS_COVER = "all published", "one id", "none invented", "gaps cover"
 

@@ -16,7 +16,7 @@ from tests.simulation.mutations.search import RULES, found_after, mutate
 from tests.simulation.validators import VALIDATORS, WHILE_IT_RUNS
 from tests.support.servers import ROOT
 
-pytestmark = pytest.mark.unmeasured
+pytestmark = [pytest.mark.unmeasured, pytest.mark.timeout(900)]
 
 SEEDS = 999 if os.environ.get("CI") == "true" else 100
 
@@ -28,7 +28,6 @@ def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow(60)
-@pytest.mark.timeout(400)
 def test_no_seed_breaks_a_promise() -> None:
     done = simulate("--seeds", str(SEEDS), "--from", "1")  # seed 0: see the list in README.md
 
@@ -52,7 +51,6 @@ def test_each_rule_can_still_be_taken_out_of_the_source(rule: str, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("rule", ["due_entries_stay", "wait_for_the_mark", "settle_when_acked"])
 def test_what_goes_wrong_without_a_rule_is_found(rule: str) -> None:
     assert found_after(rule, seeds=50) is not None
