@@ -25,7 +25,7 @@ from bridge.limits import Limits
 from bridge.redis.epoch.shard import Runtime
 from bridge.redis.source.cluster import Cluster
 from bridge.redis.source.shards import Shards
-from bridge.settings import Settings
+from bridge.settings import Settings, places
 from bridge.sinks import SinkEvents, create
 from bridge.tasks import end, run_together
 from bridge.telemetry.events import Telemetry
@@ -83,6 +83,7 @@ class Service:
         self._telemetry.bridge_started(
             __version__, sink=str(settings.sink), keys=settings.keys, db=self._source.db, source=settings.source
         )
+        self._telemetry.bridge_configured(*places(settings))
         with _signals(self._signalled):
             work = asyncio.create_task(
                 run_together({"source": self._source.run(), "delivery": self._delivery.run()}), name="work"

@@ -9,6 +9,7 @@ from bridge.settings.effective import Effective, effective
 from bridge.settings.group import variable
 from bridge.settings.loading import exposed, load, log_format
 from bridge.settings.model import SECRETS, Settings
+from bridge.settings.places import places
 from bridge.settings.redis_url import RedisAddress
 from bridge.settings.reference import default, description, reference
 from bridge.settings.values import SinkKind, redact_url
@@ -26,6 +27,7 @@ __all__ = [
     "exposed",
     "load",
     "log_format",
+    "places",
     "redact_url",
     "reference",
     "variable",

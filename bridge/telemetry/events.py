@@ -31,6 +31,7 @@ class Telemetry:
         self.health = Health()
         self.health.unmet(BROKER, "starting")
         self._log = structlog.get_logger()
+        self._debug = self._log.bind().debug  # bound once, since it comes with each batch, and mostly does nothing
         self._common = Common(self._clock)
         self.history = self._common.history
         self._retried, self._resent, self._rejected = (Throttle(self._clock) for _ in range(3))
@@ -44,6 +45,10 @@ class Telemetry:
     def bridge_started(self, version: str, *, sink: str, keys: Sequence[str], db: int, source: str) -> None:
         """The process has begun to work. `keys` are the patterns of BRIDGE_KEYS."""
         self._log.info("bridge.started", version=version, sink=sink, keys=keys, db=db, source=source)
+
+    def bridge_configured(self, redis: str, broker: Sequence[str], to: str, http: str | None) -> None:
+        """What it works with: URLs without logins, the stream or topic, and where its own HTTP port listens."""
+        self._log.info("bridge.configured", redis=redis, broker=broker, to=to, http=http)
 
     def bridge_signalled(self, signal: str) -> None:
         """Asked to end: readiness goes first."""
@@ -116,6 +121,7 @@ class Telemetry:
         """The broker acked `count` messages; `lags` are the seconds since their deadlines, where known."""
         self.metrics.published.inc(count)
         self.metrics.lag.observe(lags)
+        self._debug("messages.published", count=count)
 
     def messages_retried(self, count: int, reason: str, retry_in: float) -> None:
         """Messages are sent again. At most one line in ten seconds, with the count since the last one."""

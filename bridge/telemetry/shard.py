@@ -42,6 +42,7 @@ class ShardTelemetry(Labelled):
         elif not common.leases:
             health.unmet(LEASE, "starting")
         self._log = structlog.get_logger() if of == 1 else structlog.get_logger().bind(shard=number)
+        self._debug = self._log.bind().debug
         metrics.canary_age.labels(shard=self._shard).set_function(self._canary_age)
         metrics.lease_held.labels(shard=self._shard).set_function(self._lease_held)
 
@@ -217,6 +218,7 @@ class ShardTelemetry(Labelled):
         self.entries_forgotten(forgotten)
         self._by_notification.inc(by_notification)
         self._by_sweep.inc(by_sweep)
+        self._debug("batch.applied", by_notification=by_notification, by_sweep=by_sweep)
 
     def ledger_seen(self, size: int, depth: int) -> None:
         """A script of the epoch said how much there is: the lease is still ours."""

@@ -125,7 +125,9 @@ def command_line(bridge: Bridge) -> str:
 
 async def told(bridge: Bridge, when: str) -> dict[str, str]:
     """What its HTTP port shows."""
-    return {f"{path} {when}": (await bridge.get(path))[1] for path in ("/livez", "/readyz", "/metrics", "/")}
+    return {
+        f"{path} {when}": (await bridge.get(path))[1] for path in ("/livez", "/readyz", "/metrics", "/", "/status.json")
+    }
 
 
 async def test_no_secret_and_no_key_is_in_logs_errors_metrics_commands_or_the_process_list(

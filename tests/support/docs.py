@@ -14,7 +14,7 @@ from tests.bench.report import published
 from tests.support import schemas
 from tests.support.chart_values import chart_values
 from tests.support.deployed import CHART
-from tests.support.permissions import kafka_permissions, nats_permissions, redis_permissions
+from tests.support.permissions import kafka_permissions, nats_permissions, redis_permissions, streams_permissions
 from tests.support.servers import ROOT
 from tests.support.status_schema import status_table
 
@@ -28,6 +28,7 @@ GENERATED: Final[Mapping[Path, Mapping[str, Callable[[], str]]]] = {
         "tests.support.permissions.redis_permissions": redis_permissions,
         "tests.support.permissions.nats_permissions": nats_permissions,
         "tests.support.permissions.kafka_permissions": kafka_permissions,
+        "tests.support.permissions.streams_permissions": streams_permissions,
     },
     CHART / "README.md": {"values.yaml and values.schema.json": chart_values},
     ROOT / "tests" / "bench" / "RESULTS.md": {"python -m tests.bench --publish": published},

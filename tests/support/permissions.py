@@ -5,6 +5,7 @@ from typing import Any
 
 from bridge.commands.check.kafka.remedies import Tools
 from bridge.commands.check.nats.remedies import NatsTools
+from bridge.commands.check.streams.server import streams_rule
 from bridge.redis.admin.acl import acl_rule
 from bridge.redis.wire.sentinel import RIGHTS
 from bridge.settings import Settings
@@ -32,6 +33,12 @@ KAFKA: dict[str, dict[str, Any]] = {
 }
 
 
+STREAMS: dict[str, dict[str, Any]] = {
+    "One stream": {},
+    "A stream for each prefix (`BRIDGE_SINK_REDIS_STREAM=expired:{prefix}`)": {"sink_redis_stream": "expired:{prefix}"},
+}
+
+
 def redis_permissions() -> str:
     """The ACL of Redis, in Markdown, and that of sentinels."""
     parts = {title: acl_rule(Settings(redis_username="bridge", **given)) for title, given in REDIS.items()}
@@ -43,6 +50,11 @@ def nats_permissions() -> str:
     """The permissions of a NATS user, in Markdown."""
     parts = {title: NatsTools.of(Settings(**given), 0).least for title, given in NATS.items()}
     return _blocks(parts, "")
+
+
+def streams_permissions() -> str:
+    """The ACL of the Redis that keeps the streams, in Markdown."""
+    return _blocks({title: streams_rule(Settings(**given), "bridge") for title, given in STREAMS.items()}, "")
 
 
 def kafka_permissions() -> str:

@@ -17,7 +17,7 @@ class Bridge(TypedDict):
 
     instance: Annotated[str, "name of this process among the bridges"]
     version: Annotated[str, "of the package"]
-    sink: Annotated[str, "`jetstream`, `kafka` or `stdout`"]
+    sink: Annotated[str, "as in `BRIDGE_SINK`"]
     uptime_seconds: Annotated[float, "since its start"]
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from bridge.cli.main import main
-from bridge.settings import SECRETS, Settings, variable
-from tests.support.loaded import S3CRET, written
+from bridge.settings import SECRETS, Settings, places, variable
+from tests.support.loaded import S3CRET, loaded, written
 
 pytestmark = pytest.mark.usefixtures("_own_directory")
 WITH_CREDENTIALS = {
@@ -124,3 +124,20 @@ def test_what_cannot_be_loaded_is_refused_as_by_every_command(
 def test_without_effective_it_takes_no_flag(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["settings", *flags]) == 2
     assert "--effective" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "broker", "to"),
+    [
+        ({}, ["nats://a:4222", "nats://b:4222"], "EXPIRY"),
+        ({"sink": "kafka"}, ["127.0.0.1:9092"], "redis.expired"),
+        ({"sink": "redis"}, ["redis://10.0.0.1:6379/3"], "expired"),
+        ({"sink": "redis", "sink_redis_url": f"redis://:{S3CRET}@other/1"}, ["redis://other/1"], "expired"),
+        ({"sink": "stdout"}, [], ""),
+    ],
+)
+def test_the_places_that_are_logged_hold_no_login(given: dict[str, str], broker: list[str], to: str) -> None:
+    shared = {name: WITH_CREDENTIALS[name] for name in ("redis_url", "nats_url")}
+    found = places(loaded(**shared, **given))
+    assert found == ("redis://10.0.0.1:6379/3", broker, to, "127.0.0.1:8080")
+    assert places(loaded(http_port="0")).http is None

@@ -287,7 +287,7 @@ def test_each_log_event_is_a_noun_and_what_happened_to_it() -> None:
     assert len(events) > 25
     for name, (levels, fields, meaning) in events.items():
         assert re.fullmatch(r"[a-z]+\.([a-z_]+_)?[a-z]+(ed|d_out)", name) or name in irregular, name
-        assert set(levels) <= {"info", "warning", "error"}, name
+        assert set(levels) <= {"debug", "info", "warning", "error"}, name
         assert all(re.fullmatch("[a-z_]+", field) for field in fields), name
         assert meaning, name
 

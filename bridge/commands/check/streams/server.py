@@ -102,10 +102,14 @@ async def _rights(servers: Servers, settings: Settings, streams: StreamTemplate)
     except Unusable as error:
         if error.kind is not ErrorKind.DENIED:
             raise
-        pattern = settings.sink_redis_stream.replace("{prefix}", "*").replace("{db}", "*")
-        rule = f"ACL SETUSER {endpoint.user} ~{pattern} ~{memory_of(pattern.encode()).decode()} {COMMANDS}"
-        return failure(error.found, rule)
+        return failure(error.found, streams_rule(settings, endpoint.user))
     return passed(f"user {endpoint.user} may append to {streams.of(b'_check').decode()}")
+
+
+def streams_rule(settings: Settings, user: str) -> str:
+    """The least that the user needs at the sink's server, as an ACL SETUSER for redis-cli's prompt."""
+    pattern = settings.sink_redis_stream.replace("{prefix}", "*").replace("{db}", "*")
+    return f"ACL SETUSER {user} ~{pattern} ~{memory_of(pattern.encode()).decode()} {COMMANDS}"
 
 
 def _memory(info: Info) -> Finding:
