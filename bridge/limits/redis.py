@@ -147,6 +147,10 @@ class BacklogLimits(Scaled):
     and would start a full synchronisation for what it no longer has."""
     scores: int = 1_000
     """Entries of the ledger read at once."""
+    keep: float = seconds(60.0)
+    """Between looks at whether there is a backlog. Each uses it: Redis drops one that is not used for an hour."""
+    keep_poll: float = seconds(0.02)
+    """Between looks at whether one was just made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,10 +42,10 @@ class RedisSettings(Group):
         "configure",
         description="`configure`: add missing flags with CONFIG SET, keeping those set; `verify`: only check",
     )
-    redis_backlog: Literal["off", "read"] = Field(
+    redis_backlog: Literal["off", "read", "keep"] = Field(
         "off",
-        description="`read`: fill a gap from Redis's replication backlog, where there is one that goes so far back. The"
-        " user needs `+psync`, and sees all data with it: see THREATS",
+        description="`read`: fill a gap from Redis's replication backlog, where there is one that goes so far back;"
+        " `keep`: also have Redis keep one. The user needs `+psync +replconf`, and sees all data with it",
     )
 
     def redis_conflicts(self, given: AbstractSet[str], others: Sequence[RedisAddress] = ()) -> Iterator[str]:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import structlog
 
 from bridge.endings import Ending
+from bridge.telemetry.backlog import BacklogTelemetry
 from bridge.telemetry.common import Common
 from bridge.telemetry.health import Health
 from bridge.telemetry.history import Place
-from bridge.telemetry.labelled import Labelled
 from bridge.telemetry.metrics import Metrics
 
 LEASE = "lease"
@@ -22,7 +22,7 @@ LEASE_SECONDS = 5.0
 """How long a lease is valid without a sign of life: as in `bridge/redis/ledger.py`."""
 
 
-class ShardTelemetry(Labelled):
+class ShardTelemetry(BacklogTelemetry):
     """Made by `Telemetry.shard`."""
 
     def __init__(self, number: int, of: int, metrics: Metrics, health: Health, common: Common) -> None:
@@ -159,16 +159,6 @@ class ShardTelemetry(Labelled):
         if missed is not None:
             self._missed.inc(missed)
         self._log.info("gap.closed", recovered=recovered, ambiguous=ambiguous, missed=missed)
-
-    def gap_filled(self, cause: str, span_ms: int, filled: int, excess: int, took: float) -> None:
-        """What was missed is read from the replication backlog. Of the `filled` expirations `excess` are deletions."""
-        self._filled.inc(filled)
-        self._excess.inc(excess)
-        self._log.info("gap.filled", cause=cause, span_ms=span_ms, filled=filled, excess=excess, took_seconds=took)
-
-    def gap_not_filled(self, reason: str) -> None:
-        """The replication backlog does not tell what was missed: the gap opens, as without it."""
-        self._log.warning("gap.not_filled", reason=reason)
 
     def mark_returned(self, node: str) -> None:
         """A mark came back: notifications of `node` flow, and all before it is handled."""

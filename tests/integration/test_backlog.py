@@ -12,6 +12,7 @@ import pytest
 from tests.integration.short_lives import Writer, writing
 from tests.support.contract import LEASE
 from tests.support.deployments.jetstream import Deployment
+from tests.support.deployments.sentinel import SentinelDeployment
 from tests.support.servers import PATIENCE, Bridge, RedisServer, wait_until
 
 BY_UNLINK = {"lazyfree-lazy-expire": "yes"}
@@ -73,6 +74,47 @@ async def test_nothing_is_lost_or_false_while_the_only_bridge_is_away(redis_kind
         assert [gap["excess"] for gap in others] == [0, 0]
         assert all(gap["filled"] > 0 and gap["missed"] == 0 for gap in others)
         assert (await deployment.redis.info("stats"))["total_forks"] == 0
+
+
+async def test_redis_is_made_to_keep_a_backlog_without_a_fork(redis_kind: type[RedisServer]) -> None:
+    async with Deployment.of(redis_kind, redis=BY_UNLINK, settings={"BRIDGE_REDIS_BACKLOG": "keep"}) as deployment:
+        await anchored(deployment)
+
+        async def is_kept() -> bool:
+            return bool((await deployment.redis.info("replication"))["repl_backlog_active"])
+
+        await wait_until(is_kept, "a replication backlog", PATIENCE)
+        stream = (await deployment.redis.info("replication"))["master_replid"]
+
+        async def is_anchored_there() -> bool:
+            return stream in str(await deployment.redis.hget(LEASE, "place"))
+
+        await wait_until(is_anchored_there, "an anchor in that stream", PATIENCE)
+        deployment.bridges[-1].kill()
+        await deployment.redis.set("short:1", "", px=20)
+        await anchored(deployment)
+        await filled(deployment)
+        assert (await deployment.redis.info("stats"))["total_forks"] == 0
+
+
+async def filled(deployment: Deployment) -> None:
+    """Return when there is the record of a second gap, in which one key has expired."""
+
+    async def is_filled() -> bool:
+        return [gap.get("filled") for gap in await deployment.gaps()] == [None, 1]
+
+    await wait_until(is_filled, "the record of the second gap", PATIENCE)
+
+
+async def test_behind_sentinels_the_stream_is_read_from_a_replica(redis_kind: type[RedisServer]) -> None:
+    settings = {"BRIDGE_REDIS_BACKLOG": "read"}
+    async with SentinelDeployment.with_sentinels(redis_kind, settings=settings) as deployment:
+        await anchored(deployment)
+        deployment.bridges[-1].kill()
+        await deployment.redis.set("short:1", "", px=20)
+        await anchored(deployment)
+        await filled(deployment)
+        assert (await deployment.redis.info("replication"))["connected_slaves"] == 1
 
 
 async def test_where_expirations_look_like_deletions_the_record_says_how_many_are_which() -> None:

@@ -31,7 +31,7 @@ class Effect(Enum):
     SELECTS = auto()
     """What follows is about another database."""
     DESTROYS = auto()
-    """Keys are gone, or elsewhere, and the stream does not say which."""
+    """Keys are gone, or elsewhere, and the stream does not say which; in a cluster, slots are coming."""
 
 
 def _words(text: str) -> list[bytes]:
@@ -60,11 +60,11 @@ _BY_NAME: Mapping[bytes, Effect] = MappingProxyType(
         **dict.fromkeys(_MAY_END, Effect.MAY_END),
         **dict.fromkeys(_REPLACES, Effect.REPLACES),
         **dict.fromkeys(_words("GEORADIUS GEORADIUSBYMEMBER SORT"), Effect.STORES),
-        **dict.fromkeys(_words("MSETEX PERSIST PEXPIREAT RESTORE RESTORE-ASKING SET"), Effect.SETS),
+        **dict.fromkeys(_words("MSETEX PERSIST PEXPIREAT RESTORE SET"), Effect.SETS),
         **dict.fromkeys(_words("DEL UNLINK"), Effect.ENDS),
         **dict.fromkeys(_words("COPY MOVE RENAME RENAMENX"), Effect.MOVES),
         b"SELECT": Effect.SELECTS,
-        **dict.fromkeys(_words("FLUSHALL FLUSHDB SWAPDB"), Effect.DESTROYS),
+        **dict.fromkeys(_words("FLUSHALL FLUSHDB RESTORE-ASKING SWAPDB"), Effect.DESTROYS),
     }
 )
 

@@ -4,16 +4,16 @@ Guarantees: what it hands on accounts for every expiration that Redis counts; el
 opens as without it. Nothing is changed but that a script leaves a mark. It takes a bounded time, and bounded memory.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bridge.clock import Clock
-from bridge.errors import NotConnected
+from bridge.errors import NotConnected, Refused
 from bridge.limits import BacklogLimits
 from bridge.redis.backlog.journal import Happened, Journal, Key, Unfillable
 from bridge.redis.backlog.session import attached
 from bridge.redis.backlog.translation import Translated, Translator
-from bridge.redis.backlog.verdict import Facts, Verdict, judge, unknown
+from bridge.redis.backlog.verdict import Facts, Verdict, expired_between, judge, unknown
 from bridge.redis.ledger.entries import Unreadable, heard_of
 from bridge.redis.ledger.scripts import Ledger, announcement
 from bridge.redis.protocol.anchor import Anchor, Measured
@@ -24,7 +24,7 @@ from bridge.redis.protocol.operations import FilledGap, gap_filled
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.protocol.place import Announcement, Place
 from bridge.redis.protocol.takeover import Filling, Inheritance
-from bridge.redis.wire.endpoint import Endpoint
+from bridge.redis.wire.endpoint import CLUSTER, Endpoint
 from bridge.telemetry.shard import ShardTelemetry
 
 
@@ -33,6 +33,8 @@ class Ground:
     """What a filler works on."""
 
     endpoint: Endpoint
+    serving: Callable[[], Awaitable[Sequence[Endpoint]]]
+    """Finds out from which servers the stream can be read, the best one first. Raises NotConnected or Refused."""
     ledger: Ledger
     names: Names
     matches: Callable[[bytes], object] | None
@@ -97,10 +99,11 @@ class Filler:
                 now = await ground.ledger.measure(lease.fence, boundary)
                 if now is None:
                     raise Unfillable("INFO is refused")
+                expired_between(anchor.measured, now)  # else it need not be read
                 journal = await self._read(anchor, boundary)
                 announcements = _announced(journal)
                 verdict = await self._judge(journal, now, announcements)
-        except (TimeoutError, NotConnected) as error:
+        except (TimeoutError, NotConnected, Refused) as error:
             raise Unfillable(str(error) or f"it took more than {self._limits.fill:g} s") from error
         translated = Translator(journal, verdict, place, ground.kinds).translate(announcements)
         return self._filled(lease, place, boundary, now, verdict, translated)
@@ -121,8 +124,17 @@ class Filler:
         return place, place.anchor
 
     async def _read(self, anchor: Anchor, end: bytes) -> Journal:
+        problem = Unfillable("there is no replica to read from")
+        for server in await self._ground.serving():
+            try:
+                return await self._read_from(server, anchor, end)
+            except Unfillable as error:
+                problem = error
+        raise problem
+
+    async def _read_from(self, server: Endpoint, anchor: Anchor, end: bytes) -> Journal:
         journal = Journal(self._ground.names, anchor, end, self._limits)
-        async with attached(self._ground.endpoint, anchor.measured, self._limits) as session:
+        async with attached(server, anchor.measured, self._limits) as session:
             async for command in session.commands():
                 if journal.take(command):
                     break
@@ -139,7 +151,10 @@ class Filler:
         except Unreadable as error:
             raise Unfillable("what the former epoch has claimed cannot be read") from error
         ahead = {key for announcement in announcements.values() for key in announcement.keys}
-        return judge(journal, Facts(journal.anchor, now, self._is_ours, scores, claims, ahead))
+        verdict = judge(journal, Facts(journal.anchor, now, self._is_ours, scores, claims, ahead))
+        if self._ground.endpoint.finder == CLUSTER and (verdict.excess or verdict.surplus):
+            raise Unfillable("some deletions are no expirations: keys of slots that move away look like that, too")
+        return verdict
 
     def _is_ours(self, key: Key) -> bool:
         db, name = key

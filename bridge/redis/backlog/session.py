@@ -39,10 +39,19 @@ class Session:
         self._part = 0
         """Bytes received behind the last complete reply."""
 
+    def send(self, *words: bytes) -> None:
+        """A command, without waiting for its reply."""
+        self._writer.write(packed(words))
+
     async def ask(self, *words: bytes) -> Any:  # noqa: ANN401 - whatever a server may send
         """The reply to a command; an error is one."""
-        self._writer.write(packed(words))
+        self.send(*words)
         return await self._next()
+
+    async def require_capability(self) -> None:
+        """Say that it needs no file: so, a full synchronisation would begin only later. Raises Unfillable."""
+        if await self.ask(b"REPLCONF", b"capa", b"eof") != b"OK":
+            raise Unfillable("the user of Redis lacks +replconf")
 
     async def commands(self) -> AsyncIterator[Command]:
         """Those of the stream, one after the other, without an end."""
@@ -78,6 +87,20 @@ def packed(words: Sequence[bytes]) -> bytes:
 @asynccontextmanager
 async def attached(endpoint: Endpoint, since: Measured, limits: BacklogLimits) -> AsyncIterator[Session]:
     """A session that goes on with the stream from there on. Raises Unfillable."""
+    async with opened(endpoint, limits) as session:
+        _require_held(since, _fields(await session.ask(b"INFO", b"replication")), limits)
+        await session.require_capability()
+        answer = await session.ask(b"PSYNC", since.replid.encode(), b"%d" % (since.offset + 1))
+        if isinstance(answer, hiredis.ReplyError):
+            raise Unfillable(f"{RIGHT}, or Redis does not allow it: {str(answer)[:100]}")
+        if type(answer) is not bytes or not answer.startswith(b"CONTINUE"):
+            raise Unfillable("Redis does not go on from there")
+        yield session
+
+
+@asynccontextmanager
+async def opened(endpoint: Endpoint, limits: BacklogLimits) -> AsyncIterator[Session]:
+    """A session that is logged in. Raises Unfillable."""
     try:
         reader, writer = await _connect(endpoint)
     except (OSError, BridgeError) as error:
@@ -85,13 +108,6 @@ async def attached(endpoint: Endpoint, since: Measured, limits: BacklogLimits) -
     session = Session(reader, writer, limits)
     try:
         await _log_in(session, endpoint)
-        _require_held(since, _fields(await session.ask(b"INFO", b"replication")), limits)
-        await session.ask(b"REPLCONF", b"capa", b"eof")  # who may not say so runs no risk but that of the margin
-        answer = await session.ask(b"PSYNC", since.replid.encode(), b"%d" % (since.offset + 1))
-        if isinstance(answer, hiredis.ReplyError):
-            raise Unfillable(f"{RIGHT}, or Redis does not allow it: {str(answer)[:100]}")
-        if type(answer) is not bytes or not answer.startswith(b"CONTINUE"):
-            raise Unfillable("Redis does not go on from there")
         yield session
     except (OSError, BridgeError) as error:
         raise Unfillable(str(error) or type(error).__name__) from error

@@ -76,7 +76,7 @@ def unknown(journal: Journal) -> list[bytes]:
 
 def judge(journal: Journal, facts: Facts) -> Verdict:
     """Raises Unfillable where Redis's counters do not fit, or do not tell enough."""
-    count = _expired_between(facts.anchor.measured, facts.now)
+    count = expired_between(facts.anchor.measured, facts.now)
     sorts, claimed = _sorted(journal, facts)
     number = Counter(sorts.values())
     doubtful, foreign = number[Sort.DOUBTFUL], number[Sort.FOREIGN]
@@ -99,7 +99,7 @@ def judge(journal: Journal, facts: Facts) -> Verdict:
     return Verdict(expired, excess, surplus, claimed)
 
 
-def _expired_between(before: Measured, now: Measured) -> int:
+def expired_between(before: Measured, now: Measured) -> int:
     """How many keys Redis has expired between two moments. Raises Unfillable where it does not say."""
     if before.run_id != now.run_id:
         raise Unfillable("Redis was started again, or is another server: its counters began anew")

@@ -13,7 +13,7 @@ from bridge.endings import Ending
 from bridge.errors import BridgeError, NotConnected, Refused
 from bridge.redis.epoch.attempt import Attempt, Ears, listen
 from bridge.redis.epoch.epoch import Epoch
-from bridge.redis.epoch.filling import filler_of
+from bridge.redis.epoch.filling import filler_of, keeping
 from bridge.redis.epoch.shard import ClusterState, Runtime, Shard
 from bridge.redis.epoch.standby import Standby
 from bridge.redis.ledger.scripts import Ledger
@@ -154,7 +154,7 @@ class RedisSource:
             return
         self.phases.enter(Phase.TAKING_OVER)
         self._leftover.learn(lease)
-        filler = filler_of(shard, self._primary.endpoint, self.ledger, ears, self._cause)
+        filler = filler_of(shard, self._primary, self.ledger, ears, self._cause)
         inheritance = await standby.take_over(lease, filler)
         self._began = runtime.clock.monotonic()
         gap = await self._begin(lease, inheritance, len(ears.inbox))
@@ -174,7 +174,7 @@ class RedisSource:
         epoch = Epoch(attempt, self._caught_up)
         watches = self._tenure.watches(self.ledger, ears.subscription) | {"primary-watch": self._watch_primary()}
         try:
-            await run_together(epoch.tasks() | watches)
+            await run_together(epoch.tasks() | watches | keeping(shard, self._primary))
         finally:
             self._leftover.by(epoch)
 

@@ -7,6 +7,8 @@ from bridge.commands.check.redis.connections import size
 from bridge.errors import Refused
 from bridge.redis.admin.acl import acl_rule, denied_to_filler
 from bridge.redis.admin.inspector import Inspector
+from bridge.redis.backlog.serving import replicas
+from bridge.redis.wire.endpoint import SENTINEL
 
 SAMPLE = 0.5
 """Seconds in which what is written is counted."""
@@ -17,24 +19,37 @@ WORDS = {"yes": "UNLINK", "no": "DEL"}
 
 async def replication_backlog(redis: Inspector) -> Finding | None:
     """Whether a gap could be filled, of how many seconds, and what a deletion by a user looks like there."""
-    if redis.settings.redis_backlog == "off":
-        return None
-    if redis.endpoint.finder:
-        return warning(
-            f"BRIDGE_REDIS_BACKLOG is not used with {redis.endpoint.finder}: gaps open as without it",
-            "set BRIDGE_REDIS_BACKLOG=off",
-        )
+    return None if redis.settings.redis_backlog == "off" else await _examined(redis)
+
+
+async def _examined(redis: Inspector) -> Finding:
     info = await redis.info("replication")
     if info is None:
         return warning("cannot be read: INFO is refused, and no gap is filled", acl_rule(redis.settings))
     if denied := await _denied(redis):
         return warning(f"user {redis.user} may not use {', '.join(denied)}: no gap is filled", acl_rule(redis.settings))
-    if info.get("repl_backlog_active") != 1:
-        return warning(
-            "Redis keeps no replication backlog, since no replica was ever attached: no gap is filled",
-            "attach a replica",
-        )
-    return await _covered(redis, info)
+    if redis.endpoint.finder == SENTINEL and not replicas(dict(info), redis.endpoint):
+        return warning("there is no replica to read from: no gap is filled", "add a replica")
+    if info.get("repl_backlog_active") == 1:
+        return await _covered(redis, info)
+    if redis.settings.redis_backlog == "keep":
+        return await _to_be_made(redis)
+    return warning(
+        "Redis keeps no replication backlog, since no replica was ever attached: no gap is filled",
+        "attach a replica, or set BRIDGE_REDIS_BACKLOG=keep",
+    )
+
+
+async def _to_be_made(redis: Inspector) -> Finding:
+    """What `keep` is going to do."""
+    holds = size(int(await redis.directive("repl-backlog-size") or 0))
+    waits = await redis.directive("repl-diskless-sync-delay") != "0"
+    if await redis.directive("repl-diskless-sync") == "yes" and waits:
+        return passed(f"none yet: the bridge is going to have Redis keep one, of {holds} of memory, without a fork")
+    return warning(
+        "Redis keeps none, and would fork as soon as it is asked for one: no gap is filled",
+        "CONFIG SET repl-diskless-sync yes repl-diskless-sync-delay 5, and the same in its configuration file",
+    )
 
 
 async def _covered(redis: Inspector, info: Mapping[str, object]) -> Finding:
