@@ -74,7 +74,7 @@ async def test_the_end_of_a_bridge_opens_no_gap_while_a_standby_listens(
     redis_kind: type[RedisServer], end: Ending
 ) -> None:
     async with two_bridges(redis_kind) as deployment, writing(deployment) as writer:
-        for _ in range(3):
+        for _ in range(2):  # the second one follows one that has taken over itself
             former = await holder(deployment)
             assert former is not None
             await end(deployment, former)

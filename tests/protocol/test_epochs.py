@@ -28,8 +28,6 @@ LONG_MS = 60_000
 LISTED = ["?*", "*?"]
 """Patterns of all keys, as no script can scan for."""
 
-pytestmark = pytest.mark.both_kinds
-
 
 @pytest.fixture
 def limits() -> Limits:

@@ -171,7 +171,6 @@ async def test_a_holder_that_was_stopped_changes_nothing_when_it_goes_on(user: R
 # After a gap.
 
 
-@pytest.mark.unmeasured
 @pytest.mark.parametrize(("count", "are_there"), [(10_000, False), (2_000, True)])
 async def test_each_of_many_overdue_keys_is_told_or_counted(
     count: int, *, are_there: bool, server: RedisServer, user: Redis

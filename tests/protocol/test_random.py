@@ -26,7 +26,7 @@ from tests.support.harness.witness import Witness
 from tests.support.proxy import TO_CLIENT, TO_SERVER, Action, Protocol, Proxy, command, is_subscriber
 from tests.support.servers import Bridge, RedisServer, wait_until
 
-pytestmark = [pytest.mark.both_kinds, pytest.mark.unmeasured]
+pytestmark = pytest.mark.unmeasured
 
 SECONDS = float(os.environ.get("EXPIRY_TEST_SECONDS", "0"))
 HOT = [b"hot:%d" % number for number in range(50)]

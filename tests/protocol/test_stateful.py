@@ -23,7 +23,7 @@ from tests.support.harness.user import LAZY
 from tests.support.redis.commands import lazily, user_of
 from tests.support.servers import RedisServer
 
-pytestmark = [pytest.mark.both_kinds, pytest.mark.unmeasured]
+pytestmark = pytest.mark.unmeasured
 
 EXAMPLES = int(os.environ.get("EXPIRY_TEST_EXAMPLES", "20"))
 STEPS = int(os.environ.get("EXPIRY_TEST_STEPS", "40"))

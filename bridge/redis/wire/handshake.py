@@ -13,11 +13,14 @@ from typing import Any
 import redis.exceptions as client
 from redis.asyncio import Connection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
+from redis.driver_info import DriverInfo
 
 from bridge.redis.wire.binding import Binding
 from bridge.settings import Settings
 from bridge.tls import ClientTls, abort
 
+DRIVER = DriverInfo()
+"""What a server is told of the library: found out once, not read from the file system again for each connection."""
 FULL = "max number of clients"
 """What a server answers that takes no more of them."""
 
@@ -31,7 +34,7 @@ class _Greeting(AbstractConnection):
 
     def __init__(self, *, binding: Binding | None, **options: Any) -> None:  # noqa: ANN401 - the library's
         """`binding`: which process it must reach; None: any."""
-        super().__init__(**options)
+        super().__init__(**{"driver_info": DRIVER, **options})
         self._binding = binding
 
     async def on_connect_check_health(self, check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - the library's
