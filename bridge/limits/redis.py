@@ -133,7 +133,7 @@ class BacklogLimits(Scaled):
     """Filling a gap from Redis's replication backlog."""
 
     anchor: float = seconds(0.05)
-    """Between two anchors, at least: each costs Redis some hundredths of a millisecond."""
+    """Between two anchors, at least: each costs Redis about a tenth of a millisecond."""
     fill: float = seconds(2.0)
     """For all of it. Nothing extends the lease meanwhile."""
     stream_bytes: int = 64 * MIB

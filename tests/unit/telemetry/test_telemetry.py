@@ -17,6 +17,7 @@ from bridge.errors import Refused
 from bridge.limits import LedgerLimits
 from bridge.settings import Settings
 from bridge.telemetry import logs
+from bridge.telemetry.backlog import BacklogTelemetry
 from bridge.telemetry.events import Telemetry
 from bridge.telemetry.health import Health
 from bridge.telemetry.http import serve_http
@@ -293,7 +294,7 @@ def test_each_log_event_is_a_noun_and_what_happened_to_it() -> None:
 
 
 def test_every_event_of_telemetry_is_documented() -> None:
-    text = "".join(Path(inspect.getfile(part)).read_text() for part in (Telemetry, ShardTelemetry))
+    text = "".join(Path(inspect.getfile(part)).read_text() for part in (Telemetry, ShardTelemetry, BacklogTelemetry))
 
     in_source = set(re.findall(r'(?:log|info|warning|error|debug)\("([^"]+)"', text))
 
