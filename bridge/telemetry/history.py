@@ -5,10 +5,13 @@ Bounded: the last few of each kind. Events are told of by `Telemetry` and `Shard
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Literal
 
 from bridge.clock import Clock
 
 GAPS, TAKEOVERS = 50, 20
+TakeoverKind = Literal["hot", "filled", "cold"]
+"""Without a gap; with one that the replication backlog has filled; with one that stays open until it is reconciled."""
 
 
 @dataclass(slots=True)
@@ -35,9 +38,8 @@ class Takeover:
     shard: int
     at: float
     """Monotonic seconds."""
-    hot: bool
+    kind: TakeoverKind
     silent_ms: int | None
-    hints: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +90,9 @@ class History:
                 gap.closed_ms = gap.until_ms + round((self.clock.monotonic() - gap.began) * 1000)
                 gap.recovered, gap.ambiguous, gap.missed = recovered, ambiguous, missed
 
-    def taken_over(self, shard: int, silent_ms: int | None, hints: int, *, hot: bool) -> None:
+    def taken_over(self, shard: int, kind: TakeoverKind, silent_ms: int | None) -> None:
         """See `ShardTelemetry.lease_taken_over`."""
-        self.takeovers.append(Takeover(shard, self.clock.monotonic(), hot, silent_ms, hints))
+        self.takeovers.append(Takeover(shard, self.clock.monotonic(), kind, silent_ms))
 
     def messages_stuck(self, on: str, reason: str, seconds: float) -> None:
         """See `Telemetry.messages_stuck`."""

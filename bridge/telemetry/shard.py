@@ -123,7 +123,7 @@ class ShardTelemetry(BacklogTelemetry):
         `silent_ms`: since the former holder's last sign of life; null where it gave the lease back, or there was none.
         """
         self._standby_hints.set(0)
-        self._history.taken_over(self._number, silent_ms, hints, hot=hot or filled)
+        self._history.taken_over(self._number, "hot" if hot else "filled" if filled else "cold", silent_ms)
         (self._taken_hot if hot else self._taken_filled if filled else self._taken_cold).inc()
         if silent_ms is not None:
             self._takeover_silence.set(silent_ms / 1000)

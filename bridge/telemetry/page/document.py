@@ -82,12 +82,13 @@ class Document:
         now, now_ms = self._clock.monotonic(), time.time() * 1000
         return {
             "hot": int(figures.of("takeovers_total", "hot")),
+            "filled": int(figures.of("takeovers_total", "filled")),
             "cold": int(figures.of("takeovers_total", "cold")),
             "last": [
                 {
                     "shard": one.shard,
                     "at_ms": round(now_ms - (now - one.at) * 1000),
-                    "hot": one.hot,
+                    "kind": one.kind,
                     "silent_ms": one.silent_ms,
                 }
                 for one in self._telemetry.history.takeovers

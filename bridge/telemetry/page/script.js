@@ -3,6 +3,7 @@
 
 const EVERY_MS = 5000, PATIENCE_MS = 4000, DAY_MS = 86400000, LEAST_MS = 900000;
 const SIGNS = { ready: "✓", attention: "!", standby: "◷", unready: "✕", silent: "?" };
+const OUTCOMES = { hot: "no gap", filled: "gap filled from the backlog", cold: "with a gap" };
 const SVG = "http://www.w3.org/2000/svg";
 const get = (id) => document.getElementById(id);
 let told = null;
@@ -133,12 +134,13 @@ function showPast({ now_ms: now, bridge, gaps, takeovers, shards }) {
   const shown = gaps.last.filter((gap) => (gap.closed_ms ?? now) > from);
   const events = [
     ...gaps.last.map((gap) => [gap.opened_ms, gap.shard, `Gap of ${duration((gap.until_ms - gap.opened_ms) / 1000)}`, gap.cause, ending(gap)]),
-    ...takeovers.last.map((one) => [one.at_ms, one.shard, `Takeover, ${one.hot ? "hot" : "cold"}`,
+    ...takeovers.last.map((one) => [one.at_ms, one.shard, `Takeover, ${one.kind}`,
       one.silent_ms === null ? "the lease was free" : `a holder was silent for ${duration(one.silent_ms / 1000)}`,
-      one.hot ? "no gap" : "with a gap"]),
+      OUTCOMES[one.kind]]),
   ].sort((a, b) => b[0] - a[0]);
-  const totals = `${counted(gaps.total, "gap")} and ${counted(takeovers.hot + takeovers.cold, "takeover")} (${number(takeovers.hot)} hot) since the start`;
-  text("gaps-summary", gaps.total || takeovers.hot || takeovers.cold
+  const taken = takeovers.hot + takeovers.filled + takeovers.cold;
+  const totals = `${counted(gaps.total, "gap")} and ${counted(taken, "takeover")} (${number(takeovers.hot)} hot) since the start`;
+  text("gaps-summary", gaps.total || taken
     ? `${totals}; ${number(gaps.missed)} missed, ${number(gaps.recovered)} recovered, ${number(gaps.ambiguous)} ambiguous.`
     : "None since the start.");
   get("line-from").textContent = `${duration((now - from) / 1000)} ago`;

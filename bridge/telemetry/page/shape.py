@@ -85,7 +85,7 @@ class Takeover(TypedDict):
 
     shard: Annotated[int, "number of the shard"]
     at_ms: Annotated[int, "when"]
-    hot: Annotated[bool, "whether it went on where the former holder was; else a gap opened"]
+    kind: Annotated[Literal["hot", "filled", "cold"], "without a gap; with one that was filled at once; with one"]
     silent_ms: Annotated[int | None, "since the last sign of life of a holder that died; null: none died"]
 
 
@@ -93,6 +93,7 @@ class Takeovers(TypedDict):
     """All since the start, and the last of them."""
 
     hot: Annotated[int, "without a gap"]
+    filled: Annotated[int, "with a gap that Redis's replication backlog has filled"]
     cold: Annotated[int, "with a gap"]
     last: Annotated[list[Takeover], "the oldest first, 20 at most"]
 

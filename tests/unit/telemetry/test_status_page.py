@@ -24,7 +24,7 @@ from bridge.telemetry.shard import ShardTelemetry
 from tests.support.schemas import validator
 from tests.support.status_schema import members, status_schema
 
-PROMISED = {1: "18845ebff3e7e4b0"}
+PROMISED = {1: "b6a937bd114431bd"}
 """Of each version, a digest of its members and their types: whoever changes one needs a new version, whoever adds one
 a new digest.
 """
@@ -213,8 +213,17 @@ def test_takeovers_are_told_with_their_time() -> None:
     status = bridge.status()
     assert (status["takeovers"]["hot"], status["takeovers"]["cold"]) == (1, 0)
     (one,) = status["takeovers"]["last"]
-    assert (one["hot"], one["silent_ms"]) == (True, 250)
+    assert (one["kind"], one["silent_ms"]) == ("hot", 250)
     assert 59_000 <= status["now_ms"] - one["at_ms"] <= 61_000
+
+
+def test_a_takeover_whose_gap_was_filled_is_of_a_kind_of_its_own() -> None:
+    bridge = Bridge()
+    bridge.shards[0].lease_taken_over(None, 0, hot=False, filled=True)
+    bridge.shards[0].lease_taken_over(None, 0, hot=False)
+    takeovers = bridge.status()["takeovers"]
+    assert (takeovers["hot"], takeovers["filled"], takeovers["cold"]) == (0, 1, 1)
+    assert [one["kind"] for one in takeovers["last"]] == ["filled", "cold"]
 
 
 def test_what_is_kept_is_bounded() -> None:
