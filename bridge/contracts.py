@@ -160,6 +160,8 @@ class Run(NamedTuple):
     length: int
     origin: Origin | None = None
     """See `Entry.origin`."""
+    claimed_ms: int = 0
+    """When the entry was claimed, Unix milliseconds on Redis's clock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Fixtures that all tests share: real servers, and the two guards (nothing leaks in, nothing is left behind)."""
 
+import asyncio
 import ctypes
 import logging
 import os
@@ -8,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from zlib import crc32
 
@@ -16,7 +18,7 @@ import structlog
 from hypothesis import HealthCheck, configuration, settings
 
 from bridge.commands.embedded import DIRECTORY_PREFIX
-from tests.support.brokers.kafka import KafkaServer
+from tests.support.brokers.kafka import KafkaServer, keep_transactions_here
 from tests.support.brokers.kafka import version as kafka_version
 from tests.support.brokers.kafka_access import secure_server
 from tests.support.flaky import Reruns
@@ -139,6 +141,8 @@ def shared_kafka() -> Iterator[KafkaServer]:
     """One Kafka for the session, because it takes seconds to start: see `kafka_server`."""
     require(KafkaServer)
     with KafkaServer() as server:
+        with ThreadPoolExecutor(1) as thread:  # an event loop may run in this one
+            thread.submit(lambda: asyncio.run(keep_transactions_here(server))).result()
         yield server
 
 

@@ -98,8 +98,8 @@ class Load:
     def runs(self) -> list[Run]:
         """Where they come from, as a sink is told."""
         return [
-            Run(*stretch.progress.place, stretch.first, stretch.length, stretch.progress.origin)
-            for stretch in self.stretches
+            Run(*progress.place, first, length, progress.origin, progress.claimed_ms)
+            for progress, first, length in self.stretches
         ]
 
     def parcels(self) -> list[Parcel]:

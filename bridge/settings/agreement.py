@@ -9,7 +9,7 @@ ALIKE = ("source", "keys", "sink", "content_mode")
 """Of every sink. The number of shards is agreed on in Redis, and a bridge with another one does not start."""
 ALIKE_OF_SINK: Mapping[str, tuple[str, ...]] = {
     "jetstream": ("nats_stream", "nats_subject", "nats_deduplication"),
-    "kafka": ("kafka_topic",),
+    "kafka": ("kafka_topic", "kafka_deduplication"),
     "redis": ("sink_redis_stream",),
     "stdout": (),
 }

@@ -20,6 +20,11 @@ class KafkaSettings(Group):
     kafka_provision: bool = Field(
         default=True, description="create the topic if missing; an existing one is never changed"
     )
+    kafka_deduplication: Literal["none", "transaction"] = Field(
+        "none",
+        description="`none`: consumers drop copies by `ce_id`; `transaction`: what is in the topic already is not sent"
+        " again, for consumers that read what is committed",
+    )
     kafka_partitions: BrokersOwn = Field(6, description="partitions of a topic it creates; -1 = the broker's default")
     kafka_replication: BrokersOwn = Field(
         -1, le=32767, description="replication factor of a topic it creates; -1 = the broker's default"

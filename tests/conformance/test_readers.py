@@ -13,7 +13,7 @@ from bridge.commands.readers import Reader, Tail, create, tail
 from bridge.errors import NotConnected, Refused
 from bridge.expiration import GapRecord
 from bridge.settings import Settings, SinkKind
-from tests.support.brokers.kafka_rig import EACH_WAY, ONCE, KafkaRig
+from tests.support.brokers.kafka_rig import EACH_WAY, ONCE, TRANSACTION, KafkaRig
 from tests.support.brokers.redis_rig import RedisRig
 from tests.support.brokers.rigs import PATIENCE, JetStreamRig, ids, messages
 from tests.support.servers import wait_until
@@ -25,8 +25,9 @@ KINDS = {JetStreamRig: "jetstream", KafkaRig: "kafka", RedisRig: "redis"}
 @pytest.fixture(params=EACH_WAY)
 async def rig(request: pytest.FixtureRequest) -> AsyncIterator[AnyRig]:
     """Each broker in turn, with several partitions where it has any."""
-    if request.param == "kafka":
-        made: AnyRig = KafkaRig(request.getfixturevalue("kafka_server"), kafka_partitions=3)
+    if request.param in {"kafka", TRANSACTION}:
+        way = {"kafka_deduplication": "transaction", "namespace": "readers"} if request.param == TRANSACTION else {}
+        made: AnyRig = KafkaRig(request.getfixturevalue("kafka_server"), kafka_partitions=3, **way)
     elif request.param == "redis":
         made = RedisRig()
     else:

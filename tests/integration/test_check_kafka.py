@@ -260,3 +260,19 @@ async def test_where_topics_depend_on_keys_a_test_publish_goes_where_gap_records
 
     assert levels(rows) == {}
     assert [record.key for record in await rig.records(f"{rig.topic}._gap")] == [b"_check"]
+
+
+async def test_transactions_are_tried_and_the_end_of_the_topic_is_read(rig: KafkaRig, redis_url: str) -> None:
+    await rig.create(replicas=BOTH, **SOUND)
+    asked = {"kafka_deduplication": "transaction"}
+
+    rows = await examine_kafka(rig, 0, redis_url, "--publish", **asked)
+
+    assert levels(rows) == {}
+    assert rows["Kafka/transactions"]["found"] == "user ANONYMOUS may use transactional ids expiry-bridge:0:…"
+    assert rows["Kafka/end of the topic"]["found"].startswith(f"user ANONYMOUS may read {rig.topic}")
+    await rig.configure(message_timestamp_type="LogAppendTime")
+    rows = await examine_kafka(rig, 1, redis_url, **asked)
+    assert levels(rows)["Kafka/end of the topic"] == "fail"
+    await asyncio.to_thread(kafka_tools(rig), rows["Kafka/end of the topic"]["remedy"])
+    assert "Kafka/end of the topic" not in levels(await examine_kafka(rig, 0, redis_url, **asked))

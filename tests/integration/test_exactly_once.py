@@ -50,6 +50,7 @@ async def killed_again_and_again(kind: type[RedisServer]) -> None:
     async with with_a_short_window(kind) as deployment:
         for turn in range(TURNS):
             bridge = await deployment.ready_bridge()
+            await deployment.settled()  # the start's gap record
             unheard = deployment.nats_link.break_on(TO_CLIENT, ACK, Action.HOLD)
             await deployment.set(keys(OF_A_TURN, start=turn * OF_A_TURN))
             await unheard.reached()
@@ -71,6 +72,7 @@ async def frozen_and_going_on(kind: type[RedisServer]) -> None:
     """What it had sent arrives when the other one has long published the same."""
     async with with_a_short_window(kind) as deployment:
         frozen = await deployment.ready_bridge()
+        await deployment.settled()
         on_their_way = deployment.nats_link.break_on(TO_SERVER, rb"^HPUB expired", Action.HOLD)
         await deployment.set(keys(OF_A_TURN))
         await on_their_way.reached()
@@ -98,6 +100,7 @@ async def streams_killed_again_and_again(kind: type[RedisServer]) -> None:
     async with StreamsDeployment.of(kind) as deployment:
         for turn in range(TURNS):
             bridge = await deployment.ready_bridge()
+            await deployment.settled()  # the start's gap record
             unheard = deployment.sink_link.break_on(TO_SERVER, rb"(?i)EVALSHA", Action.HOLD_REPLY)
             await deployment.set(keys(OF_A_TURN, start=turn * OF_A_TURN))
             await unheard.reached()
@@ -118,6 +121,7 @@ async def streams_frozen_and_going_on(kind: type[RedisServer]) -> None:
     """What it had sent arrives when the other one has long appended the same."""
     async with StreamsDeployment.of(kind) as deployment:
         frozen = await deployment.ready_bridge()
+        await deployment.settled()
         on_their_way = deployment.sink_link.break_on(TO_SERVER, rb"(?i)EVALSHA", Action.HOLD)
         await deployment.set(keys(OF_A_TURN))
         await on_their_way.reached()

@@ -103,6 +103,8 @@ class EmbeddedKafka(Server):
             "log.dirs": str(self.directory / "data"),
             "auto.create.topics.enable": "false",
             "offsets.topic.replication.factor": "1",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
         }
 
     def storage_options(self) -> Sequence[str]:

@@ -17,6 +17,7 @@ from bridge.settings import Settings
 from bridge.sinks.kafka.cluster import Cluster, words
 from bridge.sinks.kafka.connect import admitted
 from bridge.sinks.kafka.names import TopicTemplate
+from bridge.sinks.kafka.tail import ALL, isolation
 from bridge.tasks import end
 
 REQUEST_SECONDS = 5.0
@@ -60,7 +61,12 @@ class KafkaReader:
         # It complains of brokers that are down, which our own errors do.
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         options = await admitted(self._settings, CLOCK, LIMITS)
-        self._consumer = AIOKafkaConsumer(**options, enable_auto_commit=False, auto_offset_reset="earliest")
+        self._consumer = AIOKafkaConsumer(
+            **options,
+            isolation_level=isolation(self._settings),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self._consumer.start()
@@ -116,7 +122,7 @@ class KafkaReader:
         places = [TopicPartition(self._topic, number) for number in range(self._cluster.partitions(self._topic))]
         new = [place for place in places if place not in self._positions]
         if new and not self._opened:
-            self._positions |= await self._consumer.end_offsets(new)
+            self._positions |= await self._ends(new)
         else:
             self._positions |= dict.fromkeys(new, 0)
         if set(self._positions) != self._consumer.assignment():
@@ -124,6 +130,19 @@ class KafkaReader:
             for place, offset in self._positions.items():
                 self._consumer.seek(place, offset)
         self._looked_at = time.monotonic()
+
+    async def _ends(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+        """Where the next records will be. What is committed is acked a moment before its readers may see it."""
+        if isolation(self._settings) == ALL:
+            ends: dict[TopicPartition, int] = await self._consumer.end_offsets(places)
+            return ends
+        other = AIOKafkaConsumer(**await admitted(self._settings, CLOCK, LIMITS), enable_auto_commit=False)
+        try:
+            await other.start()
+            ends = await other.end_offsets(places)
+        finally:
+            await stop(other)
+        return ends
 
     def _denied(self) -> Refused:
         return Refused(

@@ -14,6 +14,7 @@ from bridge.settings import Settings
 from bridge.sinks.kafka.cluster import Cluster
 from bridge.sinks.kafka.connect import admitted
 from bridge.sinks.kafka.names import TopicTemplate
+from bridge.sinks.kafka.tail import isolation
 from bridge.sinks.kafka.topics import DENIED, UNKNOWN_TOPIC
 
 SPARE = 3
@@ -51,7 +52,12 @@ class KafkaTail:
     async def _open(self) -> Any:  # noqa: ANN401 - the library has no types
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         options = await admitted(self._settings, CLOCK, LIMITS)
-        self._consumer = AIOKafkaConsumer(**options, enable_auto_commit=False, auto_offset_reset="earliest")
+        self._consumer = AIOKafkaConsumer(
+            **options,
+            isolation_level=isolation(self._settings),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
         await self._consumer.start()
         return self._consumer
 

@@ -17,6 +17,10 @@ A topic that it creates (`BRIDGE_KAFKA_PROVISION`) keeps messages by time (`clea
 (`min.insync.replicas`). An existing topic is checked and never changed. Brokers may also create topics by themselves
 (`auto.create.topics.enable`); that is theirs to do.
 
+With `BRIDGE_KAFKA_DEDUPLICATION=transaction` each id is committed once. Each shard has a transactional producer
+(`writer`), which fences all former ones of its name; then the end of the topic is read (`tail`), and only what is not
+there is sent, in one transaction at a time (`transactional`). The timestamp of a message is that of its claim then.
+
 How it is built, from the outside in: `sink` makes sessions; a session is one producer, from `connect`
 to the reason why it ended; it is never repaired, only followed by the next. `loading` sorts a batch into the `lanes` of
 its partitions, where `records` are sent one after the other; `topics` finds, creates and checks topics, on the

@@ -21,6 +21,7 @@ from aiokafka.errors import (
     IncompatibleBrokerVersion,
     KafkaError,
     SaslAuthenticationFailed,
+    TransactionalIdAuthorizationFailed,
     UnsupportedSaslMechanismError,
 )
 from aiokafka.protocol.metadata import MetadataRequest
@@ -54,8 +55,8 @@ def require_compression(settings: Settings) -> None:
         raise ConfigurationError([f"BRIDGE_KAFKA_COMPRESSION: {problem}"])
 
 
-async def connect(settings: Settings, clock: Clock, limits: KafkaLimits) -> Any:  # noqa: ANN401 - the library has no types
-    """A started producer. It must be given to `discard` in the end.
+async def connect(settings: Settings, clock: Clock, limits: KafkaLimits, **more: Any) -> Any:  # noqa: ANN401 - the library has no types
+    """A started producer, with `more` options. It must be given to `discard` in the end.
 
     Raises NotConnected: no broker can be reached. Refused: one answered and will not have us.
     """
@@ -69,7 +70,7 @@ async def connect(settings: Settings, clock: Clock, limits: KafkaLimits) -> Any:
         acks="all",
         compression_type=None if settings.kafka_compression == "none" else settings.kafka_compression,
         max_batch_size=MAX_BATCH_BYTES,
-        retry_backoff_ms=RETRY_MS,
+        **({"retry_backoff_ms": RETRY_MS} | more),
     )
     try:
         async with clock.timeout(limits.start):
@@ -204,6 +205,12 @@ def _not_started(error: BaseException, server: str) -> BridgeError:
     if isinstance(error, ClusterAuthorizationFailedError):
         return Refused(
             "the Kafka user may not write to any topic", "allow it to (ACL operation Write)", ErrorKind.DENIED
+        )
+    if isinstance(error, TransactionalIdAuthorizationFailed):
+        return Refused(
+            "the Kafka user may not use the bridge's transactional ids",
+            "allow it to (ACL operations Write and Describe on the transactional ids that begin with BRIDGE_NAMESPACE)",
+            ErrorKind.DENIED,
         )
     if isinstance(error, _MISFITS):
         return Refused(f"Kafka at {server} has no idempotent producers", _VERSION_REMEDY)

@@ -77,10 +77,10 @@ class Records:
         """How many messages."""
         return len(self.indices)
 
-    def add(self, load: Load, index: int, headers: Headers, bytes_: int) -> None:
-        """One more message, of so many bytes as `size` says."""
+    def add(self, load: Load, index: int, headers: Headers, bytes_: int, timestamp_ms: int | None = None) -> None:
+        """One more message, of so many bytes as `size` says. Without a timestamp, it gets that of now."""
         message = load.messages[index]
-        self.builder.append(timestamp=None, key=message.key, value=message.body, headers=headers)
+        self.builder.append(timestamp=timestamp_ms, key=message.key, value=message.body, headers=headers)
         self.loads.append(load)
         self.indices.append(index)
         self.bytes += bytes_

@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Collection, Mapping, Sequence
 
 from bridge.contracts import Batch, Message, Order, Run, Session, Sink
 from bridge.errors import NotConnected
 
 PATIENCE = 30.0
+CLAIMED_MS = int(time.time() * 1000)
+"""Of all that is published."""
 
 
 class NotTaken(Exception):
@@ -64,11 +67,14 @@ class Tally:
 class Caller:
     """Keeps one session of a sink."""
 
-    def __init__(self, sink: Sink, places: dict[str, tuple[int, int]] | None = None) -> None:
+    def __init__(
+        self, sink: Sink, places: dict[str, tuple[int, int]] | None = None, *, one_shard: bool = False
+    ) -> None:
         """`places`: of each message that was ever published, by id, its shard and its index in the one entry of that.
 
-        Callers of one outbox share it.
+        Callers of one outbox share it. `one_shard`: all is of one all the same.
         """
+        self._one_shard = one_shard
         self.sink = sink
         self._places = {} if places is None else places
         self.ends: list[str] = []
@@ -159,4 +165,7 @@ class Caller:
         new = len(self._places)
         for index, message in enumerate(batch):
             self._places.setdefault(message.id, (new, index))
-        return [Run(shard, b"1-1", index, 1) for shard, index in (self._places[message.id] for message in batch)]
+        places = (self._places[message.id] for message in batch)
+        return [
+            Run(0 if self._one_shard else shard, b"1-1", index, 1, claimed_ms=CLAIMED_MS) for shard, index in places
+        ]

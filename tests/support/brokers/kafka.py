@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from aiokafka import AIOKafkaProducer
+
 from bridge.commands.embedded import EmbeddedKafka, Unavailable, free_port
 from bridge.commands.embedded.kafka import addresses, java_version
 from tests.support.proxy import Proxy
@@ -55,11 +57,21 @@ class KafkaServer(EmbeddedKafka):
             # After a kill, the controller takes the broker back only when the last one's session is over.
             "broker.session.timeout.ms": "1000",
             "broker.heartbeat.interval.ms": "250",
+            "transaction.state.log.num.partitions": "1",
         }
 
     def storage_options(self) -> Sequence[str]:
         """See `EmbeddedKafka`."""
         return [part for user in self._users for part in ("--add-scram", user)]
+
+
+async def keep_transactions_here(server: KafkaServer) -> None:
+    """Let the server have the log of transactions, before another broker joins it and may leave again."""
+    producer = AIOKafkaProducer(bootstrap_servers=server.address, transactional_id="first")
+    try:
+        await producer.start()
+    finally:
+        await producer.stop()
 
 
 def version() -> str:

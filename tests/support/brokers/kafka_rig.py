@@ -24,8 +24,9 @@ from tests.support.brokers.rigs import PATIENCE, BrokerRig, JetStreamRig, Receiv
 from tests.support.servers import wait_until
 
 OF_THE_TOPIC = 1
-TOPIC, LITERAL, ANY, ALLOW = 2, 3, 1, 3
-OPERATIONS = {"write": 4, "create": 5, "describe": 8, "describeconfigs": 10}
+TOPIC, LITERAL, PREFIXED, ANY, ALLOW = 2, 3, 4, 1, 3
+TRANSACTIONAL_ID = 5
+OPERATIONS = {"read": 3, "write": 4, "create": 5, "describe": 8, "describeconfigs": 10}
 _numbers = itertools.count(1)
 
 
@@ -46,7 +47,7 @@ class KafkaRig(BrokerRig):
     def sink(self, limits: KafkaLimits | None = None, **settings: Any) -> Caller:  # noqa: ANN401 - likewise
         """See `Rig`."""
         made = Settings(**{**self.settings, **settings})
-        return Caller(KafkaSink(made, 0, SystemClock(), limits or KafkaLimits(), self.observed))
+        return Caller(KafkaSink(made, 0, SystemClock(), limits or KafkaLimits(), self.observed), one_shard=True)
 
     @contextlib.asynccontextmanager
     async def opened(self, limits: KafkaLimits | None = None, **settings: Any) -> AsyncIterator[Caller]:  # noqa: ANN401 - likewise
@@ -120,6 +121,14 @@ class KafkaRig(BrokerRig):
             assert [code for code, *_ in answer.creation_responses] == [0]
             await wait_until(lambda: _any_acls(ask(DescribeAclsRequest(*place))))
 
+    async def allow_transactions(self, user: str, operation: str, id_: str) -> None:
+        """Give a right to transactional ids that begin so; return when it counts."""
+        place = (TRANSACTIONAL_ID, id_, PREFIXED, f"User:{user}", "*", OPERATIONS[operation], ALLOW)
+        async with self.admin() as admin:
+            ask = admin._send_request
+            assert [code for code, *_ in (await ask(CreateAclsRequest(*place))).creation_responses] == [0]
+            await wait_until(lambda: _any_acls(ask(DescribeAclsRequest(*place))))
+
     async def forbid(self, user: str, topic: str | None = None) -> None:
         """Take all rights away, to one topic or to all; return when they count no more."""
         place = (TOPIC, topic, ANY if topic is None else LITERAL, f"User:{user}", "*", ANY, ANY)
@@ -133,7 +142,7 @@ class KafkaRig(BrokerRig):
     async def records(self, topic: str | None = None) -> list[Any]:
         """All that a topic holds, partition by partition."""
         name = topic or self.topic
-        consumer = AIOKafkaConsumer(bootstrap_servers=self.server.address)
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.server.address, isolation_level="read_committed")
         await consumer.start()
         try:
             async with self.admin() as admin:
@@ -176,17 +185,19 @@ class KafkaRig(BrokerRig):
         self.thaw()
 
 
-ONCE = "jetstream-subject"
+ONCE, TRANSACTION = "jetstream-subject", "kafka-transaction"
 EACH_BROKER = ["jetstream", "redis", pytest.param("kafka", marks=pytest.mark.kafka)]
 """For the parameter of a fixture that uses `broker_of`."""
-EACH_WAY = [*EACH_BROKER, ONCE]
+EACH_WAY = [*EACH_BROKER, ONCE, pytest.param(TRANSACTION, marks=pytest.mark.kafka)]
 """The same with every way of deduplication."""
 
 
 def broker_of(request: pytest.FixtureRequest) -> BrokerRig:
     """The rig that the fixture's parameter names: one of `EACH_WAY`."""
-    if request.param == "kafka":
-        return KafkaRig(request.getfixturevalue("kafka_server"))
+    if request.param in {"kafka", TRANSACTION}:
+        # A namespace for each: transactional ids are the server's, not the topic's.
+        way = {"kafka_deduplication": "transaction", "namespace": f"rig-{next(_numbers)}"}
+        return KafkaRig(request.getfixturevalue("kafka_server"), **(way if request.param == TRANSACTION else {}))
     if request.param == "redis":
         return RedisRig()
     return JetStreamRig(nats_deduplication="subject" if request.param == ONCE else "window")

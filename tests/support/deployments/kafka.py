@@ -29,6 +29,7 @@ class KafkaDeployment(Scene):
         self.kafka_server = kafka_server
         self._rig = KafkaRig(kafka_server)
         self._link = kafka_server.proxy()
+        self.may_copy = self.settings.get("BRIDGE_KAFKA_DEDUPLICATION") != "transaction"
 
     @classmethod
     @asynccontextmanager

@@ -193,6 +193,14 @@ class Scene(ABC):
         """How many entries are in the outbox."""
         return int(await self.redis.xlen(OUTBOX))
 
+    async def settled(self) -> None:
+        """Return when nothing is in the outbox: what is published next is what happens next."""
+
+        async def is_settled() -> bool:
+            return not await self.waiting()
+
+        await wait_until(is_settled, "an empty outbox", PATIENCE)
+
     async def claimed(self, count: int) -> None:
         """Return when so many expirations wait in the outbox."""
 

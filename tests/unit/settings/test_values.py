@@ -109,6 +109,7 @@ WRONG = {
     "nats_tls_key_file": "/nowhere",
     "kafka_bootstrap_servers": f"user:{S3CRET}@h:9092",
     "kafka_topic": "{key}",
+    "kafka_deduplication": "transactions",
     "kafka_provision": "2",
     "kafka_partitions": "0",
     "kafka_replication": "-2",

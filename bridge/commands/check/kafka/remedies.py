@@ -48,11 +48,18 @@ class Tools:
         who = ["--allow-principal", f"User:{self.user}"]
         return self._command("kafka-acls.sh", "--add", *who, "--operation", operation, *self._topic())
 
+    def transactional(self) -> str:
+        """Give the bridge's user the right to its transactional ids."""
+        who = ["--allow-principal", f"User:{self.user}", "--operation", "Write", "--operation", "Describe"]
+        ids = ["--transactional-id", self._settings.namespace, "--resource-pattern-type", "prefixed"]
+        return self._command("kafka-acls.sh", "--add", *who, *ids)
+
     def least(self) -> list[str]:
         """Give the bridge's user all the rights that it needs, the least of them."""
-        return [
-            self.allow(operation) for operation in ("Write", *(["Create"] if self._settings.kafka_provision else []))
-        ]
+        operations = ["Write", *(["Create"] if self._settings.kafka_provision else [])]
+        if self._settings.kafka_deduplication == "transaction":
+            return [*map(self.allow, [*operations, "Read", "DescribeConfigs"]), self.transactional()]
+        return [self.allow(operation) for operation in operations]
 
     def show(self, only: str) -> str:
         """Show those partitions of the topic that `only`, an option, selects."""

@@ -8,6 +8,7 @@ from bridge.commands.check.findings import Finding, Row, failed_with, failure, p
 from bridge.commands.check.kafka.publish import missing, try_to_publish
 from bridge.commands.check.kafka.remedies import AGAIN, Tools
 from bridge.commands.check.kafka.topic import AREA, Topic, judge
+from bridge.commands.check.kafka.transactions import check_transactions
 from bridge.commands.check.test_message import CHECK
 from bridge.contracts import Message
 from bridge.errors import ErrorKind, NotConnected, Refused, Unusable
@@ -45,7 +46,7 @@ async def check_kafka(settings: Settings, db: int, trial: Message | None) -> lis
         except NotConnected as error:
             return [*rows, Row(AREA, "topic", failed_with(error, AGAIN))]
         topic = Topic(examined, settings, names, tools, len(cluster.brokers))
-        rows += judge(topic)
+        rows += [*judge(topic), *await check_transactions(cluster, topic, db)]
         if trial is not None:
             rows.append(Row(AREA, CHECK, await _try(cluster, topic, trial)))
         return rows
