@@ -31,8 +31,9 @@ class Failovers:
             async with topology.still:
                 await topology.written(primary)
                 primary.kill()
-            yield
-            await topology.promoted(replica)
+            async with topology.hasty():
+                yield
+                await topology.promoted(replica)
             await start(primary)
             await topology.settled()
 
@@ -44,8 +45,9 @@ class Failovers:
             async with topology.still:
                 await topology.written(primary)
                 primary.pause()
-            yield
-            await topology.promoted(replica)
+            async with topology.hasty():
+                yield
+                await topology.promoted(replica)
             async with topology.still:
                 primary.resume()
                 await topology.settled()

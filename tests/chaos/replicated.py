@@ -7,6 +7,7 @@ that time may well be lost.
 
 from abc import abstractmethod
 from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Self
 
 from tests.chaos.ground import Record
@@ -15,7 +16,6 @@ from tests.support.deployments.cluster import ClusterDeployment
 from tests.support.deployments.sentinel import SentinelDeployment
 from tests.support.redis.commands import run
 from tests.support.redis.nodes import slot_of
-from tests.support.redis.sentinel import SERVICE
 from tests.support.servers import PATIENCE, RedisServer, wait_until
 
 NUMBERS = 32
@@ -23,7 +23,7 @@ NUMBERS = 32
 REPLICATED_MS = 1_000
 """For which a replica is asked, before it is asked again."""
 DOWN_AFTER_MS = 2_500
-"""When a primary is replaced that is silent: no busy machine may do that, for it is not expected."""
+"""When a primary of a cluster is replaced that is silent: no busy machine may do that, for it is not expected."""
 
 
 class Replicated(Topology[S_co]):
@@ -51,6 +51,10 @@ class Replicated(Topology[S_co]):
     async def make_way(self, primary: RedisServer, replica: RedisServer) -> None:
         """Have the replica promoted, without need."""
 
+    def hasty(self) -> AbstractAsyncContextManager[None]:
+        """A primary is silent: whoever watches it may take that for its death."""
+        return nullcontext()
+
     async def written(self, primary: RedisServer) -> None:
         """Return when a replica has all that was written until now."""
 
@@ -65,12 +69,6 @@ class Replicated(Topology[S_co]):
 
 class Watched(Replicated[SentinelDeployment]):
     """A primary with a replica, and three sentinels."""
-
-    async def __aenter__(self) -> Self:
-        group = self.scene.group
-        for sentinel in group.sentinels:
-            await group.ask(sentinel, "SET", SERVICE, "down-after-milliseconds", DOWN_AFTER_MS)
-        return self
 
     async def primaries(self) -> list[RedisServer]:
         """See `Topology`."""
@@ -97,6 +95,10 @@ class Watched(Replicated[SentinelDeployment]):
     async def settled(self) -> None:
         """See `Replicated`."""
         await self.scene.group.prepared()
+
+    def hasty(self) -> AbstractAsyncContextManager[None]:
+        """See `Replicated`."""
+        return self.scene.group.hasty()
 
     async def make_way(self, primary: RedisServer, replica: RedisServer) -> None:
         """See `Replicated`. What is written to the former primary until it hears of that is lost."""

@@ -50,6 +50,7 @@ async def test_through_a_failover_of_sentinels_each_message_is_appended_once(kin
                 await client.wait(1, 10_000)  # what an ack of a failover's old primary is worth is not this test's
             former.kill()
             await wait_until(lambda: not sink.connected)
+            await group.replaced(former)
             await wait_until(lambda: opened(sink), timeout=PATIENCE)
             await asyncio.gather(*(deliver(sink, batch) for batch in wanted))
             now = await group.primary()

@@ -48,8 +48,7 @@ async def expiring(deployment: SentinelDeployment, first: int, replica: RedisSer
 
 
 async def moved(deployment: SentinelDeployment, node: RedisServer) -> None:
-    """Return when the bridge works on that node; then keys are set there that it has to announce, too."""
-    await deployment.group.promoted(node)
+    """That node is the primary. Return when the bridge works on it, and keys are set there that it has to announce."""
     await deployment.follow()
     await deployment.set(keys(20, 10_000 + len(deployment.expected)), 1500)
     (bridge,) = deployment.bridges
@@ -79,6 +78,7 @@ async def three_failovers(kind: type[RedisServer]) -> None:
         bridge = await deployment.ready_bridge()
         await expiring(deployment, 0, second)
         first.pause()
+        await deployment.group.replaced(first)
         await moved(deployment, second)
         first.resume()
         await wait_until(lambda: is_replica(first), "the demotion", PATIENCE)
@@ -87,6 +87,7 @@ async def three_failovers(kind: type[RedisServer]) -> None:
 
         await expiring(deployment, COUNT, first)
         second.kill()
+        await deployment.group.replaced(second)
         await moved(deployment, first)
         await deployment.delivered()
         await start(second)

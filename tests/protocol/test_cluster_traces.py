@@ -6,6 +6,8 @@ slots, and so whatever another node's ledger might have been.
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import cast
 
 import pytest
@@ -378,6 +380,24 @@ async def test_a_ledger_that_is_adopted_brings_the_ends_that_were_noted(one: Pla
     assert [claim.deadline_ms for claim in await hand.claimed()] == [None]
 
 
+@asynccontextmanager
+async def carried(two: Played, there: ClusterHand, slot: int) -> AsyncIterator[None]:
+    """Valkey carries the slot as a whole: what is done now goes there after what was there before."""
+    source, target = await two.cluster.primaries()
+    await two.cluster.ask(source, "DEBUG", "SLOTMIGRATION", "PREVENT-PAUSE", 1)
+    carrying = asyncio.create_task(two.cluster.migrate(range(slot, slot + 1), target))
+    sign = key_of(slot, 1)
+
+    async def is_carried() -> bool:
+        await set_for(two.users[source], sign, LONG_MS)
+        return await is_told(there, sign)
+
+    await wait_until(is_carried, "the slot on its way")
+    yield
+    await two.cluster.ask(source, "DEBUG", "SLOTMIGRATION", "PREVENT-PAUSE", 0)
+    await carrying
+
+
 @pytest.mark.parametrize("handled", ["before the slot is known to be here", "after"])
 async def test_what_expires_while_its_slot_is_carried_is_claimed_though_the_new_node_tells_of_a_deletion(
     handled: str,
@@ -393,20 +413,9 @@ async def test_what_expires_while_its_slot_is_carried_is_claimed_though_the_new_
         key = key_of(slot)
         deadline = await set_for(user, key, 500)
         await user.zadd(here.names.deadlines, {key: deadline})
-        await two.cluster.ask(source, "DEBUG", "SLOTMIGRATION", "PREVENT-PAUSE", 1)
-        carried = asyncio.create_task(two.cluster.migrate(range(slot, slot + 1), target))
-        sign = key_of(slot, 1)
-
-        async def is_carried() -> bool:
-            await set_for(user, sign, LONG_MS)
-            await there.hear()
-            return sign in [name for _, name in there.inbox]
-
-        await wait_until(is_carried, "the slot on its way")
-        await passed(user, deadline)
-        await expired(user, key)
-        await two.cluster.ask(source, "DEBUG", "SLOTMIGRATION", "PREVENT-PAUSE", 0)
-        await carried
+        async with carried(two, there, slot):
+            await passed(user, deadline)
+            await expired(user, key)
         await there.hear()
         assert (b"__keyevent@0__:del", key) in list(there.inbox)
         if handled != "after":
@@ -423,3 +432,29 @@ async def test_what_expires_while_its_slot_is_carried_is_claimed_though_the_new_
         await there.place()
         await there.sweep()
         assert [(claim.key, claim.deadline_ms) for claim in await there.claimed()] == [(key, deadline)]
+
+
+async def is_told(hand: ClusterHand, key: bytes) -> bool:
+    """Whether something was notified of the key, and not handled."""
+    await hand.hear()
+    return key in [name for _, name in hand.inbox]
+
+
+async def test_what_is_set_while_its_slot_is_carried_and_overdue_when_it_comes_is_not_left_to_redis() -> None:
+    async with Played.of(ValkeyServer, 2) as two:
+        source, target = await two.cluster.primaries()
+        here, there = await two.hand(source), await two.hand(target)
+        for hand in (here, there):
+            await hand.close_gap()
+        user, slot = two.users[source], await two.cluster.ledger_slot(source) + 1
+        async with carried(two, there, slot):
+            key = key_of(slot)
+            deadline = await set_for(user, key, 50)
+            await wait_until(partial(is_told, there, key), "the key on the target")
+            await there.handle()
+            await passed(user, deadline)
+        await two.known_there(lambda: two.topology.away(here.names.shard, key))
+        assert await there.claimed() == []
+        await there.scan()
+        await there.handle()
+        assert [(claim.key, claim.deadline_ms) for claim in await there.claimed()] == [(key, None)]

@@ -21,11 +21,20 @@ DRIFT_MS = 1000
 """How much later a deadline may be once MIGRATE has carried its key: some milliseconds, unless something hangs."""
 
 _SET = """
+local time = redis.call('TIME')
+local deadline = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[1])
+for i = 2, #ARGV do redis.call('EXISTS', ARGV[i]) end
 for i = 2, #ARGV do
-  if KEYS[1] then redis.call('ZADD', KEYS[1], ARGV[1], ARGV[i]) end
-  redis.call('SET', ARGV[i], 'some value', 'PXAT', ARGV[1])
+  if KEYS[1] then redis.call('ZADD', KEYS[1], deadline, ARGV[i]) end
+  redis.call('SET', ARGV[i], 'some value', 'PXAT', deadline)
 end
+return deadline
 """
+"""Sets keys that expire at one moment, and returns it: ledger or nothing, milliseconds from now, keys. From *now*: a
+key that is set past its deadline never expires. It fails before it sets any where the slot of one is elsewhere.
+"""
+_SET_ONE = _SET.replace("KEYS[1]", "nil").replace("2, #ARGV", "1, #KEYS").replace("ARGV[i]", "KEYS[i]")
+"""The same with the keys in their place."""
 
 
 def keys_of(slots: range, start: int = 0) -> Iterator[str]:
@@ -75,23 +84,24 @@ class ClusterDeployment(Deployment):
 
     # What the user's services do.
 
-    async def _write(self, keys: Sequence[str], ttl_ms: int, *, known: bool) -> int:
+    async def _write(self, keys: Sequence[str], ttl_ms: int, *, known: bool) -> Mapping[str, int]:
         """See `Scene`. What is to be `known` has to be of slots that stay where they are."""
-        deadline = now_ms() + ttl_ms
+        deadlines = dict[str, int]()
         for node, some in (await self._by_owner(keys)).items():
             if known:
                 ledger = f"{{expiry-bridge:0:{await self.cluster.number(node)}}}:deadlines"
-                await self.cluster.ask(node, "EVAL", _SET, 1, ledger, deadline, *some)
+                deadline = await self.cluster.ask(node, "EVAL", _SET, 1, ledger, ttl_ms, *some)
+                deadlines |= dict.fromkeys(some, int(deadline))
             else:
-                await self._set(node, some, deadline)
-        return deadline
+                deadlines |= await self._set(node, some, ttl_ms)
+        return deadlines
 
-    async def _set(self, node: RedisServer, keys: Sequence[str], deadline: int) -> None:
+    async def _set(self, node: RedisServer, keys: Sequence[str], ttl_ms: int) -> Mapping[str, int]:
         try:
-            await self.cluster.ask(node, "EVAL", _SET, 0, deadline, *keys)
+            deadline = await self.cluster.ask(node, "EVAL", _SET, 0, ttl_ms, *keys)
         except (ResponseError, Unreached):  # a slot is on its way, or has gone; or the node has
-            for key in keys:
-                await self.cluster.client.set(key, "some value", pxat=deadline)
+            return {key: int(await self.cluster.client.eval(_SET_ONE, 1, key, str(ttl_ms))) for key in keys}
+        return dict.fromkeys(keys, int(deadline))
 
     async def _by_owner(self, keys: Sequence[str]) -> Mapping[RedisServer, list[str]]:
         nodes = defaultdict[RedisServer, list[str]](list)

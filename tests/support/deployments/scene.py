@@ -127,8 +127,7 @@ class Scene(ABC):
         Whether it records by itself is tried without `known`, and by `record`.
         """
         keys, now = list(keys), now_ms()
-        deadline = await self._write(keys, ttl_ms, known=known)
-        for key in keys:
+        for key, deadline in (await self._write(keys, ttl_ms, known=known)).items():
             before = self._current.get(key, "")
             if self.expected.get(before, (key, 0))[1] > now:
                 del self.expected[before]
@@ -136,9 +135,10 @@ class Scene(ABC):
             self.expected[id_] = key, deadline
         return keys
 
-    async def _write(self, keys: Sequence[str], ttl_ms: int, *, known: bool) -> int:
-        """Set them, in the ledger, too, if `known`; their deadline."""
-        return int(await self.redis.eval(SET_TOGETHER, 1, LEDGER, str(ttl_ms), str(int(known)), *keys))
+    async def _write(self, keys: Sequence[str], ttl_ms: int, *, known: bool) -> Mapping[str, int]:
+        """Set them, in the ledger, too, if `known`; their deadlines."""
+        deadline = await self.redis.eval(SET_TOGETHER, 1, LEDGER, str(ttl_ms), str(int(known)), *keys)
+        return dict.fromkeys(keys, int(deadline))
 
     def unexpect(self, keys: Iterable[str]) -> dict[str, tuple[str, int]]:
         """Expect nothing of these keys any more. Returns what was expected of them."""

@@ -23,6 +23,8 @@ from tests.support.servers import PATIENCE, RedisServer, start, wait_until
 
 SLOTS = 16_384
 NODE_TIMEOUT_MS = 1500
+HANDSHAKE_SECONDS = 2 * NODE_TIMEOUT_MS / 1000
+"""Nodes that have not met in that time have forgotten it."""
 ANSWER_SECONDS = 1.0
 """A node that is silent for so long is taken for frozen, and another one is asked."""
 
@@ -95,14 +97,27 @@ class Nodes:
             begin, end = SLOTS * number // primaries, SLOTS * (number + 1) // primaries - 1
             await self.ask(node, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             await self.ask(node, "CLUSTER", "ADDSLOTSRANGE", begin, end)
-        for node in others:
-            await self._meet(node, first)
+        async with asyncio.TaskGroup() as meetings:
+            for node in others:
+                meetings.create_task(self._meet(node, first))
         for number, node in enumerate(self.nodes[primaries:]):
             await self._replicate(node, self.nodes[number % primaries])
         await self.settled()
 
     async def _meet(self, node: RedisServer, other: RedisServer) -> None:
-        await self.ask(node, "CLUSTER", "MEET", "127.0.0.1", other.port, self._doors[other])
+        """Return when they know each other. A busy machine may take too long for that: then they try again."""
+        loop, tried = asyncio.get_running_loop(), 0.0
+
+        async def have_met() -> bool:
+            nonlocal tried
+            if other in (await self.view(node) or ()) and node in (await self.view(other) or ()):
+                return True
+            if loop.time() - tried > HANDSHAKE_SECONDS:
+                await self.ask(node, "CLUSTER", "MEET", "127.0.0.1", other.port, self._doors[other])
+                tried = loop.time()
+            return False
+
+        await wait_until(have_met, lambda: f"a handshake\n{node.log()}", PATIENCE)
 
     async def _replicate(self, node: RedisServer, primary: RedisServer) -> None:
         """Return when the node, which needs to have heard of the primary, is its replica."""

@@ -1,7 +1,7 @@
 """A primary, a replica and three sentinels, as objects that tests start, stop and signal."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from redis.asyncio import Redis
@@ -13,8 +13,10 @@ from tests.support.redis.commands import run
 from tests.support.servers import PATIENCE, RedisServer, require, start, wait_until
 
 SERVICE = "mymaster"
-DOWN_AFTER_MS = 3000
-"""A busy machine leaves a server that is well without time for a second; then it would be replaced."""
+PATIENT_MS, HASTY_MS = 600_000, 1_000
+"""For how long a server may be silent until it is taken for dead: on a busy machine one that is well may be silent for
+seconds, so the latter holds only while a test waits for the end of one that is not.
+"""
 HASTE = ("INFO-PERIOD", 200, "PING-PERIOD", 200, "ASK-PERIOD", 200, "PUBLISH-PERIOD", 200, "TILT-PERIOD", 1000)
 """A test has no time for the usual ten seconds."""
 
@@ -36,7 +38,7 @@ class SentinelServer(RedisServer):
             f"port {self.port}",
             "bind 127.0.0.1",
             f"sentinel monitor {SERVICE} 127.0.0.1 {port} 2",
-            f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_MS}",
+            f"sentinel down-after-milliseconds {SERVICE} {PATIENT_MS}",
             f"sentinel failover-timeout {SERVICE} 2000",
             *(f"{name} {value}" for name, value in directives.items()),
             *((f"requirepass {password}", f"sentinel sentinel-pass {password}") if password else ()),
@@ -117,17 +119,39 @@ class Group:
 
         await wait_until(is_promoted, lambda: f"the promotion\n{self.sentinels[0].log()}", PATIENCE)
 
+    async def replaced(self, node: RedisServer) -> None:
+        """Have the other one promoted in the place of one that is silent; return when it is the primary, for all."""
+        (other,) = (one for one in self.nodes if one is not node)
+        async with self.hasty():
+            await self.promoted(other)
+
+    @asynccontextmanager
+    async def hasty(self) -> AsyncIterator[None]:
+        """A server that is silent is soon taken for dead: only while one is."""
+        await self._take_for_dead(HASTY_MS)
+        try:
+            yield
+        finally:
+            await self._take_for_dead(PATIENT_MS)
+
+    async def _take_for_dead(self, after_ms: int) -> None:
+        for sentinel in self.sentinels:
+            await self.ask(sentinel, "SET", SERVICE, "down-after-milliseconds", after_ms)
+
     async def fail_over(self) -> None:
-        """Have the replica promoted, without need; return when a sentinel has begun with it."""
+        """Have the replica promoted, without need; return when it is the primary, for all."""
+        former = await self.primary()
+        assert former is not None
+        (other,) = (node for node in self.nodes if node is not former)
 
-        async def is_begun() -> bool:
-            try:
-                await self.ask(self.sentinels[0], "FAILOVER", SERVICE)
-            except ResponseError:  # what it knows of the replica is too old
-                return False
-            return True
+        async def is_done() -> bool:
+            primary = await self.primary()
+            if primary is former and (await self.state(self.sentinels[0]))["flags"] == "master":
+                with suppress(ResponseError):  # what it knows of the replica is too old, or it has just begun
+                    await self.ask(self.sentinels[0], "FAILOVER", SERVICE)
+            return primary is other
 
-        await wait_until(is_begun, lambda: f"a failover\n{self.sentinels[0].log()}", PATIENCE)
+        await wait_until(is_done, lambda: f"a failover\n{self.sentinels[0].log()}", PATIENCE)
 
     async def prepared(self) -> None:
         """Return when the replica is in step with the primary, and each sentinel knows all others, and it."""
@@ -139,8 +163,10 @@ class Group:
             }:
                 return False
             primary = await self.primary()
+            if primary is None:
+                return False
             (replica,) = (node for node in self.nodes if node is not primary)
-            return primary is not None and (await replication(replica)).get("master_link_status") == "up"
+            return (await replication(replica)).get("master_link_status") == "up"
 
         await wait_until(is_prepared, lambda: f"a replica and sentinels\n{self.sentinels[0].log()}", PATIENCE)
 
