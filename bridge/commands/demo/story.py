@@ -4,9 +4,12 @@ Nothing is claimed that was not just seen: each count and each duration printed 
 """
 
 import json
+import shutil
+import sys
 import textwrap
 from collections.abc import Mapping
 from http import HTTPStatus
+from pathlib import Path
 from time import monotonic
 
 from rich.text import Text
@@ -20,6 +23,7 @@ from bridge.redis.admin.inspector import Inspector
 from bridge.redis.admin.ledger_state import read_state
 from bridge.redis.admin.trial import set_expiring
 
+NAME = "expiry-bridge"
 UNDISTURBED = {
     "share:7f3a": 600,
     "share:c01d": 700,
@@ -114,7 +118,7 @@ class Story:
         stage.bridge.kill()
         killed = monotonic()
         self._note(f"{count} keys are set. The bridge has their deadlines in its ledger, in Redis. Then: kill -9.")
-        with self._screen.waiting("Keys expire, and nobody listens"):
+        with self._screen.waiting("Keys expire, and no one listens"):
             await stage.until(lambda: self._expired(expired + count), "the keys do not expire")
         subscribers = await self._redis.subscribers()
         self._note(
@@ -123,13 +127,13 @@ class Story:
         stage.bridge.start()
         self._note("The bridge starts again, and has to wait: a killed one cannot give back its lease, the right")
         lapse = LedgerLimits().lease_ms / 1000
-        self._note(f"to deliver. It lapses {lapse:g} s after the last sign of life; until then nobody else may.")
+        self._note(f"to deliver. It lapses {lapse:g} s after the last sign of life; until then, no other bridge may.")
         tally = await self._watch(consumer, keys, "The lease of the killed bridge has to lapse")
         swept = sum(message.via == "sweep" for message in tally.messages)
         self._result(
             tally,
             f"{_seconds(monotonic() - killed)} after the kill.",
-            f"{swept} via sweep: nobody heard them expire, but the ledger knew their deadlines.",
+            f"{swept} via sweep: no one heard them expire, but the ledger knew their deadlines.",
         )
 
     async def _the_broker_freezes(self, consumer: Consumer) -> None:
@@ -147,7 +151,7 @@ class Story:
             await stage.until(lambda: self._expired(expired + count), "the keys do not expire")
             undelivered = count - consumer.tally(keys).delivered
             await stage.until(lambda: self._waiting(undelivered), "the expirations do not get into the outbox")
-        self._note(f"All {count} have expired; {undelivered} wait in the bridge's outbox, which lies in Redis, too.")
+        self._note(f"All {count} have expired; {undelivered} wait in the bridge's outbox, which is in Redis as well.")
         with self._screen.waiting("The bridge has yet to notice"):
             await stage.until(self._unready, "the bridge does not notice that the broker is frozen")
         noticed = _seconds(monotonic() - frozen)
@@ -183,7 +187,7 @@ class Story:
         if good:
             text = f"{len(total.keys)} keys expired, and {total.delivered} are in the {self._broker.store}."
             self._screen.say(f"Nothing got lost: {text} Took {seconds:.0f} s.", style="bold green")
-            self._screen.say("Next: `expiry-bridge check` says what your own servers need for that.")
+            self._screen.say(f"Next: `{program()} check` says what your own servers need for that.")
         else:
             missing = ", ".join(total.missing) or "nothing"
             self._screen.say(f"Missing: {missing}. Messages too many: {total.surplus}.", style="bold red")
@@ -251,3 +255,9 @@ class Story:
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+
+
+def program() -> str:
+    """What to type: its name, where the shell finds it, else the path by which it was called."""
+    called = sys.argv[0]
+    return called if Path(called).name == NAME and shutil.which(NAME) is None else NAME
