@@ -31,7 +31,9 @@ DOCKERFILE = (DEPLOY / "Dockerfile").read_text().replace("\\\n", "")  # without 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SECRETS_IN = "/run/secrets/expiry-bridge"
 TEXTS = sorted(
-    path for path in (*DEPLOY.rglob("*"), ROOT / "compose.yaml") if path.is_file() and path.suffix != ".lock"
+    path
+    for path in (*DEPLOY.rglob("*"), ROOT / "compose.yaml")
+    if path.is_file() and path.suffix not in {".lock", ".pyc"}
 )
 IMAGE = "ghcr.io/expiry-bridge/expiry-bridge"
 VARIABLES = {variable(name) for name in Settings.model_fields}
