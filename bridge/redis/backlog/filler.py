@@ -102,7 +102,7 @@ class Filler:
                 expired_between(anchor.measured, now)  # else it need not be read
                 journal = await self._read(anchor, boundary)
                 announcements = _announced(journal)
-                verdict = await self._judge(journal, now, announcements)
+                verdict = await self._judge(journal, now, place, announcements)
         except (TimeoutError, NotConnected, Refused) as error:
             raise Unfillable(str(error) or f"it took more than {self._limits.fill:g} s") from error
         translated = Translator(journal, verdict, place, ground.kinds).translate(announcements)
@@ -141,7 +141,9 @@ class Filler:
         journal.complete()
         return journal
 
-    async def _judge(self, journal: Journal, now: Measured, announcements: Mapping[int, Announcement]) -> Verdict:
+    async def _judge(
+        self, journal: Journal, now: Measured, place: Place, announcements: Mapping[int, Announcement]
+    ) -> Verdict:
         keys, scores = unknown(journal), dict[bytes, int | None]()
         for first in range(0, len(keys), self._limits.scores):
             part = keys[first : first + self._limits.scores]
@@ -151,7 +153,7 @@ class Filler:
         except Unreadable as error:
             raise Unfillable("what the former epoch has claimed cannot be read") from error
         ahead = {key for announcement in announcements.values() for key in announcement.keys}
-        verdict = judge(journal, Facts(journal.anchor, now, self._is_ours, scores, claims, ahead))
+        verdict = judge(journal, Facts(journal.anchor, now, self._is_ours, scores, claims, place.mark, ahead))
         if self._ground.endpoint.finder == CLUSTER and (verdict.excess or verdict.surplus):
             raise Unfillable("some deletions are no expirations: keys of slots that move away look like that, too")
         return verdict

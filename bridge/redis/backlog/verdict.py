@@ -10,8 +10,9 @@ Redis's count then decides about the doubtful ones: none, all, or so many of the
 is the ledger's and has no entry had no TTL: the former epoch had handled all that was notified before the place. Pure.
 """
 
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -42,8 +43,10 @@ class Facts:
     """Whether a key is the ledger's."""
     scores: Mapping[bytes, int | None]
     """The ledger's entries now: of `unknown`, at least."""
-    claims: Iterable[tuple[bytes, int | None]]
+    claims: Sequence[tuple[bytes, int | None]]
     """Keys and deadlines of what the former epoch has claimed behind the anchor, for it was notified."""
+    place_mark: bytes = b""
+    """What stands before it was handled."""
     ahead: Collection[bytes] = ()
     """Keys that were ahead meanwhile: their expirations may have been held, and not claimed."""
 
@@ -77,7 +80,27 @@ def unknown(journal: Journal) -> list[bytes]:
 def judge(journal: Journal, facts: Facts) -> Verdict:
     """Raises Unfillable where Redis's counters do not fit, or do not tell enough."""
     count = expired_between(facts.anchor.measured, facts.now)
-    sorts, claimed = _sorted(journal, facts)
+    bounds = _resolved(journal, facts)
+    # What the former epoch has claimed may also have been notified before the anchor, in an earlier life of the key:
+    # so it counts only where the rest does not decide.
+    maybe = {key for key, _ in facts.claims}
+    with suppress(Unfillable):
+        verdict = _decided(count, {at: _sort(journal, at, bounds[at], facts, maybe) for at in bounds})
+        if not verdict.excess and not verdict.surplus:
+            return verdict
+    claimed = _claimed(journal, facts)
+    handled = max(_index_of(journal, facts.place_mark), *claimed, -1)
+    sorts = dict[int, Sort]()
+    for at, entry in enumerate(journal.entries):
+        if at in bounds:
+            sorts[at] = Sort.EXPIRED if at in claimed else _sort(journal, at, bounds[at], facts)
+            if at < handled and sorts[at] is Sort.DOUBTFUL and entry.key[1] not in facts.ahead:
+                sorts[at] = Sort.DELETED
+    return _decided(count, sorts, claimed)
+
+
+def _decided(count: int, sorts: Mapping[int, Sort], claimed: Collection[int] = ()) -> Verdict:
+    """What follows where Redis has expired so many. Raises Unfillable."""
     number = Counter(sorts.values())
     doubtful, foreign = number[Sort.DOUBTFUL], number[Sort.FOREIGN]
     left = count - number[Sort.EXPIRED]
@@ -113,8 +136,8 @@ def expired_between(before: Measured, now: Measured) -> int:
     return now.expired - before.expired
 
 
-def _sorted(journal: Journal, facts: Facts) -> tuple[dict[int, Sort], set[int]]:
-    """By index in the journal: what is known of each deletion that may be an expiration; which ones were claimed."""
+def _resolved(journal: Journal, facts: Facts) -> dict[int, int]:
+    """Look up what deadlines are not in the journal. When, at the latest, each of the deletions was, by index."""
     latest, bounds = facts.now.now_ms + 1, dict[int, int]()
     later_sets = defaultdict[Key, set[int]](set)
     start = facts.anchor.measured.now_ms
@@ -129,25 +152,28 @@ def _sorted(journal: Journal, facts: Facts) -> tuple[dict[int, Sort], set[int]]:
             later_sets[entry.key].add(entry.deadline)
             if entry.deadline > start:
                 latest = min(latest, entry.deadline)
-    claimed = _claimed(journal, facts)
-    last = max(claimed, default=-1)
-    return {
-        index: Sort.EXPIRED if index in claimed else _sort(journal, index, bounds[index], facts, heard=index < last)
-        for index in bounds
-    }, claimed
+    return bounds
+
+
+def _index_of(journal: Journal, mark: bytes) -> int:
+    return next((at for at, one in enumerate(journal.entries) if one.key[1] == mark and one.what is Happened.MARK), -1)
 
 
 def _claimed(journal: Journal, facts: Facts) -> set[int]:
     """Which of the deletions the former epoch has claimed. It has handled all that stands before them."""
-    claims = defaultdict[bytes, deque[int | None]](deque)
+    claims = defaultdict[bytes, list[int | None]](list)
     for key, deadline in facts.claims:
         claims[key].append(deadline)
     found = set[int]()
     for index, entry in enumerate(journal.entries):
-        waiting = claims.get(entry.key[1]) if entry.what is Happened.ENDED and facts.matches(entry.key) else None
-        if waiting and (isinstance(entry.deadline, Origin) or waiting[0] in {entry.deadline, None}):
-            waiting.popleft()
-            found.add(index)
+        if entry.what is Happened.ENDED and facts.matches(entry.key) and entry.deadline is not None:
+            waiting = claims.get(entry.key[1], [])
+            known = None if isinstance(entry.deadline, Origin) else entry.deadline
+            for deadline in (known, None) if known is not None else waiting[:1]:
+                if deadline in waiting:
+                    waiting.remove(deadline)
+                    found.add(index)
+                    break
     return found
 
 
@@ -160,8 +186,8 @@ def _looked_up(origin: Key, key: Key, facts: Facts, later_sets: Mapping[Key, set
     return None
 
 
-def _sort(journal: Journal, index: int, latest: int, facts: Facts, *, heard: bool) -> Sort:
-    """`heard`: the former epoch had heard of it."""
+def _sort(journal: Journal, index: int, latest: int, facts: Facts, maybe: Collection[bytes] = ()) -> Sort:
+    """`maybe`: keys of which an expiration was claimed, perhaps this one."""
     entry = journal.entries[index]
     name, deadline = entry.key[1], entry.deadline
     if is_canary(name):
@@ -172,8 +198,8 @@ def _sort(journal: Journal, index: int, latest: int, facts: Facts, *, heard: boo
             return Sort.EXPIRED
         never = deadline >= latest - 1
     else:
-        never = deadline is None or ours or name.startswith(journal.names.own_prefix) or is_of_a_bridge(name)
-    never = never or (ours and heard and name not in facts.ahead)
+        own = name.startswith(journal.names.own_prefix) or is_of_a_bridge(name)
+        never = deadline is None or own or (ours and name not in maybe)
     return Sort.DELETED if never else Sort.DOUBTFUL if ours else Sort.FOREIGN
 
 

@@ -1,6 +1,6 @@
 """A gap by hand: the commands of a replication stream, and what Redis has counted before and after."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from bridge.limits import BacklogLimits
@@ -43,7 +43,8 @@ class Gap:
     matches: Callable[[bytes], bool] = lambda _: True
     now: Measured = NOW
     limits: BacklogLimits = field(default_factory=BacklogLimits)
-    claims: Iterable[tuple[bytes, int | None]] = ()
+    claims: Sequence[tuple[bytes, int | None]] = ()
+    place_mark: bytes = MARK
     announcements: dict[int, Announcement] = field(default_factory=dict)
 
     @property
@@ -69,12 +70,12 @@ class Gap:
         def is_ours(key: Key) -> bool:
             return key[0] == 0 and not key[1].startswith(NAMES.own_prefix) and self.matches(key[1])
 
-        return journal, judge(journal, Facts(self.anchor, now, is_ours, scores, self.claims))
+        return journal, judge(journal, Facts(self.anchor, now, is_ours, scores, self.claims, self.place_mark))
 
     def told(self) -> Translated:
         """What an epoch goes on with."""
         journal, verdict = self.judged()
-        place = Place(MARK, 2, b"scope", 40 + self.handled, self.anchor)
+        place = Place(self.place_mark, 2, b"scope", 40 + self.handled, self.anchor)
         return Translator(journal, verdict, place, KINDS).translate(self.announcements)
 
     def events(self) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """Which deletions of a replication stream were expirations: what is certain, and what Redis's count decides."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -137,7 +138,20 @@ def test_what_the_former_epoch_has_heard_and_not_claimed_was_deleted() -> None:
     gap = Gap(stream, expired=1, claims=[(b"b", None)], handled=1)
     assert gap.events()[-2:] == [("del", "a"), ("del", "c")]
     with pytest.raises(Unfillable, match="claimed more"):
+        # It says of too little that it was handled.
         Gap(stream, expired=1, claims=[(b"b", SHORT)]).told()
+
+
+def test_what_stands_before_the_place_and_was_not_claimed_was_deleted() -> None:
+    both = [f"SET {key} v PXAT {SHORT}" for key in "ab"]
+    stream: list[str | Sequence[bytes]] = [*both, "DEL a", [b"DEL", NAMES.mark(7, 4)], "DEL b"]
+    gap = Gap(stream, expired=1, place_mark=NAMES.mark(7, 4))
+    assert gap.events() == [("expired", "b")]
+
+
+def test_a_claim_of_an_earlier_life_does_no_harm_where_the_count_decides() -> None:
+    gap = Gap([f"SET a v PXAT {SHORT}", "DEL a"], expired=1, claims=[(b"a", None)])
+    assert gap.events()[-1] == ("expired", "a")
 
 
 # From there to what an epoch goes on with.
