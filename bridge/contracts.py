@@ -22,6 +22,7 @@ from typing import NamedTuple, Protocol
 from bridge.expiration import Event, Expiration
 
 _NONE: Mapping[str, str] = MappingProxyType({})
+_ALONE = b"alone:"
 
 
 # Source → delivery.
@@ -39,6 +40,16 @@ class Origin(NamedTuple):
         """That of an entry that was claimed where it is: a line is what one epoch of a shard has claimed."""
         fence, _, number = entry_id.partition(b"-")
         return cls(b"%d:%b" % (shard, fence), int(number))
+
+    @classmethod
+    def alone(cls, event_id: str) -> "Origin":
+        """That of an event which is sent by itself, in no order with others."""
+        return cls(_ALONE + event_id.encode(), 0)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is one of those."""
+        return self.line.startswith(_ALONE)
 
 
 @dataclass(frozen=True, slots=True)

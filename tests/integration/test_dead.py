@@ -221,9 +221,12 @@ async def test_retry_publishes_under_the_same_ids_and_removes_what_is_acked(
     assert (await dead("retry", "--all"))[1] == "There are no dead letters.\n"
 
 
-async def test_retry_on_kafka(kafka_server: KafkaServer, redis_server: RedisServer, user: Redis, dead: Run) -> None:
+@pytest.mark.parametrize("deduplication", ["none", "transaction"])
+async def test_retry_on_kafka(
+    kafka_server: KafkaServer, redis_server: RedisServer, user: Redis, dead: Run, deduplication: str
+) -> None:
     ids = await plant(redis_server, [letter(KEY), letter(b"x" * 2000), letter(b"small")])
-    rig = KafkaRig(kafka_server)
+    rig = KafkaRig(kafka_server, kafka_deduplication=deduplication)
     await rig.create(max_message_bytes="1500")
     chosen = variables(rig.settings, "kafka")
 

@@ -20,8 +20,13 @@ async def expiring(deployment: KafkaClusterDeployment, first: int) -> None:
 @pytest.mark.cluster
 @pytest.mark.kafka
 @pytest.mark.timeout(240)
-async def test_on_kafka_nothing_is_lost_when_a_leader_is_killed_and_then_another_one_freezes() -> None:
-    async with KafkaClusterDeployment.with_cluster(RedisServer) as deployment:
+@pytest.mark.parametrize("deduplication", ["none", "transaction"])
+async def test_on_kafka_nothing_is_lost_when_a_leader_is_killed_and_then_another_one_freezes(
+    deduplication: str,
+) -> None:
+    """Nor stored twice, in transactions."""
+    settings = {"BRIDGE_KAFKA_DEDUPLICATION": deduplication}
+    async with KafkaClusterDeployment.with_cluster(RedisServer, settings=settings) as deployment:
         bridge = await deployment.ready_bridge()
         await deployment.in_step()
 

@@ -176,7 +176,7 @@ class Retrial:
 
 def _line_of_its_own(kept: Kept) -> Origin:
     """Letters are chosen in any order, and the broker may have passed over the event where it was claimed."""
-    return Origin(b"dead:%b" % kept.id.encode(), 0)
+    return Origin.alone(kept.id)
 
 
 def _order(entry_id: bytes) -> tuple[int, ...]:

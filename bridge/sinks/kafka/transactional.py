@@ -55,7 +55,8 @@ class TransactionalSession:
         self._fitted = fitted
         self._end = SessionEnd()
         self._tail = Tail(context.settings, context.clock, context.limits)
-        self._writers: dict[int, Writer] = {}
+        self._writers: dict[str, Writer] = {}
+        """By the last part of their transactional ids."""
         self._opening = asyncio.Lock()
         self._working: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Task[None] | None = None
@@ -124,19 +125,19 @@ class TransactionalSession:
             load.refused({index: later[topic] for index, topic in enumerate(topics) if topic in later})
             wanted = [(index, of) for index, of in enumerate(topics) if of not in never and of not in later]
             if wanted:
-                writer = await self._writer(batch.runs[0].shard)
+                writer = await self._writer(_writer_of(batch))
                 await writer.write(load, wanted, claimed_ms)
         except (KafkaError, NotConnected, Refused) as error:
             self._fitted.fenced = isinstance(error, ProducerFenced)
             self.end(_words(error))
             raise self._ended() from None
 
-    async def _writer(self, shard: int) -> Writer:
+    async def _writer(self, name: str) -> Writer:
         async with self._opening:
-            if shard not in self._writers:
-                name = f"{self._name}:{shard}"
-                self._writers[shard] = await Writer.open(name, self._topics, self._tail, self._context, self._fitted)
-            return self._writers[shard]
+            if name not in self._writers:
+                id_ = f"{self._name}:{name}"
+                self._writers[name] = await Writer.open(id_, self._topics, self._tail, self._context, self._fitted)
+            return self._writers[name]
 
     async def _watch(self, topics: Topics) -> None:
         while True:
@@ -175,6 +176,12 @@ class TransactionalSession:
 
     def _ended(self) -> BridgeError:
         return NotConnected(f"the connection to Kafka ended: {self._end.reason}")
+
+
+def _writer_of(batch: Batch) -> str:
+    """The shard; dead letters that are sent again do not fence the bridge that runs."""
+    run = batch.runs[0]
+    return "dead" if run.origin is not None and run.origin.is_alone else str(run.shard)
 
 
 def _words(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """Three Kafka nodes that are one cluster, each of them a broker and a controller."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -31,6 +31,8 @@ def nodes_of_a_cluster(size: int = 3) -> list[KafkaServer]:
             "default.replication.factor": str(size),
             "min.insync.replicas": str(size - 1),
             "offsets.topic.replication.factor": str(size),
+            "transaction.state.log.replication.factor": str(size),
+            "transaction.state.log.min.isr": str(size - 1),
         }
     return nodes
 
@@ -42,8 +44,14 @@ class KafkaClusterDeployment(KafkaDeployment):
 
     @classmethod
     @asynccontextmanager
-    async def with_cluster(cls, kind: type[RedisServer]) -> AsyncIterator["KafkaClusterDeployment"]:
-        """Start the servers, no bridge yet."""
+    async def with_cluster(
+        cls,
+        kind: type[RedisServer],
+        *,
+        redis: Mapping[str, str] | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> AsyncIterator["KafkaClusterDeployment"]:
+        """Start the servers, no bridge yet. `settings` are BRIDGE_* variables of all bridges."""
         require(kind)
         require(KafkaServer)
         async with AsyncExitStack() as stack:
@@ -51,7 +59,7 @@ class KafkaClusterDeployment(KafkaDeployment):
             for node in nodes:
                 stack.callback(node.close)
             await asyncio.gather(*map(start, nodes))  # one alone is no majority, and does not answer
-            deployment = cls(stack, stack.enter_context(kind()), nodes[0], None)
+            deployment = cls(stack, stack.enter_context(kind(redis)), nodes[0], settings)
             deployment.nodes = nodes
             await deployment._open()
             yield deployment
