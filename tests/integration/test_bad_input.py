@@ -356,7 +356,7 @@ async def test_a_port_that_is_taken_ends_the_bridge(redis_server: RedisServer, b
     [
         ("redis_urll", "redis://127.0.0.1", ["BRIDGE_REDIS_URLL", "nearest known is BRIDGE_REDIS_URL"]),
         ("redis_url", f"http://user:{WRONG}@127.0.0.1", ["BRIDGE_REDIS_URL:", "redis://127.0.0.1:6379/0"]),
-        ("sink", "rabbitmq", ["BRIDGE_SINK:", "'jetstream', 'kafka' or 'stdout'"]),
+        ("sink", "rabbitmq", ["BRIDGE_SINK:", "'jetstream', 'kafka', 'redis' or 'stdout'"]),
         ("outbox_limit", "0", ["BRIDGE_OUTBOX_LIMIT:", "greater than or equal to 1"]),
         ("nats_subject", "{key}", ["BRIDGE_NATS_SUBJECT:", "the first token must be fixed"]),
         ("redis_password_file", "missing", ["BRIDGE_REDIS_PASSWORD_FILE:", "must be a file that can be read"]),

@@ -239,7 +239,7 @@ async def test_standard_output_cannot_be_read_back(world: World) -> None:
     with Verification(world.settings, "--sink", "stdout") as verification:
         assert await verification.exited() == 2
         (line,) = verification.log().splitlines()
-    assert line == "BRIDGE_SINK: stdout cannot be read back by another process; choose jetstream or kafka"
+    assert line == "BRIDGE_SINK: stdout cannot be read back by another process; choose jetstream, kafka or redis"
 
 
 @pytest.mark.unmeasured

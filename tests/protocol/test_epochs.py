@@ -183,7 +183,8 @@ async def test_a_deadline_that_passes_while_writes_are_paused_is_told_once(proxy
 
 
 async def test_without_the_flag_for_deletions_nothing_is_told_and_it_is_not_ready(proxy: Proxy, user: Redis) -> None:
-    soon_mute = replace(SOON, epoch=replace(SOON.epoch, mark=0.2))
+    # The marks shall tell it, and not that the flags are looked at now and then.
+    soon_mute = replace(SOON, epoch=replace(SOON.epoch, mark=0.2), wire=replace(SOON.wire, flags_check=3_600.0))
     async with Inside(proxy.port, limits=soon_mute, redis_notifications="verify") as bridge:
         await bridge.reconciled()
         await set_for(user, b"long", LONG_MS)

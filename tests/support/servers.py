@@ -48,7 +48,7 @@ POLL_SECONDS = 0.01
 async def wait_until(
     condition: Callable[[], object | Awaitable[object]],
     what: str | Callable[[], str] | None = None,
-    timeout: float = 10.0,
+    timeout: float = PATIENCE,
 ) -> None:
     """Return when `condition()` (awaited if need be) is true. Raises TimeoutError, and whatever the condition raises.
 
@@ -163,7 +163,7 @@ class Bridge(Process):
             raise ConnectionError("the connection was closed without an answer")
         return int(status[0]), body
 
-    async def ready(self, timeout: float = 30.0) -> None:
+    async def ready(self, timeout: float = PATIENCE) -> None:
         """Return when /readyz says 200. Raises TimeoutError, or RuntimeError if the process ends."""
         answer: object = None
 
@@ -179,12 +179,12 @@ class Bridge(Process):
 
         await wait_until(is_ready, lambda: f"readiness; last answer: {answer!r}\n{self.log()}", timeout)
 
-    async def exited(self, timeout: float = 30.0) -> int:
+    async def exited(self, timeout: float = PATIENCE) -> int:
         """Its exit status, once it has ended. Raises TimeoutError."""
         await wait_until(lambda: not self.running, lambda: f"the end of the bridge\n{self.log()}", timeout)
         return self._started().wait()
 
-    async def stop(self, timeout: float = 30.0) -> int:
+    async def stop(self, timeout: float = PATIENCE) -> int:
         """SIGTERM; its exit status, once it has drained. A bridge that does not end is a failure, not killed here."""
         self.send_signal(signal.SIGTERM)
         return await self.exited(timeout)

@@ -25,9 +25,9 @@ from bridge.redis.wire.subscription import Subscription, subscribe
 from bridge.settings import Settings
 from bridge.telemetry.events import Telemetry
 from tests.support.harness.user import NAMES
-from tests.support.servers import RedisServer
+from tests.support.servers import PATIENCE, RedisServer
 
-LIMIT_SECONDS = 10.0
+LIMIT_SECONDS = PATIENCE
 
 
 class Hand:
