@@ -1,5 +1,5 @@
 # Needs Python 3.11 or newer, and make. Everything goes into .venv and .cache; else,
-# only the caches of pip and, for Kafka, Maven (~/.m2) are touched.
+# only the caches of pip and, for `make test`, of Maven (~/.m2) and Go are touched.
 # Another Python: make PYTHON=python3.13 …
 
 .DEFAULT_GOAL := help
