@@ -14,7 +14,7 @@ from aiokafka.client import ConnectionGroup
 from aiokafka.errors import KafkaError, for_code
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
-from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.protocol.produce import ProduceRequest, ProduceRequest_v8
 from aiokafka.structs import TopicPartition
 
 from bridge.clock import Clock
@@ -45,6 +45,19 @@ class Found:
     def replicas(self) -> int:
         """Of the partition that has the fewest; 0 if nobody knows."""
         return min((partition.replicas for partition in self.partitions), default=0)
+
+
+_WITHOUT_WORDS = 5
+"""Fields of an answer about one partition that holds no words."""
+
+
+class _Explained(ProduceRequest):  # type: ignore[misc]  # the library has no types
+    """In the first version whose answer has words; the library does not ask for it by itself."""
+
+    def prepare(self, versions: Mapping[int, tuple[int, int]]) -> Any:  # noqa: ANN401 - the library has no types
+        """See there."""
+        newest = versions.get(self.API_KEY, (0, 0))[1]
+        return self.build(ProduceRequest_v8) if newest >= ProduceRequest_v8.API_VERSION else super().prepare(versions)
 
 
 class Cluster:
@@ -143,6 +156,23 @@ class Cluster:
         request = ProduceRequest(None, ALL_IN_SYNC, self._limits.answer_ms, [(topic, [(partition, records)])])
         answer = await (self._ask(request) if leader is None or leader < 0 else self._send(leader, request))
         return int(answer.topics[0][1][0][1])
+
+    def leaders(self, topic: str) -> dict[str, int]:
+        """Of each broker that leads a partition of the topic, `host:port`, and the first one of those."""
+        found: dict[str, int] = {}
+        for partition in sorted(self._known.available_partitions_for_topic(topic) or ()):
+            broker = self._known.broker_metadata(self._known.leader_for_partition(TopicPartition(topic, partition)))
+            if broker is not None:
+                found.setdefault(f"{broker.host}:{broker.port}", partition)
+        return found
+
+    async def refusal(self, topic: str, partition: int, records: bytes) -> tuple[int, str]:
+        """Error code and words of the leader, of a batch of one record; no words where it is older than Kafka 2.4."""
+        leader = self._known.leader_for_partition(TopicPartition(topic, partition))
+        request = _Explained(None, ALL_IN_SYNC, self._limits.answer_ms, [(topic, [(partition, records)])])
+        answer = (await self._send(leader, request)).topics[0][1][0]
+        words = [words for _, words in answer[-2] or ()] if len(answer) > _WITHOUT_WORDS else []
+        return int(answer[1]), " ".join(filter(None, words))
 
     async def _ask(self, request: Any, *, controller: bool = False) -> Any:  # noqa: ANN401 - likewise
         """The answer of any broker, or of the controller if possible."""

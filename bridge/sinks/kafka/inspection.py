@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError
 from bridge.contracts import Message
 from bridge.errors import NotConnected
 from bridge.settings import Settings
+from bridge.sinks.kafka.clocks import AFTER_MAX, TIMESTAMP_TYPE
 from bridge.sinks.kafka.cluster import Cluster, Found
 from bridge.sinks.kafka.partitioner import partition_of
 from bridge.sinks.kafka.records import alone
@@ -40,7 +41,7 @@ class Examined:
     creation: int | None = None
     """The error code with which its creation would end; None if it exists, or the bridge may not create it."""
     configs: Mapping[str, str] = field(default_factory=dict)
-    """The values of CONFIGS, as far as there is a topic and the user may read them."""
+    """The values of CONFIGS, and those that `clocks` needs, as far as there is a topic and the user may read them."""
 
     @property
     def exists(self) -> bool:
@@ -61,7 +62,7 @@ async def examine(cluster: Cluster, topic: str, settings: Settings) -> Examined:
             )
             codes = await cluster.create([topic], partitions, replication, config, validate_only=True)
             return Examined(found, writing, creation=codes[topic])
-        configs = await cluster.describe([topic], CONFIGS)
+        configs = await cluster.describe([topic], (*CONFIGS, TIMESTAMP_TYPE, AFTER_MAX))
         return Examined(found, writing, configs=configs.get(topic, {}))
     except KafkaError as error:
         raise NotConnected(f"Kafka does not answer: {type(error).__name__}") from None

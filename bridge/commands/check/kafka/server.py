@@ -5,6 +5,7 @@ Nothing is changed, but that with `publish` one message is published, to a topic
 
 from bridge.clock import SystemClock
 from bridge.commands.check.findings import Finding, Row, failed_with, failure, passed
+from bridge.commands.check.kafka.clocks import check_clocks
 from bridge.commands.check.kafka.publish import missing, try_to_publish
 from bridge.commands.check.kafka.remedies import AGAIN, Tools
 from bridge.commands.check.kafka.topic import AREA, Topic, judge
@@ -47,6 +48,8 @@ async def check_kafka(settings: Settings, db: int, trial: Message | None) -> lis
             return [*rows, Row(AREA, "topic", failed_with(error, AGAIN))]
         topic = Topic(examined, settings, names, tools, len(cluster.brokers))
         rows += [*judge(topic), *await check_transactions(cluster, topic, db)]
+        if (finding := await check_clocks(cluster, topic)) is not None:
+            rows.append(Row(AREA, "clocks", finding))
         if trial is not None:
             rows.append(Row(AREA, CHECK, await _try(cluster, topic, trial)))
         return rows
