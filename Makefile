@@ -28,7 +28,8 @@ pythons: $(DEV) ## Run unit tests, the simulation and one journey on the other P
 	@.ci/pythons
 
 chaos: $(DEV) ## Strike all that a deployment has, for CHAOS_SECONDS; on CHAOS_TOPOLOGY; CHAOS_SEED repeats a run
-	@CHAOS_TOPOLOGY=$${CHAOS_TOPOLOGY:-all} $(BIN)/python -m pytest tests/chaos/test_chaos.py
+	@CHAOS_TOPOLOGY=$${CHAOS_TOPOLOGY:-all} CHAOS_CONDITION=$${CHAOS_CONDITION:-all} $(BIN)/python -m pytest \
+	    tests/chaos/test_chaos.py tests/chaos/test_conditions.py
 
 simulate: $(DEV) ## Simulate the whole bridge with SEEDS seeds (10000), from FROM on; each failing one prints how to repeat it
 	@$(BIN)/python -m tests.simulation --seeds $${SEEDS:-10000} --from $${FROM:-0}

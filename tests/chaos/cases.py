@@ -24,6 +24,7 @@ from tests.support.deployments.sentinel import SentinelDeployment
 from tests.support.kinds import KINDS
 
 SEED = os.environ.get("CHAOS_SEED") or str(random.randrange(1_000_000))
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "6"))
 SETTINGS = {"BRIDGE_OUTBOX_LIMIT": "300"}
 """Soon reached while the broker is away."""
 

@@ -9,10 +9,8 @@ but these, on everything.
 """
 
 import asyncio
-import json
-import os
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,21 +18,19 @@ import pytest
 
 from bridge.tasks import end
 from tests.chaos.book import Book
-from tests.chaos.cases import CASES, SEED, chosen
+from tests.chaos.cases import CASES, SECONDS, SEED, chosen
 from tests.chaos.driver import Driver
 from tests.chaos.ground import Ground
 from tests.chaos.judgement import Verdict, judge
+from tests.chaos.logs import errors
 from tests.chaos.topology import Topology
 from tests.chaos.writer import Writer
 from tests.support.brokers.kafka import KafkaServer
 from tests.support.deployments.scene import Scene, now_ms
 from tests.support.servers import PATIENCE, wait_until
 
-SECONDS = float(os.environ.get("CHAOS_SECONDS", "6"))
 MOST_MIB = 160
 """That a bridge may ever have resident."""
-EXPECTED_ERRORS = {"outbox.filled", "audit.distrusted"}
-"""The latter where the notifications were switched off again and again."""
 LAST_MS = 300
 """How long the last key lives."""
 ALL_SEEN_MS = 3_000
@@ -138,15 +134,6 @@ async def quiet(topology: Topology[Scene], writer: Writer) -> None:
         await wait_until(is_quiet, topology.logs, 2 * PATIENCE)
         if await fences() == before:
             return
-
-
-def errors(scene: Scene) -> Iterator[str]:
-    """What the bridges logged and should not have."""
-    for bridge in scene.bridges:
-        for line in bridge.log(1_000_000).splitlines():
-            told = json.loads(line) if line.startswith("{") else {"level": "error", "event": line}
-            if told["level"] in {"error", "critical"} and told["event"] not in EXPECTED_ERRORS:
-                yield f"logged: {line}"
 
 
 def keep(scene: Scene, driver: Driver, directory: Path) -> None:

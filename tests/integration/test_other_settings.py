@@ -49,6 +49,7 @@ async def test_what_differs_is_said_once_and_what_other_patterns_drop_is_counted
         former.kill()
         await bridge.ready()
         assert [line["differences"] for line in events(bridge, "settings.differed")] == [DIFFERENCES]
+        assert [line["hot"] for line in events(bridge, "standby.promoted")] == [False], "only a scan finds what is new"
         assert not events(bridge, "entries.forgotten"), "as long as the key may come back to its patterns, it is kept"
         deployment.expected.clear()  # its id is another one, as is the source
         for key in ("session:1", "share:1"):

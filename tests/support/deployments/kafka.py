@@ -27,7 +27,7 @@ class KafkaDeployment(Scene):
     ) -> None:
         super().__init__(stack, redis_server, settings)
         self.kafka_server = kafka_server
-        self._rig = KafkaRig(kafka_server)
+        self.rig = KafkaRig(kafka_server)
         self._link = kafka_server.proxy()
         self.may_copy = self.settings.get("BRIDGE_KAFKA_DEDUPLICATION") != "transaction"
 
@@ -65,17 +65,17 @@ class KafkaDeployment(Scene):
         return {
             "BRIDGE_SINK": "kafka",
             "BRIDGE_KAFKA_BOOTSTRAP_SERVERS": address,
-            "BRIDGE_KAFKA_TOPIC": self._rig.topic,
+            "BRIDGE_KAFKA_TOPIC": self.rig.topic,
         }
 
     async def arrived(self, least: int = 0) -> list[StoredMessage] | None:
         """See `Scene`."""
-        if not await self._rig.exists():
+        if not await self.rig.exists():
             return None
         messages = [
             StoredMessage(
                 json.loads(record.value), dict(record.headers)["ce_id"].decode(), record.topic, record.timestamp
             )
-            for record in await self._rig.records()
+            for record in await self.rig.records()
         ]
         return messages if len(messages) >= least else None

@@ -71,14 +71,14 @@ class KafkaClusterDeployment(KafkaDeployment):
 
     def look_from(self, node: KafkaServer) -> None:
         """From now on, tests ask this node."""
-        self._rig.server = node
+        self.rig.server = node
 
     async def partitions(self) -> list[dict[str, Any]]:
         """The partitions of the bridge's topic, as the node that is asked knows them; none while it does not answer."""
-        client = AIOKafkaAdminClient(bootstrap_servers=self._rig.server.address, request_timeout_ms=ANSWER_MS)
+        client = AIOKafkaAdminClient(bootstrap_servers=self.rig.server.address, request_timeout_ms=ANSWER_MS)
         await client.start()
         try:
-            (about,) = await client.describe_topics([self._rig.topic])
+            (about,) = await client.describe_topics([self.rig.topic])
         except KafkaError:
             return []
         finally:

@@ -13,7 +13,8 @@ returned), and lets through, holds or drops whole frames, each direction of each
   address that is `barred` is reset at once.
 * `stall()` holds all that flows one way: of all connections, or of those chosen (`is_subscriber`, for instance).
 * `break_on()` waits for a certain frame, then does something to it, or to its reply.
-* `delay` is the time in seconds that every read takes, each way.
+* `delay` is the time in seconds that every read takes, each way. `late` says of single frames how much later than what
+  follows them they are passed on.
 
 Held is held: not even the end of a connection gets past, and nothing more is read, so the sender's buffers fill up as
 if its peer stood still. A half-closed connection is closed as a whole. While the server is down, a connection is

@@ -132,6 +132,8 @@ class Faults:
         self.protocol = protocol
         self.delay = delay
         """Seconds that every read takes, each way."""
+        self.late: Callable[[Direction, bytes], float] = lambda *_: 0.0
+        """How many seconds later than what follows it a frame is passed on."""
         self._waiting: list[Breakpoint] = []
         """Those that no frame has matched yet."""
         self._matched: list[Breakpoint] = []
@@ -245,7 +247,10 @@ class Connection:
                 if met.action in {Action.CUT, Action.CUT_REPLY}:
                     self.cut()
                     await asyncio.get_running_loop().create_future()  # the cancellation arrives here
-            writer.write(frame)
+            if seconds := self._faults.late(direction, frame):
+                asyncio.get_running_loop().call_later(seconds, _write, writer, frame)
+            else:
+                writer.write(frame)
         await writer.drain()
 
     def _meet(self, direction: Direction, frame: bytes) -> Breakpoint | None:
@@ -266,6 +271,11 @@ class Connection:
         in_step = self._faults.protocol is Protocol.RESP
         self._replies[other, number if in_step else self._frames[other] + 1] = met
         return None
+
+
+def _write(writer: asyncio.StreamWriter, frame: bytes) -> None:
+    if not writer.transport.is_closing():
+        writer.write(frame)
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
