@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from bridge.redis.protocol.own_keys import Names
+from tests.simulation.hints import Hints
 from tests.simulation.redis.keyspace import Database
 from tests.simulation.redis.server import Server, Session
-from tests.simulation.redis.values import Reply, SortedSet
+from tests.simulation.redis.values import Hash, Reply, SortedSet, Stream
 from tests.simulation.redis.watcher import Watcher
 
 NAMES = Names("expiry-bridge", 0)
@@ -57,6 +58,8 @@ class Life:
     promise: Promise = Promise.NOTHING
     left: bool = False
     """Whether the ledger's entry has changed since it expired."""
+    sure: bool = False
+    """Whether a touch saw it gone and nothing in its place, and that touch was resolved."""
     back_ms: int | None = None
     """When the key was there again."""
     notified: bool = True
@@ -70,6 +73,10 @@ class Book(Watcher):
         self.lives: dict[bytes, list[Life]] = defaultdict(list)
         self.broken: list[str] = []
         """Rules about keys that a script of the bridge has broken."""
+        self.hints = Hints()
+        """Which claim tells of which life."""
+        self.elsewhere: list[int] = []
+        """When keys of other databases expired."""
         self.forgotten: list[tuple[Life, int]] = []
         """Lives that the ledger knew and, while they went on, knew no longer; and when."""
         self._known: dict[bytes, Life] = {}
@@ -80,6 +87,8 @@ class Book(Watcher):
         self._read: dict[bytes, Reply] = {}
         self._open: list[Life] = []
         """Expired, and the ledger's entry is as it was."""
+        self._seen: tuple[int, list[Life]] = (0, [])
+        """What the last touch saw gone, by its fence."""
 
     @property
     def ledger(self) -> dict[bytes, float]:
@@ -96,6 +105,8 @@ class Book(Watcher):
 
     def ended(self, database: Database, key: bytes, how: str) -> None:
         """See `Watcher`."""
+        if database.number and how == "expired":
+            self.elsewhere.append(self.server.keyspace.now_ms)
         life = self.alive(key) if _users(database, key) else None
         if life is None:
             return
@@ -106,6 +117,8 @@ class Book(Watcher):
         life.fate = Fate.EXPIRED if how == "expired" else Fate.DELETED if how else Fate.REPLACED
         self._tell(f"{how or 'replaced'} {key.decode()} #{life.number} deadline={life.deadline} entry={life.entry}")
         if life.fate is Fate.EXPIRED:
+            if life.notified:
+                self.hints.notified(life)
             life.promise = self._promise(life)
             if life.promise is not Promise.NOTHING:
                 self._open.append(life)
@@ -119,7 +132,7 @@ class Book(Watcher):
         """See `Watcher`."""
         self._read[key] = deadline
 
-    def done(self, script: str | None, session: Session | None) -> None:
+    def done(self, script: str | None, session: Session | None, reply: Reply = None) -> None:
         """See `Watcher`."""
         dirty, self._dirty = self._dirty, {}
         for key in dirty:
@@ -135,9 +148,32 @@ class Book(Watcher):
                     life.recorded = True
                     self._known[key] = life
         self._read.clear()
+        self._hear(script)
+        if script == "touch.lua" and isinstance(reply, list):
+            self._saw(reply[6])
         if script is not None:
             self._settle()
             self._remember()
+
+    def _hear(self, script: str | None) -> None:
+        values = self.server.keyspace.databases[0].values
+        lease, outbox = values.get(NAMES.lease), values.get(NAMES.outbox)
+        if script == "acquire.lua" and isinstance(lease, Hash) and b"fence" in lease:
+            self.hints.granted(int(lease[b"fence"]))
+        elif script == "apply.lua" and isinstance(lease, Hash) and isinstance(outbox, Stream):
+            self.hints.applied(outbox, gap_open=lease.get(b"open") != b"0")
+
+    def _saw(self, sights: Reply) -> None:
+        """A touch, which is made when the former one of its epoch is resolved."""
+        fence, seen = self._seen
+        if fence == self.hints.fence:
+            for life in seen:
+                life.sure = True
+        assert isinstance(sights, list)
+        fields = iter(sights)
+        gone = [key for key, _, state, due in zip(*[fields] * 4, strict=True) if (state, due) == (b"gone", b"1")]
+        lives = [self.lives[key][-1] for key in gone if isinstance(key, bytes) and self.lives[key]]
+        self._seen = self.hints.fence, [life for life in lives if life.promise is Promise.RECORDED]
 
     def resume(self) -> None:
         """Redis has started with other data: what is not there any longer was lost."""

@@ -37,7 +37,9 @@ class SimClock(SystemClock):
 class Bridge:
     """One bridge, through all its lives."""
 
-    def __init__(self, name: str, settings: Settings, network: Network, broker: Broker, tell: Tell) -> None:
+    def __init__(
+        self, name: str, settings: Settings, limits: Limits, network: Network, broker: Broker, tell: Tell
+    ) -> None:
         self.name = name
         self.lives = 0
         self.process: SimProcess | None = None
@@ -47,6 +49,7 @@ class Bridge:
         self._asked = False
         """Whether this process was asked to end."""
         self._settings = settings
+        self._limits = limits
         self._network = network
         self._broker = broker
         self._tell = tell
@@ -95,7 +98,7 @@ class Bridge:
         clock = SimClock(self._network.loop)
         self.telemetry = telemetry = Telemetry(clock)
         try:
-            world = World(clock, process.name, Limits(), lambda *_: SimSink(self._broker))
+            world = World(clock, process.name, self._limits, lambda *_: SimSink(self._broker))
             status = await Service(self._settings, telemetry, world).run()
             self._tell(process.name, f"ends with {status}")
         except BridgeError as error:  # the command line says it, and a supervisor starts the process again

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -29,6 +29,15 @@ def judged(seed: int) -> Outcome:
     return outcome
 
 
+def outcomes(seeds: Sequence[int], workers: int) -> Iterator[Outcome]:
+    """What becomes of each, in order."""
+    if workers == 1:
+        yield from map(judged, seeds)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield from pool.map(judged, seeds, chunksize=10)
+
+
 def main(arguments: Sequence[str]) -> int:
     """The exit status: 1 where a promise was broken."""
     fixed_hashes()
@@ -38,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, help="that one alone")
     parser.add_argument("--replay", type=Path, help="that trace alone, which --save has written")
     parser.add_argument("--shrink", action="store_true", help="make it as small as it can be and still fail")
-    parser.add_argument("--save", type=Path, help="write its plan there, e.g. tests/simulation/traces/name.json")
+    parser.add_argument("--save", type=Path, help="write its plan there, e.g. .cache/small.json")
     parser.add_argument("--trace", action="store_true", help="with its log")
     parser.add_argument("--stop", action="store_true", help="at the first seed that breaks a promise")
     parser.add_argument("--workers", type=int, default=WORKERS)
@@ -49,15 +58,13 @@ def main(arguments: Sequence[str]) -> int:
         return one(Plan.from_json(options.replay.read_text("utf-8")), options)
     begun, failed, seconds = time.monotonic(), 0, 0.0
     seeds = range(options.first, options.first + options.seeds)
-    with ProcessPoolExecutor(options.workers) as pool:
-        for outcome in pool.map(judged, seeds, chunksize=1 if options.stop else 10):
-            seconds += outcome.virtual_seconds
-            if outcome.violations:
-                failed += 1
-                report(outcome)
-                if options.stop:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    break
+    for outcome in outcomes(seeds, options.workers):
+        seconds += outcome.virtual_seconds
+        if outcome.violations:
+            failed += 1
+            report(outcome)
+            if options.stop:
+                break
     took = time.monotonic() - begun
     sys.stdout.write(f"{len(seeds)} seeds, {failed} failed, {seconds / 60:.0f} virtual minutes in {took:.1f} s\n")
     return bool(failed)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MOST_MUTES = 2
 """In one run: with the third, the bridge does not believe the audit any longer, which is as documented."""
+SOON = 0.15
+"""Seconds until a strike that follows at once, on average."""
 EXCUSED_MS = 20_000
 """How long what Redis has lost may show."""
 SCRIPTS = ("apply.lua", "apply.lua", "apply.lua", "touch.lua", "touch.lua", "acquire.lua", "settle.lua", "release.lua")
@@ -58,7 +60,8 @@ class Nemesis:
         moment = rng.expovariate(sum(weights)) if names else seconds
         while moment < seconds:
             found.append((moment, rng.choices(names, weights)[0], rng.randrange(1 << 60)))
-            moment += rng.expovariate(sum(weights))
+            soon = rng.random() < self._world.plan.flurry
+            moment += rng.expovariate(1 / SOON if soon else sum(weights))
         return found
 
     def heal(self) -> None:
@@ -79,6 +82,13 @@ class Nemesis:
         if links:
             link = self._rng.choice(links)
             self._tell(f"cuts a connection of {link.process and link.process.name}")
+            link.sever()
+
+    def _deafen(self) -> None:
+        links = [link for link in self._world.network.links if isinstance(link.peer, Session) and link.peer.channels]
+        if links:
+            link = self._rng.choice(links)
+            self._tell(f"cuts a subscription of {link.process and link.process.name}")
             link.sever()
 
     def _stall(self) -> None:

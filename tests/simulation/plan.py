@@ -5,14 +5,15 @@ import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
+from bridge.limits import BacklogLimits, EpochLimits, Limits, WireLimits
 from tests.simulation.broker import Faults
 from tests.simulation.network import Conditions
 from tests.simulation.writer import Habits
 
 STRIKES = {
-    "cut": 0.5, "stall": 0.2, "kill": 0.3, "stop": 0.1, "pause": 0.2, "freeze": 0.1, "pause_writes": 0.2, "mute": 0.1,
-    "flush_scripts": 0.1, "broker_away": 0.15, "busy": 0.1, "no_memory": 0.1, "evict": 0.2, "clock_forward": 0.05,
-    "restart": 0.08, "trap": 1.5,
+    "cut": 0.5, "deafen": 0.3, "stall": 0.2, "kill": 0.3, "stop": 0.1, "pause": 0.2, "freeze": 0.1, "pause_writes": 0.2,
+    "mute": 0.1, "flush_scripts": 0.1, "broker_away": 0.15, "busy": 0.1, "no_memory": 0.1, "evict": 0.2,
+    "clock_forward": 0.05, "restart": 0.08, "trap": 1.5,
 }  # fmt: skip
 """Faults that may lose nothing, and how often in a second at most."""
 LOSSY = {"delete_own": 0.05, "flush": 0.05, "restart_empty": 0.05, "restart_old": 0.1, "clock_back": 0.05}
@@ -30,6 +31,10 @@ class Plan:
     kind: str = "redis"
     broker: str = "jetstream"
     settings: Mapping[str, object] = field(default_factory=dict)
+    batch: int = 500
+    """Keys in one script of a bridge, at most."""
+    backlog: int = 500_000
+    """Notifications that a bridge keeps, at most."""
     disorder: float = 0.0
     step: float = 1e-6
     """Seconds that one callback takes."""
@@ -42,8 +47,18 @@ class Plan:
     habits: Habits = field(default_factory=Habits)
     strikes: Mapping[str, float] = field(default_factory=dict)
     """Faults by name: how often in a second."""
+    flurry: float = 0.0
+    """How often a strike follows at once."""
     without: frozenset[int] = frozenset()
     """Strikes that are left out, by their numbers: see `shrink.py`."""
+
+    @property
+    def limits(self) -> Limits:
+        """Of the bridges."""
+        most = self.batch
+        epoch = EpochLimits(batch_keys=most, found_keys=min(most, 250), touch_keys=most, scan_keys=most)
+        backlog = BacklogLimits(events=self.backlog // 2)
+        return Limits(epoch=epoch, wire=WireLimits(backlog_hints=self.backlog), backlog=backlog)
 
     def as_json(self) -> str:
         """All of it, for a trace."""
@@ -86,6 +101,8 @@ def plan(seed: int) -> Plan:
             "outbox_limit": rng.choice([2, 10, 1_000_000, 1_000_000]),
             "scan_interval": rng.choice([900, 900, 900, 0.05]),
         },
+        batch=rng.choice([500, 500, 500, 1, 2, 5]),
+        backlog=rng.choice([500_000, 500_000, 500_000, 50]),
         disorder=rng.choice([0.0, 0.0, 0.3]),
         step=10 ** rng.uniform(-6, -4.3),
         cycle_share=rng.choice([0.0, 0.1, 0.5, 1.0]),
@@ -103,8 +120,11 @@ def plan(seed: int) -> Plan:
             same=often(0.6),
             crowd=often(0.05),
             provoked=often(0.3),
+            once=often(0.5),
+            lasting=10 ** rng.uniform(-1, 0.5),
         ),
         strikes=strikes,
+        flurry=often(0.6),
     )
     return tight(drawn, rng) if rng.random() < 0.4 else drawn
 
@@ -119,7 +139,21 @@ def tight(drawn: Plan, rng: random.Random) -> Plan:
         ttl=10 ** rng.uniform(-2, -0.7),
         same=rng.choice([0.0, 0.6]),
         provoked=rng.choice([0.0, 0.5]),
+        once=rng.choice([0.0, 0.0, 0.2]),
     )
     network = Conditions(10 ** rng.uniform(-4, -2.3), 10 ** rng.uniform(-4, -2.5), behind=rng.uniform(0, 0.08))
-    strikes = {"cut": rng.choice([0.2, 1.0]), "trap": rng.choice([0.5, 2.0]), "kill": 0.1, "pause_writes": 0.1}
-    return replace(drawn, seconds=rng.uniform(4, 8), network=network, habits=habits, strikes=strikes)
+    strikes = {
+        "cut": rng.choice([0.1, 0.5]), "deafen": rng.choice([0.1, 1.0]), "trap": rng.choice([0.5, 2.0]),
+        "kill": rng.choice([0.1, 0.7]), "pause_writes": 0.1,
+    }  # fmt: skip
+    settings = {**drawn.settings, "scan_interval": rng.choice([900, 900, 900, 900, 0.02])}
+    return replace(
+        drawn,
+        seconds=rng.uniform(4, 8),
+        bridges=rng.choice([1, 2, 2]),
+        settings=settings,
+        network=network,
+        habits=habits,
+        strikes=strikes,
+        flurry=rng.choice([0.0, 0.5]),
+    )

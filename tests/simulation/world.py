@@ -25,15 +25,16 @@ from tests.simulation.faults import Nemesis
 from tests.simulation.loop import SimLoop, SimProcess
 from tests.simulation.network import Network
 from tests.simulation.plan import LOSSY, Plan
+from tests.simulation.proof import prove, works
 from tests.simulation.redis.keyspace import Held
 from tests.simulation.redis.server import Server, Session
+from tests.simulation.redis.values import Reply
 from tests.simulation.validators import (
     COMES_TO_ITS_END,
     IS_DELIVERED,
     NO_ERROR_UNNOTICED,
     NO_KEYS_IN_LOGS,
     NO_PROCESS_ENDS,
-    ON_TIME,
     evidence,
     judge,
 )
@@ -46,8 +47,6 @@ QUIET_SECONDS = 90.0
 """Within which all has to be delivered."""
 CYCLE_SECONDS = 0.1
 """Between two turns of Redis's active expiry."""
-PROOF_SECONDS = 1.0
-"""Within which a key has to be announced while all is well."""
 
 
 @dataclass
@@ -77,9 +76,9 @@ class Watch(Book):
         """See `Watcher`."""
         return self._world.nemesis.before(script, session, words)
 
-    def done(self, script: str | None, session: Session | None) -> None:
+    def done(self, script: str | None, session: Session | None, reply: Reply = None) -> None:
         """See `Watcher`."""
-        super().done(script, session)
+        super().done(script, session, reply)
         if script is not None and session is not None:
             self._world.nemesis.after(script, session)
             self._world.writer.provoked()
@@ -92,6 +91,8 @@ class World:
         self.plan = plan
         self.log: list[str] = []
         self.violations: dict[str, list[str]] = {}
+        self._fences: dict[str, int] = {}
+        """Which each process has last got."""
         rng = random.Random(plan.seed)
         self.loop = SimLoop(rng.randrange(1 << 60), disorder=plan.disorder, step=plan.step)
         self.network = Network(self.loop, random.Random(rng.randrange(1 << 60)), plan.network)
@@ -115,7 +116,8 @@ class World:
         self.broker.faults = plan.publishing
         settings = Settings.model_validate({"redis_url": "redis://redis:6379/0", "http_port": 0, **plan.settings})
         self.bridges = [
-            Bridge("abc"[number], settings, self.network, self.broker, self.tell) for number in range(plan.bridges)
+            Bridge("abc"[number], settings, plan.limits, self.network, self.broker, self.tell)
+            for number in range(plan.bridges)
         ]
         self.writer = Writer(self.server, self.book, random.Random(rng.randrange(1 << 60)), plan.habits)
         self.nemesis = Nemesis(self, random.Random(rng.randrange(1 << 60)))
@@ -124,6 +126,10 @@ class World:
     def tell(self, who: str, said: str) -> None:
         """A line of the log."""
         self.log.append(f"{self.loop.time() - 1000:.6f} {who} {said}")
+        if said.startswith("info lease.acquired fence="):
+            self._fences[who] = int(said.split("=")[1].split(maxsplit=1)[0])
+        elif said.startswith("info standby.promoted hot=False"):
+            self.book.hints.cold(self._fences[who])
 
     def violate(self, sentence: str, said: str) -> None:
         """It is contradicted."""
@@ -176,7 +182,7 @@ class World:
         self.writer.settle()
         await self._quiet()
         if not self.violations:
-            await self._prove()
+            await prove(self)
         cycle.cancel()
 
     async def _cycle(self) -> None:
@@ -213,7 +219,7 @@ class World:
 
     def _waiting(self) -> str:
         """What has not come to its end."""
-        if not any(bridge.ready and self._works(bridge) for bridge in self.bridges):
+        if not any(bridge.ready and works(self, bridge) for bridge in self.bridges):
             return f"no bridge is ready: {[bridge.reasons for bridge in self.bridges]}"
         now = self.server.keyspace.now_ms
         if due := {key: score for key, score in self.book.ledger.items() if score < now - 20}:
@@ -223,38 +229,6 @@ class World:
         if depth := self.server.user("XLEN", NAMES.outbox):
             return f"{depth!r} entries in the outbox"
         return ""
-
-    def _works(self, bridge: Bridge) -> bool:
-        """Whether it holds the lease, and is subscribed: what it says of itself may be some seconds old."""
-        process = bridge.process
-        assert process is not None
-        listens = any(
-            link.process is process and isinstance(link.peer, Session) and link.peer.channels
-            for link in self.network.links
-        )
-        return listens and self.server.user("HGET", NAMES.lease, "holder") == process.name.encode()
-
-    async def _prove(self) -> None:
-        """On time, once, by its notification."""
-        self.tell("fate", "proof")
-        gaps = sum(message.gap for message in self.broker.stored)
-        begun = len(self.broker.stored)
-        keys = [b"user:proof:%d" % number for number in range(4)]
-        for key in keys:
-            self.server.user("SET", key, "v", "PX", 300 + 50 * len(key))
-            await asyncio.sleep(0.03)
-        deadlines = {key: self.server.keyspace.databases[0].deadlines.get(key, 0) for key in keys}
-        offset = (EPOCH_US + self.server.offset_us) / 1e6
-        await asyncio.sleep(1.5 + PROOF_SECONDS)
-        if sum(message.gap for message in self.broker.stored) != gaps:
-            self.tell("fate", "a gap in the proof")
-            return
-        for key in keys:
-            said = [message for message in self.broker.stored[begun:] if message.key == key]
-            deadline = deadlines[key]
-            late = [message for message in said if offset + message.at > deadline / 1000 + PROOF_SECONDS]
-            if not said or late or b'"via":"notification"' not in said[0].body:
-                self.violate(ON_TIME, f"{key!r} of {deadline}: {said}")
 
     def _judge(self) -> None:
         found = evidence(self.book, self.broker.stored, self.broker.kind, self.nemesis.excused)

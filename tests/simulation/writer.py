@@ -6,6 +6,7 @@ of a deadline, or a deadline that a key has had before.
 
 import asyncio
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from tests.simulation.book import Book
@@ -31,6 +32,10 @@ class Habits:
     """How often many keys are set together."""
     provoked: float = 0.0
     """How often they act at the very moment at which a script of the bridge has run."""
+    once: float = 0.0
+    """How often a key is set that is not set again."""
+    lasting: float = 1.0
+    """Seconds that such a key lives, on average, if nobody does anything to it."""
 
 
 class Writer:
@@ -43,7 +48,7 @@ class Writer:
         self._habits = habits
         self.keys = [b"user:%d" % number for number in range(habits.keys)]
         self._deadlines: list[int] = []
-        self._crowds = 0
+        self._crowds = self._onces = 0
         self._resting = False
 
     @property
@@ -99,18 +104,21 @@ class Writer:
         if rng.random() < self._habits.crowd:
             self._crowd()
             return
+        if rng.random() < self._habits.once:
+            self._once()
+            return
         chosen = rng.choices(
             [
                 self._set, self._set, self._extend, self._persist, self._plain, self._delete, self._again, self._rename,
-                self._copy, self._look, self._other,
+                self._copy, self._look, self._other, self._shorten, self._flash,
             ],
-            weights=[30, 10, 12, 4, 5, 7, 8, 4, 3, 6, 3],
+            weights=[30, 10, 12, 4, 5, 7, 8, 4, 3, 6, 8, 6, 5],
         )[0]  # fmt: skip
         chosen(key)
 
     def settle(self) -> None:
         """Let everything that has a deadline reach it soon."""
-        for key in list(self._server.keyspace.databases[0].deadlines):
+        for key in list(self._ending()):
             if key.startswith(b"user:"):
                 self._server.user("PEXPIRE", key, self._rng.randrange(50, 1500))
 
@@ -130,10 +138,32 @@ class Writer:
         self._server.user("SET", key, "v")
 
     def _delete(self, key: bytes) -> None:
+        self._server.user(self._rng.choice(["DEL", "GETDEL"]), self._any(key))
+
+    def _any(self, key: bytes) -> bytes:
+        """It, or any other one that has a deadline."""
         if self._rng.random() < 0.5:
-            key = self._rng.choice([key, *self._server.keyspace.databases[0].deadlines])
-        if key.startswith(b"user:"):
-            self._server.user(self._rng.choice(["DEL", "GETDEL"]), key)
+            return key
+        return self._rng.choice([key, *(one for one in self._ending() if one.startswith(b"user:"))])
+
+    def _ending(self) -> Collection[bytes]:
+        return self._server.keyspace.databases[0].deadlines
+
+    def _shorten(self, key: bytes) -> None:
+        """Let it end in a moment."""
+        key, ttl = self._any(key), self._rng.randrange(1, 40)
+        if self._server.keyspace.databases[0].deadlines.get(key, 0) > self._now + ttl:
+            self._server.user("PEXPIRE", key, ttl)
+
+    def _flash(self, key: bytes) -> None:
+        """Set, and deleted at once."""
+        self._server.user("SET", key, "v", "PX", self._ttl())
+        self._server.user("DEL", key)
+
+    def _once(self) -> None:
+        self._onces += 1
+        ttl = 1 + int(self._rng.expovariate(1 / self._habits.lasting) * 1000)
+        self._server.user("SET", b"user:o%d" % self._onces, "v", "PX", min(ttl, 8000))
 
     def _again(self, key: bytes) -> None:
         """The same life once more: deleted, and set with the same deadline."""

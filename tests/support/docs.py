@@ -11,6 +11,7 @@ from typing import Final
 from bridge.settings import reference
 from bridge.telemetry.reference import events, metrics
 from tests.bench.report import published
+from tests.simulation.mutations.search import table
 from tests.support import schemas
 from tests.support.chart_values import chart_values
 from tests.support.deployed import CHART
@@ -32,6 +33,7 @@ GENERATED: Final[Mapping[Path, Mapping[str, Callable[[], str]]]] = {
     },
     CHART / "README.md": {"values.yaml and values.schema.json": chart_values},
     ROOT / "tests" / "bench" / "RESULTS.md": {"python -m tests.bench --publish": published},
+    ROOT / "tests" / "simulation" / "README.md": {"python -m tests.simulation.mutations": table},
 }
 """Page → the makers of its tables, by the name that stands in front of each."""
 END: Final = "<!-- end of the generated table -->"

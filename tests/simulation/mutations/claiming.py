@@ -42,7 +42,7 @@ RULES: Mapping[str, Sequence[Substitution]] = {
             "                marks.hold(key)\n",
             "                marks.hold(key)\n            else:\n                operations += op.gone(key)\n",
         ),
-        (APPLY, "local function gone(key)\n  if ahead[key] then return end\n", "local function gone(key)\n"),
+        (APPLY, "announced\n  if ahead[key] then return end\n", "announced\n"),
     ),
     "unchanged_is_ahead": (
         (APPLY, "    ahead[key] = true --", "    if scores[key] ~= deadline then ahead[key] = true end --"),
@@ -59,14 +59,13 @@ RULES: Mapping[str, Sequence[Substitution]] = {
         ),
     ),
     "walk": ((EPOCH, "Walk(needed=gap.open)", "Walk(needed=False)"),),
-    "overdue_resolved_first": ((EPOCH, "            and (lowest is None or lowest >= self._gap.start_ms)\n", ""),),
     "count_ambiguous": (
         (
             APPLY,
             "    if score < gap_start then ambiguous = ambiguous + 1 end\n    write(key, false)",
             "    write(key, false)",
         ),
-        (APPLY, "  elseif score and score < gap_start then\n    ambiguous = ambiguous + 1\n", ""),
+        (APPLY, "    if score and score < gap_start then ambiguous = ambiguous + 1 end\n", ""),
         (APPLY, "    if score < gap_start and deadline ~= score then ambiguous = ambiguous + 1 end\n", ""),
     ),
     "count_gone": (

@@ -1,6 +1,8 @@
 """Files of `bridge/`, and what is substituted in several of them."""
 
-APPLY, TOUCH, ACQUIRE = (f"redis/ledger/lua/{name}.lua" for name in ("apply", "touch", "acquire"))
+APPLY, TOUCH, ACQUIRE, RELEASE = (f"redis/ledger/lua/{name}.lua" for name in ("apply", "touch", "acquire", "release"))
+TELEMETRY = "telemetry/shard.py"
+TAKEOVER, STANDBY = "redis/protocol/takeover.py", "redis/epoch/standby.py"
 INTERPRETER, MARKS = "redis/protocol/interpreter.py", "redis/protocol/marks.py"
 EPOCH = "redis/epoch/epoch.py"
 ENTRIES, SHARD, OUTBOX = "redis/ledger/entries.py", "redis/source/shard.py", "redis/ledger/outbox.py"

@@ -193,10 +193,12 @@ class Server:
         name = words[0].upper()
         self.keyspace.freeze()
         script: str | None = None
+        reply: Reply = None
         try:
             if name == b"EVALSHA":
                 script = self.script_name(words[1])
-                return self._script(database, words)
+                reply = self._script(database, words)
+                return reply
             own = OWN.get(name)
             if own is not None:
                 return own(self, session, words)
@@ -205,7 +207,7 @@ class Server:
             return Failure(str(error).encode("latin-1"))
         finally:
             self.keyspace.thaw()
-            self.watcher.done(script, session)
+            self.watcher.done(script, session, reply)
 
     def _known(self, words: Sequence[bytes]) -> Command:
         command = self._commands.get(words[0].upper())

@@ -25,5 +25,5 @@ class Watcher:
         """A script is about to run. False: its request was lost, or is done later."""
         return True
 
-    def done(self, script: str | None, session: "Session | None") -> None:
+    def done(self, script: str | None, session: "Session | None", reply: Reply = None) -> None:
         """A command, or a script of that name, has come to its end; its reply is not sent yet."""

@@ -1,0 +1,74 @@
+"""Which notification each claim tells of: exactly, since a key's claims are in the order of its notifications.
+
+A claim by notification tells of the first one of its key that the stream of its epoch still held. That stream begins at
+the boundary that the lease was granted with; one that is taken over hot is the former epoch's, going on.
+"""
+
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING
+
+from bridge.contracts import Entry
+from bridge.expiration import Expiration, Identity, Via
+from bridge.redis.ledger.entries import read_entry
+from tests.simulation.redis.values import Stream, StreamId
+
+if TYPE_CHECKING:
+    from tests.simulation.book import Life
+
+IDENTITY = Identity("/redis", 0)
+
+
+class Hints:
+    """Those of one server's users' keys that expired."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, list[Life]] = defaultdict(list)
+        """The expirations whose notifications were claimed under each id."""
+        self.unaware: set[str] = set()
+        """Those of these ids that were claimed while no gap was open."""
+        self._stream: dict[bytes, deque[tuple[int, Life]]] = defaultdict(deque)
+        """What was notified of each key, and not claimed: number in the stream, and what it says."""
+        self._notified = 0
+        self.fence = 0
+        """In the lease."""
+        self._boundaries: dict[int, int] = {}
+        """How much was notified before each fence's boundary."""
+        self._last: StreamId = (0, 0)
+        """Of the outbox."""
+
+    def notified(self, life: "Life") -> None:
+        """Subscribers are told that it expired."""
+        self._notified += 1
+        self._stream[life.key].append((self._notified, life))
+
+    def granted(self, fence: int) -> None:
+        """That fence is in the lease."""
+        if fence != self.fence:
+            self.fence = fence
+            self._boundaries[fence] = self._notified
+
+    def cold(self, fence: int) -> None:
+        """That epoch has begun without what was notified before its boundary."""
+        if fence == self.fence:
+            boundary = self._boundaries[fence]
+            for waiting in self._stream.values():
+                while waiting and waiting[0][0] <= boundary:
+                    waiting.popleft()
+
+    def applied(self, outbox: Stream, *, gap_open: bool) -> None:
+        """A batch was: its entry, if it has made one, is the last one."""
+        former, self._last = self._last, outbox.last
+        if outbox.entries and outbox.last > former and outbox.entries[-1][0] == outbox.last:
+            number, fields = outbox.entries[-1]
+            pairs = iter(fields)
+            self._claimed(
+                read_entry(IDENTITY, b"%d-%d" % number, dict(zip(pairs, pairs, strict=True))), gap_open=gap_open
+            )
+
+    def _claimed(self, entry: Entry, *, gap_open: bool) -> None:
+        for event in entry.events:
+            if isinstance(event, Expiration) and event.via is Via.NOTIFICATION and self._stream[event.key]:
+                _, life = self._stream[event.key].popleft()
+                self.told[event.id].append(life)
+                if not gap_open:
+                    self.unaware.add(event.id)
