@@ -10,7 +10,6 @@ from bridge.redis.protocol.operations import (
     appeared,
     each,
     expired,
-    expired_ahead,
     forget,
     gap_closed,
     gone,
@@ -20,7 +19,7 @@ from bridge.redis.protocol.operations import (
 )
 from tests.support.proxy import Matches, command
 
-EXPIRED, EXPIRED_AHEAD, GONE = expired(b""), expired_ahead(b""), gone(b"")
+EXPIRED, GONE = expired(b""), gone(b"")
 RESOLVE, FORGET = resolve(b"", b"", b"", b""), forget(b"")
 APPEARED, PLACED, SCAN = appeared(b""), placed(b"", 0, b""), scan(b"", 0, 0, b"", b"")
 GAP_CLOSED = gap_closed(ClosedGap("", 0, 0, "", None))
