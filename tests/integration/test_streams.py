@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
@@ -11,8 +12,9 @@ from redis.asyncio import Redis
 from tests.integration.doctor import SECRET, SOUND, examine, levels
 from tests.integration.oracle import QUICK, World
 from tests.support.kinds import on_both_kinds
+from tests.support.redis.cluster import RedisCluster
 from tests.support.redis.commands import set_for, user_of
-from tests.support.servers import Bridge, RedisServer, wait_until
+from tests.support.servers import PATIENCE, Bridge, RedisServer, ValkeyServer, wait_until
 
 STREAMS = "Redis Streams/"
 
@@ -94,6 +96,48 @@ async def stream_that_expires(kind: type[RedisServer]) -> None:
 
 async def gone(redis: Redis) -> bool:
     return not await redis.exists("expired", "{expired}:appended")
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("kind", [RedisServer, ValkeyServer])
+async def test_the_streams_of_a_cluster_are_on_the_nodes_of_their_slots(kind: type[RedisServer]) -> None:
+    """And the bridge is killed when entries are appended, and not settled."""
+    names = [f"{prefix}:{number}" for prefix in ("share", "cart", "session") for number in range(50)]
+    async with RedisCluster.of(kind, replicas=0, config={"notify-keyspace-events": "Egxe"}) as cluster:
+        settings = {
+            "BRIDGE_REDIS_URL": f"redis+cluster://127.0.0.1:{cluster.nodes[0].port}",
+            "BRIDGE_SINK": "redis",
+            "BRIDGE_SINK_REDIS_STREAM": "gone:{prefix}",
+        }
+
+        async def subjects() -> list[str]:
+            found = []
+            for prefix in ("share", "cart", "session"):
+                stored = cast("list[tuple[str, dict[str, str]]]", await cluster.client.xrange(f"gone:{prefix}"))
+                found += [json.loads(fields["body"])["subject"] for _, fields in stored]
+            return sorted(found)
+
+        for turn in range(2):
+            async with Bridge(settings) as bridge:
+                await bridge.ready(PATIENCE)
+                for name in names:
+                    await cluster.client.set(f"{name}:{turn}", "", px=400)
+                await wait_until(partial(appended, subjects, turn * len(names)))
+                bridge.kill()
+        wanted = sorted(f"{name}:{turn}" for name in names for turn in range(2))
+        async with Bridge(settings) as bridge:
+            await bridge.ready(PATIENCE)
+
+            async def are_there() -> bool:
+                return set(await subjects()) >= set(wanted)
+
+            await wait_until(are_there, bridge.log, PATIENCE)
+            assert await bridge.stop() == 0
+        assert await subjects() == wanted
+
+
+async def appended(subjects: Callable[[], Awaitable[list[str]]], least: int) -> bool:
+    return len(await subjects()) > least
 
 
 # The doctor.
