@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from bridge.cloudevents import Encoder
+from bridge.commands.embedded import free_port
 from bridge.contracts import Batch, Message, Origin, Run, Session
 from bridge.errors import Refused
 from bridge.expiration import GapRecord
@@ -14,7 +16,7 @@ from bridge.sinks.redis.keys import memory_of
 from tests.support.brokers.caller import Caller, TakenLater, Tally
 from tests.support.brokers.redis_rig import STREAM, RedisRig
 from tests.support.brokers.rigs import batches, deliver, ids, messages, refused, works
-from tests.support.servers import wait_until
+from tests.support.servers import RedisServer, wait_until
 
 
 @pytest.fixture
@@ -221,3 +223,20 @@ async def test_a_source_and_a_sink_of_one_server_share_its_login(rig: RedisRig) 
     shared = rig.sink(sink_redis_url=None, redis_url=rig.server.url)
     await works(shared)
     assert await rig.stored() == ids(messages(1))
+
+
+async def test_over_tls_with_a_certificate_and_the_files_that_serve_the_source_too(certificates: Path) -> None:
+    pair = {"tls-cert-file": certificates / "server.pem", "tls-key-file": certificates / "server.key"}
+    port = free_port()
+    tls = {name: str(file) for name, file in (pair | {"tls-ca-cert-file": certificates / "ca.pem"}).items()}
+    rig = RedisRig(
+        sink_redis_url=f"rediss://127.0.0.1:{port}",
+        redis_tls_ca_file=certificates / "ca.pem",
+        redis_tls_cert_file=certificates / "client.pem",
+        redis_tls_key_file=certificates / "client.key",
+    )
+    rig.server = RedisServer({**tls, "tls-port": str(port)})
+    async with rig:
+        await works(rig.sink())
+        await refused(rig.sink(redis_tls_ca_file=certificates / "stranger.pem"), "not trusted")
+        assert await rig.stored() == ids(messages(1))
