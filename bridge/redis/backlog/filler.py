@@ -13,7 +13,7 @@ from bridge.limits import BacklogLimits
 from bridge.redis.backlog.journal import Happened, Journal, Key, Unfillable
 from bridge.redis.backlog.session import attached
 from bridge.redis.backlog.translation import Translated, Translator
-from bridge.redis.backlog.verdict import Facts, Verdict, expired_between, judge, unknown
+from bridge.redis.backlog.verdict import Facts, Verdict, expired_between, index_of, judge, unknown
 from bridge.redis.ledger.entries import Unreadable, heard_of
 from bridge.redis.ledger.scripts import Ledger, announcement
 from bridge.redis.protocol.anchor import Anchor, Measured
@@ -152,7 +152,8 @@ class Filler:
             claims = [claim for packed in journal.claims for claim in heard_of(packed)]
         except Unreadable as error:
             raise Unfillable("what the former epoch has claimed cannot be read") from error
-        ahead = {key for announcement in announcements.values() for key in announcement.keys}
+        begin = index_of(journal, place.mark)
+        ahead = {key for at, announced in announcements.items() if at > begin for key in announced.keys}
         verdict = judge(journal, Facts(journal.anchor, now, self._is_ours, scores, claims, place.mark, ahead))
         if self._ground.endpoint.finder == CLUSTER and (verdict.excess or verdict.surplus):
             raise Unfillable("some deletions are no expirations: keys of slots that move away look like that, too")

@@ -48,7 +48,7 @@ class Facts:
     place_mark: bytes = b""
     """What stands before it was handled."""
     ahead: Collection[bytes] = ()
-    """Keys that were ahead meanwhile: their expirations may have been held, and not claimed."""
+    """Keys that were ahead behind the place's mark: their expirations may have been held, and not claimed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +89,14 @@ def judge(journal: Journal, facts: Facts) -> Verdict:
         if not verdict.excess and not verdict.surplus:
             return verdict
     claimed = _claimed(journal, facts)
-    handled = max(_index_of(journal, facts.place_mark), *claimed, -1)
+    place = index_of(journal, facts.place_mark)
+    handled = max(place, *claimed, -1)
     sorts = dict[int, Sort]()
     for at, entry in enumerate(journal.entries):
         if at in bounds:
             sorts[at] = Sort.EXPIRED if at in claimed else _sort(journal, at, bounds[at], facts)
-            if at < handled and sorts[at] is Sort.DOUBTFUL and entry.key[1] not in facts.ahead:
+            claims_all = at < place or (at < handled and entry.key[1] not in facts.ahead)
+            if claims_all and sorts[at] is Sort.DOUBTFUL:
                 sorts[at] = Sort.DELETED
     return _decided(count, sorts, claimed)
 
@@ -155,7 +157,8 @@ def _resolved(journal: Journal, facts: Facts) -> dict[int, int]:
     return bounds
 
 
-def _index_of(journal: Journal, mark: bytes) -> int:
+def index_of(journal: Journal, mark: bytes) -> int:
+    """Where that mark came by; -1 where it did not."""
     return next((at for at, one in enumerate(journal.entries) if one.key[1] == mark and one.what is Happened.MARK), -1)
 
 
