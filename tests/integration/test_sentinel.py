@@ -32,8 +32,8 @@ pytestmark = pytest.mark.cluster
 FLAGS = "notify-keyspace-events"
 COUNT = int(300 * float(os.environ.get("CHAOS_KEYS", "1")))
 """Keys that expire through each failover; CHAOS_KEYS is a factor, as in `tests/chaos/test_acceptance.py`."""
-SPAN_MS = 6000
-"""Longer than a failover takes."""
+SPAN_MS = 3000
+"""About as long as a failover takes."""
 PASSWORD = "the-sentinels-own"
 SAFE = {**SOUND, "min-replicas-to-write": "1"}
 """The configuration of a Redis behind Sentinel in which nothing is to be fixed."""
