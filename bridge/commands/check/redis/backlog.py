@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from bridge.commands.check.findings import Finding, passed, warning
 from bridge.commands.check.redis.connections import size
 from bridge.errors import Refused
+from bridge.limits import BacklogLimits
 from bridge.redis.admin.acl import acl_rule, denied_to_filler
 from bridge.redis.admin.inspector import Inspector
 from bridge.redis.backlog.serving import replicas
@@ -43,8 +44,9 @@ async def _examined(redis: Inspector) -> Finding:
 async def _to_be_made(redis: Inspector) -> Finding:
     """What `keep` is going to do."""
     holds = size(int(await redis.directive("repl-backlog-size") or 0))
-    waits = await redis.directive("repl-diskless-sync-delay") != "0"
-    if await redis.directive("repl-diskless-sync") == "yes" and waits:
+    delay = await redis.directive("repl-diskless-sync-delay") or ""
+    waits = delay.isdigit() and int(delay) > BacklogLimits().fill
+    if waits and await redis.directive("repl-diskless-sync") == "yes":
         return passed(f"none yet: the bridge is going to have Redis keep one, of {holds} of memory, without a fork")
     return warning(
         "Redis keeps none, and would fork as soon as it is asked for one: no gap is filled",
