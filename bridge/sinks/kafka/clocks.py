@@ -6,7 +6,6 @@ goes by the timestamps of its producers, and that limit is an ordinary one. Noth
 """
 
 import re
-import time
 from collections.abc import Callable, Mapping
 
 from aiokafka.errors import KafkaError
@@ -34,12 +33,11 @@ def most_ahead_ms(configs: Mapping[str, str]) -> int | None:
     return int(limit)
 
 
-async def clocks_ahead(
-    cluster: Cluster, topic: str, limit_ms: int, now: Callable[[], float] = time.time
-) -> dict[str, float]:
+async def clocks_ahead(cluster: Cluster, topic: str, limit_ms: int, now: Callable[[], float]) -> dict[str, float]:
     """By how many seconds brokers that lead a partition are ahead of us (`host:port` → seconds), as far as they say.
 
-    `limit_ms`: see `most_ahead_ms`. Wrong by half a round trip at most. Raises NotConnected: no broker answers.
+    `limit_ms`: see `most_ahead_ms`; `now`: this machine's time, in Unix seconds. Wrong by half a round trip at most.
+    Raises NotConnected: no broker answers.
     """
     found: dict[str, float] = {}
     try:

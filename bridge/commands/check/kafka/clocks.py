@@ -1,5 +1,7 @@
 """Whether the brokers' clocks are this machine's: records with timestamps that are too far off are refused."""
 
+import time
+
 from bridge.commands.check.findings import Finding, failure, passed, warning
 from bridge.commands.check.kafka.topic import Topic
 from bridge.errors import NotConnected
@@ -16,7 +18,7 @@ async def check_clocks(cluster: Cluster, topic: Topic) -> Finding | None:
     if topic.names.fixed is None or not topic.examined.exists or limit_ms is None:
         return None
     try:
-        ahead = await clocks_ahead(cluster, topic.names.fixed, limit_ms)
+        ahead = await clocks_ahead(cluster, topic.names.fixed, limit_ms, time.time)
     except NotConnected:
         return None
     return judged(ahead, limit_ms) if ahead else None
