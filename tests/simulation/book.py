@@ -58,6 +58,8 @@ class Life:
     promise: Promise = Promise.NOTHING
     left: bool = False
     """Whether the ledger's entry has changed since it expired."""
+    unaware: bool = False
+    """Whether its entry was changed when it was muted, and no gap was open yet: only `missed` counts it then."""
     sure: bool = False
     """Whether a touch saw it gone and nothing in its place, and that touch was resolved."""
     back_ms: int | None = None
@@ -160,8 +162,8 @@ class Book(Watcher):
         lease, outbox = values.get(NAMES.lease), values.get(NAMES.outbox)
         if script == "acquire.lua" and isinstance(lease, Hash) and b"fence" in lease:
             self.hints.granted(int(lease[b"fence"]))
-        elif script == "apply.lua" and isinstance(lease, Hash) and isinstance(outbox, Stream):
-            self.hints.applied(outbox, gap_open=lease.get(b"open") != b"0")
+        elif script == "apply.lua" and isinstance(outbox, Stream):
+            self.hints.applied(outbox)
 
     def _saw(self, sights: Reply) -> None:
         """A touch, which is made when the former one of its epoch is resolved."""
@@ -209,10 +211,11 @@ class Book(Watcher):
 
     def _settle(self) -> None:
         """Note which entries have changed."""
-        ledger = self.ledger
+        ledger, lease = self.ledger, self.server.keyspace.databases[0].values.get(NAMES.lease)
+        gap_open = not isinstance(lease, Hash) or lease.get(b"open") != b"0"
         for life in self._open:
             if ledger.get(life.key) != life.entry:
-                life.left = True
+                life.left, life.unaware = True, not (life.notified or gap_open)
                 if life.promise is Promise.LATER and (life.key in ledger or life.back_ms is not None):
                     life.promise = Promise.NOTHING
         self._open = [life for life in self._open if not life.left]

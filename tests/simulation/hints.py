@@ -24,8 +24,6 @@ class Hints:
     def __init__(self) -> None:
         self.told: dict[str, list[Life]] = defaultdict(list)
         """The expirations whose notifications were claimed under each id."""
-        self.unaware: set[str] = set()
-        """Those of these ids that were claimed while no gap was open."""
         self._stream: dict[bytes, deque[tuple[int, Life]]] = defaultdict(deque)
         """What was notified of each key, and not claimed: number in the stream, and what it says."""
         self._notified = 0
@@ -55,20 +53,16 @@ class Hints:
                 while waiting and waiting[0][0] <= boundary:
                     waiting.popleft()
 
-    def applied(self, outbox: Stream, *, gap_open: bool) -> None:
+    def applied(self, outbox: Stream) -> None:
         """A batch was: its entry, if it has made one, is the last one."""
         former, self._last = self._last, outbox.last
         if outbox.entries and outbox.last > former and outbox.entries[-1][0] == outbox.last:
             number, fields = outbox.entries[-1]
             pairs = iter(fields)
-            self._claimed(
-                read_entry(IDENTITY, b"%d-%d" % number, dict(zip(pairs, pairs, strict=True))), gap_open=gap_open
-            )
+            self._claimed(read_entry(IDENTITY, b"%d-%d" % number, dict(zip(pairs, pairs, strict=True))))
 
-    def _claimed(self, entry: Entry, *, gap_open: bool) -> None:
+    def _claimed(self, entry: Entry) -> None:
         for event in entry.events:
             if isinstance(event, Expiration) and event.via is Via.NOTIFICATION and self._stream[event.key]:
                 _, life = self._stream[event.key].popleft()
                 self.told[event.id].append(life)
-                if not gap_open:
-                    self.unaware.add(event.id)

@@ -185,15 +185,10 @@ def what_the_bridge_cannot_know_it_counts_and_announces(found: Evidence) -> list
     for run in _runs([where for _, where in found.lost]):
         lost = [life for life, where in found.lost if any(gap in run for gap in where)]
         counted = sum(gap.ambiguous for gap in run)
-        promised = [life for life in lost if life.promise is not Promise.NOTHING and not _named(found, life)]
+        promised = [life for life in lost if life.promise is not Promise.NOTHING and not life.unaware]
         if len(promised) > counted and not found.excuse(run[0].opened, run[-1].closed):
             problems.append(f"{len(promised)} recorded ones lost, {counted} counted: {promised} in {run}")
     return problems
-
-
-def _named(found: Evidence, life: Life) -> bool:
-    """Whether a later notification of its key, when nobody knew of a gap yet, was announced with its deadline."""
-    return any(told.deadline == life.deadline and told.id in found.book.hints.unaware for told in found.told[life.key])
 
 
 def what_is_missed_is_measured(found: Evidence) -> list[str]:
