@@ -17,7 +17,7 @@ from nats.js.api import DiscardPolicy, StreamConfig
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from tests.chaos.servers import ClockedValkey, set_clock, small_disk
+from tests.chaos.servers import ClockedValkey, Stepped, set_clock, small_disk
 from tests.support.brokers.kafka import KafkaServer
 from tests.support.contract import STREAM
 from tests.support.deployments.jetstream import Deployment
@@ -170,7 +170,7 @@ async def role_that_changes(chance: random.Random, _: Kafka) -> AsyncIterator[Gr
 @asynccontextmanager
 async def clock_that_steps(chance: random.Random, _: Kafka) -> AsyncIterator[Ground]:
     """Redis's clock is set ahead, or back, and later right again."""
-    async with Deployment.of(ClockedValkey) as scene:
+    async with Stepped.of(ClockedValkey) as scene:
 
         @asynccontextmanager
         async def strike() -> AsyncIterator[None]:

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 
 from bridge.commands.embedded import DIRECTORY_PREFIX
+from tests.support.deployments.jetstream import Deployment
+from tests.support.deployments.stored import StoredExpiration
 from tests.support.servers import RedisServer, ValkeyServer
 
 DISK_MIB = 16
@@ -45,6 +47,24 @@ def set_clock(server: RedisServer, seconds: float) -> None:
 
 def _clock_of(server: RedisServer) -> Path:
     return server.directory / "clock"
+
+
+class Stepped(Deployment):
+    """A scene whose Redis may have been set back behind a deadline before its notification was handled.
+
+    Such an expiration is announced without its deadline: once, like any other.
+    """
+
+    async def stored(self, least: int = 0) -> list[StoredExpiration] | None:
+        """See `Scene`."""
+        stored = await super().stored(least)
+        ids = {message.id for message in stored or ()}
+        undated = {message.key: message.id for message in stored or () if message.deadline_ms is None}
+        for id_, (key, deadline) in list(self.expected.items()):
+            if id_ not in ids and key in undated:
+                del self.expected[id_]
+                self.expected[undated[key]] = key, deadline
+        return stored
 
 
 @cache
