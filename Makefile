@@ -7,8 +7,8 @@ CHECKS := check-types check-style check-floors check-lua
 .PHONY: help setup demo test pythons chaos simulate bench containers check $(CHECKS) format docs release clean
 
 BIN := .venv/bin
-# Tests mostly wait: for servers, deadlines and leases. So four, beside the one with Kafka, keep two processors busy.
-WORKERS := 4
+# Tests mostly wait: for servers, deadlines and leases. So three, beside the one with Kafka, keep two processors busy.
+WORKERS := 3
 # Written by .ci/bootstrap when all is installed, so that it is done again only when its inputs change.
 DEMO := .venv/.installed-demo
 DEV := .venv/.installed-dev
