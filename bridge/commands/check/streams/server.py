@@ -21,7 +21,8 @@ from bridge.sinks.redis.servers import Server, Servers, named, servers_of
 
 AREA = "Redis Streams"
 COMMANDS = (
-    "+evalsha +script|load +xadd +hget +hset +hdel +hexists +hlen +hgetall +time +type +ping +info +client|setname"
+    "+evalsha +script|load +xadd +xlen +hget +hset +hdel +hexists +hlen +hgetall"
+    " +time +type +ping +info +client|setname"
 )
 
 Info = Mapping[str, object]
