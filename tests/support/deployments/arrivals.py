@@ -50,7 +50,7 @@ async def all_of(arrived: Sequence[Arrived], keys: Collection[bytes], count: int
         found = told(arrived, keys)
         return [key for key in keys if len(found.get(key, ())) < count]
 
-    await wait_until(lambda: not missing(), lambda: f"messages of {missing()}", timeout=20)
+    await wait_until(lambda: not missing(), lambda: f"messages of {missing()}")
 
 
 async def everything_due(redis: Redis, arrived: Sequence[Arrived], until_ms: int = 0) -> None:
