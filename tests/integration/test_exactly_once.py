@@ -86,7 +86,7 @@ async def frozen_and_going_on(kind: type[RedisServer]) -> None:
         on_their_way.release()
         refused_now = deployment.nats_link.break_on(TO_CLIENT, rb"maximum messages per subject exceeded", Action.DROP)
         await refused_now.reached()
-        await frozen.ready()
+        await deployment.outdone(frozen)
         await deployment.set(keys(OF_A_TURN, start=OF_A_TURN))
         assert len(await deployment.delivered()) == 2 * OF_A_TURN
 
@@ -134,6 +134,6 @@ async def streams_frozen_and_going_on(kind: type[RedisServer]) -> None:
         on_their_way.release()
         await late.reached()
         frozen.resume()
-        await frozen.ready()
+        await deployment.outdone(frozen)
         await deployment.set(keys(OF_A_TURN, start=OF_A_TURN))
         assert len(await deployment.delivered()) == 2 * OF_A_TURN

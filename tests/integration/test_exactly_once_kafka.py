@@ -64,6 +64,6 @@ async def test_with_two_bridges_of_which_one_is_frozen_within_a_transaction_and_
         await deployment.delivered(120)
         on_their_way.release()
         frozen.resume()
-        await frozen.ready(60)
+        await deployment.outdone(frozen)
         await deployment.set(keys(OF_A_TURN, start=OF_A_TURN))
         assert len(await deployment.delivered(120)) == 2 * OF_A_TURN

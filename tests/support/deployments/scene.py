@@ -18,6 +18,7 @@ from bridge.commands.embedded import Server
 from tests.support.contract import LEASE, LEDGER, OUTBOX, id_of_deadline
 from tests.support.deployments.diagnosis import diagnosis
 from tests.support.deployments.stored import StoredExpiration, StoredMessage
+from tests.support.deployments.telemetry import events
 from tests.support.proxy import Protocol, Proxy
 from tests.support.redis.commands import SET_TOGETHER
 from tests.support.servers import PATIENCE, Bridge, RedisServer, wait_until
@@ -188,6 +189,14 @@ class Scene(ABC):
         It is still the dead one's fence that the next one has to outdo: only the waiting is spared.
         """
         await self.redis.hset(LEASE, "until", "0")
+
+    async def outdone(self, bridge: Bridge) -> None:
+        """Return when a bridge that was frozen knows that another one has begun since.
+
+        Then it stands by, which is never ready; or, if the other one is slow, it may have the lease again. /readyz is
+        no sign of either: it still says what was true before.
+        """
+        await wait_until(lambda: events(bridge, "epoch.ended"), bridge.log, PATIENCE)
 
     async def waiting(self) -> int:
         """How many entries are in the outbox."""
