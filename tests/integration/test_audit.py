@@ -133,6 +133,23 @@ async def test_what_is_muted_within_an_epoch_ends_it_and_is_counted(server: Redi
         assert record["missed"] == 3
 
 
+async def test_a_gap_begins_where_the_audit_has_last_looked(server: RedisServer, user: Redis) -> None:
+    limits = Limits(epoch=EpochLimits(audit=3600.0))  # it looks when the gap is closed, and never again
+    async with Inside(server.port, limits=limits) as bridge:
+        (first,) = await bridge.records(1)
+        await bridge.reconciled()
+        for number in range(3):
+            await known(user, b"round:%d" % number, 1)
+            await expired(user, b"round:%d" % number)
+            await bridge.quiet(user)
+        await bridge.kill()
+    await lapse(user)
+    async with Inside(server.port, limits=limits) as bridge:
+        (second,) = await bridge.records(1)
+    assert second["opened_ms"] == first["closed_ms"]
+    assert second["missed"] == 0
+
+
 # What nobody can know is null.
 
 

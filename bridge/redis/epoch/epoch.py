@@ -71,7 +71,7 @@ class Epoch:
         self._telemetry = shard.telemetry
         self._caught_up = caught_up
         self._handled_ms: int | None = None
-        """When the last round began that is done, with no gap open: up to there everything is handled."""
+        """When the last round began that is done, with no gap open, and audited: up to there everything is handled."""
 
     @property
     def in_doubt(self) -> Batch | None:
@@ -255,7 +255,7 @@ class Epoch:
         self._read_audit(finished)
         if finished.purpose.close and self._gap.open:
             await self._close_gap(finished)
-        if not self._gap.open:
+        if not self._gap.open and (self._audit is None or finished.purpose.audit):
             self._handled_ms = finished.redis_ms
             self._caught_up(finished.redis_ms)
         self._telemetry.mark_returned(str(self._attempt.endpoint))

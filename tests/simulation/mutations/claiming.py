@@ -93,7 +93,7 @@ RULES: Mapping[str, Sequence[Substitution]] = {
     "seen_when_closed": (
         (
             EPOCH,
-            "        if not self._gap.open:\n            self._handled_ms = finished.redis_ms\n",
+            "        if not self._gap.open and (self._audit is None or finished.purpose.audit):\n",
             "        self._handled_ms = finished.redis_ms\n        if not self._gap.open:\n",
         ),
     ),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from tests.simulation.mutations.files import TELEMETRY, Substitution
+from tests.simulation.mutations.files import EPOCH, TELEMETRY, Substitution
 
 MENDED: Mapping[str, Sequence[Substitution]] = {
     "ready_after_a_full_outbox": (
@@ -12,4 +12,5 @@ MENDED: Mapping[str, Sequence[Substitution]] = {
             "",
         ),
     ),
+    "seen_when_audited": ((EPOCH, " and (self._audit is None or finished.purpose.audit)", ""),),
 }
