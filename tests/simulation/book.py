@@ -160,10 +160,13 @@ class Book(Watcher):
     def _hear(self, script: str | None) -> None:
         values = self.server.keyspace.databases[0].values
         lease, outbox = values.get(NAMES.lease), values.get(NAMES.outbox)
+        place = lease.get(b"place") if isinstance(lease, Hash) else None
         if script == "acquire.lua" and isinstance(lease, Hash) and b"fence" in lease:
-            self.hints.granted(int(lease[b"fence"]))
+            self.hints.granted(int(lease[b"fence"]), place)
         elif script == "apply.lua" and isinstance(outbox, Stream):
             self.hints.applied(outbox)
+        if script is not None:
+            self.hints.placed(place)
 
     def _saw(self, sights: Reply) -> None:
         """A touch, which is made when the former one of its epoch is resolved."""

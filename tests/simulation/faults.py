@@ -67,7 +67,8 @@ class Nemesis:
     def heal(self) -> None:
         """All is well from now on."""
         self._traps.clear()
-        for undo in list(self._healing.values()):
+        healing, self._healing = self._healing, {}  # what is undone now is not undone again later
+        for undo in healing.values():
             undo()
         world = self._world
         world.broker.faults = type(world.broker.faults)()

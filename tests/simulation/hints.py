@@ -1,7 +1,8 @@
 """Which notification each claim tells of: exactly, since a key's claims are in the order of its notifications.
 
 A claim by notification tells of the first one of its key that the stream of its epoch still held. That stream begins at
-the boundary that the lease was granted with; one that is taken over hot is the former epoch's, going on.
+the boundary that the lease was granted with; one that is taken over hot is the former epoch's, going on. An epoch that
+began at its boundary, and ended before it changed anything, has not been: the next one may go on where the former was.
 """
 
 from collections import defaultdict, deque
@@ -29,8 +30,12 @@ class Hints:
         self._notified = 0
         self.fence = 0
         """In the lease."""
-        self._boundaries: dict[int, int] = {}
-        """How much was notified before each fence's boundary."""
+        self._boundary = 0
+        """How much was notified before the boundary of that fence."""
+        self._granted_place: bytes | None = None
+        """In the lease, when it was granted."""
+        self._cold = False
+        """Whether that epoch has begun at its boundary, and has changed nothing yet."""
         self._last: StreamId = (0, 0)
         """Of the outbox."""
 
@@ -39,18 +44,27 @@ class Hints:
         self._notified += 1
         self._stream[life.key].append((self._notified, life))
 
-    def granted(self, fence: int) -> None:
-        """That fence is in the lease."""
+    def granted(self, fence: int, place: bytes | None) -> None:
+        """That fence is in the lease, with the place of the former epoch."""
         if fence != self.fence:
-            self.fence = fence
-            self._boundaries[fence] = self._notified
+            self.fence, self._granted_place, self._cold = fence, place, False
+            self._boundary = self._notified
 
     def cold(self, fence: int) -> None:
         """That epoch has begun without what was notified before its boundary."""
-        if fence == self.fence:
-            boundary = self._boundaries[fence]
+        self._cold = self._cold or fence == self.fence
+
+    def placed(self, place: bytes | None) -> None:
+        """That place is in the lease now."""
+        if place != self._granted_place:
+            self._drop()
+
+    def _drop(self) -> None:
+        """The epoch has left a trace: if it began at its boundary, nobody goes on from before that."""
+        if self._cold:
+            self._cold = False
             for waiting in self._stream.values():
-                while waiting and waiting[0][0] <= boundary:
+                while waiting and waiting[0][0] <= self._boundary:
                     waiting.popleft()
 
     def applied(self, outbox: Stream) -> None:
@@ -62,6 +76,7 @@ class Hints:
             self._claimed(read_entry(IDENTITY, b"%d-%d" % number, dict(zip(pairs, pairs, strict=True))))
 
     def _claimed(self, entry: Entry) -> None:
+        self._drop()
         for event in entry.events:
             if isinstance(event, Expiration) and event.via is Via.NOTIFICATION and self._stream[event.key]:
                 _, life = self._stream[event.key].popleft()
