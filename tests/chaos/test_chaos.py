@@ -129,7 +129,8 @@ async def quiet(topology: Topology[Scene], writer: Writer) -> None:
             ledgers = await topology.state()
             if {name: ledger.fence for name, ledger in ledgers.items()} != before:
                 return True
-            return all(ledger.seen_ms > fixed_ms + ALL_SEEN_MS and not ledger.waiting for ledger in ledgers.values())
+            seen = all(ledger.forsaken or ledger.seen_ms > fixed_ms + ALL_SEEN_MS for ledger in ledgers.values())
+            return seen and not any(ledger.waiting for ledger in ledgers.values())
 
         await wait_until(is_quiet, topology.logs, 2 * PATIENCE)
         if await fences() == before:

@@ -124,6 +124,8 @@ class LedgerState:
     seen_ms: int
     waiting: int
     """In the ledger, though overdue; in the outbox; or to be placed."""
+    forsaken: bool
+    """Whether no bridge has it, or has ever been ready with it: what one leaves that was frozen while slots moved."""
 
     @classmethod
     async def of(cls, client: Redis, prefix: str) -> Self:
@@ -131,6 +133,7 @@ class LedgerState:
         state = cls()
         lease = await client.hgetall(f"{prefix}lease")
         state.fence, state.seen_ms = str(lease.get("fence", "")), int(lease.get("seen_ms") or 0)
+        state.forsaken = not state.seen_ms and int(lease.get("until") or 0) < now_ms()
         overdue = await client.zcount(f"{prefix}deadlines", "-inf", now_ms() - 1_000)
         outbox = await client.xlen(f"{prefix}outbox")
         state.waiting = int(lease.get("depth") or 0) + overdue + outbox + await client.zcard(f"{prefix}moved")

@@ -17,7 +17,7 @@ from tests.support.docs import pages
 from tests.support.servers import PASSED_ON, ROOT, TOOLS, Bridge, NatsServer, RedisServer, require
 
 PAGES = [page for page in pages() if page.name != "CHANGELOG.md" and not page.is_relative_to(ROOT / "tests")]
-ELSEWHERE = {"make", "pip", "pip-audit", "export", "docker", "helm"}
+ELSEWHERE = {"make", "pip", "pip-audit", "export", "docker", "helm", "kafka-acls.sh"}
 """What begins a line that no test runs: what it does is installing, or needs an engine or a cluster."""
 SHORTER = {"--keys 1000": "--keys 50", "--ttl-max 5s": "--ttl-max 1s"}
 PLACEHOLDERS = {"ID…": "1-0"}
