@@ -4,21 +4,21 @@
 
 .DEFAULT_GOAL := help
 CHECKS := check-types check-style check-floors check-lua
-.PHONY: help setup demo test pythons chaos simulate bench containers check $(CHECKS) format docs release clean
+.PHONY: help setup demo test pythons chaos simulate bench containers check $(CHECKS) format docs docs-site release clean
 
 BIN := .venv/bin
-# Tests mostly wait: for servers, deadlines and leases. So three, beside the one with Kafka, keep two processors busy.
-WORKERS := 3
+# Tests mostly wait: for servers, deadlines and leases. So five, beside the one with Kafka, keep two processors busy.
+WORKERS := 5
 # Written by .ci/bootstrap when all is installed, so that it is done again only when its inputs change.
 DEMO := .venv/.installed-demo
 DEV := .venv/.installed-dev
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: $(DEV) ## Install everything that development needs, into .venv and .cache
 
-demo: $(DEMO) ## Show the whole story in about 20 seconds, with servers of its own
+demo: $(DEMO) ## Show the whole story in about 15 seconds, with servers of its own
 	@$(BIN)/expiry-bridge demo
 
 test: check ## Check, then run all tests and measure their coverage
@@ -60,6 +60,9 @@ format: $(DEV) ## Format the code, and fix what ruff can fix
 
 docs: $(DEV) ## Renew the tables of the pages that are made of the code
 	@$(BIN)/python -m tests.support.docs
+
+docs-site: $(DEV) ## Build the site of all pages into .cache/site
+	@$(BIN)/python -m tests.support.site
 
 release: $(DEV) ## Build what is published into dist, twice, and only if both are the same
 	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/tools/bin:$$PATH" .ci/release
