@@ -1,3 +1,3 @@
 """Expiry bridge: Redis key expirations as durable broker messages. Start reading at `bridge/contracts.py`."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -4,6 +4,7 @@ Guaranteed: any key, and any deadline that Redis can hold, encodes, and the resu
 a deadline cannot be what CloudEvents asks for, the `data` still says it exactly:
 
 * `data.key` is the key, where it is UTF-8; else `data.key_base64` (RFC 4648, with padding).
+* `data.field`, or `data.field_base64`, likewise, where a field of a hash expired; the rest is that of the hash's key.
 * `subject` is the key, where a CloudEvents string may hold it. Else (no UTF-8, or a control character or
   non-character in it) it is percent-encoded: `%` and every byte outside printable ASCII become `%XX`. An empty key has
   no `subject`, because CloudEvents does not allow an empty one.
@@ -13,6 +14,7 @@ a deadline cannot be what CloudEvents asks for, the `data` still says it exactly
 
 import re
 from base64 import b64encode
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Literal
@@ -21,10 +23,12 @@ from urllib.parse import quote_from_bytes
 import orjson
 
 from bridge.contracts import Message
-from bridge.expiration import CHECK_KEY, Event, Expiration, GapRecord
+from bridge.expiration import CHECK_KEY, Event, Expiration, FieldExpiration, GapRecord
+from bridge.value_json import value_members
 
 SPEC_VERSION = "1.0"
 EXPIRED_TYPE = "redis.key.expired"
+FIELD_TYPE = "redis.hash.field.expired"
 GAP_TYPE = "redis.expiry.gap"
 CHECK_TYPE = "redis.expiry.check"
 """Of the message that `expiry-bridge check --publish` sends: nothing has happened, and consumers have nothing to do."""
@@ -48,16 +52,30 @@ class Encoder:
     it serialized, takes twice as long.
     """
 
-    def __init__(self, source: str, db: int, mode: Literal["structured", "binary"]) -> None:
-        """`source` is the CloudEvents source; `mode` the content mode."""
+    def __init__(
+        self,
+        source: str,
+        db: int,
+        mode: Literal["structured", "binary"],
+        traceparent: Callable[[str], str] | None = None,
+    ) -> None:
+        """`source` is the CloudEvents source; `mode` the content mode; `traceparent` makes the one of an id."""
         self._source = source
         self._source_json = _json(source)
         self._db = db
         self._binary = mode == "binary"
+        self._moment: tuple[int | None, int, str] | None = None
+        """Deadline, time of observation and way of the last expiration: they often come in runs of one moment."""
+        self._time: str | None = None
+        self._moment_json = ""
+        """What is the same in all messages of that moment."""
+        self._traceparent = traceparent
 
     def encode(self, event: Event) -> Message:
         """The message of one event. Equal events give equal messages. Never raises."""
-        return self._expiration(event) if isinstance(event, Expiration) else self._gap(event)
+        if isinstance(event, Expiration):
+            return self._expiration(event)
+        return self._field(event) if isinstance(event, FieldExpiration) else self._gap(event)
 
     def trial(self, id_: str, published_ms: int) -> Message:
         """A message that says nothing but that it was published at this time, in Unix milliseconds. See CHECK_TYPE."""
@@ -66,7 +84,7 @@ class Encoder:
         return message._replace(gap=True)
 
     def _expiration(self, expiration: Expiration) -> Message:
-        id_, key, deadline_ms, observed_ms, via = expiration
+        id_, key, deadline_ms, observed_ms, via, held = expiration
         try:
             name, value = "key", key.decode()
         except UnicodeDecodeError:
@@ -75,12 +93,32 @@ class Encoder:
         else:  # `isprintable` says the same of nearly all keys, in a seventh of the time
             subject = value if value.isprintable() or not _DISALLOWED.search(value) else _percent_encoded(key)
         value_json = _json(value)
-        time = _timestamp(observed_ms if deadline_ms is None else deadline_ms) or _timestamp(observed_ms)
-        data = (
-            f'{{"db":{self._db},"{name}":{value_json},"deadline_ms":{"null" if deadline_ms is None else deadline_ms},'
-            f'"observed_ms":{observed_ms},"via":"{via}"}}'
-        )
-        return self._message(id_, key, EXPIRED_TYPE, subject, time, data, value_json if subject is value else None)
+        if (moment := (deadline_ms, observed_ms, via)) != self._moment:
+            self._begin_run(*moment)
+        data = f'{{"db":{self._db},"{name}":{value_json}{self._moment_json}'
+        if held is not None:
+            data = f"{data[:-1]}{value_members(held)}}}"
+        subject_json, trace = value_json if subject is value else None, self._trace(id_)
+        return self._message(id_, key, EXPIRED_TYPE, subject, self._time, data, subject_json, trace)
+
+    def _begin_run(self, deadline_ms: int | None, observed_ms: int, via: str) -> None:
+        """The next expirations are of that moment."""
+        self._moment = deadline_ms, observed_ms, via
+        self._time = _timestamp(observed_ms if deadline_ms is None else deadline_ms) or _timestamp(observed_ms)
+        deadline = "null" if deadline_ms is None else deadline_ms
+        self._moment_json = f',"deadline_ms":{deadline},"observed_ms":{observed_ms},"via":"{via}"}}'
+
+    def _field(self, expiration: FieldExpiration) -> Message:
+        id_, key, field, deadline_ms, observed_ms, via = expiration
+        data = {"db": self._db, **_text_or_base64("key", key), **_text_or_base64("field", field)}
+        data |= {"deadline_ms": deadline_ms, "observed_ms": observed_ms, "via": via}
+        time = _timestamp(deadline_ms) or _timestamp(observed_ms)
+        text, trace = orjson.dumps(data).decode(), self._trace(id_)
+        message = self._message(id_, key, FIELD_TYPE, _subject(key), time, text, trace=trace)
+        return message._replace(field_lane=b"%d:%b%b" % (len(key), key, field))
+
+    def _trace(self, id_: str) -> str | None:
+        return None if self._traceparent is None else self._traceparent(id_)
 
     def _gap(self, record: GapRecord) -> Message:
         data = {
@@ -107,19 +145,23 @@ class Encoder:
         time: str | None,
         data: str,
         subject_json: str | None = None,
+        trace: str | None = None,
     ) -> Message:
-        """`subject_json` is the subject in JSON, where that is known."""
+        """`subject_json`: the subject in JSON, where that is known. `trace`: of the distributed tracing extension."""
         if self._binary:
             attributes = {"specversion": SPEC_VERSION, "id": id_, "source": self._source, "type": type_}
             if subject:
                 attributes["subject"] = subject
             if time is not None:
                 attributes["time"] = time
+            if trace is not None:
+                attributes["traceparent"] = trace
             return Message(id_, key, data.encode(), DATA_CONTENT_TYPE, attributes)
         of = f'"subject":{subject_json or _json(subject)},' if subject else ""
         at = "" if time is None else f'"time":"{time}",'
+        traced = "" if trace is None else f'"traceparent":"{trace}",'
         body = (
-            f'{{"specversion":"{SPEC_VERSION}","id":"{id_}","source":{self._source_json},"type":"{type_}",{of}{at}'
+            f'{{"specversion":"{SPEC_VERSION}","id":"{id_}","source":{self._source_json},"type":"{type_}",{of}{at}{traced}'
             f'"datacontenttype":"{DATA_CONTENT_TYPE}","data":{data}}}'
         )
         return Message(id_, key, body.encode(), STRUCTURED_CONTENT_TYPE)
@@ -127,6 +169,21 @@ class Encoder:
 
 def _json(text: str) -> str:
     return orjson.dumps(text).decode()
+
+
+def _text_or_base64(name: str, value: bytes) -> dict[str, object]:
+    try:
+        return {name: value.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": b64encode(value).decode()}
+
+
+def _subject(key: bytes) -> str:
+    try:
+        text = key.decode()
+    except UnicodeDecodeError:
+        return _percent_encoded(key)
+    return _percent_encoded(key) if _DISALLOWED.search(text) else text
 
 
 def _percent_encoded(key: bytes) -> str:

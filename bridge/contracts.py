@@ -5,9 +5,9 @@
 * A *source* finds expirations and claims them into its durable *outbox* (`bridge/redis`), with a record of each gap in
   which it may have missed some. Whatever is in the outbox stays there until it is settled, and one event has one id,
   whichever process reads it.
-* A *sink* makes *sessions* (`bridge/sinks`), and a session publishes: it says of each message what the broker did with
+* A *sink* makes *sessions* (`bridge/sinks`), and a session publishes: it says for each message what the broker did with
   it. It is dumb: it neither decides when to try again nor counts, and it knows no dead letters.
-* *Delivery* (`bridge/delivery`) is the only one that knows both. It reads the outbox, encodes each event as a
+* *Delivery* (`bridge/delivery`) is the only part that knows both. It reads the outbox, encodes each event as a
   CloudEvent, publishes, remembers what is acked, sends again what is not, and settles the entries that are done.
 
 The errors are named by what the caller does next: see `bridge/errors.py`.
@@ -19,7 +19,7 @@ from enum import Enum, auto
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
-from bridge.expiration import Event, Expiration
+from bridge.expiration import Event, expires
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 _ALONE = b"alone:"
@@ -32,19 +32,24 @@ class Origin(NamedTuple):
     """Where an entry was claimed: it stays when another ledger adopts the entry."""
 
     line: bytes
-    """Entries of one line come in the order of their numbers, whoever reads them; no two lines have the same name."""
+    """Entries of one line come in the order of their numbers, for every reader; no two lines have the same name."""
     number: int
 
     @classmethod
     def of(cls, shard: int, entry_id: bytes) -> "Origin":
-        """That of an entry that was claimed where it is: a line is what one epoch of a shard has claimed."""
+        """The origin of an entry that was claimed where it is now. A line is what one epoch of a shard has claimed."""
         fence, _, number = entry_id.partition(b"-")
         return cls(b"%d:%b" % (shard, fence), int(number))
 
     @classmethod
     def alone(cls, event_id: str) -> "Origin":
-        """That of an event which is sent by itself, in no order with others."""
+        """The origin of an event that is sent alone, in no order with others."""
         return cls(_ALONE + event_id.encode(), 0)
+
+    @property
+    def shard(self) -> int:
+        """The ledger where it was claimed, unless it `is_alone`."""
+        return int(self.line.partition(b":")[0])
 
     @property
     def is_alone(self) -> bool:
@@ -62,7 +67,9 @@ class Entry:
     shard: int = 0
     """Of the ledger. Ids are unique within one."""
     origin: Origin | None = None
-    """Where that is not what its shard and id say."""
+    """Set if it differs from what shard and id say."""
+    value_bytes: int = 0
+    """Size of the values of its keys, as they are stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +89,14 @@ class Settlement:
     expirations: int
     """How many of its events are expirations, which the outbox counts; the others are gap records."""
     dead: Sequence[DeadLetter] = ()
+    value_bytes: int = 0
+    """See `Entry`."""
 
     @classmethod
     def of(cls, entry: Entry, dead: Sequence[DeadLetter] = ()) -> "Settlement":
         """The settlement of an entry."""
-        expirations = sum(isinstance(event, Expiration) for event in entry.events)
-        return cls(entry.shard, entry.id, expirations, dead)
+        expirations = sum(expires(event) for event in entry.events)
+        return cls(entry.shard, entry.id, expirations, dead, entry.value_bytes)
 
 
 class Outbox(Protocol):
@@ -102,6 +111,17 @@ class Outbox(Protocol):
 
         Raises NotConnected or Refused: call again, after a back-off.
         """
+
+    async def again(self, shard: int, entry_id: bytes) -> Entry | None:
+        """One entry that was read before and is not settled. None if it is not here.
+
+        Whoever settled it has published it; or its shard is another bridge's now, with which it may come back.
+
+        Raises NotConnected or Refused: call again, after a while.
+        """
+
+    def holds(self, shard: int) -> bool:
+        """Whether this bridge reads that shard now. When it gets the shard back, it reads all of it anew."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Remove the entries from the outbox and, of each shard in the same atomic step, store their dead letters.
@@ -126,12 +146,12 @@ class Source(Protocol):
         """Expirations in the outbox, as last heard."""
 
     def redis_ms(self) -> float:
-        """Redis's clock now, Unix milliseconds, as the last reply told it."""
+        """Redis's clock now, Unix milliseconds, according to the last reply."""
 
     async def run(self) -> None:
         """Find expirations until `stop`; then the outbox ends: `read` returns nothing once all is read.
 
-        Raises Refused where it was never served: the settings must be fixed.
+        Raises Refused if it was never served: the settings must be fixed.
         """
 
     def stop(self) -> None:
@@ -157,7 +177,9 @@ class Message(NamedTuple):
     attributes: Mapping[str, str] = _NONE
     """Binary mode only: the CloudEvents attributes, unprefixed. The sink prefixes them as its protocol binding says."""
     gap: bool = False
-    """Whether it is a gap record, or a test message: of no key, and with a subject of its own."""
+    """Whether it is a gap record, or a test message. Such a message has no key, and a subject of its own."""
+    field_lane: bytes = b""
+    """If a field expired: identifies hash and field. Messages of one hash's fields are in no order."""
 
 
 class Run(NamedTuple):
@@ -185,10 +207,10 @@ class Batch:
 
 
 class Order(Enum):
-    """What a sink needs to be kept in order. Delivery sees to it."""
+    """What a sink needs to be in order. Delivery ensures it."""
 
     KEY = auto()
-    """The messages of one key. Batches with other keys are published side by side."""
+    """The messages of one key, or of one field of it. Batches of other keys are published in parallel."""
     SHARD = auto()
     """All messages of one shard of the ledger, as they stand in the outbox: its batches are published one by one."""
 
@@ -219,17 +241,18 @@ class Session(Protocol):
     async def publish(self, batch: Batch, receipts: Receipts) -> None:
         """Send the batch; return when each message has its receipt.
 
-        What the broker leaves unanswered has none for as long as the session lasts: a late ack counts. Sending it again
-        meanwhile, under the same id, is the session's business.
+        A message that the broker leaves unanswered has no receipt while the session lasts: a late ack counts. Sending
+        it again meanwhile, under the same id, is the session's business.
 
         With `Order.KEY` no two messages of a batch have the same key, and no key of it is in another batch that is
-        under way: a session need not care for order. With `Order.SHARD` a batch is of one shard and in the outbox's
-        order, and comes only when all of that shard's former batch is acked or rejected.
+        under way, but for those of different fields: a session need not care for order. With `Order.SHARD` a batch is
+        of one shard and in the outbox's order, and comes only when all of that shard's former batch is acked or
+        rejected.
 
         Cancelling it gives the batch up: no receipts come after that.
 
-        Raises NotConnected: the session has ended, and nothing is known of the messages without a receipt: send them
-        again on the next one. Refused: the sink can never serve again, and the process must end.
+        Raises NotConnected if the session has ended. Nothing is known about the messages without a receipt: send them
+        again on the next session. Raises Refused if the sink can never serve again, and the process must end.
         """
 
     async def ended(self) -> str:
@@ -247,7 +270,7 @@ class Sink(Protocol):
 
     @property
     def order(self) -> Order:
-        """What is to be kept in order."""
+        """What has to be in order."""
 
     async def connect(self) -> Session:
         """Connect, and create or check the stream or topic. It can be cancelled.
@@ -257,4 +280,4 @@ class Sink(Protocol):
         """
 
     def channel(self, message: Message) -> str:
-        """Where the broker keeps such messages, as a log may say it: without any part of a key."""
+        """Where the broker keeps such messages, in words that a log may hold: without any part of a key."""

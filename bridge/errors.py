@@ -35,16 +35,16 @@ class ErrorKind(Enum):
 
 
 class Unusable(BridgeError):
-    """A server that cannot be used: what was found there and, where it is known, what to do about it.
+    """A server that cannot be used: what was found there and, if known, what to do about it.
 
-    The message has both. Whoever needs one of them, or acts on the kind, reads the attribute, never the message.
+    The message has both. Code that needs one of them, or acts on the kind, reads the attribute, never the message.
     """
 
     def __init__(self, found: str, remedy: str = "", kind: ErrorKind = ErrorKind.OTHER) -> None:
         super().__init__(f"{found}{'; ' if ': ' in found else ': '}{remedy}" if remedy else found)
         self.found = found
         self.remedy = remedy
-        """What to do, as an order; empty where only the operator can find out."""
+        """What to do, as an imperative; empty if only the operator can find out."""
         self.kind = kind
 
 

@@ -10,9 +10,10 @@ import os
 import signal
 import socket
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 
 from bridge import __version__
 from bridge.broker_state import BrokerState
@@ -27,10 +28,10 @@ from bridge.redis.source.cluster import Cluster
 from bridge.redis.source.shards import Shards
 from bridge.settings import Settings, places
 from bridge.sinks import SinkEvents, create
-from bridge.tasks import end, run_together
+from bridge.tasks import end, in_thread, run_together
 from bridge.telemetry.events import Telemetry
-from bridge.telemetry.http import serve_http
 from bridge.telemetry.systemd import notifying
+from bridge.telemetry.tracing import Tracer, Untraceable, tracer_of
 
 DRAINED, FAILED = 0, 1
 
@@ -43,9 +44,18 @@ async def serve(settings: Settings, limits: Limits | None = None) -> int:
     """
     instance = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     telemetry = Telemetry(instance=instance)
-    async with serve_http(settings, telemetry):
+    async with _http(settings, telemetry):
         with notifying(os.environ):
-            return await Service(settings, telemetry, World(SystemClock(), instance, limits or Limits())).run()
+            world = World(SystemClock(), instance, limits or Limits(), environ=os.environ)
+            return await Service(settings, telemetry, world).run()
+
+
+def _http(settings: Settings, telemetry: Telemetry) -> AbstractAsyncContextManager[None]:
+    if not settings.http_port:
+        return nullcontext()
+    from bridge.telemetry.http import serve_http  # noqa: PLC0415 - it takes a third of all imports
+
+    return serve_http(settings, telemetry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,8 @@ class World:
     limits: Limits
     make_sink: Callable[[Settings, int, Clock, Limits, SinkEvents], Sink] = create
     """See `bridge.sinks.create`."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Where `OTEL_*` variables may be."""
 
 
 class Service:
@@ -72,8 +84,19 @@ class Service:
         source, broker = Cluster if settings.redis_address().nodes else Shards, BrokerState()
         self._source: Source = source(Runtime(settings, world.instance, clock, limits, broker), telemetry)
         sink = world.make_sink(settings, self._source.db, clock, limits, telemetry)
-        encoder = Encoder(settings.source, self._source.db, settings.content_mode)
-        context = Context(clock, limits.delivery, telemetry, self._source.redis_ms, broker, settings.stuck_seconds)
+        tracer = self._tracer = self._make_tracer(world.environ)
+        traceparent = None if tracer is None else tracer.traceparent
+        encoder = Encoder(settings.source, self._source.db, settings.content_mode, traceparent)
+        context = Context(
+            clock,
+            limits.delivery,
+            telemetry,
+            self._source.redis_ms,
+            broker,
+            tracer,
+            settings.stuck_seconds,
+            values=settings.values is not None,
+        )
         self._delivery = Delivery(self._source.outbox, sink, encoder, context)
         self._stopping = asyncio.Event()
 
@@ -84,6 +107,8 @@ class Service:
             __version__, sink=str(settings.sink), keys=settings.keys, db=self._source.db, source=settings.source
         )
         self._telemetry.bridge_configured(*places(settings))
+        if settings.values or settings.fields:
+            self._telemetry.bridge_extended(settings.values or [], settings.fields or [])
         with _signals(self._signalled):
             work = asyncio.create_task(
                 run_together({"source": self._source.run(), "delivery": self._delivery.run()}), name="work"
@@ -105,11 +130,26 @@ class Service:
         self._telemetry.bridge_stopped(self._source.waiting, drained=drained)
         return DRAINED if drained else FAILED
 
+    def _make_tracer(self, environ: Mapping[str, str]) -> Tracer | None:
+        """None where no traces are wanted, or none can be made: expirations do not wait for that."""
+        settings = self._settings
+        try:
+            tracer = tracer_of(environ, source=settings.source, db=self._source.db, sink=str(settings.sink))
+        except Untraceable as error:
+            self._telemetry.tracing_failed(str(error))
+            return None
+        if tracer is not None:
+            self._telemetry.tracing_started()
+        return tracer
+
     async def _stopped(self) -> None:
         await self._stopping.wait()
 
     async def _close(self) -> None:
-        for what, close in {"delivery": self._delivery.close, "source": self._source.close}.items():
+        parts = {"delivery": self._delivery.close, "source": self._source.close}
+        if self._tracer is not None:
+            parts["traces"] = partial(in_thread, self._tracer.close)
+        for what, close in parts.items():
             try:
                 async with self._clock.timeout(self._limits.close):
                     await close()

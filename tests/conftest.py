@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from zlib import crc32
 
@@ -24,12 +25,13 @@ from tests.support.brokers.kafka_access import secure_server
 from tests.support.flaky import Reruns
 from tests.support.kinds import EACH_KIND, KINDS
 from tests.support.order import slow_first
-from tests.support.servers import ROOT, NatsServer, RedisServer, ValkeyServer, require, version
+from tests.support.servers import ROOT, NatsServer, Redis8Server, RedisServer, ValkeyServer, require, version
 from tests.support.warm import ORIGINAL
 
 PR_SET_CHILD_SUBREAPER = 36
 TCP_LISTEN = "0A"
 GRACE_SECONDS = 3.0
+SERVERS = (RedisServer, Redis8Server, ValkeyServer, NatsServer)
 WITH_KAFKA = {"shared_kafka", "secure_kafka"}
 """Fixtures that start a Kafka."""
 UNMEASURED = ("chaos", "cluster", "unmeasured")
@@ -56,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header() -> list[str]:
     """What the tests run against."""
-    servers = [f"{server.__name__}: {version(server)}" for server in (RedisServer, ValkeyServer, NatsServer)]
+    servers = [f"{server.__name__}: {version(server)}" for server in SERVERS]
     return [*servers, f"KafkaServer: {kafka_version()}"]
 
 
@@ -93,14 +95,29 @@ def _choose_kinds(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Trace what is imported in the first of the processes alone: it is the same in all."""
+    with untraced(unless=os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Trace nothing of what is not measured."""
-    tracer = sys.gettrace() if unmeasured(item) else None
-    if tracer is None:
+    with untraced(unless=not unmeasured(item)):
         return (yield)
+
+
+@contextmanager
+def untraced(*, unless: bool) -> Iterator[None]:
+    """Without the tracer of coverage, if there is one."""
+    tracer = None if unless else sys.gettrace()
+    if tracer is None:
+        yield
+        return
     sys.settrace(None)
     try:
-        return (yield)
+        yield
     finally:
         sys.settrace(tracer)
 

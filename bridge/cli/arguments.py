@@ -1,76 +1,77 @@
-"""The flags of the command line: one for each setting, and the few that a command has of its own.
+"""The command line: one flag for each setting (`flags.py`), and the few that a command has of its own.
 
 A secret is never a flag, because every user of the machine can read the flags of a process; and what an unknown flag
 was given is never printed, because it may be one.
+
+Settings are imported only for a command that takes them: what says which commands there are is quick.
 """
 
 import argparse
 import difflib
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, NoReturn
 
 from bridge import __version__
-from bridge.settings import SECRETS, Settings, SinkKind, default, description, variable
+from bridge.cli.once import Once
 
-_NEVER_FLAGS: Final = frozenset(name for name in SECRETS if not name.endswith("_url"))
-"""A URL can do without its password, and mostly does: it is a flag."""
 _COMMANDS: Final = {
-    "run": "bridge expirations until told to stop",
+    "run": "bridge expirations until SIGTERM or Ctrl-C",
     "check": "examine what Redis and the broker must provide, and say how to fix what is missing",
     "status": "show the ledger, the outbox, the lease and the dead letters; rates and lag if the bridge answers",
-    "dead": "list, show, retry or drop the messages that the broker would not take",
-    "verify": "set short-lived keys, read the broker, and say what was delivered, missed, doubled or false",
-    "demo": "tell the whole story with embedded servers, in about 20 seconds",
+    "dead": "list, show, retry or drop the messages that the broker refused",
+    "verify": "set short-lived keys, read the broker, and report what was delivered, missed, duplicated or false",
+    "demo": "tell the whole story with embedded servers, in about 15 seconds",
     "settings": "print the reference table of all settings; or, with --effective, those in force",
 }
-DEMO_SINKS: Final = (SinkKind.JETSTREAM.value, SinkKind.KAFKA.value)
+DEMO_SINKS: Final = ("jetstream", "kafka")
 _WITH_SETTINGS: Final = ("run", "check", "status", "verify", "settings")
 _DEAD: Final = {
     "list": "print the oldest dead letters, without their keys",
     "show": "print one, with its key and the event that the broker refused",
     "retry": "send dead letters again, under the same ids; what the broker acks is removed",
-    "drop": "remove dead letters for good",
+    "drop": "remove dead letters permanently",
 }
 _LISTED: Final = 50
 _PLAN: Final = {
     "keys": (1000, "how many keys to set; the setting BRIDGE_KEYS, patterns, is no flag here: set the variable"),
-    "rate": (200, "how many of them in a second"),
+    "rate": (200, "how many of them per second"),
     "ttl_min_ms": (1000, "how long each lives, at least: 500ms, 2s, 1.5s, 5m"),
     "ttl_max_ms": (5000, "how long each lives, at most"),
     "patience_ms": (30_000, "how long to wait, past the last deadline, while nothing comes"),
 }
-"""What `verify` shall do, by the names of its arguments: the default, and the meaning."""
+"""The arguments of `verify`, by name: the default, and the meaning."""
 _PLANNED: Final = "planned_"
 """What tells those from settings."""
-_GROUPS: Final = {"redis": "Redis", "nats": "NATS", "kafka": "Kafka", "http": "HTTP and logs", "log": "HTTP and logs"}
 _EPILOGUE: Final = (
-    "Each flag is a variable, too, in the environment or in a file .env (--redis-url is BRIDGE_REDIS_URL); the flag"
+    "Each flag is also a variable in the environment or in a file .env (--redis-url is BRIDGE_REDIS_URL); the flag"
     " wins. Secrets are never flags, since every user of the machine can see those: set BRIDGE_REDIS_PASSWORD and its"
     " like, or name a file (--redis-password-file). The same goes for a URL that holds a password."
 )
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     """What was asked for. Raises SystemExit after --help, --version and errors of usage."""
-    parser = _parser()
+    parser = _parser(argv)
     options, unknown = parser.parse_known_args(argv)
     if unknown:
         # Only what is certainly a flag's name is repeated: the rest may be a secret.
         name = unknown[0].partition("=")[0]
         if re.fullmatch("--[a-z-]+", name) is None:
-            parser.error("an argument too many")
-        flags = [_flag(field) for field in Settings.model_fields if field not in _NEVER_FLAGS]
-        nearest = difflib.get_close_matches(name, flags, n=1)
+            parser.error("unexpected argument")
+        from bridge.cli import flags  # noqa: PLC0415 - see the module
+
+        nearest = difflib.get_close_matches(name, flags.names(), n=1)
         parser.error(f"unknown flag {name}" + (f"; the nearest known is {nearest[0]}" if nearest else ""))
-    if options.command == "settings" and not options.effective and (options.json or given(options)):
+    if options.command == "settings" and not options.effective and (options.json or _given(options)):
         parser.error("settings takes other flags only together with --effective")
     return options
 
 
-def given(options: argparse.Namespace) -> dict[str, str]:
-    """The settings that flags give, by field name."""
-    return {name: value for name, value in vars(options).items() if name in Settings.model_fields}
+def _given(options: argparse.Namespace) -> bool:
+    from bridge.cli import flags  # noqa: PLC0415 - see the module
+
+    return bool(flags.given(options))
 
 
 def planned(options: argparse.Namespace) -> dict[str, int]:
@@ -78,10 +79,11 @@ def planned(options: argparse.Namespace) -> dict[str, int]:
     return {name: getattr(options, _PLANNED + name, preset) for name, (preset, _) in _PLAN.items()}
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(argv: Collection[str]) -> argparse.ArgumentParser:
+    """Only a command that is among these words takes the flags of the settings."""
     parser = _Parser(
         prog="expiry-bridge",
-        description="Redis key expirations as durable messages in NATS JetStream or Kafka.",
+        description="Redis key expirations as durable messages in NATS JetStream, Kafka or Redis Streams.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -106,33 +108,37 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--json", action="store_true", help="print JSON, for programs")
         if name == "check":
             command.add_argument(
-                "--publish", action="store_true", help="publish a message, too, of the type redis.expiry.check"
+                "--publish", action="store_true", help="also publish a message of the type redis.expiry.check"
             )
         if name == "status":
             form = command.add_mutually_exclusive_group()
             form.add_argument("--json", action="store_true", help="print JSON, for programs")
             form.add_argument("--watch", action="store_true", help="look again every second, until Ctrl-C")
-            command.add_argument(
-                "--show-keys", action="store_true", help="show the keys, too, of the next and the last"
-            )
+            command.add_argument("--show-keys", action="store_true", help="also show the keys of the next and the last")
         if name == "verify":
             _add_plan(command)
-        if configurable:
-            _add_flags(command, without=_PLAN if name == "verify" else ())
+        if configurable and name in argv:
+            _add_settings(command, without={*_PLAN, "fields"} if name == "verify" else ())
         if name == "demo":
             command.add_argument(
                 "--sink",
-                action=_Once,
+                action=Once,
                 choices=DEMO_SINKS,
                 default=argparse.SUPPRESS,
                 help=f"where expirations go (default: {DEMO_SINKS[0]}); kafka needs java and a Kafka at hand",
             )
         if name == "dead":
-            _add_actions(command)
+            _add_actions(command, configurable=name in argv)
     return parser
 
 
-def _add_actions(command: argparse.ArgumentParser) -> None:
+def _add_settings(command: argparse.ArgumentParser, without: Collection[str] = ()) -> None:
+    from bridge.cli import flags  # noqa: PLC0415 - see the module
+
+    flags.add(command, without)
+
+
+def _add_actions(command: argparse.ArgumentParser, *, configurable: bool) -> None:
     """Those of `dead`."""
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
     usage = {"list": "", "show": " ID", "retry": " ID... | --all", "drop": " ID..."}
@@ -152,25 +158,33 @@ def _add_actions(command: argparse.ArgumentParser) -> None:
                 action.add_argument(
                     "--limit", type=_positive, default=_LISTED, metavar="N", help=f"how many (default: {_LISTED})"
                 )
-                action.add_argument("--show-keys", action="store_true", help="print the keys, too")
+                action.add_argument("--show-keys", action="store_true", help="also print the keys")
             case "show":
                 action.add_argument("id", metavar="ID", help="from `dead list`")
+                action.add_argument("--show-values", action="store_true", help="also print the key's value")
             case "retry":
                 which = action.add_mutually_exclusive_group(required=True)
                 which.add_argument("ids", nargs="*", default=[], metavar="ID", help="from `dead list`")
-                which.add_argument("--all", action="store_true", help="all that there are now")
+                which.add_argument("--all", action="store_true", help="all present dead letters")
             case _:
                 action.add_argument("ids", nargs="+", metavar="ID", help="from `dead list`")
-        _add_flags(action)
+        if configurable:
+            _add_settings(action)
 
 
 def _add_plan(command: argparse.ArgumentParser) -> None:
     """Those of `verify`."""
+    command.add_argument(
+        "--fields",
+        action="store_true",
+        dest=f"{_PLANNED}fields",
+        help="let a field of each key, a hash, expire instead; the setting BRIDGE_FIELDS, patterns, is no flag here",
+    )
     for name, (preset, meaning) in _PLAN.items():
         time = name.endswith("_ms")
         command.add_argument(
-            _flag(name.removesuffix("_ms")),
-            action=_Once,
+            "--" + name.removesuffix("_ms").replace("_", "-"),
+            action=Once,
             dest=f"{_PLANNED}{name}",
             default=argparse.SUPPRESS,
             type=_milliseconds if time else _positive,
@@ -192,63 +206,8 @@ def _milliseconds(text: str) -> int:
     return round(float(found[1]) * {"ms": 1, "m": 60_000}.get(found[2], 1000))
 
 
-def _add_flags(command: argparse.ArgumentParser, without: Container[str] = ()) -> None:
-    groups = {title: command.add_argument_group(title) for title in ("general", *dict.fromkeys(_GROUPS.values()))}
-    for name, field in Settings.model_fields.items():
-        if name in without:
-            continue
-        if name in _NEVER_FLAGS:
-            command.add_argument(
-                _flag(name), action=_Secret, dest=name, default=argparse.SUPPRESS, nargs="?", help=argparse.SUPPRESS
-            )
-            continue
-        shown = "" if default(name) == "unset" else f" (default: {default(name)})"
-        groups[_GROUPS.get(name.partition("_")[0], "general")].add_argument(
-            _flag(name),
-            action=_Once,
-            dest=name,
-            default=argparse.SUPPRESS,
-            metavar="true|false" if field.annotation is bool else name.rpartition("_")[2].upper(),
-            help=f"{description(name)}{shown}".replace("`", "").replace("%", "%%"),
-        )
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
 class _Parser(argparse.ArgumentParser):
     """Does not repeat a misplaced word: `--redis-password s3cret run` would make a "command" of the secret."""
 
     def error(self, message: str) -> NoReturn:
         super().error(re.sub(r"(?s)invalid choice: .*\(choose", "unknown (choose", message))
-
-
-class _Once(argparse.Action):
-    """Given twice, a flag is an error: of `--keys 'a:*' --keys 'b:*'` the first would be lost silently."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,
-    ) -> None:
-        if hasattr(namespace, self.dest):
-            parser.error(f"{option_string} is given twice")
-        setattr(namespace, self.dest, values)
-
-
-class _Secret(argparse.Action):
-    """A flag that exists only to say what to do instead."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,  # noqa: ARG002 - argparse's signature
-        values: object,  # noqa: ARG002 - argparse's signature
-        option_string: str | None = None,
-    ) -> None:
-        parser.error(
-            f"{option_string}: a secret is never a flag; set {variable(self.dest)} or use {option_string}-file"
-        )

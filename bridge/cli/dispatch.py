@@ -7,18 +7,25 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from bridge.cli.arguments import DEMO_SINKS, given, parse, planned
+from bridge.cli.arguments import DEMO_SINKS, parse, planned
 from bridge.errors import BridgeError, ConfigurationError
-from bridge.limits import Limits
-from bridge.settings import Settings, SinkKind, exposed, load, log_format, reference
+
+if TYPE_CHECKING:
+    from bridge.limits import Limits
+    from bridge.settings import Settings
 
 
-def dispatch(arguments: Sequence[str], limits: Limits | None = None) -> int:
+def dispatch(arguments: Sequence[str], limits: "Limits | None" = None) -> int:
     """Run one subcommand; returns the exit status. `limits` of the service: see `main`."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)  # there is none where another object took its place
+        if reconfigure is not None:
+            reconfigure(errors="replace")  # what this locale cannot show
     try:
         status = _dispatch(arguments, limits)
-        sys.stdout.flush()  # a broken pipe has to show here: at the interpreter's exit nobody could handle it
+        sys.stdout.flush()  # a broken pipe has to show here: at the interpreter's exit it could not be handled
     except ConfigurationError as error:
         for problem in error.problems:
             _complain(problem)
@@ -35,15 +42,18 @@ def dispatch(arguments: Sequence[str], limits: Limits | None = None) -> int:
     return status
 
 
-def _dispatch(arguments: Sequence[str], limits: Limits | None) -> int:
+def _dispatch(arguments: Sequence[str], limits: "Limits | None") -> int:
     try:
         options = parse(arguments)
     except SystemExit as stop:  # argparse's way to end after --help, --version and errors of usage
         return stop.code if isinstance(stop.code, int) else 2
+    # All that follows is imported late: `--help` must not wait for the settings, nor their errors for client libraries.
+    from bridge.cli.flags import given  # noqa: PLC0415 - see above
+    from bridge.settings import SinkKind, load, reference  # noqa: PLC0415 - see above
+
     if options.command == "settings" and not options.effective:
         sys.stdout.write(reference())
         return 0
-    # The subcommands are imported late: errors of the configuration must not wait for client libraries.
     if options.command == "demo":
         from bridge.commands.demo import demo  # noqa: PLC0415 - see above
 
@@ -60,8 +70,10 @@ def _dispatch(arguments: Sequence[str], limits: Limits | None) -> int:
     return _with_settings(settings, options)
 
 
-def _run(flags: Mapping[str, str], limits: Limits | None) -> int:
+def _run(flags: Mapping[str, str], limits: "Limits | None") -> int:
     """Whatever ends it is an event in its log, whose reader may understand nothing else."""
+    from bridge.settings import load, log_format  # noqa: PLC0415 - see `_dispatch`
+
     try:
         settings = load(flags)
     except ConfigurationError as error:
@@ -77,7 +89,9 @@ def _run(flags: Mapping[str, str], limits: Limits | None) -> int:
     return run(settings, limits=limits)
 
 
-def _warn(settings: Settings, flags: Mapping[str, str]) -> None:
+def _warn(settings: "Settings", flags: Mapping[str, str]) -> None:
+    from bridge.settings import exposed  # noqa: PLC0415 - see `_dispatch`
+
     if names := exposed(flags):
         from bridge.telemetry import logs  # noqa: PLC0415 - see `_dispatch`
 
@@ -86,7 +100,7 @@ def _warn(settings: Settings, flags: Mapping[str, str]) -> None:
             logs.secret_exposed(name)
 
 
-def _with_settings(settings: Settings, options: argparse.Namespace) -> int:
+def _with_settings(settings: "Settings", options: argparse.Namespace) -> int:
     match options.command:
         case "check":
             from bridge.commands.check import check  # noqa: PLC0415 - see `_dispatch`
@@ -101,19 +115,19 @@ def _with_settings(settings: Settings, options: argparse.Namespace) -> int:
         case "verify":
             from bridge.commands.verify import verify  # noqa: PLC0415 - likewise
 
-            return verify(settings, as_json=options.json, **planned(options))
+            return verify(settings, as_json=options.json, fields=options.planned_fields, **planned(options))
         case _:
             raise AssertionError(options.command)
 
 
-def _dead(settings: Settings, options: argparse.Namespace) -> int:
+def _dead(settings: "Settings", options: argparse.Namespace) -> int:
     from bridge.commands import dead  # noqa: PLC0415 - see `_dispatch`
 
     match options.action:
         case "list":
             return dead.list_letters(settings, limit=options.limit, show_keys=options.show_keys, as_json=options.json)
         case "show":
-            return dead.show_letter(settings, options.id, as_json=options.json)
+            return dead.show_letter(settings, options.id, show_value=options.show_values, as_json=options.json)
         case "retry":
             return dead.retry_letters(settings, None if options.all else options.ids)
         case _:

@@ -1,7 +1,8 @@
-"""`expiry-bridge dead`: the messages that the broker would not take. Look at them, send them again, drop them.
+"""`expiry-bridge dead`: the messages that the broker refused permanently. Look at them, send them again, drop them.
 
 Guarantees: a message sent again keeps its id, and leaves the stream of dead letters only when the broker has acked it;
-killed in between, it may be sent once more. `list` shows no user key unless asked to; `show` does.
+killed in between, it may be sent once more. `list` shows no user key unless asked to; `show` does, and the key's value
+only when asked to.
 Exit status 1: an id is unknown (then nothing was done), or something could not be sent.
 """
 
@@ -21,7 +22,7 @@ from bridge.commands.screen import Cell, Screen, key_as_json, key_for_people, pr
 from bridge.delivery.context import Context
 from bridge.delivery.loop import Delivery
 from bridge.errors import BridgeError
-from bridge.expiration import Event, Expiration
+from bridge.expiration import Event, Expiration, FieldExpiration, GapRecord, Value
 from bridge.limits import Limits
 from bridge.redis.admin.dead_letters import DeadLetters, Kept, Retrial
 from bridge.redis.wire.endpoint import Endpoint
@@ -57,12 +58,15 @@ def list_letters(settings: Settings, *, limit: int, show_keys: bool, as_json: bo
     return _run(settings, work)
 
 
-def show_letter(settings: Settings, wanted: str, *, as_json: bool) -> int:
-    """Print one, with its key and the event that the broker refused. The exit status: 0. Raises UnknownLetter."""
+def show_letter(settings: Settings, wanted: str, *, show_value: bool, as_json: bool) -> int:
+    """Print one, with its key and the event that the broker refused. The exit status: 0. Raises UnknownLetter.
+
+    `show_value`: the event with the value of the key, if it has one.
+    """
 
     async def work(letters: DeadLetters) -> int:
         (kept,) = await _find(letters, [wanted])
-        event = None if kept.letter is None else _event(settings, kept.letter.event)
+        event = None if kept.letter is None else _event(settings, _shown(kept.letter.event, show_value=show_value))
         if as_json:
             print_json(_as_json(kept, show_key=True) | {"event": event})
         else:
@@ -89,7 +93,7 @@ def retry_letters(settings: Settings, ids: Sequence[str] | None) -> int:
 
 
 def drop_letters(settings: Settings, ids: Sequence[str]) -> int:
-    """Remove these for good. The exit status: 0. Raises UnknownLetter; then nothing was removed."""
+    """Remove these permanently. Returns the exit status, 0. Raises UnknownLetter; then nothing was removed."""
 
     async def work(letters: DeadLetters) -> int:
         found = await _find(letters, ids)
@@ -165,12 +169,16 @@ def _show_one(kept: Kept, event: object) -> None:
         ("refused at", f"{_moment(kept.died_ms)} UTC"),
     ]
     told = kept.letter and kept.letter.event
-    if isinstance(told, Expiration):
+    if kept.remark:
+        lines.append(("key", _key(kept)))
+    if isinstance(told, Expiration | FieldExpiration):
         deadline = told.deadline_ms
         lines += [
             ("key", _key(kept)),
+            *([("field", key_for_people(told.field))] if isinstance(told, FieldExpiration) else []),
             ("deadline", "unknown" if deadline is None else f"{_moment(deadline)} UTC"),
             ("via", told.via.value),
+            *([("value", _about(told.value))] if isinstance(told, Expiration) and told.value is not None else []),
         ]
     if told is not None:
         lines.append(("event", orjson.dumps(event).decode()))
@@ -181,7 +189,7 @@ def _show_outcome(retrial: Retrial) -> int:
     screen = Screen()
     screen.say(f"Sent, acked and removed: {_count(retrial.sent)}.")
     if retrial.refused:
-        screen.say(f"Refused once more, and kept: {_count(len(retrial.refused))}.", style="bold red")
+        screen.say(f"Refused again, and kept: {_count(len(retrial.refused))}.", style="bold red")
         reasons = Counter(retrial.refused.values()).most_common()
         for reason, count in reasons[:REASONS_SHOWN]:
             screen.say(f"{count} × {printable(reason)}", indent=2)
@@ -189,7 +197,9 @@ def _show_outcome(retrial: Retrial) -> int:
             screen.say(f"and {len(reasons) - REASONS_SHOWN} other reasons", indent=2)
     if retrial.unreadable:
         screen.say(f"Not sent, because not written by a bridge: {_count(len(retrial.unreadable))}.", style="bold red")
-    return 1 if retrial.refused or retrial.unreadable else 0
+    if retrial.remarks:
+        screen.say(f"Not sent, because it is only a remark: {_count(len(retrial.remarks))}.", style="bold red")
+    return 1 if retrial.refused or retrial.unreadable or retrial.remarks else 0
 
 
 def _as_json(kept: Kept, *, show_key: bool) -> dict[str, Any]:
@@ -197,13 +207,22 @@ def _as_json(kept: Kept, *, show_key: bool) -> dict[str, Any]:
     if kept.letter is not None:
         event = kept.letter.event
         found["reason"] = kept.letter.reason
-        if isinstance(event, Expiration):
+        if not isinstance(event, GapRecord):
             found |= {"deadline_ms": event.deadline_ms, "observed_ms": event.observed_ms, "via": event.via.value}
             if show_key:
                 found |= key_as_json(event.key)
+            if show_key and isinstance(event, FieldExpiration):
+                found |= key_as_json(event.field, "field")
         else:
             found |= {"opened_ms": event.opened_ms, "closed_ms": event.closed_ms, "cause": event.cause}
+    elif kept.remark and show_key:
+        found |= key_as_json(kept.about)
     return found
+
+
+def _shown(event: Event, *, show_value: bool) -> Event:
+    """Without its value, unless requested: looking for what went wrong does not need it."""
+    return event if show_value or not isinstance(event, Expiration) else event._replace(value=None)
 
 
 def _event(settings: Settings, event: Event) -> object:
@@ -212,11 +231,18 @@ def _event(settings: Settings, event: Event) -> object:
 
 
 def _reason(kept: Kept) -> str:
-    return UNREADABLE if kept.letter is None else printable(kept.letter.reason)
+    return printable(kept.remark or UNREADABLE) if kept.letter is None else printable(kept.letter.reason)
+
+
+def _about(value: Value) -> str:
+    """What there is, not what it is."""
+    if value.content is None:
+        return f"none: {value.missing}"
+    return f"{value.kind}, {value.size} bytes, {'exact' if value.exact else 'not exact'} (--show-values prints it)"
 
 
 def _key(kept: Kept) -> str:
-    return "" if kept.letter is None else key_for_people(kept.letter.event.key)
+    return key_for_people(kept.about if kept.letter is None else kept.letter.event.key)
 
 
 def _moment(unix_ms: int) -> str:

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 PLAIN_WIDTH = 10_000
-"""Columns of an output that is no terminal: it is for whoever reads it to wrap lines."""
+"""Columns of an output that is no terminal: its reader wraps the lines."""
 TERMINAL_WIDTH = 110
 """Columns to use of a terminal, at most: longer lines are hard to read."""
 
@@ -32,7 +32,7 @@ class Screen:
     """Standard output."""
 
     def __init__(self) -> None:
-        reconfigure = getattr(sys.stdout, "reconfigure", None)  # there is none where somebody replaced it
+        reconfigure = getattr(sys.stdout, "reconfigure", None)  # there is none where another object took its place
         if reconfigure is not None:
             reconfigure(errors="replace")
         self._terminal = sys.stdout.isatty()
@@ -56,7 +56,7 @@ class Screen:
             return
         with self._console.capture() as captured:
             self._console.print(shown)
-        # The columns fill their lines with blanks, which nobody wants in a file.
+        # The columns fill their lines with blanks, which do not belong in a file.
         sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
         sys.stdout.flush()
 
@@ -124,12 +124,12 @@ def key_for_people(key: bytes) -> str:
     return printable(key.decode(errors="backslashreplace"))
 
 
-def key_as_json(key: bytes) -> dict[str, str]:
-    """The member that stands for a user's key: `key`, or `key_base64` where it is not UTF-8."""
+def key_as_json(key: bytes, name: str = "key") -> dict[str, str]:
+    """The member that stands for a user's key: `key`, or `key_base64` where it is not UTF-8. Or for a field."""
     try:
-        return {"key": key.decode()}
+        return {name: key.decode()}
     except UnicodeDecodeError:
-        return {"key_base64": b64encode(key).decode()}
+        return {f"{name}_base64": b64encode(key).decode()}
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
@@ -145,6 +145,25 @@ def _escaped(text: re.Match[str]) -> str:
     """As JSON strings have it: in UTF-16."""
     units = text[0].encode("utf-16-be")
     return "".join(f"\\u{unit:04x}" for (unit,) in struct.iter_unpack(">H", units))
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """A count and its noun. `many`: the plural, if it is not `one` with an s."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
+def size(count: int) -> str:
+    """Bytes for people, in the unit that fits."""
+    for unit, bytes_ in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if count >= bytes_:
+            return f"{count / bytes_:.3g} {unit}" if count < 1000 * bytes_ else f"{count / bytes_:,.0f} {unit}"
+    return counted(count, "byte")
+
+
+def from_now(at_ms: int, now_ms: int) -> str:
+    """How far a moment is from now, for people."""
+    ahead = (at_ms - now_ms) / 1000
+    return f"in {duration(ahead)}" if ahead >= 0 else f"{duration(-ahead)} ago"
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,7 @@ from bridge.delivery.parcels import Load, Parcel
 
 
 class Tower(Protocol):
-    """Who acts on receipts."""
+    """The part that acts on receipts."""
 
     def landed(self, flight: "Flight") -> None:
         """The usual case: all messages of the flight are acked, by one receipt."""
@@ -24,12 +24,12 @@ class Tower(Protocol):
 
 
 class Flight:
-    """Implements `Receipts` for one load. Whole as long as no part of it has a receipt, which costs the least."""
+    """Implements `Receipts` for one load. It stays whole while no part of it has a receipt: that costs the least."""
 
     def __init__(self, load: Load, tower: Tower, now: float, *, stuck: bool = False, whole: bool = False) -> None:
-        """`now`: monotonic seconds. `stuck`: all of it is counted as stuck, and not as in flight.
+        """`now`: monotonic seconds. `stuck`: all of it counts as stuck, not as in flight.
 
-        `whole`: what is refused stays in it, because all of the load has to keep its order.
+        `whole`: refused messages stay in it, because the whole load has to keep its order.
         """
         self.load = load
         self.since = now
@@ -57,12 +57,11 @@ class Flight:
         parcels = self._all()
         return [parcels[index] for index in self._indices()]
 
-    def give_up(self, parcel: Parcel) -> None:
-        """Whatever receipt may yet come for this message does not count."""
-        parcels = self._all()
-        for index in list(self._indices()):
-            if parcels[index].message.id == parcel.message.id:
-                del self._indices()[index]
+    def give_up(self, ids: Collection[str]) -> None:
+        """Ignore any receipt that may still come for the messages with these ids."""
+        messages = self.load.messages
+        for index in [index for index in self._indices() if messages[index].id in ids]:
+            del self._indices()[index]
 
     def acked(self, indices: Collection[int]) -> None:
         """See `Receipts`."""

@@ -19,9 +19,17 @@ class KeyOrder:
 
     def wait(self, parcel: Parcel) -> None:
         """Its key is busy."""
-        self._behind.setdefault(parcel.message.key, deque()).append(parcel)
+        self._behind.setdefault(parcel.lane, deque()).append(parcel)
         self.waiting += 1
         self.waiting_bytes += len(parcel.message.body)
+
+    def leave(self, lane: bytes) -> list[Parcel]:
+        """The message on its way is set aside, and the key no longer busy. Returns what waited behind it."""
+        self.busy.discard(lane)
+        behind = self._behind.pop(lane, ())
+        self.waiting -= len(behind)
+        self.waiting_bytes -= sum([len(parcel.message.body) for parcel in behind])
+        return list(behind)
 
     def release(self, keys: Iterable[bytes]) -> list[Parcel]:
         """The messages of these keys have their final receipts: what comes next, whose keys stay busy."""

@@ -1,7 +1,8 @@
 """The keeper of sessions: one at a time, and the next one whenever it has ended.
 
-Guarantees: a session is closed before the next one is made. Sessions that end before the broker has acked anything are
-made ever more slowly; an ack, not a mere connection, makes it quick again. Does not know what is published.
+Guarantees: a session is closed before the next one is made. If sessions end before the broker has acked anything, the
+next ones are made ever more slowly; an ack, not just a connection, makes that quick again. It does not know what is
+published.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from bridge.errors import NotConnected, Refused
 
 
 class Link:
-    """Keeps a session of the sink. Whoever publishes asks `session()` for it."""
+    """Keeps a session of the sink. The publisher asks `session()` for it."""
 
     def __init__(self, sink: Sink, context: Context) -> None:
         self._sink = sink
@@ -32,7 +33,7 @@ class Link:
         """Whether the broker has acked anything on this session."""
 
     async def keep(self) -> NoReturn:
-        """Connect, and again whenever the session has ended. Raises Refused where the first connection is refused."""
+        """Connect, and again whenever the session has ended. Raises Refused if the first connection is refused."""
         while True:
             session = self._latest = await self._connect()
             self._begin(session)
@@ -40,7 +41,7 @@ class Link:
             self.lost(session)
             self._telemetry.sink_lost(reason)
             await session.close()
-            if not self._proven:  # it let us in, and took nothing
+            if not self._proven:  # the broker let us in, but acked nothing
                 await self._clock.sleep(self._backoff.next())
 
     async def close(self) -> None:
@@ -55,7 +56,7 @@ class Link:
         return self._session
 
     def lost(self, session: Session) -> None:
-        """`session` has ended: whoever publishes hears of it before `keep` does."""
+        """`session` has ended: the publisher notices that before `keep` does."""
         if self._session is session:
             self._session = None
             self._up.clear()

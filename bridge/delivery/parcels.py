@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from bridge.contracts import DeadLetter, Entry, Message, Run, Settlement
-from bridge.expiration import Event, Expiration
+from bridge.expiration import Event, GapRecord
 
 
 class Progress:
-    """An outbox entry under way. Knows how much of it is still open, and none of its events."""
+    """An outbox entry under way. It knows how many of its messages are open, but not its events."""
 
     __slots__ = ("claimed_ms", "dead", "messages", "open", "origin", "settlement", "size")
 
@@ -23,7 +23,7 @@ class Progress:
         self.size = 0
         """Bytes of all bodies."""
         first = entry.events[0]
-        self.claimed_ms = first.observed_ms if isinstance(first, Expiration) else first.closed_ms
+        self.claimed_ms = first.closed_ms if isinstance(first, GapRecord) else first.observed_ms
 
     @property
     def place(self) -> tuple[int, bytes]:
@@ -40,6 +40,11 @@ class Parcel(NamedTuple):
     progress: Progress
     position: int
     """Of the event in its entry."""
+
+    @property
+    def lane(self) -> bytes:
+        """What has to be in order: its key; if a field expired, that field."""
+        return self.message.field_lane or self.message.key
 
 
 class Stretch(NamedTuple):
@@ -76,7 +81,7 @@ class Load:
         message, event, progress, position = parcel
         self.messages.append(message)
         self.events.append(event)
-        self.keys.add(message.key)
+        self.keys.add(parcel.lane)
         self.size += len(message.body)
         last = self.stretches[-1] if self.stretches else None
         if last is not None and last.progress is progress and last.first + last.length == position:
@@ -96,7 +101,7 @@ class Load:
 
     @property
     def runs(self) -> list[Run]:
-        """Where they come from, as a sink is told."""
+        """Where they come from, in the form for the sink."""
         return [
             Run(*progress.place, first, length, progress.origin, progress.claimed_ms)
             for progress, first, length in self.stretches

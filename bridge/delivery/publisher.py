@@ -1,8 +1,9 @@
 """Loads on their way to the broker: what is in flight, what is stuck, and what waits behind either.
 
-Guarantees: what is acked is never sent again, however its neighbours fare, also not on the next session. What is
-refused is tried again by itself; what is without an answer for `late` seconds takes no room from what may fly. A
-message that is stuck for too long while others pass becomes a dead letter. Does not read the outbox, nor settle.
+Guarantees: an acked message is never sent again, whatever happens to its neighbours, and not on the next session
+either. A refused message is tried again separately. A message without an answer for `late` seconds takes no room from
+others. A message that is stuck for too long, while others pass, becomes a dead letter. The publisher neither reads the
+outbox nor settles.
 """
 
 import asyncio
@@ -13,13 +14,12 @@ from bridge.backoff import Backoff
 from bridge.contracts import DeadLetter, Order, Sink
 from bridge.delivery.context import Context
 from bridge.delivery.flight import Flight
-from bridge.delivery.keys import KeyOrder
+from bridge.delivery.held import Held
 from bridge.delivery.link import Link
 from bridge.delivery.parcels import Load, Parcel, Progress
 from bridge.delivery.report import StuckReport
-from bridge.delivery.stuck import StuckRoom
 from bridge.errors import NotConnected
-from bridge.expiration import Event, Expiration
+from bridge.expiration import Event, Expiration, GapRecord
 
 
 class Publisher:
@@ -31,12 +31,15 @@ class Publisher:
         self._clock = context.clock
         self._limits = context.limits
         self._telemetry = context.telemetry
+        self._tracer = context.tracer
         self._done = done
         self._by_shard = sink.order is Order.SHARD
-        self._turns: dict[int, asyncio.Lock] = {}
+        self._last: dict[int, asyncio.Task[None]] = {}
+        """By shard: the last flight, where a shard's flights keep their order."""
         self.link = Link(sink, context)
-        self.order = KeyOrder()
-        self.stuck = StuckRoom(context, sink.channel)
+        self.held = Held(context, sink.channel)
+        self.order = self.held.order
+        self.stuck = self.held.stuck
         self._report = StuckReport(self.stuck, context)
         self._flights: dict[asyncio.Task[None], Flight] = {}
         self._failures = asyncio.Queue[BaseException]()
@@ -46,7 +49,7 @@ class Publisher:
         """Something has left: there may be room for more."""
 
     async def fly(self, load: Load) -> None:
-        """Send a load as soon as there is room for it. Its keys are busy from then on."""
+        """Send a load as soon as there is room for it. From then on its keys are busy."""
         while self._crowded(load):
             self.room.clear()
             await self.room.wait()
@@ -55,12 +58,16 @@ class Publisher:
 
     @property
     def full(self) -> bool:
-        """Whether so much is stuck, or waits behind others, that nothing more may be read."""
-        held, bytes_ = len(self.stuck) + self.order.waiting, self.stuck.bytes + self.order.waiting_bytes
-        return held >= self._limits.stuck or bytes_ >= self._limits.stuck_bytes
+        """Whether no more may be read now."""
+        return self.held.full() if self._by_shard else self.held.overflowing
+
+    @property
+    def occupied(self) -> bool:
+        """Whether there would be no room if all that is in flight got stuck."""
+        return self.held.full(self._in_flight, self._in_flight_bytes)
 
     async def failed(self) -> NoReturn:
-        """Raise what a flight ended with that cannot be tried again."""
+        """Raise the error of a flight that cannot be tried again."""
         raise await self._failures.get()
 
     @property
@@ -77,9 +84,9 @@ class Publisher:
                 self._start(Load.of(parcels), stuck=True)
 
     async def watch(self) -> NoReturn:
-        """Look for what is late, what is stuck for too long, and say what is stuck."""
+        """Look for messages that are late, or stuck for too long, and report what is stuck."""
         while True:
-            await self._clock.sleep(self._limits.watch)
+            await self._clock.tick(self._limits.watch)
             now = self._clock.monotonic()
             for flight in self._flights.values():
                 if not flight.stuck and flight.left and now - flight.since >= self._limits.late:
@@ -100,20 +107,17 @@ class Publisher:
         flight = Flight(load, self, self._clock.monotonic(), stuck=stuck, whole=self._by_shard)
         if not stuck:
             self._move(len(load.messages), load.size)
-        task = asyncio.create_task(self._deliver(flight), name="deliver")
+        shard = load.stretches[0].progress.settlement.shard
+        task = asyncio.create_task(self._deliver(flight, self._last.get(shard)), name="deliver")
         self._flights[task] = flight
+        if self._by_shard:
+            self._last[shard] = task
         task.add_done_callback(self._ended)
 
-    async def _deliver(self, flight: Flight) -> None:
-        if self._by_shard:
-            shard = flight.load.stretches[0].progress.settlement.shard
-            async with self._turns.setdefault(shard, asyncio.Lock()):
-                await self._publish(flight)
-        else:
-            await self._publish(flight)
-
-    async def _publish(self, flight: Flight) -> None:
-        """Publish until nothing of it is left."""
+    async def _deliver(self, flight: Flight, former: asyncio.Task[None] | None) -> None:
+        """Publish until nothing of it is left. `former`: the flight that has to be done before."""
+        if former is not None:
+            await former  # not a lock: it would go to whichever task asks for it first
         backoff = Backoff()
         while True:
             session = await self.link.session()
@@ -131,19 +135,21 @@ class Publisher:
             flight = self._rest(flight)
 
     def _rest(self, flight: Flight) -> Flight:
-        """A flight of what is left, in the place of the former one."""
+        """A flight of what is left, which replaces the former one."""
         rest = Flight(Load.of(flight.open_parcels()), self, flight.since, stuck=flight.stuck, whole=self._by_shard)
         if (task := asyncio.current_task()) is not None:
             self._flights[task] = rest
         return rest
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._flights[task]
+        shard = self._flights.pop(task).load.stretches[0].progress.settlement.shard
+        if self._last.get(shard) is task:
+            del self._last[shard]
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failures.put_nowait(error)
 
     def _move(self, count: int, size: int) -> None:
-        """So many more, or fewer, are in flight."""
+        """Change what is in flight, by messages and bytes; negative for less."""
         self._in_flight += count
         self._in_flight_bytes += size
         self._telemetry.messages_in_flight(self._in_flight)
@@ -164,13 +170,13 @@ class Publisher:
             progress.open -= length
             if not progress.open:
                 self._done(progress)
-        self._telemetry.messages_published(len(load.messages), self._lags(load.events))
+        self._published(load.events)
         self._release(load.keys)
 
     def acked(self, flight: Flight, parcels: list[Parcel]) -> None:
         """See `Tower`."""
         self._passed()
-        self._telemetry.messages_published(len(parcels), self._lags([parcel.event for parcel in parcels]))
+        self._published([parcel.event for parcel in parcels])
         self._final(flight, parcels)
 
     def refused(self, flight: Flight, reasons: list[tuple[Parcel, str]]) -> None:
@@ -181,8 +187,10 @@ class Publisher:
             self._telemetry.messages_retried(len(reasons), reasons[0][1], 0.0)
             return
         self._leave(flight, [parcel for parcel, _ in reasons])
-        delays = [self.stuck.refused(parcel, reason) for parcel, reason in reasons]
-        self._telemetry.messages_retried(len(reasons), reasons[0][1], min(delays))
+        delays = [self.held.refused(parcel, reason) for parcel, reason in reasons]
+        soonest = min([delay for delay in delays if delay is not None], default=0.0)
+        self._telemetry.messages_retried(len(reasons), reasons[0][1], soonest)
+        self.room.set()
 
     def rejected(self, flight: Flight, reasons: list[tuple[Parcel, str]]) -> None:
         """See `Tower`."""
@@ -206,7 +214,7 @@ class Publisher:
             progress.open -= 1
             if not progress.open:
                 self._done(progress)
-        self._release([parcel.message.key for parcel in parcels])
+        self._release([parcel.lane for parcel in parcels])
 
     def _leave(self, flight: Flight, parcels: list[Parcel]) -> None:
         """They are no longer in flight."""
@@ -224,19 +232,26 @@ class Publisher:
         self.link.proven()
         self.stuck.flows()
 
-    def _lags(self, events: Iterable[Event]) -> list[float]:
-        """Seconds from the deadlines of what was acked just now."""
+    def _published(self, events: Sequence[Event]) -> None:
+        """The messages of these events were acked just now. Lags are in seconds, from the deadlines."""
+        if self._context.values:
+            self._telemetry.values_published(
+                [event.value for event in events if isinstance(event, Expiration) and event.value is not None]
+            )
         now = self._context.redis_ms()
-        return [
+        lags = [
             max(now - event.deadline_ms, 0) / 1000
             for event in events
-            if isinstance(event, Expiration) and event.deadline_ms is not None
+            if not isinstance(event, GapRecord) and event.deadline_ms is not None
         ]
+        self._telemetry.messages_published(len(events), lags)
+        if self._tracer is not None:
+            self._tracer.acked(events, now)
 
     # What time does.
 
     def _late(self, flight: Flight) -> None:
-        """Nothing is known of some of it for long: that no longer takes room from others."""
+        """Some of it was not answered for long: that part no longer takes room from others."""
         parcels = flight.open_parcels()
         self._leave(flight, parcels)
         flight.stuck = True
@@ -245,13 +260,13 @@ class Publisher:
 
     def _give_up(self) -> None:
         """Make dead letters of what is stuck for too long."""
-        given_up = self.stuck.take_given_up(self._context.stuck_seconds)
+        given_up = self.stuck.take_given_up(self._context.stuck_seconds, self._limits.give_up)
         if not given_up:
             return
-        for stuck in given_up:
-            for flight in self._flights.values():
-                if flight.stuck or self._by_shard:
-                    flight.give_up(stuck.parcel)
+        ids = {stuck.parcel.message.id for stuck in given_up}
+        for flight in self._flights.values():
+            if flight.stuck or self._by_shard:
+                flight.give_up(ids)
         since = f"for {self._context.stuck_seconds:g} s, while others were acked"
         self._bury([(stuck.parcel, f"{stuck.reason}: {since}") for stuck in given_up])
         self._close([stuck.parcel for stuck in given_up])

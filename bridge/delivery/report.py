@@ -1,4 +1,4 @@
-"""What is said of stuck messages: an event when they are and when they no longer are, and `/readyz` between."""
+"""Reports of stuck messages: an event when they get stuck, and one when they no longer are; `/readyz` in between."""
 
 from bridge.delivery.context import Context
 from bridge.delivery.stuck import StuckRoom
@@ -15,7 +15,7 @@ class StuckReport:
         self._said: dict[str, None] = {}
 
     def update(self) -> None:
-        """Say what has changed."""
+        """Report what has changed."""
         now, count, oldest, reasons = self._clock.monotonic(), 0, 0.0, list[str]()
         channels = {name: about for name, about in self._room.channels.items() if now - about.since >= self._after}
         for name, about in channels.items():

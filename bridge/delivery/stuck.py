@@ -1,10 +1,11 @@
-"""Messages that the broker does not take while it may take others: each waits by itself, and is tried again.
+"""Messages that the broker does not accept, although it may accept others: each waits separately, and is tried again.
 
-Guarantees: a stuck message delays only messages of its own key. It is tried again after a back-off of its own, up to
-`stuck_retry_most` seconds; what got stuck while the broker took nothing at all, at once when it takes something again.
-It is given up only when it was stuck for `BRIDGE_STUCK_SECONDS` *in which others were
-acked*: a pause between acks counts for `flow_pause` seconds at most, so that an outage, however long, gives up nothing.
-Room is bounded: the reader of the outbox stops while it is full. A restart of the process starts the time anew.
+Guarantees: a stuck message delays only messages of its own key. It is tried again after its own back-off, of up to
+`stuck_retry_most` seconds. Messages that got stuck while the broker accepted nothing are tried again at once when it
+accepts something. A message is given up only when it was stuck for `BRIDGE_STUCK_SECONDS` *in which others were acked*.
+A pause between acks counts for `flow_pause` seconds at most, so an outage of any length gives up nothing. Room is
+bounded: what finds none is set aside (`aside.py`). A restart of the process starts the time anew, and so does taking up
+what was set aside.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from bridge.delivery.parcels import Parcel
 
 NEVER = float("inf")
 ROUNDING = 8
-"""Times at which messages are tried again are rounded up by this part of their delay, so that many go together."""
+"""Retry times are rounded up by this fraction of the delay, so that many messages go together."""
 
 
 @dataclass(slots=True)
@@ -59,6 +60,8 @@ class StuckRoom:
         self._counter = 0
         self.bytes = 0
         """Of their bodies."""
+        self.lanes: set[bytes] = set()
+        """Of these messages. Where a key's messages go one by one, each has one message here."""
         self.channels: dict[str, Channel] = {}
         self.changed = asyncio.Event()
         """Something may be due earlier than before."""
@@ -78,9 +81,9 @@ class StuckRoom:
             self._hurry(now, 0.0 if before == NEVER else before)
 
     def _hurry(self, now: float, since: float) -> None:
-        """An outage has ended that began at `since`. Whatever got stuck in it is tried again, as if for the first time.
+        """An outage that began at `since` has ended. Messages that got stuck in it are tried again at once.
 
-        What got stuck before it has other reasons.
+        Messages that got stuck before it have other reasons.
         """
         for id_, stuck in reversed(self._stuck.items()):
             if stuck.since < since:
@@ -90,7 +93,7 @@ class StuckRoom:
                 self._try_at(now, stuck, id_)
 
     def refused(self, parcel: Parcel, reason: str) -> float:
-        """It was not taken: it will be tried again in so many seconds."""
+        """The broker refused it. Returns in how many seconds it will be tried again."""
         stuck = self.late(parcel, reason)
         limits = self._limits
         delay = min(limits.stuck_retry_first * 2.0**stuck.tries, limits.stuck_retry_most) * self._rng.uniform(0.5, 1)
@@ -106,16 +109,14 @@ class StuckRoom:
         self.changed.set()
 
     def late(self, parcel: Parcel, reason: str) -> Stuck:
-        """It is on its way, without an answer for long."""
+        """It has been on its way without an answer for long."""
         id_ = parcel.message.id
         stuck = self._stuck.get(id_)
         if stuck is None:
             stuck = self._stuck[id_] = Stuck(parcel, reason, self._clock.monotonic(), self._flow)
             self.bytes += len(parcel.message.body)
-            name = self._channel_of(parcel.message)
-            channel = self.channels.setdefault(name, Channel(stuck.since, reason))
-            channel.count += 1
-            channel.reason = reason
+            self.lanes.add(parcel.lane)
+            self._count(self._channel_of(parcel.message), reason)
         stuck.reason = reason
         return stuck
 
@@ -126,17 +127,36 @@ class StuckRoom:
             if stuck is None:
                 continue
             self.bytes -= len(stuck.parcel.message.body)
-            name = self._channel_of(stuck.parcel.message)
-            self.channels[name].count -= 1
-            if not self.channels[name].count:
-                del self.channels[name]
+            self.lanes.discard(stuck.parcel.lane)
+            self.taken_up(self._channel_of(stuck.parcel.message))
+
+    def holds(self, message: Message) -> bool:
+        """Whether it is one of them."""
+        return message.id in self._stuck
+
+    def set_aside(self, message: Message, reason: str | None) -> str:
+        """Count one for which there is no room here. Returns its channel. `reason`: why it was refused, if it was."""
+        name = self._channel_of(message)
+        self._count(name, reason)
+        return name
+
+    def taken_up(self, channel: str) -> None:
+        """One that was stuck on this channel is not, or is tried again."""
+        self.channels[channel].count -= 1
+        if not self.channels[channel].count:
+            del self.channels[channel]
+
+    def _count(self, name: str, reason: str | None) -> None:
+        channel = self.channels.setdefault(name, Channel(self._clock.monotonic(), reason or ""))
+        channel.count += 1
+        channel.reason = channel.reason if reason is None else reason
 
     def until_due(self) -> float | None:
-        """Seconds until something is to be tried again; None: nothing is."""
+        """Seconds until a message has to be tried again; None if there is none."""
         return max(self._due[0][0] - self._clock.monotonic(), 0.0) if self._due else None
 
     def take_due(self, most: int) -> list[Parcel]:
-        """Those that are to be tried again now, `most` at most; they are on their way then."""
+        """At most `most` messages that have to be tried again now. From then on they are on their way."""
         now, parcels = self._clock.monotonic(), list[Parcel]()
         while self._due and self._due[0][0] <= now and len(parcels) < most:
             due, _, id_ = heapq.heappop(self._due)
@@ -146,12 +166,12 @@ class StuckRoom:
                 parcels.append(stuck.parcel)
         return parcels
 
-    def take_given_up(self, seconds: float) -> list[Stuck]:
-        """Those that are stuck for so long, while others were acked; they are no longer here then."""
+    def take_given_up(self, seconds: float, most: int) -> list[Stuck]:
+        """Remove and return at most `most` messages that were stuck for that long while others were acked."""
         now, found = self._clock.monotonic(), list[Stuck]()
         if seconds:
             for stuck in self._stuck.values():  # in the order of `since`
-                if now - stuck.since < seconds:
+                if now - stuck.since < seconds or len(found) == most:
                     break
                 if self._flow - stuck.flowed >= seconds:
                     found.append(stuck)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from bridge.settings.group import variable
 from bridge.settings.model import Settings
 
-ALIKE = ("source", "keys", "sink", "content_mode")
+ALIKE = ("source", "keys", "sink", "content_mode", "values", "fields")
 """Of every sink. The number of shards is agreed on in Redis, and a bridge with another one does not start."""
 ALIKE_OF_SINK: Mapping[str, tuple[str, ...]] = {
     "jetstream": ("nats_stream", "nats_subject", "nats_deduplication"),

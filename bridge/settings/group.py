@@ -30,7 +30,9 @@ def idle(given: AbstractSet[str], prefix: str, requirement: str) -> Iterator[str
 class Group(BaseModel):
     """Some settings that belong together."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True, defer_build=True
+    )
 
     _text = field_validator("*", mode="before")(check_text)
 

@@ -41,6 +41,7 @@ _SOURCES = SettingsConfigDict(
     env_ignore_empty=True,
     env_file_encoding=_ENCODING,
     enable_decoding=False,  # lists are separated by commas, they are not JSON
+    defer_build=True,
     extra="ignore",  # others' variables in `.env`; what looks like ours, `load` has judged by then
 )
 ENV_FILE = Path(".env")

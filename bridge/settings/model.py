@@ -11,7 +11,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from bridge.errors import ConfigurationError
-from bridge.settings.group import Group, variable
+from bridge.limits.scaled import MIB
+from bridge.settings.group import Group, idle, variable
 from bridge.settings.kafka import KafkaSettings
 from bridge.settings.nats import NatsSettings
 from bridge.settings.redis import RedisSettings
@@ -28,6 +29,11 @@ class BridgingSettings(Group):
         description="comma-separated glob patterns of the keys to bridge, and `!pattern` of those to leave out;"
         " `?` also stands for a comma, `[!]` for a leading `!`",
     )
+    fields: Patterns | None = Field(
+        None,
+        description="patterns, as in `BRIDGE_KEYS`, of the hashes whose fields are bridged as well"
+        " (Redis ≥ 7.4, Valkey ≥ 9); unset = none",
+    )
     sink: SinkKind = Field(
         SinkKind.JETSTREAM, description="where expirations go: `jetstream`, `kafka`, `redis` or `stdout`"
     )
@@ -43,6 +49,23 @@ class BridgingSettings(Group):
         description="parts of the ledger, which several bridges share evenly: the same on all instances",
     )
     outbox_limit: int = Field(1_000_000, ge=1, description="expirations in the outbox at which the sweep pauses")
+    values: Patterns | None = Field(
+        None,
+        description="patterns, as in `BRIDGE_KEYS`, of the keys whose last value goes along with the message;"
+        " unset = none",
+    )
+    values_lead: Seconds = Field(
+        0.05, ge=0.01, le=3600, description="seconds before its deadline at which the value of a key is read"
+    )
+    values_max_bytes: int = Field(
+        65_536,
+        ge=1,
+        le=16 * MIB,
+        description="largest value, in bytes (16 more for each element of a collection); a larger one is left out",
+    )
+    values_outbox_bytes: int = Field(
+        256 * MIB, ge=1, description="most bytes of values that wait in Redis; further values are left out"
+    )
     stuck_seconds: Seconds = Field(
         3600,
         description="how long a message may be refused, while others are acked, until it becomes a dead letter;"
@@ -79,16 +102,21 @@ class Settings(OperationSettings, SinkRedisSettings, KafkaSettings, NatsSettings
                 yield f"{variable(name)}: set together with {variable(name)}_FILE; set only one of them"
         for name, needed in _NEEDS:
             if name in given and needed not in given:
-                yield f"{variable(name)}: needs {variable(needed)}; set that, too, or unset this"
+                yield f"{variable(name)}: needs {variable(needed)}; set that as well, or unset this"
         if self.shards > 1 and self.redis_address().nodes:
             yield "BRIDGE_SHARDS: must be 1 with a cluster, where each primary has a shard of its own; unset it"
+        if self.values is None:
+            yield from idle(given, "values_", "BRIDGE_VALUES must be set")
+        elif self.values_outbox_bytes < self.values_max_bytes:
+            yield "BRIDGE_VALUES_OUTBOX_BYTES: must not be less than BRIDGE_VALUES_MAX_BYTES"
         sink = self.sink_redis_address()
         yield from self.redis_conflicts(given, [sink] if sink else [])
+        yield from self.sink_redis_conflicts()
         yield from self.nats_conflicts(given)
         yield from self.kafka_conflicts(given)
 
     def bridged_keys(self) -> list[str]:
-        """The patterns of `keys`, less the keys of a sink that lie beside them: somebody may give those a TTL."""
+        """The patterns of `keys`, without the keys of a sink that lie beside them: those may be given a TTL."""
         if self.sink is not SinkKind.REDIS:
             return self.keys
         source, sink = self.redis_address(), self.sink_redis_address()
@@ -96,6 +124,15 @@ class Settings(OperationSettings, SinkRedisSettings, KafkaSettings, NatsSettings
             return self.keys
         stream = self.sink_redis_stream.replace("{db}", str(source.db)).replace("{prefix}", "*")
         return [*self.keys, f"!{stream}", f"!{{{stream}}}:appended"]
+
+    @property
+    def values_limit(self) -> int:
+        """Bytes of values that each ledger may hold: a part for each shard; in a cluster, all of it for each node."""
+        return max(self.values_outbox_bytes // self.shards, self.values_max_bytes)
+
+    def bridged_fields(self) -> list[str]:
+        """The patterns of `fields`, less those that `bridged_keys` leaves out; empty where none are bridged."""
+        return [*self.fields, *self.bridged_keys()[len(self.keys) :]] if self.fields else []
 
 
 SECRETS = Settings.secrets()

@@ -40,7 +40,7 @@ class NatsSettings(Group):
     nats_deduplication: Literal["window", "subject"] = Field(
         "window",
         description="`window`: the stream drops copies within its duplicate window; `subject`: the id is the last token"
-        " of the subject, of which the stream takes one message",
+        " of the subject, and the stream takes one message for each subject",
     )
     nats_provision: bool = Field(
         default=True, description="create the stream if missing; an existing one is never changed"
@@ -53,8 +53,8 @@ class NatsSettings(Group):
     )
     nats_max_bytes: NatsBytes = Field(
         -1,
-        description="bytes that a stream it creates keeps at most, then dropping the oldest (with `subject`: refusing"
-        " what is new); -1 = no bound",
+        description="most bytes that a stream it creates keeps; when full, it drops the oldest messages (with"
+        " `subject`: refuses new ones); -1 = no limit",
     )
     nats_domain: NatsToken | None = Field(
         None, description="JetStream domain, where the stream is behind a leaf node; unset = that of the server"
@@ -86,7 +86,8 @@ class NatsSettings(Group):
         if self.nats_domain and self.nats_api_prefix:
             yield "BRIDGE_NATS_DOMAIN: set together with BRIDGE_NATS_API_PREFIX; set only one of them"
         if self.nats_subject.endswith("{id}") and self.nats_deduplication != "subject":
-            yield "BRIDGE_NATS_SUBJECT: {id} needs BRIDGE_NATS_DEDUPLICATION=subject; set that, too, or leave {id} out"
+            needed = "BRIDGE_NATS_DEDUPLICATION=subject"
+            yield f"BRIDGE_NATS_SUBJECT: {{id}} needs {needed}; set that as well, or leave {{id}} out"
 
     def effective_nats_urls(self) -> list[str]:
         """The URLs of NATS now, passwords included; see `secret`."""

@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr
 
 from bridge.settings.group import Group, idle, variable
 from bridge.settings.redis_url import RedisAddress
-from bridge.settings.values import File, RedisUrl, RedisUrlFile, SecretFile, redis_address
+from bridge.settings.values import File, ProviderName, RedisUrl, RedisUrlFile, SecretFile, redis_address
 
 
 class RedisSettings(Group):
@@ -24,6 +24,11 @@ class RedisSettings(Group):
     redis_username: str | None = Field(None, description="ACL user; unset = the default user")
     redis_password: SecretStr | None = Field(None, description="password of the Redis user")
     redis_password_file: SecretFile | None = None
+    redis_credentials_provider: ProviderName | None = Field(
+        None,
+        description="`module:attribute` of a redis-py `CredentialProvider`, or of a function that makes one: it gives"
+        " user and password, and renews them",
+    )
     redis_tls_ca_file: File | None = None
     redis_tls_cert_file: File | None = None
     redis_tls_key_file: File | None = None
@@ -44,8 +49,8 @@ class RedisSettings(Group):
     )
     redis_backlog: Literal["off", "read", "keep"] = Field(
         "off",
-        description="`read`: fill a gap from Redis's replication backlog, where there is one that goes so far back;"
-        " `keep`: also have Redis keep one. The user needs `+psync +replconf`, and sees all data with it",
+        description="`read`: fill a gap from Redis's replication backlog, if that reaches back far enough;"
+        " `keep`: also make Redis keep one. The user needs `+psync +replconf`, which lets it see all data",
     )
 
     def redis_conflicts(self, given: AbstractSet[str], others: Sequence[RedisAddress] = ()) -> Iterator[str]:
@@ -60,9 +65,15 @@ class RedisSettings(Group):
             )
         if not any(one.sentinels for one in used):
             yield from idle(given, "redis_sentinel_", "BRIDGE_REDIS_URL must begin with redis+sentinel://")
+        if self.redis_credentials_provider is not None:
+            gives = "BRIDGE_REDIS_CREDENTIALS_PROVIDER gives user and password"
+            for name in given & {"redis_username", "redis_password"}:
+                yield f"{variable(name)}: has no effect; {gives}"
+            if url.username or url.password:
+                yield f"BRIDGE_REDIS_URL: must hold no user and no password; {gives}"
         for name, twice in ("redis_username", url.username), ("redis_password", url.password):
             if name in given and twice:
-                yield f"{variable(name)}: BRIDGE_REDIS_URL holds one, too; remove one of them"
+                yield f"{variable(name)}: BRIDGE_REDIS_URL holds one as well; remove one of them"
 
     def effective_redis_url(self) -> str:
         """The URL of Redis now, password included; see `secret`."""

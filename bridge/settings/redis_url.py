@@ -46,7 +46,7 @@ class RedisAddress:
 
     @property
     def place(self) -> object:
-        """What is equal for two URLs of the same database, whoever logs in there."""
+        """What is equal for two URLs of the same database, for any login."""
         return self.host, self.port, self.path, self.db, frozenset(self.sentinels), self.service, frozenset(self.nodes)
 
 

@@ -39,7 +39,7 @@ class SinkKind(StrEnum):
 
 
 def redact_url(url: str) -> str:
-    """One URL without user, password and options, fit for logs. What cannot be told from a password goes, too."""
+    """One URL without user, password and options, fit for logs. Whatever might be a password is removed as well."""
     scheme, separator, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}" if separator else "(not a URL)"
 
@@ -156,6 +156,13 @@ def _nonzero(value: int) -> None:
         raise ValueError("must be -1 (the broker's default) or greater than 0")
 
 
+def _http_only(url: str) -> None:
+    parts = _server(url, ("http", "https"), "https://login.example.com/oauth2/token")
+    if "@" in parts.netloc:
+        raise ValueError("must hold no user and no password")
+
+
+_NAMES = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 _WORD = r"[^\s.*>\x00-\x1f\x7f]+"
 _PART = r"([^\s.*>{}\x00-\x1f\x7f]|\{(db|prefix|key)\})+"
 _PARTS = (
@@ -167,8 +174,16 @@ _TOPIC = r"(?!\.{1,2}\Z)([A-Za-z0-9._-]|\{(db|prefix)\}){1,249}"
 _BROKER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+)(?::([0-9]{1,5}))?")
 _URI = r"([A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+"
 
+_Extension = Annotated[
+    str, _matching(r"(?!auth=)[A-Za-z]+=[\x21-\x2b\x2d-\x7e]+", "must be name=value, several separated by commas")
+]
 _Pattern = Annotated[str, _matching("(?s)(?!!\\Z).+", "a pattern between two commas must not be empty")]
 
+HttpUrl = Annotated[str, _checked(_http_only)]
+Extensions = Annotated[list[_Extension], BeforeValidator(_split)]
+ProviderName = Annotated[
+    str, _matching(rf"{_NAMES}:{_NAMES}", "must be module:attribute, as in my_logins:provider; PYTHONPATH leads to it")
+]
 Uri = Annotated[str, _matching(_URI, "must be a URI reference such as /redis")]
 Patterns = Annotated[list[_Pattern], BeforeValidator(_split), _checked(_some_included)]
 Namespace = Annotated[str, _matching("[^{}]+", "must not be empty, nor hold braces")]

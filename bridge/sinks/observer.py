@@ -1,4 +1,4 @@
-"""What a sink has to tell besides the result of its calls. Telemetry implements it; sinks never log or count."""
+"""What a sink reports besides the results of its calls. Telemetry implements it; sinks never log or count."""
 
 from typing import Protocol
 

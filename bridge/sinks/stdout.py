@@ -1,8 +1,8 @@
 """One structured CloudEvent per line on standard output, for pipes and for trying things out.
 
-Acked means: the operating system has taken the whole line. That is as durable as whatever is at the other end.
-A slow or stopped reader holds up `publish()`, never the event loop: a thread does the writing. In binary content mode,
-which a line of text has no headers for, the line is the structured event all the same.
+Acked means: the operating system has taken the whole line. That is as durable as the program at the other end.
+A slow or stopped reader delays `publish()`, never the event loop: a thread does the writing. A line of text has no
+headers, so it is the structured event, also in binary content mode.
 
 Not guaranteed: that no line is torn. A write that failed half way is ended with a newline before the next one, and its
 batch is sent again.
@@ -26,7 +26,7 @@ from bridge.sinks.session_end import SessionEnd
 STDOUT = 1
 STUCK_SECONDS = 1.0
 """How long a new session waits for a line of the former one that is stuck in a full pipe."""
-GONE = "standard output is closed, because what read it has ended"
+GONE = "standard output is closed, because its reader has ended"
 GONE_REMEDY = "start it again, then the bridge"
 
 
@@ -49,7 +49,7 @@ class StdoutSink:
             raise Refused("standard output is closed, or not open for writing: start the bridge with one, as in `| …`")
         if self._session is not None and not await self._session.written(self._clock, STUCK_SECONDS):
             # A second thread would write into the first one's line.
-            raise NotConnected("standard output: its reader still holds up the line before")
+            raise NotConnected("standard output: its reader has not taken the previous line")
         self._session = StdoutSession(self._fd)
         return self._session
 
@@ -101,7 +101,7 @@ class StdoutSession:
         self._stop("closed")
 
     async def written(self, clock: Clock, seconds: float) -> bool:
-        """Whether nothing more will be written, now or in so many seconds."""
+        """Wait at most that many seconds. Returns whether nothing more will be written."""
         return await clock.wait(self._written, seconds)
 
     def _stop(self, reason: str) -> None:

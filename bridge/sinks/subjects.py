@@ -29,7 +29,7 @@ CACHED_BYTES = 256
 MAX_SUBJECT_BYTES = 3900
 """The server closes the connection on a protocol line over 4096 bytes; the rest is for the reply subject and sizes."""
 TOO_LONG = "_" * (MAX_SUBJECT_BYTES + 1)
-"""Stands for the subject of a key that is too long for any: to encode it would take time and memory for nothing."""
+"""Stands for the subject of a key that is too long for any subject. Encoding it would waste time and memory."""
 
 _SAFE_BYTES = rb"[!-$&-)+,\-/-=?-~]"  # printable ASCII without space % * . >
 _SAFE_PART = re.compile(rb"(?!_)" + _SAFE_BYTES + rb"+")

@@ -17,7 +17,7 @@ class BacklogTelemetry(Labelled):
         self._log.info("gap.filled", cause=cause, span_ms=span_ms, filled=filled, excess=excess, took_seconds=took)
 
     def gap_not_filled(self, reason: str) -> None:
-        """The replication backlog does not tell what was missed: the gap opens, as without it."""
+        """The replication backlog does not show what was missed: the gap opens, as without it."""
         self._log.warning("gap.not_filled", reason=reason)
 
     def backlog_refused(self, reason: str) -> None:

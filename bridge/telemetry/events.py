@@ -3,15 +3,16 @@
 Events that come once per batch only count, at the cost of a few bound metric children.
 """
 
-from collections.abc import Callable, Sequence
-
-import structlog
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 from bridge.clock import Clock, SystemClock
+from bridge.expiration import Value
 from bridge.telemetry.common import Common
 from bridge.telemetry.health import Health
-from bridge.telemetry.metrics import Metrics
+from bridge.telemetry.metrics import EXACT, NOT_EXACT, Metrics
 from bridge.telemetry.shard import ShardTelemetry
+from bridge.telemetry.structured import structlog
 from bridge.telemetry.throttle import Throttle
 
 BROKER = "broker"
@@ -49,6 +50,18 @@ class Telemetry:
     def bridge_configured(self, redis: str, broker: Sequence[str], to: str, http: str | None) -> None:
         """What it works with: URLs without logins, the stream or topic, and where its own HTTP port listens."""
         self._log.info("bridge.configured", redis=redis, broker=broker, to=to, http=http)
+
+    def bridge_extended(self, values: Sequence[str], fields: Sequence[str]) -> None:
+        """The patterns of BRIDGE_VALUES and BRIDGE_FIELDS, where one of them is set."""
+        self._log.info("bridge.extended", values=values, fields=fields)
+
+    def tracing_started(self) -> None:
+        """`OTEL_*` variables ask for traces: each expiration that is sampled has one, from its deadline to the ack."""
+        self._log.info("tracing.started")
+
+    def tracing_failed(self, reason: str) -> None:
+        """`OTEL_*` variables ask for traces, and there are none, for this reason. All else goes on."""
+        self._log.warning("tracing.failed", reason=reason)
 
     def bridge_signalled(self, signal: str) -> None:
         """Asked to end: readiness goes first."""
@@ -93,7 +106,7 @@ class Telemetry:
         self._log.info("sink.connected")
 
     def sink_lost(self, reason: str) -> None:
-        """The broker is not there any more."""
+        """The connection to the broker was lost."""
         self.metrics.broker_up.set(0)
         self.metrics.broker_lost.inc()
         self.health.unmet(BROKER, reason)
@@ -105,7 +118,7 @@ class Telemetry:
         self._log.warning("sink.unreached", reason=reason, retry_in_seconds=round(retry_in, 2))
 
     def sink_refused(self, reason: str, retry_in: float) -> None:
-        """The broker refuses what the bridge needs; somebody must fix it."""
+        """The broker refuses what the bridge needs; an operator must fix it."""
         self.health.unmet(BROKER, reason)
         self._log.error("sink.refused", reason=reason, retry_in_seconds=round(retry_in, 2))
 
@@ -122,6 +135,12 @@ class Telemetry:
         self.metrics.published.inc(count)
         self.metrics.lag.observe(lags)
         self._debug("messages.published", count=count)
+
+    def values_published(self, values: Iterable[Value]) -> None:
+        """The broker acked messages of keys whose values are wanted."""
+        outcomes = Counter([value.missing or (EXACT if value.exact else NOT_EXACT) for value in values])
+        for outcome, count in outcomes.items():
+            self.metrics.published_values.labels(outcome=outcome).inc(count)
 
     def messages_retried(self, count: int, reason: str, retry_in: float) -> None:
         """Messages are sent again. At most one line in ten seconds, with the count since the last one."""

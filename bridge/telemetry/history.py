@@ -1,6 +1,6 @@
 """What has happened of late, and who has which shard: what a gauge or a counter cannot say. For the status page.
 
-Bounded: the last few of each kind. Events are told of by `Telemetry` and `ShardTelemetry` alone. Holds no key.
+Bounded: the last few of each kind. Only `Telemetry` and `ShardTelemetry` add to it. Holds no key.
 """
 
 from collections import deque
@@ -63,6 +63,10 @@ class Place:
     """The other bridge that has the lease, as far as is known."""
     standbys: int | None = None
     """While this bridge has it: how many others could take over without a gap, as far as is known."""
+    doubt: str | None = None
+    """Why values are not read, or not proven, as far as is known."""
+    field_deadline_ms: int | None = None
+    """The first deadline of a field; None if there is none, or another bridge has the lease."""
 
 
 @dataclass(slots=True)

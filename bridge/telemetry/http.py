@@ -9,6 +9,7 @@ What clients get wrong is answered, where it can be, and not logged.
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,6 +27,10 @@ from bridge.telemetry.page.served import PROTECTED, Page
 from bridge.telemetry.page.window import Window
 
 BACKLOG = 128
+"""Connections that wait in the kernel."""
+AT_ONCE = 2
+"""Accepted in one turn of the event loop, which takes some turns to open and to end one: each of those is a descriptor
+more than `Limits.connections`. asyncio accepts as many at once as it has the kernel keep, and logs each failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,7 @@ async def serve_http(settings: Settings, telemetry: Telemetry, limits: Limits | 
         yield
         return
     window = Window(telemetry.metrics, telemetry.history.clock)
-    document = Document(telemetry, window, str(settings.sink))
+    document = Document(telemetry, window, settings)
     runner = web.AppRunner(_app(telemetry, document), access_log=None, logger=_logger())
     await runner.setup()
     guard = _Guard(runner, limits or Limits())
@@ -70,12 +75,20 @@ async def serve_http(settings: Settings, telemetry: Telemetry, limits: Limits | 
 
 
 async def _listen(host: str, port: int, guard: "_Guard") -> asyncio.Server:
+    server = await _accepting(host, port, guard)
+    for listening in server.sockets:
+        with socket.socket(fileno=os.dup(listening.fileno())) as same:
+            same.listen(BACKLOG)
+    return server
+
+
+async def _accepting(host: str, port: int, guard: "_Guard") -> asyncio.Server:
     loop = asyncio.get_running_loop()
     if host == "::" and socket.has_dualstack_ipv6():
         # asyncio would have it serve IPv6 only.
-        both = socket.create_server((host, port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
-        return await loop.create_server(guard.connection, sock=both)
-    return await loop.create_server(guard.connection, host, port, backlog=BACKLOG)
+        both = socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return await loop.create_server(guard.connection, sock=both, backlog=AT_ONCE)
+    return await loop.create_server(guard.connection, host, port, backlog=AT_ONCE)
 
 
 class _Guard:

@@ -3,7 +3,7 @@
 Lines at INFO and above hold no user keys (they may be personal data). What client libraries log is a line of the same
 form.
 
-Whoever logs never waits: a thread does the writing. Lines wait for a slow reader in bounded room; what finds none is
+Logging never waits: a thread does the writing. Lines wait for a slow reader in bounded room; lines without room are
 dropped and counted. Not guaranteed: that the last lines are read, if their reader stands still when the process ends.
 """
 
@@ -16,7 +16,7 @@ import threading
 from collections import deque
 from typing import Literal, TextIO
 
-import structlog
+from bridge.telemetry.structured import structlog
 
 Format = Literal["console", "json"]
 
@@ -29,7 +29,7 @@ END_SECONDS = 1.0
 class Writer:
     """Writes lines to a file descriptor, in order. A daemon thread: a full pipe must not keep the process from ending.
 
-    A stream without one, as tests have, never keeps anybody waiting, and is written to at once.
+    A stream without one, as in tests, never blocks, and is written to at once.
     """
 
     def __init__(self, stream: TextIO, room: int | None = None) -> None:
@@ -67,7 +67,7 @@ class Writer:
             return unreported
 
     def flush(self, seconds: float) -> bool:
-        """Return when all lines are written, or after so many seconds: whether they are."""
+        """Wait until all lines are written, for at most that many seconds. Returns whether they are."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._lines, seconds)
 
@@ -89,7 +89,7 @@ def _written(fd: int, data: bytes) -> bool:
     while rest:
         try:
             rest = rest[os.write(fd, rest) :]
-        except BlockingIOError:  # somebody who shares the descriptor made it non-blocking
+        except BlockingIOError:  # another process that shares the descriptor made it non-blocking
             select.select([], [fd], [])
         except OSError:  # its reader has gone, or the disk is full: there is no place left to say so
             return False
@@ -126,7 +126,7 @@ def configure(level: str, chosen: Format | None) -> None:
         logger_factory=lambda *_: _Lines(),
         cache_logger_on_first_use=False,
     )
-    # Client libraries log what we report ourselves, with less sense; only their errors are worth a line.
+    # Client libraries log what we report ourselves, less clearly; only their errors are worth a line.
     logging.basicConfig(handlers=[_Libraries()], level=logging.ERROR, force=True)
     logging.captureWarnings(capture=True)
     logging.getLogger("nats").setLevel(logging.CRITICAL)
@@ -134,12 +134,12 @@ def configure(level: str, chosen: Format | None) -> None:
 
 
 def colors_wanted() -> bool:
-    """What the environment says of colors (no-color.org); a terminal that knows none counts as well."""
+    """What the environment says about colors (no-color.org); also false for a terminal without colors."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def flush(seconds: float = END_SECONDS) -> bool:
-    """Wait for the reader of the lines, at most so long: whether all are written. The process is about to end."""
+    """Wait for the reader of the lines, at most that long. Returns whether all are written. Call it at the end."""
     return _writer.flush(seconds)
 
 
@@ -152,7 +152,7 @@ def dropped() -> int:
 
 
 class _Lines:
-    """What structlog hands a rendered line to."""
+    """Where structlog writes a rendered line."""
 
     def msg(self, line: str) -> None:
         if lost := _writer.write(line + "\n"):
@@ -173,12 +173,12 @@ class _Libraries(logging.Handler):
 
 
 def failed(error: BaseException) -> None:
-    """The process ends because of what nobody expected: the traceback goes along."""
+    """The process ends because of an unexpected error: the traceback goes along."""
     structlog.get_logger().error("bridge.failed", error=str(error) or type(error).__name__, exc_info=error)
 
 
 def refused(problem: str) -> None:
-    """The process ends, or does not even begin: what keeps it from working, and how to fix that."""
+    """The process ends, or does not even start: `problem` says why, and how to fix that."""
     structlog.get_logger().error("bridge.refused", problem=problem)
 
 
@@ -193,5 +193,5 @@ def library_failed(library: str, message: str, error: BaseException | None) -> N
 
 
 def lines_dropped(count: int) -> None:
-    """Lines before this one were dropped, because whatever reads them was too slow."""
+    """Lines before this one were dropped, because their reader was too slow."""
     structlog.get_logger().warning("log.lines_dropped", count=count)

@@ -12,11 +12,16 @@ from prometheus_client.registry import Collector
 
 from bridge import __version__
 from bridge.endings import Ending
-from bridge.expiration import Via
+from bridge.expiration import MISSING, Via
 from bridge.telemetry import logs
+from bridge.telemetry.field_metrics import FieldMetrics
 from bridge.telemetry.lag import LagHistogram
+from bridge.telemetry.level import Level
 
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+
+EXACT, NOT_EXACT = "exact", "not_exact"
+"""Outcomes of a value that is there."""
 
 _Kind = TypeVar("_Kind", Counter, Gauge)
 
@@ -27,6 +32,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._of_shards: list[Counter | Gauge] = []
+        self._fields: FieldMetrics | None = None
         # What is found and delivered.
         self.claimed = self._counter(
             "claimed_expirations", "Expirations claimed, by how they were learned of.", via=list(Via)
@@ -37,7 +43,7 @@ class Metrics:
         self.retried = self._counter("retried_messages", "Messages sent again, under the same ids.")
         self.rejected = self._counter("rejected_messages", "Messages that the broker will never take: dead letters.")
         self.dead_letters = self._by_shard(Gauge, "dead_letters", "Dead letters kept in Redis; 0 without the lease.")
-        self.in_flight = self._gauge("in_flight_messages", "Messages being published.")
+        self.in_flight = Level(self._gauge("in_flight_messages", "Messages being published."))
         self.stuck = self._gauge(
             "stuck_messages",
             "Messages that the broker has not taken for more than ten seconds, while it may take others.",
@@ -61,8 +67,13 @@ class Metrics:
             "missed_notifications",
             "Expirations of the node, in all databases, whose notification was not handled.",
         )
+        self.unmeasured = self._by_shard(
+            Counter,
+            "unmeasured_gaps",
+            "Gaps for which it is unknown what was missed: their record has `missed: null`.",
+        )
         self.recovered = self._by_shard(
-            Counter, "recovered_expirations", "Expirations of a gap, claimed though their notification was missed."
+            Counter, "recovered_expirations", "Expirations of a gap, claimed although their notification was missed."
         )
         self.ambiguous = self._by_shard(
             Counter,
@@ -82,6 +93,22 @@ class Metrics:
             "excess_expirations",
             "Of the expirations taken from the replication backlog, those that were deletions: announced, not expired.",
         )
+        # Values.
+        self.captured = self._by_shard(Counter, "captured_values", "Values of keys read before their deadlines.")
+        self.held_values = self._by_shard(
+            Gauge, "held_values", "Values of keys that are about to expire, in Redis; 0 without the lease."
+        )
+        self.value_bytes = self._by_shard(
+            Gauge,
+            "value_bytes",
+            "Bytes of values in Redis: of keys that are about to expire, and in the outbox; 0 without the lease.",
+        )
+        self.published_values = self._counter(
+            "published_values",
+            "Of the acked messages, those of keys that BRIDGE_VALUES matches: with the value, proven to be the last one"
+            " or not, or without it.",
+            outcome=[EXACT, NOT_EXACT, *MISSING],
+        )
         # What has to be there.
         self.subscription_up = Gauge(
             "bridge_subscription_up",
@@ -92,17 +119,20 @@ class Metrics:
         self.epochs_ended = self._counter(
             "epochs_ended", "Ends of a subscription, by the kind of reason.", reason=list(Ending)
         )
+        self.reliefs_failed = self._counter(
+            "reliefs_failed", "Sessions that could not be opened, to replace one whose login ends or was changed."
+        )
         self.canary_age = self._by_shard(
             Gauge,
             "canary_age_seconds",
-            "Since an expiration of the bridge's own key was heard of, or the lease was acquired; 0 on a standby.",
+            "Since an expiration of the bridge's own key was heard, or the lease was acquired; 0 on a standby.",
         )
         self.canary_heard = self._by_shard(
             Gauge,
             "canary_heard_timestamp_seconds",
-            "When the last expiration of the bridge's own key was heard of, Unix time.",
+            "When the last expiration of the bridge's own key was heard, Unix time.",
         )
-        self.canary_lag = self._by_shard(Gauge, "canary_lag_seconds", "From that key's deadline until it was heard of.")
+        self.canary_lag = self._by_shard(Gauge, "canary_lag_seconds", "From that key's deadline until it was heard.")
         self.lease_held = self._by_shard(
             Gauge, "lease_held", "1 while this bridge holds the lease, and Redis has answered within five seconds."
         )
@@ -115,6 +145,9 @@ class Metrics:
             Gauge,
             "takeover_silence_seconds",
             "From the last sign of life of a holder that died until this bridge last took its lease.",
+        )
+        self.standby_hot = self._by_shard(
+            Gauge, "standby_hot", "1 while this bridge stands by, and could take over without a gap; else 0."
         )
         self.standby_hints = self._by_shard(
             Gauge, "standby_hints", "Notifications that a standby keeps, to go on from where the holder is; else 0."
@@ -152,18 +185,26 @@ class Metrics:
         self._of_shards.append(metric)
         return metric
 
+    def fields(self) -> FieldMetrics:
+        """Those of fields of hashes, from now on."""
+        self._fields = self._fields or FieldMetrics(self.registry)
+        return self._fields
+
     def forget_shard(self, shard: str) -> None:
-        """It is no more."""
+        """The shard no longer exists."""
         for metric in self._of_shards:
             metric.remove(shard)
         self.subscription_up.remove_by_labels({"shard": shard})
+        if self._fields is not None:
+            self._fields.hashes.remove_by_labels({"shard": shard})
+            self._fields.excluded.remove_by_labels({"shard": shard})
 
     def _gauge(self, name: str, help_text: str) -> Gauge:
         return Gauge(f"bridge_{name}", help_text, registry=self.registry)
 
 
 class _Count(Collector):
-    """A counter that somebody else counts, and that is read when it is asked for."""
+    """A counter that another part counts, and that is read on request."""
 
     def __init__(self, name: str, help_text: str, read: Callable[[], int]) -> None:
         self._name = f"bridge_{name}"

@@ -5,13 +5,14 @@ its method logs when it is called.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 from typing import Final, get_type_hints
 
 from structlog.testing import capture_logs
 
 from bridge.endings import Ending
+from bridge.expiration import Value
 from bridge.telemetry import logs
 from bridge.telemetry.events import Telemetry
 
@@ -30,18 +31,21 @@ _EXAMPLES: Final[dict[object, Sequence[object]]] = {
     Sequence[str]: [["text"]],
     Sequence[float]: [[1.0]],
     Callable[[], float]: [float],
+    Iterable[Value]: [[]],
     Ending: list(Ending),
     BaseException: [RuntimeError("text")],
     BaseException | None: [RuntimeError("text")],
 }
-"""Values of all types that an event is told of. There are no bytes among them, on purpose: no event is told a key."""
+"""Values of all types that events take. Bytes are left out on purpose: no event gets a key."""
 
 
 def metrics() -> str:
     """The table of all metrics of the bridge's own, in Markdown: name with its labels, type, meaning."""
     rows = ["| metric | type | meaning |", "|---|---|---|"]
     telemetry = Telemetry()
-    telemetry.shard().node_named("any")
+    shard = telemetry.shard()
+    shard.node_named("any")
+    shard.fields_bridged()
     for family in telemetry.metrics.registry.collect():
         if family.name.startswith("bridge_"):
             name = family.name + _SUFFIXES.get(family.type, "")
@@ -95,7 +99,7 @@ def _methods() -> Iterator[Callable[..., None]]:
 
 
 def _calls(method: Callable[..., None]) -> Iterator[dict[str, object]]:
-    """Arguments to call it with, so that it logs all that it can: both of what is yes or no, each ending."""
+    """Arguments that make it log everything it can: both values of each flag, each ending."""
     hints = get_type_hints(method)
     names = list(inspect.signature(method).parameters)
     for values in product(*(_EXAMPLES[hints[name]] for name in names)):

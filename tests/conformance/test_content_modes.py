@@ -9,7 +9,7 @@ from cloudevents.core.base import BaseCloudEvent
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event, from_structured_event
 
-from tests.support.brokers.kafka_rig import EACH_WAY, broker_of
+from tests.support.brokers.each import EACH_WAY, broker_of
 from tests.support.brokers.rigs import NASTY_KEYS, BrokerRig, Received, messages
 
 Mode = Literal["structured", "binary"]

@@ -6,9 +6,12 @@ from typing import Literal
 
 import pytest
 
+from bridge.clock import SystemClock
 from bridge.contracts import Message
 from bridge.errors import NotConnected
 from bridge.limits import JetStreamLimits
+from bridge.settings import Settings
+from bridge.sinks.jetstream import JetStreamSink
 from bridge.sinks.jetstream.headers import headers_of, size
 from tests.support.brokers.caller import Caller, Rejected, TakenLater, Tally
 from tests.support.brokers.rigs import JetStreamRig, batches, deliver, ids, messages
@@ -45,6 +48,18 @@ async def proxied(rig: JetStreamRig, proxy: Proxy) -> AsyncIterator[Caller]:
         yield made
 
 
+class Breaking(SystemClock):
+    """It fails, once it is broken, when missing acks are looked for: that stands for a bug there."""
+
+    broken = False
+
+    async def tick(self, seconds: float) -> None:
+        """See `Clock`."""
+        await super().tick(seconds)
+        if self.broken and seconds == JetStreamLimits().tick:
+            raise KeyError("a secret")
+
+
 def ids_of(batches_: list[list[Message]]) -> list[str]:
     return [id_ for batch in batches_ for id_ in ids(batch)]
 
@@ -54,6 +69,23 @@ async def test_the_same_ids_are_stored_once(rig: JetStreamRig, sink: Caller) -> 
     await asyncio.gather(sink.publish(batch), sink.publish(batch))
     await sink.publish(batch)
     assert sorted(await rig.stored()) == sorted(ids(batch))
+
+
+async def test_a_session_whose_watch_fails_leaves_no_batch_waiting(rig: JetStreamRig) -> None:
+    clock = Breaking()
+    sink = Caller(JetStreamSink(Settings(**rig.settings), 0, clock, JetStreamLimits(), rig.observed))
+    await sink.open()
+    rig.freeze()
+    try:
+        publishing = asyncio.create_task(sink.publish(messages(10)))
+        await asyncio.sleep(0)
+        clock.broken = True
+        async with asyncio.timeout(FREEZE_SECONDS):
+            with pytest.raises(NotConnected, match="jetstream-acks failed: KeyError"):
+                await publishing
+    finally:
+        rig.thaw()
+        await sink.close()
 
 
 async def test_the_event_loop_turns_while_a_large_batch_is_published(sink: Caller) -> None:
@@ -303,10 +335,22 @@ async def test_a_stream_that_is_deleted_is_waited_for_where_the_sink_may_not_cre
     await sink.close()
 
 
+async def test_a_subject_that_the_stream_does_not_bind_for_a_moment_is_waited_for(rig: JetStreamRig) -> None:
+    async with rig.client() as client:
+        await client.jetstream().add_stream(name="EXPIRY", subjects=["expired.0.share"], duplicate_window=120)
+        async with rig.opened() as sink:
+            batch = messages(0, keys=[b"session:1"])
+            with pytest.raises(TakenLater, match="does not bind the message's subject"):
+                await sink.publish(batch)
+            await client.jetstream().update_stream(name="EXPIRY", subjects=["expired.>"], duplicate_window=120)
+            await sink.publish(batch)
+        assert await rig.stored() == ids(batch)
+
+
 async def test_a_subject_that_the_stream_does_not_bind_is_rejected(rig: JetStreamRig) -> None:
     async with rig.client() as client:
         await client.jetstream().add_stream(name="EXPIRY", subjects=["expired.0.share"], duplicate_window=120)
-    async with rig.opened() as sink:
+    async with rig.opened(JetStreamLimits(unbound=0.0)) as sink:
         assert len(rig.observed.warnings) == 1
         batch = messages(0, keys=[b"share:1", b"session:1"])
         with pytest.raises(Rejected) as caught:

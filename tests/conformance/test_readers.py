@@ -13,7 +13,8 @@ from bridge.commands.readers import Reader, Tail, create, tail
 from bridge.errors import NotConnected, Refused
 from bridge.expiration import GapRecord
 from bridge.settings import Settings, SinkKind
-from tests.support.brokers.kafka_rig import EACH_WAY, ONCE, TRANSACTION, KafkaRig
+from tests.support.brokers.each import EACH_WAY, ONCE, TRANSACTION
+from tests.support.brokers.kafka_rig import KafkaRig
 from tests.support.brokers.redis_rig import RedisRig
 from tests.support.brokers.rigs import PATIENCE, JetStreamRig, ids, messages
 from tests.support.servers import wait_until
@@ -31,6 +32,7 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[AnyRig]:
     elif request.param == "redis":
         made = RedisRig()
     else:
+        assert request.param in {"jetstream", ONCE}, "no rig for this one: add a case"
         made = JetStreamRig(nats_deduplication="subject" if request.param == ONCE else "window")
     async with made:
         yield made

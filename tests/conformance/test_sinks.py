@@ -1,8 +1,10 @@
 """What `bridge.contracts.Sink` promises, of every sink."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
+from typing import Literal
 
 import pytest
 
@@ -11,11 +13,35 @@ from bridge.errors import NotConnected
 from bridge.limits import Limits
 from bridge.settings import Settings, SinkKind
 from bridge.sinks import create
-from tests.support.brokers.caller import Caller
-from tests.support.brokers.kafka_rig import EACH_WAY, broker_of
-from tests.support.brokers.rigs import NASTY_KEYS, Observed, Rig, StdoutRig, batches, deliver, ids, messages
+from tests.support.brokers.caller import Caller, Rejected
+from tests.support.brokers.each import EACH_WAY, broker_of
+from tests.support.brokers.rigs import (
+    NASTY_KEYS,
+    JetStreamRig,
+    Observed,
+    Rig,
+    StdoutRig,
+    batches,
+    deliver,
+    ids,
+    messages,
+)
 
 BOUNDED_SECONDS = 8.0
+LONG = 64 * 1024
+HARD_KEYS = [
+    *[b"\x00", b"\x00:\x00", b"\xed\xa0\x80", b"\xed\xb3\xbf:a", b"\xc0\x80", b"a:\xff\xfe", b"\xf4\x90\x80\x80"],
+    *[
+        b"share:" + b"x" * LONG,
+        b"x" * LONG,
+        b"\xff" * LONG,
+        b"\x00" * LONG,
+        b":" * LONG,
+        b"a" * 300 + b":b",
+        b"\xc3" * 300,
+    ],
+]
+"""NUL bytes, halves of surrogate pairs, other bytes that are no UTF-8, and 64 KiB, of prefixes as well."""
 
 
 @pytest.fixture(params=["stdout", *EACH_WAY])
@@ -52,6 +78,24 @@ async def test_any_key_is_taken_in_both_modes(rig: Rig, sink: Caller) -> None:
     await sink.publish(structured)
     await sink.publish(binary)
     assert await rig.stored() == ids(structured) + ids(binary)
+
+
+@pytest.mark.parametrize("mode", ["structured", "binary"])
+async def test_keys_that_are_no_text_or_very_long_are_taken(
+    rig: Rig, sink: Caller, mode: Literal["structured", "binary"]
+) -> None:
+    batch, dead = messages(0, keys=HARD_KEYS, mode=mode), dict[int, str]()
+    try:
+        await sink.publish(batch)
+    except Rejected as error:
+        dead = error.reasons
+    assert isinstance(rig, JetStreamRig) or not dead
+    for index, reason in dead.items():  # a prefix is a part of the subject, and in binary mode a key of the headers
+        prefix = HARD_KEYS[index].partition(b":")[0]
+        assert len(prefix if mode == "structured" else HARD_KEYS[index]) >= LONG
+        assert re.search("the most that NATS takes|header size exceeds", reason)
+    wanted = [message.id for index, message in enumerate(batch) if index not in dead]
+    assert sorted(await rig.stored()) == sorted(wanted)
 
 
 async def test_before_open_and_after_close_it_is_not_connected(rig: Rig) -> None:

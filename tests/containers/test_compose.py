@@ -17,7 +17,8 @@ from tests.support.servers import ROOT
 
 IMAGE = "ghcr.io/expiry-bridge/expiry-bridge"
 TRIED = ("redis", "nats", "bridge", "writer", "reader", "prometheus")
-"""All services but those of Kafka, and Grafana."""
+"""All services but Kafka's, which come up later, and Grafana."""
+OF_KAFKA = ("kafka", "bridge-kafka", "reader-kafka")
 MINUTE = 60.0
 pytestmark = pytest.mark.timeout(300)
 VERIFY = ("expiry-bridge", "verify", "--json", "--keys", "50", "--rate", "50", "--ttl-min", "1s", "--ttl-max", "3s")
@@ -33,7 +34,7 @@ def run(*command: str, check: bool = True) -> str:
 
 def compose(*arguments: str) -> str:
     """Likewise, of Compose."""
-    return run("podman-compose", "--profile", "watch", *arguments)
+    return run("podman-compose", "--profile", "watch", "--profile", "kafka", *arguments)
 
 
 def inspected(kind: str, name: str) -> Any:  # noqa: ANN401 - whatever podman says
@@ -69,6 +70,11 @@ def answers(path: str, port: int = 8080) -> bool:
             return bool(response.status == 200)
     except OSError:
         return False
+
+
+def provided(name: str) -> bool:
+    """Whether there is an image whose name ends so."""
+    return name in run("podman", "images", "--format", "{{.Repository}}")
 
 
 def verified() -> dict[str, Any]:
@@ -155,6 +161,14 @@ def test_prometheus_watches_it() -> None:
         return bool(results) and results[0]["value"][1] == "1"
 
     within(MINUTE, up, lambda: log("prometheus"))
+
+
+@pytest.mark.skipif(not provided("apache/kafka"), reason="NOT CHECKED: the profile kafka. Here is no image of it.")
+def test_messages_arrive_in_kafka_as_well() -> None:
+    compose("up", "--detach", "--no-build", *OF_KAFKA)
+
+    within(MINUTE, lambda: answers("/readyz", port=8081), lambda: log("bridge-kafka") + log("kafka"))
+    within(MINUTE, lambda: "demo:" in log("reader-kafka"), lambda: log("reader-kafka"))
 
 
 def test_a_bridge_that_is_stopped_drains() -> None:

@@ -10,9 +10,9 @@ from urllib.parse import unquote
 import pytest
 
 from bridge.cloudevents import Encoder
-from bridge.expiration import Expiration, GapRecord, Via
+from bridge.expiration import Expiration, FieldExpiration, GapRecord, Via
 from tests.support import schemas
-from tests.support.brokers.kafka_rig import EACH_BROKER, broker_of
+from tests.support.brokers.each import EACH_BROKER, broker_of
 from tests.support.brokers.rigs import NASTY_KEYS, BrokerRig, messages
 from tests.support.deployed import DEPLOY
 from tests.support.node import node
@@ -83,14 +83,15 @@ def test_what_the_bridge_encodes_fits_the_schema_file_of_its_type_alone(mode: Mo
     encoded = [
         *messages(0, keys=NASTY_KEYS, mode=mode),
         encoder.encode(Expiration("0" * 32, b"unknown", None, T, Via.SWEEP)),
+        encoder.encode(FieldExpiration("1" * 32, b"share:7f3a", b"\xff", T, T, Via.SWEEP)),
         encoder.encode(GAP),
         encoder.trial("5" * 32, T),
     ]
 
     fitting = [fits(message.body, mode) for message in encoded]
 
-    assert fitting[-2:] == [["redis.expiry.gap"], ["redis.expiry.check"]]
-    assert fitting[:-2] == [["redis.key.expired"]] * (len(encoded) - 2)
+    assert fitting[-3:] == [["redis.hash.field.expired"], ["redis.expiry.gap"], ["redis.expiry.check"]]
+    assert fitting[:-3] == [["redis.key.expired"]] * (len(encoded) - 3)
 
 
 def test_a_message_that_is_not_as_it_should_be_fits_no_schema_file() -> None:

@@ -154,6 +154,7 @@ async def test_any_byte_string_is_a_key(both: Both) -> None:
 
 
 # No shrinking: each example takes as long as its keys live.
+@pytest.mark.slow
 @settings(
     max_examples=4,
     deadline=None,

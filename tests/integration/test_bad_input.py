@@ -15,7 +15,7 @@ from tests.support.deployments.arrivals import START, all_of, arrivals, told
 from tests.support.deployments.world import settings_for
 from tests.support.kinds import EACH_KIND
 from tests.support.proxy import Framer, Protocol, resp_arguments
-from tests.support.redis.commands import run, set_for
+from tests.support.redis.commands import run, set_for, set_known
 from tests.support.servers import Bridge, NatsServer, RedisServer, require, wait_until
 
 pytestmark = pytest.mark.unmeasured
@@ -79,7 +79,7 @@ async def refusal(settings: Mapping[str, str], status: int = 1) -> str:
         def has_decided() -> bool:
             return not bridge.running or all(event in bridge.log() for event in ("gap.closed", "sink.connected"))
 
-        await wait_until(has_decided, bridge.log, timeout=30)
+        await wait_until(has_decided, bridge.log)
         assert bridge.returncode == status, bridge.log()
         no_secret_in(bridge)
         assert said(bridge) == []
@@ -108,7 +108,7 @@ async def not_ready(bridge: Bridge, condition: str, *words: str) -> None:
         found.update(await reasons(bridge))
         return all(word in found.get(condition, "") for word in words)
 
-    await wait_until(has_reason, lambda: f"{words}; reasons are {found}\n{bridge.log()}", timeout=20)
+    await wait_until(has_reason, lambda: f"{words}; reasons are {found}\n{bridge.log()}")
     assert bridge.running
 
 
@@ -177,7 +177,7 @@ async def test_a_permission_that_is_taken_away_later_is_a_reason_not_to_be_ready
         await bridge.ready()
         async with arrivals(broker) as arrived:
             await user_with(guarded, "-xadd")
-            deadline_ms = await set_for(redis, key, 300)
+            deadline_ms = await set_known(redis, key, 300)
             await not_ready(bridge, "subscription", "does not permit", "ACL")
             await user_with(guarded)
             await all_of(arrived, {key})

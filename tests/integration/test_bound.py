@@ -80,6 +80,30 @@ async def test_a_name_that_points_elsewhere_is_resolved_anew_though_the_old_serv
         assert {key_of(event) for event in bridge.published} == keys
 
 
+async def test_a_standby_resolves_the_name_anew_as_well(pair: Pair) -> None:
+    async with Inside(pair.address.port, "holder", limits=SOON) as holder:
+        await holder.reconciled()
+        async with Inside(pair.address.port, "standby", limits=SOON) as standby:
+            await listening(pair.first, 2)
+            await wait_until(lambda: "standing by" in str(standby.unready), lambda: str(standby.unready))
+            await pair.promote()
+            await pair.demote()
+            await listening(pair.second, 2)
+            await holder.stop()
+            await known(pair.second, b"k", 50)
+            await standby.told(1)
+            assert [key_of(event) for event in standby.published] == [b"k"]
+
+
+async def listening(user: Redis, bridges: int) -> None:
+    """Return when that many bridges listen there."""
+
+    async def do_listen() -> bool:
+        return len(await user.pubsub_channels("*:alive:*")) >= bridges
+
+    await wait_until(do_listen, f"{bridges} bridges")
+
+
 async def only_here(*users: Redis) -> None:
     """The bridge may not hear other databases: so nothing can be audited."""
     for user in users:

@@ -7,7 +7,6 @@ dead letter, with its reason, and holds up nothing else.
 import asyncio
 import re
 from collections.abc import Collection
-from functools import partial
 from pathlib import Path
 from signal import SIGHUP
 from typing import Any
@@ -21,7 +20,6 @@ from tests.support.contract import DEAD, LEDGER, OUTBOX, STREAM
 from tests.support.deployments.jetstream import Deployment
 from tests.support.deployments.scene import KEYS, PREFIX, keys
 from tests.support.deployments.telemetry import events, unready
-from tests.support.kinds import on_both_kinds
 from tests.support.proxy import TO_CLIENT, Action
 from tests.support.servers import PATIENCE, Bridge, RedisServer, wait_until
 
@@ -37,13 +35,11 @@ GROWTH_BYTES = 150 * 1024 * 1024
 # The broker is away.
 
 
-async def test_a_broker_that_was_down_gets_everything_though_the_bridge_was_killed_meanwhile() -> None:
-    await on_both_kinds(down)
-
-
-async def down(kind: type[RedisServer]) -> None:
+async def test_a_broker_that_was_down_gets_everything_though_the_bridge_was_killed_meanwhile(
+    redis_kind: type[RedisServer],
+) -> None:
     """Kill the broker, and the bridge while it is down."""
-    async with Deployment.of(kind) as deployment:
+    async with Deployment.of(redis_kind) as deployment:
         bridge = await deployment.ready_bridge()
         deployment.nats_server.kill()
         await deployment.set(keys(KEYS))
@@ -62,13 +58,9 @@ async def down(kind: type[RedisServer]) -> None:
         await bridge.ready(PATIENCE)
 
 
-async def test_a_frozen_broker_bounds_memory_and_slows_nothing_but_delivery() -> None:
-    await on_both_kinds(frozen)
-
-
-async def frozen(kind: type[RedisServer]) -> None:
+async def test_a_frozen_broker_bounds_memory_and_slows_nothing_but_delivery(redis_kind: type[RedisServer]) -> None:
     """Freeze the broker while a crowd of keys expires."""
-    async with Deployment.of(kind) as deployment:
+    async with Deployment.of(redis_kind) as deployment:
         bridge = await deployment.ready_bridge()
         before = resident_bytes(bridge)
         deployment.nats_server.pause()
@@ -149,13 +141,11 @@ async def test_a_password_that_is_changed_is_read_again(redis_kind: type[RedisSe
 
 
 @pytest.mark.parametrize("action", [Action.CUT, Action.DROP], ids=["with the connection", "one by one"])
-async def test_what_was_stored_and_not_acked_is_sent_again_and_stored_once(action: Action) -> None:
-    await on_both_kinds(partial(unacked, action))
-
-
-async def unacked(action: Action, kind: type[RedisServer]) -> None:
+async def test_what_was_stored_and_not_acked_is_sent_again_and_stored_once(
+    action: Action, redis_kind: type[RedisServer]
+) -> None:
     """Let acks get lost in that way."""
-    async with Deployment.of(kind) as deployment:
+    async with Deployment.of(redis_kind) as deployment:
         bridge = await deployment.ready_bridge()
         lost = [deployment.nats_link.break_on(TO_CLIENT, ACK, action) for _ in range(1 if action is Action.CUT else 5)]
         await deployment.set(keys(KEYS))
@@ -237,6 +227,11 @@ async def are_dead(deployment: Deployment, bridge: Bridge, never: Collection[str
     """Everything is delivered but `never`: dead letters, which are counted and told (the log's end shows no key)."""
     expected = deployment.unexpect(never)
     await deployment.delivered()
+
+    async def are_kept() -> bool:
+        return len(await dead_letters(deployment)) >= len(expected)
+
+    await wait_until(are_kept, "dead letters, which are written when their entries are settled")
     letters = await dead_letters(deployment)
     assert {letter["id"]: (letter["key"], int(letter["deadline_ms"])) for letter in letters} == expected
     assert len(letters) == len(expected) > 0

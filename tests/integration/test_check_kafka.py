@@ -263,6 +263,21 @@ async def test_where_topics_depend_on_keys_a_test_publish_goes_where_gap_records
     assert [record.key for record in await rig.records(f"{rig.topic}._gap")] == [b"_check"]
 
 
+@pytest.mark.parametrize("limit", ["before", "after"])
+async def test_narrow_limits_of_timestamps_are_found_and_the_remedy_fixes_them(
+    rig: KafkaRig, redis_url: str, limit: str
+) -> None:
+    await rig.create(replicas=BOTH, **SOUND, **{f"message_timestamp_{limit}_max_ms": "5000"})
+    asked = {"kafka_deduplication": "transaction"}
+
+    rows = await examine_kafka(rig, 0, redis_url, **asked)
+
+    assert levels(rows) == {"Kafka/timestamps": "warn"}
+    assert rows["Kafka/timestamps"]["found"].startswith(f"message.timestamp.{limit}.max.ms=5000: claims")
+    await asyncio.to_thread(kafka_tools(rig), rows["Kafka/timestamps"]["remedy"])
+    assert "Kafka/timestamps" not in levels(await examine_kafka(rig, 0, redis_url, **asked))
+
+
 async def test_transactions_are_tried_and_the_end_of_the_topic_is_read(rig: KafkaRig, redis_url: str) -> None:
     await rig.create(replicas=BOTH, **SOUND)
     asked = {"kafka_deduplication": "transaction"}

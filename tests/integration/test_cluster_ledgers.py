@@ -1,6 +1,6 @@
 """What becomes of a ledger whose slot moves to another primary of a cluster, and of the primary that had it."""
 
-from contextlib import aclosing
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from bridge.limits import LedgerLimits
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.protocol.calls import Claim, Lease
 from bridge.redis.protocol.own_keys import Names
+from bridge.redis.wire.commands import Commands
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings
 from tests.support.deployments.cluster import ClusterDeployment
@@ -82,8 +83,8 @@ async def test_a_ledger_is_adopted_whichever_of_its_keys_have_come(redis_kind: t
 
         settings = Settings.model_validate({"redis_url": cluster.url, "sink": "stdout"})
         endpoint = replace(Endpoint.of(settings), host="127.0.0.1", port=first.port)
-        async with aclosing(endpoint.client(2)) as client:
-            ledger = Ledger(client, endpoint, own, LedgerLimits())
+        with closing(Commands(endpoint)) as commands:
+            ledger = Ledger(commands, own, LedgerLimits())
             lease = await ledger.acquire(Claim("a bridge"))
             assert isinstance(lease, Lease)
             assert await ledger.adopt(lease.fence, 1, stray.shard) == 0

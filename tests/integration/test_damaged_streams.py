@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import closing
 from itertools import islice
 from typing import Any, cast
 
@@ -15,7 +16,8 @@ from bridge.commands.dead import UNREADABLE
 from bridge.errors import Refused
 from bridge.limits import LedgerLimits
 from bridge.redis.ledger.scripts import Ledger
-from bridge.redis.protocol.calls import Argument
+from bridge.redis.protocol.calls import Argument, Settled
+from bridge.redis.wire.commands import Commands
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings
 from bridge.telemetry import logs
@@ -85,25 +87,27 @@ async def test_of_a_huge_entry_its_first_fields_are_kept_also_at_maxmemory(redis
 
 async def test_an_entry_stays_until_its_dead_letter_is_kept_and_is_settled_once(redis_server: RedisServer) -> None:
     chosen = Settings.model_validate({"redis_url": redis_server.url})
-    async with user_of(redis_server) as user:
-        ledger = Ledger(user, Endpoint.of(chosen), NAMES, LedgerLimits())
-        await user.xadd(NAMES.outbox, {b"note": b"hello"}, id="1-1")
-        await user.xadd(NAMES.outbox, {b"note": b"more"}, id="1-2")
-        await user.hset(NAMES.lease, "depth", 3)
-        settled: list[Argument] = [b"1-1", 2, 2, 2, b"a", b"1", 4, b"b", b"2", b"c", b"3"]
-        await user.set(NAMES.dead, b"no stream")
-        with pytest.raises(Refused, match="WRONGTYPE"):
-            await ledger.settle(settled)
-        assert await user.xlen(NAMES.outbox) == 2
-        await user.delete(NAMES.dead)
-        assert await ledger.settle(settled) == (1, 2)
-        assert await ledger.settle(settled) == (1, 2)
-        dead: Any = await user.xrange(NAMES.dead)
-        assert [fields for _, fields in dead] == [{b"a": b"1"}, {b"b": b"2", b"c": b"3"}]
-        assert await ledger.settle([b"1-2", 1, 0]) == (0, 2)
-        assert await user.xlen(NAMES.outbox) == 0
+    with closing(Commands(Endpoint.of(chosen))) as commands:
+        async with user_of(redis_server) as user:
+            ledger = Ledger(commands, NAMES, LedgerLimits())
+            await user.xadd(NAMES.outbox, {b"note": b"hello"}, id="1-1")
+            await user.xadd(NAMES.outbox, {b"note": b"more"}, id="1-2")
+            await user.hset(NAMES.lease, "depth", 3)
+            settled: list[Argument] = [b"1-1", 2, 0, 2, 2, b"a", b"1", 4, b"b", b"2", b"c", b"3"]
+            await user.set(NAMES.dead, b"no stream")
+            with pytest.raises(Refused, match="WRONGTYPE"):
+                await ledger.settle(settled)
+            assert await user.xlen(NAMES.outbox) == 2
+            await user.delete(NAMES.dead)
+            assert await ledger.settle(settled) == Settled(1, 2)
+            assert await ledger.settle(settled) == Settled(1, 2)
+            dead: Any = await user.xrange(NAMES.dead)
+            assert [fields for _, fields in dead] == [{b"a": b"1"}, {b"b": b"2", b"c": b"3"}]
+            assert await ledger.settle([b"1-2", 1, 0, 0]) == Settled(0, 2)
+            assert await user.xlen(NAMES.outbox) == 0
 
 
+@pytest.mark.slow
 @given(letters=st.lists(st.dictionaries(FIELDS, VALUES, min_size=1, max_size=12), min_size=1, max_size=20))
 @settings(
     max_examples=25,

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from bridge.commands.embedded import free_port
 from bridge.contracts import DeadLetter, Entry, Settlement
 from bridge.expiration import Expiration, GapRecord, Identity, Via
 from bridge.limits import LedgerLimits
+from bridge.redis.admin.dead_letters import DeadLetters, Retrial
 from bridge.redis.ledger.outbox import Outbox
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.protocol.own_keys import Names
+from bridge.redis.wire.commands import Commands
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings
 from bridge.telemetry import logs
@@ -74,13 +77,14 @@ def letter(key: bytes, *, deadline_ms: int | None = DEADLINE_MS, reason: str = R
 async def plant(server: RedisServer, letters: Sequence[DeadLetter]) -> list[str]:
     """Put dead letters there as delivery does; their ids."""
     endpoint = Endpoint.of(Settings.model_validate({"redis_url": server.url}))
-    async with endpoint.client() as client:
-        ledger = Ledger(client, endpoint, NAMES, LedgerLimits())
-        outbox = Outbox(ledger, Identity("/redis", 0), 1_000_000, LedgerLimits(), Telemetry().shard())
-        for number, dead_letter in enumerate(letters, start=1):
-            await client.xadd(NAMES.outbox, {"claims": "", "at": 1}, id=f"1-{number}")
-            entry = Entry(b"1-%d" % number, [dead_letter.event])
-            await outbox.settle([Settlement.of(entry, [dead_letter])])
+    with closing(Commands(endpoint)) as commands:
+        async with endpoint.client() as client:
+            ledger = Ledger(commands, NAMES, LedgerLimits())
+            outbox = Outbox(ledger, Identity("/redis", 0), 1_000_000, LedgerLimits(), Telemetry().shard())
+            for number, dead_letter in enumerate(letters, start=1):
+                await client.xadd(NAMES.outbox, {"claims": "", "at": 1}, id=f"1-{number}")
+                entry = Entry(b"1-%d" % number, [dead_letter.event])
+                await outbox.settle([Settlement.of(entry, [dead_letter])])
     return [dead_letter.event.id for dead_letter in letters]
 
 
@@ -233,7 +237,7 @@ async def test_retry_on_kafka(
     status, shown, _ = await dead("retry", "--all", **chosen)
     assert status == 1
     assert "Sent, acked and removed: 2 dead letters." in shown
-    assert "Refused once more, and kept: 1 dead letter." in shown
+    assert "Refused again, and kept: 1 dead letter." in shown
     assert sorted(await rig.stored()) == sorted([ids[0], ids[2]])
 
     await rig.configure(max_message_bytes="100000")
@@ -265,7 +269,7 @@ async def test_what_the_broker_refuses_once_more_stays(redis_server: RedisServer
         assert await rig.stored() == ids[:1]
     assert status == 1
     assert "Sent, acked and removed: 1 dead letter." in shown
-    assert "Refused once more, and kept: 2 dead letters." in shown
+    assert "Refused again, and kept: 2 dead letters." in shown
     assert "NATS server takes 1500" in shown
     left = json.loads((await dead("list", "--json"))[1])["dead_letters"]
     assert [one["id"] for one in left] == ids[1:]
@@ -333,6 +337,37 @@ async def test_what_a_bridge_could_not_deliver_arrives_once_the_stream_takes_it(
             assert await bridge.stop() == 0
 
 
+async def test_a_value_is_kept_with_its_message_shown_only_when_asked_for_and_sent_again(
+    redis_server: RedisServer, user: Redis, dead: Run
+) -> None:
+    async with JetStreamRig() as rig:
+        async with rig.client() as client:
+            await client.jetstream().add_stream(name="EXPIRY", subjects=["expired.0.session", "expired.0._gap"])
+        chosen = variables(rig.settings, "jetstream") | {"values": "share:*", "values_lead": "60"}
+        settings = {f"BRIDGE_{name.upper()}": value for name, value in chosen.items()}
+        async with Bridge({**settings, "BRIDGE_REDIS_URL": redis_server.url}) as bridge:
+            await bridge.ready()
+            await user.hset(KEY.decode(), mapping={"owner": "somebody"})
+            await user.pexpire(KEY, 1500)
+
+            async def is_dead() -> bool:
+                return await user.xlen(NAMES.dead) == 1
+
+            await wait_until(is_dead, bridge.log)
+            (one,) = json.loads((await dead("list", "--json", "--show-keys"))[1])["dead_letters"]
+            hidden, shown = (await dead("show", one["id"]))[1], (await dead("show", one["id"], "--show-values"))[1]
+            assert ("somebody" in hidden, "hash, " in hidden, "somebody" in shown) == (False, True, True)
+            assert "somebody" not in json.dumps(one) + bridge.log()
+            async with rig.client() as client:
+                await client.jetstream().update_stream(name="EXPIRY", subjects=["expired.>"])
+            assert (await dead("retry", one["id"], **chosen))[0] == 0
+            async with rig.client() as client:
+                stored = await client.jetstream().get_last_msg("EXPIRY", "expired.0.share")
+            data = json.loads(stored.data or b"")["data"]
+            assert (data["value"], data["value_exact"]) == ({"owner": "somebody"}, True)
+            assert await bridge.stop() == 0
+
+
 # What nobody expected.
 
 
@@ -388,3 +423,19 @@ async def test_a_key_of_another_type_is_a_clear_error(redis_server: RedisServer,
     assert status == 1
     assert "WRONGTYPE" in said
     assert len(said.splitlines()) == 1
+
+
+async def test_one_that_was_set_aside_is_read_again_as_long_as_it_is_there(
+    redis_server: RedisServer, user: Redis
+) -> None:
+    await plant(redis_server, [letter(b"a"), letter(b"b")])
+    letters = DeadLetters(Settings.model_validate({"redis_url": redis_server.url}))
+    try:
+        await letters.locate()
+        retrial = Retrial(letters, await letters.last())
+        first, second = await retrial.read(10)
+        assert await retrial.again(second.shard, second.id) == second
+        await user.xdel(NAMES.dead, first.id)
+        assert await retrial.again(first.shard, first.id) is None
+    finally:
+        await letters.close()

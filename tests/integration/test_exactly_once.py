@@ -1,6 +1,10 @@
-"""Each expiration once in the stream, whatever is killed or frozen, and however late it is sent again."""
+"""Each expiration once in the stream, whatever is killed or frozen, and however late it is sent again.
+
+ONCE_TURNS (how often bridge and broker are killed) and ONCE_KEYS (that expire each time) make it larger.
+"""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,10 +20,10 @@ from tests.support.kinds import on_both_kinds
 from tests.support.proxy import TO_CLIENT, TO_SERVER, Action
 from tests.support.servers import RedisServer
 
-pytestmark = [pytest.mark.unmeasured, pytest.mark.slow]
-
-TURNS = 7
-OF_A_TURN = 300
+LARGE = "ONCE_TURNS" in os.environ
+TURNS = int(os.environ.get("ONCE_TURNS", "7"))
+OF_A_TURN = int(os.environ.get("ONCE_KEYS", "300"))
+pytestmark = [pytest.mark.unmeasured, pytest.mark.slow, pytest.mark.timeout(1800 if LARGE else 120)]
 SHORTEST_WINDOW = 0.1
 """The least that NATS takes: every repeat comes later."""
 
@@ -41,13 +45,9 @@ async def with_a_short_window(kind: type[RedisServer]) -> AsyncIterator[Deployme
         yield deployment
 
 
-async def test_on_jetstream_with_bridge_and_broker_killed_again_and_again() -> None:
-    await on_both_kinds(killed_again_and_again)
-
-
-async def killed_again_and_again(kind: type[RedisServer]) -> None:
+async def test_on_jetstream_with_bridge_and_broker_killed_again_and_again(redis_kind: type[RedisServer]) -> None:
     """Each time while messages are stored, and the bridge has not heard of it."""
-    async with with_a_short_window(kind) as deployment:
+    async with with_a_short_window(redis_kind) as deployment:
         for turn in range(TURNS):
             bridge = await deployment.ready_bridge()
             await deployment.settled()  # the start's gap record
@@ -64,13 +64,9 @@ async def killed_again_and_again(kind: type[RedisServer]) -> None:
         assert len(await deployment.delivered()) == TURNS * OF_A_TURN
 
 
-async def test_on_jetstream_with_two_bridges_of_which_one_is_frozen_and_goes_on() -> None:
-    await on_both_kinds(frozen_and_going_on)
-
-
-async def frozen_and_going_on(kind: type[RedisServer]) -> None:
+async def test_on_jetstream_with_two_bridges_of_which_one_is_frozen_and_goes_on(redis_kind: type[RedisServer]) -> None:
     """What it had sent arrives when the other one has long published the same."""
-    async with with_a_short_window(kind) as deployment:
+    async with with_a_short_window(redis_kind) as deployment:
         frozen = await deployment.ready_bridge()
         await deployment.settled()
         on_their_way = deployment.nats_link.break_on(TO_SERVER, rb"^HPUB expired", Action.HOLD)

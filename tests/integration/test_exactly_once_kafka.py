@@ -1,6 +1,9 @@
-"""Each expiration once for consumers that read what is committed, with `BRIDGE_KAFKA_DEDUPLICATION=transaction`."""
+"""Each expiration once for consumers that read what is committed, with `BRIDGE_KAFKA_DEDUPLICATION=transaction`.
 
-from collections.abc import Iterator
+ONCE_TURNS (how often bridge and broker are killed) and ONCE_KEYS (that expire each time) make it larger.
+"""
+
+import os
 
 import pytest
 
@@ -9,27 +12,22 @@ from tests.support.brokers.kafka import KafkaServer
 from tests.support.deployments.kafka import KafkaDeployment
 from tests.support.deployments.scene import DURABLE, keys
 from tests.support.proxy import TO_SERVER, Action
-from tests.support.servers import RedisServer, require
+from tests.support.servers import RedisServer
 
-pytestmark = [pytest.mark.unmeasured, pytest.mark.slow, pytest.mark.kafka, pytest.mark.timeout(300)]
-
-TURNS = 5
-OF_A_TURN = 300
+LARGE = "ONCE_TURNS" in os.environ
+"""Else the broker is killed every other time."""
+TURNS = int(os.environ.get("ONCE_TURNS", "5"))
+OF_A_TURN = int(os.environ.get("ONCE_KEYS", "300"))
+pytestmark = [pytest.mark.unmeasured, pytest.mark.slow, pytest.mark.kafka, pytest.mark.timeout(1800 if LARGE else 300)]
 SETTINGS = {"BRIDGE_KAFKA_DEDUPLICATION": "transaction"}
-SETTLE = digest("settle").encode()
+SETTLE = digest("settle")
 
 
-@pytest.fixture
-def own_kafka() -> Iterator[KafkaServer]:
-    """One that a test may kill."""
-    require(KafkaServer)
-    with KafkaServer() as server:
-        yield server
-
-
-async def test_with_bridge_and_broker_killed_again_and_again(own_kafka: KafkaServer) -> None:
+async def test_with_bridge_and_broker_killed_again_and_again(kafka_server: KafkaServer) -> None:
     """The bridge each time when messages are committed, and not settled; the broker while they are on their way."""
-    async with KafkaDeployment.of(RedisServer, own_kafka, redis=DURABLE, settings=SETTINGS) as deployment:
+    if LARGE:  # one that has much to recover, on a machine that has much to do
+        kafka_server.start_seconds = 300.0
+    async with KafkaDeployment.of(RedisServer, kafka_server, redis=DURABLE, settings=SETTINGS) as deployment:
         for turn in range(TURNS):
             bridge = await deployment.ready_bridge()
             await deployment.settled()  # the start's gap record
@@ -37,9 +35,9 @@ async def test_with_bridge_and_broker_killed_again_and_again(own_kafka: KafkaSer
             await deployment.set(keys(OF_A_TURN, start=turn * OF_A_TURN))
             await unsettled.reached(60)
             bridge.kill()
-            if turn % 2:
-                own_kafka.kill()
-                own_kafka.start()
+            if turn % 2 or LARGE:
+                kafka_server.kill()
+                kafka_server.start()
             deployment.flow()
             await deployment.expire_lease()
         await deployment.ready_bridge()

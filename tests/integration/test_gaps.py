@@ -142,7 +142,7 @@ async def _execute(redis: Redis, *words: str) -> object:
     return await redis.execute_command(*words)  # type: ignore[no-untyped-call]
 
 
-LOST = "connection lost|closed the connection|[Cc]onnection (reset|closed)|Connect call failed|Error (while|UNKNOWN|32)"
+LOST = "connection lost|closed the connection|[Cc]onnection (reset|closed|is refused)|Error (while|UNKNOWN|32|104)"
 SILENT = "said nothing|Timeout|no answer|did not come back"
 MUTE = f"{FLAGS}|mute"
 GONE = "the bridge's own key {} was deleted, evicted or moved away|lease lost"
@@ -256,7 +256,11 @@ async def test_an_outbox_that_is_deleted_with_what_it_held_is_a_gap_and_the_brid
         await deployment.set(keys(KEYS, start=KEYS))
         await deployment.delivered()
         await bridge.ready(PATIENCE)
-        assert await deployment.redis.hget(LEASE, "depth") == "0"
+
+        async def is_settled() -> bool:
+            return await deployment.redis.hget(LEASE, "depth") == "0"
+
+        await wait_until(is_settled, "entries to be settled", PATIENCE)
 
 
 async def test_scripts_that_are_flushed_are_no_gap(redis_kind: type[RedisServer]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests.support.contract import LEDGER
 from tests.support.deployments.arrivals import all_of, arrivals, everything_due, told
 from tests.support.deployments.world import bridged
-from tests.support.redis.commands import recorded, run, set_for, user_of
+from tests.support.redis.commands import recorded, run, set_for, set_known, user_of
 from tests.support.servers import NatsServer, RedisServer
 
 pytestmark = pytest.mark.unmeasured
@@ -27,8 +27,8 @@ async def test_what_a_pattern_excludes_is_announced_neither_from_a_scan_nor_from
             await bridge.ready()
             arrived = await stack.enter_async_context(arrivals(nats_server))
             await recorded(redis, b"share:old", known[b"share:old"])
-            known[b"share:new"] = await set_for(redis, b"share:new", 500)
-            await set_for(redis, b"share:tmp:new", 500)
+            known[b"share:new"] = await set_for(redis, b"share:new", SCANNED)
+            await set_for(redis, b"share:tmp:new", SCANNED)
             await recorded(redis, b"share:new", known[b"share:new"])
             assert not [key for key in await redis.zrange(LEDGER, 0, -1) if b":tmp:" in key]
             await everything_due(redis, arrived, max(known.values()))
@@ -45,6 +45,6 @@ async def test_a_key_of_nothing_but_colons_holds_up_no_start(
             arrived = await stack.enter_async_context(arrivals(nats_server))
             await set_for(redis, b":" * 4097, 100)
             key = b"a:b:c:lock"
-            deadline = await set_for(redis, key, 200)
+            deadline = await set_known(redis, key, 200)
             await all_of(arrived, {key})
     assert told(arrived, [key]) == {key: [deadline]}

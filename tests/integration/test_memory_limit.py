@@ -36,7 +36,7 @@ async def test_a_full_redis_is_bridged_from_the_start_to_the_end(redis_kind: typ
             await wait_until(lambda: client.zcard(LEDGER) == len(keys), "the ledger")
             for key in keys:
                 client.pexpire(key, 100)
-            await wait_until(lambda: bridge.output().count('"subject":"share:') == len(keys), bridge.log, timeout=20)
+            await wait_until(lambda: bridge.output().count('"subject":"share:') == len(keys), bridge.log)
             assert await bridge.stop() == 0
 
         assert client.hget(LEASE, "holder") == b""

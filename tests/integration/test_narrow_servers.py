@@ -13,7 +13,7 @@ from bridge.redis.wire.subscription import subscribe
 from bridge.settings import Settings
 from tests.support.deployments.arrivals import all_of, arrivals, told
 from tests.support.deployments.world import bridged
-from tests.support.redis.commands import run, set_for, user_of
+from tests.support.redis.commands import run, set_known, user_of
 from tests.support.servers import NatsServer, RedisServer
 
 pytestmark = [pytest.mark.both_kinds, pytest.mark.unmeasured]
@@ -31,7 +31,7 @@ async def test_a_server_that_takes_no_names_of_clients_will_do(
             with bridged(server, nats_server) as bridge:
                 await bridge.ready()
                 async with arrivals(nats_server) as arrived:
-                    deadline = await set_for(redis, b"a", 300)
+                    deadline = await set_known(redis, b"a", 300)
                     await all_of(arrived, {b"a"})
     assert told(arrived, [b"a"]) == {b"a": [deadline]}
 

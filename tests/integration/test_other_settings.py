@@ -110,3 +110,7 @@ def test_check_and_status_name_what_differs(
         assert (row["level"], DIFFERENCES in row["found"]) == ("warn", True)
         assert [*json.loads(status("--json"))["settings_differ"].values()] == [DIFFERENCES]
         assert "has others than this command" in status()
+        monkeypatch.setenv("BRIDGE_SHARDS", "2")
+        row = examine(1)["Redis/settings"]
+        assert (row["level"], "has 1 shard, and BRIDGE_SHARDS is 2" in row["found"]) == ("fail", True)
+        assert row["remedy"].startswith("set BRIDGE_SHARDS to 1 ")

@@ -1,6 +1,7 @@
 """The bridge's own keys, written by somebody else: repaired where that loses nothing, else refused in words."""
 
 import json
+from contextlib import closing
 from itertools import product
 
 import pytest
@@ -10,6 +11,7 @@ from bridge.limits import LedgerLimits
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.protocol.calls import Claim, Lease
 from bridge.redis.protocol.own_keys import Names
+from bridge.redis.wire.commands import Commands
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings
 from tests.support.redis.commands import set_for, user_of
@@ -83,7 +85,8 @@ async def test_whatever_nonsense_is_in_the_lease_is_forgotten(redis_server: Redi
         for field, value in product(FIELDS, NONSENSE):
             await put(user, "DEL", NAMES.lease)
             await put(user, "HSET", NAMES.lease, *FORMER, field, value)
-            lease = await Ledger(user, endpoint, NAMES, LedgerLimits()).acquire(Claim("bridge"))
+            with closing(Commands(endpoint)) as commands:
+                lease = await Ledger(commands, NAMES, LedgerLimits()).acquire(Claim("bridge"))
             assert isinstance(lease, Lease)
             assert (field, value, lease.forgotten) == (field, value, 1)
             assert await user.hget(NAMES.lease, field) != value.encode()

@@ -13,13 +13,22 @@ from bridge.tasks import end
 from tests.support.deployed import DEPLOY
 from tests.support.deployments.world import settings_for
 from tests.support.prometheus import Prometheus
-from tests.support.servers import Bridge, NatsServer, RedisServer, require, start, wait_until
+from tests.support.servers import Bridge, NatsServer, Redis8Server, require, start, wait_until
 
 pytestmark = pytest.mark.unmeasured
 
 DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
 VARIABLES = {"$job": "bridge", "$__rate_interval": "10s"}
 SECONDS = 60.0
+LOADED = (
+    "Expirations: {{via}}",
+    "Messages: published",
+    "Deadline ledger: keys",
+    "Values: captured",
+    "Hash fields: {{via}}",
+    "Field ledger: hashes",
+)
+"""Where the load is seen."""
 
 
 @asynccontextmanager
@@ -33,6 +42,8 @@ async def load(redis: Redis) -> AsyncIterator[None]:
             pipeline = redis.pipeline(transaction=False)
             pipeline.set(f"share:{number}", "", px=200)
             pipeline.set(f"lasting:{number % 100}", "", ex=600)
+            pipeline.hset("session:1", str(number), "")
+            pipeline.hpexpire("session:1", 200, number)
             await pipeline.execute()
             await asyncio.sleep(0.02)
 
@@ -55,13 +66,15 @@ def queries() -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 async def test_every_panel_has_data_and_the_alerts_tell_good_times_from_bad_ones() -> None:
-    require(RedisServer)
+    require(Redis8Server)
     require(NatsServer)
     asked = queries()
     assert len(asked) == sum(len(panel["targets"]) for panel in DASHBOARD["panels"])
-    with RedisServer() as redis_server, NatsServer() as nats_server:
-        settings = settings_for(redis_server, nats_server)
+    with Redis8Server() as redis_server, NatsServer() as nats_server:
+        opted = {"BRIDGE_VALUES": "share:*", "BRIDGE_FIELDS": "session:*"}
+        settings = settings_for(redis_server, nats_server) | opted
         async with Bridge(settings) as holder, Redis(port=redis_server.port) as redis:
             await holder.ready()
             async with Bridge(settings) as standby, watching(holder, standby) as prometheus:
@@ -98,7 +111,7 @@ async def panels_have_data(prometheus: Prometheus, asked: dict[str, str]) -> Non
     def is_seen() -> bool:
         for name, query in asked.items():
             values[name] = [value for _, value in prometheus.samples(query)]
-        rates = [values[name] for name in ("Expirations: {{via}}", "Messages: published", "Deadline ledger: keys")]
+        rates = [values[name] for name in LOADED]
         return all(map(any, rates)) and all(found and not any(map(math.isnan, found)) for found in values.values())
 
     await wait_until(is_seen, lambda: f"data in every panel; there is {values}", SECONDS)

@@ -19,7 +19,7 @@ from tests.support.brokers.kafka import KafkaServer
 from tests.support.brokers.kafka_rig import KafkaRig
 from tests.support.brokers.rigs import JetStreamRig, messages
 from tests.support.proxy import TO_SERVER, Action, Protocol, Proxy
-from tests.support.servers import ROOT, FreshBridge, NatsServer, RedisServer, wait_until
+from tests.support.servers import ROOT, FreshBridge, NatsServer, Redis8Server, RedisServer, require, wait_until
 
 pytestmark = pytest.mark.unmeasured
 
@@ -51,7 +51,7 @@ class Consumer:
     @property
     def revoked(self) -> list[str]:
         """What it has done: lines of its output, without warnings of its client library."""
-        return [line for line in self.output.splitlines() if line.startswith("revoke ")]
+        return [line.rstrip() for line in self.output.splitlines() if line.startswith("revoke ")]
 
 
 @asynccontextmanager
@@ -90,6 +90,27 @@ async def test_the_consumer_example_receives_an_expiration(
             client.set("share:7f3a", "", px=20)
         async with consuming(example("consumer"), tmp_path, NATS_URL=nats_server.url) as consumer:
             await wait_until(lambda: "revoke share:7f3a " in consumer.output, lambda: consumer.output, SECONDS)
+
+
+async def test_the_consumer_example_shows_the_value_and_tells_fields_from_keys(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    require(Redis8Server)
+    with Redis8Server() as server:
+        opted = {"BRIDGE_VALUES": "share:*", "BRIDGE_VALUES_LEAD": "30", "BRIDGE_FIELDS": "share:*"}
+        async with FreshBridge({**opted, "BRIDGE_REDIS_URL": server.url, "BRIDGE_NATS_URL": nats_server.url}) as bridge:
+            await bridge.ready()
+            with Redis(port=server.port) as client:
+                client.set("share:7f3a", "of a patient", px=5000)  # its value is read at once
+                client.hset("share:h", mapping={"token": "", "kept": ""})
+                client.execute_command("HPEXPIRE", "share:h", 500, "FIELDS", 1, "token")
+            async with consuming(example("consumer"), tmp_path, NATS_URL=nats_server.url) as consumer:
+                await wait_until(
+                    lambda: "expired token of share:h " in consumer.output, lambda: consumer.output, SECONDS
+                )
+                await wait_until(lambda: bool(consumer.revoked), lambda: consumer.output, SECONDS)
+                (line,) = consumer.revoked
+                assert re.fullmatch(r"revoke share:7f3a [0-9a-f]{32} of a patient", line)
 
 
 async def test_what_the_consumer_example_did_not_ack_before_it_was_killed_comes_again(tmp_path: Path) -> None:

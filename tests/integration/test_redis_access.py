@@ -174,10 +174,10 @@ async def test_tls_on_one_side_alone_is_told_by_the_url(guarded: GuardedRedis) -
     limits = WireLimits(handshake=0.5)
     plain = guarded.tls_url.replace("rediss", "redis")
     await refused(
-        "it may want TLS, or .* set BRIDGE_REDIS_URL to a rediss:// URL", NotConnected, limits, redis_url=plain
+        "it may require TLS, or .* set BRIDGE_REDIS_URL to a rediss:// URL", NotConnected, limits, redis_url=plain
     )
     encrypted = guarded.url.replace("redis", "rediss")
-    await refused("begins no TLS, .*BRIDGE_REDIS_URL", NotConnected, limits, redis_url=encrypted)
+    await refused("does not start TLS, .*BRIDGE_REDIS_URL", NotConnected, limits, redis_url=encrypted)
 
 
 async def test_a_login_that_is_wrong_is_refused_over_tls_and_over_a_unix_socket(certificates: Path) -> None:
@@ -203,7 +203,7 @@ async def test_what_does_not_speak_as_redis_does_is_refused() -> None:
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         endpoint = Endpoint.of(Settings(redis_url=SecretStr(f"redis://127.0.0.1:{port}")))
-        with pytest.raises(Refused, match="does not answer as a Redis does: check BRIDGE_REDIS_URL"):
+        with pytest.raises(Refused, match="does not answer like a Redis server: check BRIDGE_REDIS_URL"):
             await command(endpoint)
         with pytest.raises(NotConnected, match="not its protocol"):
             await subscription(endpoint)

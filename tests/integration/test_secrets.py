@@ -108,9 +108,7 @@ async def seen_of(login: Login, directory: Path, certificates: Path) -> dict[str
             await owner.execute_command("CLIENT", "KILL", "USER", "ann")  # type: ignore[no-untyped-call]
             nats.config = 'authorization { token: "another" }' if "operator" not in login.nats else Operator().config
             nats.restart()
-            await wait_until(
-                lambda: {line["event"] for line in events(bridge, *REFUSALS)} == set(REFUSALS), bridge.log, timeout=30
-            )
+            await wait_until(lambda: {line["event"] for line in events(bridge, *REFUSALS)} == set(REFUSALS), bridge.log)
             seen |= await told(bridge, "refused by both")
             bridge.send_signal(signal.SIGTERM)
             await bridge.exited()
@@ -130,6 +128,7 @@ async def told(bridge: Bridge, when: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 async def test_no_secret_and_no_key_is_in_logs_errors_metrics_commands_or_the_process_list(
     certificates: Path, tmp_path: Path
 ) -> None:

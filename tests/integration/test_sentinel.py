@@ -153,7 +153,9 @@ async def test_where_no_sentinel_answers_each_is_told_of(group: Group) -> None:
     nowhere = [SentinelServer(group.nodes[0]), SentinelServer(group.nodes[0])]
     with pytest.raises(NotConnected, match="no sentinel answers") as caught:
         await located(group.url_of(*nowhere))
-    assert all(f"Sentinel at 127.0.0.1:{sentinel.port}: " in str(caught.value) for sentinel in nowhere)
+    assert all(
+        f"Sentinel at 127.0.0.1:{sentinel.port} cannot be reached: " in str(caught.value) for sentinel in nowhere
+    )
 
 
 @pytest.mark.parametrize("given", [{}, {"redis_sentinel_password": "wrong"}, {"redis_password": PASSWORD}])
@@ -247,7 +249,7 @@ async def test_the_doctor_looks_at_the_sentinels_and_at_the_primary_that_they_na
         rows = await asyncio.to_thread(examine, 0, redis_url=group.url_of(*group.sentinels, dead), **given)
         await client.config_set("min-replicas-to-write", 1)
     assert levels(rows) == {"Redis/sentinels": "warn", "Redis/cut-off primary": "warn"}
-    assert f"3 of 4 {names}; Sentinel at 127.0.0.1:{dead.port}: " in rows["Redis/sentinels"]["found"]
+    assert f"3 of 4 {names}; Sentinel at 127.0.0.1:{dead.port} cannot be reached: " in rows["Redis/sentinels"]["found"]
 
     rows = await asyncio.to_thread(examine, 1, redis_url=group.url_of(dead), **given)
     assert rows["Redis/connection"]["level"] == "fail"

@@ -13,10 +13,11 @@ from redis import Redis
 from bridge import __version__
 from bridge.cli.main import main
 from bridge.commands.embedded import free_port
+from bridge.redis.admin.ledger_state import LOOKED_AT
 from bridge.redis.protocol.own_keys import Names
 from bridge.telemetry import logs
-from tests.support.redis.commands import SET_TOGETHER
-from tests.support.servers import Bridge, NatsServer, RedisServer, wait_until
+from tests.support.redis.commands import SET_TOGETHER, run, user_of
+from tests.support.servers import Bridge, NatsServer, Redis8Server, RedisServer, ValkeyServer, require, wait_until
 
 NAMES = Names("expiry-bridge", 0)
 KEY = "share:of-a-person"
@@ -68,9 +69,9 @@ def waiting_expirations(redis_server: RedisServer, count: int) -> None:
     async def work() -> None:
         async with Bridge(nowhere) as bridge:
             with Redis(port=redis_server.port) as user:
-                await wait_until(lambda: user.pubsub_numsub("__keyevent@0__:expired")[0][1], timeout=30)
+                await wait_until(lambda: user.pubsub_numsub("__keyevent@0__:expired")[0][1])
                 for number in range(count):  # one after the other, so that their order is known
-                    user.set(f"{KEY}:{number}", "", px=20)
+                    user.eval(SET_TOGETHER, 1, NAMES.deadlines, 20, 1, f"{KEY}:{number}")
                     await wait_until(partial(waits, user, number + 1), bridge.log)
             bridge.kill()
 
@@ -175,7 +176,7 @@ def test_the_next_and_the_last_expirations_are_shown_with_their_keys_only_when_a
     silent, shown = status(), told()
     found, with_keys = status("--show-keys"), told("--show-keys")
 
-    assert [event.keys() for event in silent["claimed_last"]] == [{"deadline_ms", "observed_ms", "via"}] * 5
+    assert [event.keys() for event in silent["claimed_last"]] == [{"kind", "deadline_ms", "observed_ms", "via"}] * 5
     assert silent["next_to_expire"] == [{"deadline_ms": now_ms + 60_000}, {"deadline_ms": now_ms + 600_000}]
     assert KEY not in json.dumps(silent) + shown
     assert "soon" not in shown
@@ -219,7 +220,7 @@ def test_a_bridge_that_answers_is_shown_with_its_rates_lags_and_gaps(
     assert (answer["reachable"], answer["ready"], answer["published"]) == (True, True, 4)  # and the start's gap
     assert answer["version"] == __version__
     assert sum(answer["claimed"].values()) == 3
-    assert answer["gaps"] == {"open": False, "total": 1, "missed": 0, "recovered": 0, "ambiguous": 0}
+    assert answer["gaps"] == {"open": False, "total": 1, "missed": 0, "unmeasured": 1, "recovered": 0, "ambiguous": 0}
     assert 0 < answer["lag_seconds"]["p50"] <= answer["lag_seconds"]["p99"] < 60
     assert answer["per_second"]["published"] == pytest.approx(4 / answer["uptime_seconds"])
     assert answer["scan"]["progress"] == 1
@@ -227,11 +228,154 @@ def test_a_bridge_that_answers_is_shown_with_its_rates_lags_and_gaps(
     assert re.search(r"published +4, \S+/s on average; 0 sent again, 0 in flight\n", shown)
     assert re.search(r"lag +p50 \S+ m?s, p90 \S+ m?s, p99 \S+ m?s, since the start\n", shown)
     assert re.search(r"bridge +ready; version ", shown)
-    assert [event.keys() for event in found["broker"]["published_last"]] == [{"deadline_ms", "observed_ms", "via"}] * 3
+    assert [event.keys() for event in found["broker"]["published_last"]] == [
+        {"kind", "deadline_ms", "observed_ms", "via"}
+    ] * 3
     assert len(re.findall(r"(?:published last)? +\S+ m?s ago, by \w+, \S+ m?s after its deadline\n", shown)) == 3
     assert KEY not in shown + json.dumps(found)
     assert all(f"deadline: {KEY}:{number}\n" in with_keys for number in range(3))
-    assert re.search(r"gaps +1; missed 0, recovered 0, ambiguous 0\n", shown)
+    assert re.search(r"gaps +1; missed 0 \(unknown of 1\), recovered 0, ambiguous 0\n", shown)
+
+
+VALUE = "of-a-persons-cart"
+
+
+@pytest.mark.parametrize("kind", [Redis8Server, ValkeyServer])
+def test_values_and_fields_are_shown_by_their_numbers_alone(
+    kind: type[RedisServer],
+    nats_server: NatsServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    require(kind)
+
+    def shown(*flags: str) -> str:
+        assert main(["status", *flags]) == 0
+        return capsys.readouterr().out
+
+    async def work(server: RedisServer) -> None:
+        opted = {"BRIDGE_VALUES": "share:*", "BRIDGE_VALUES_LEAD": "1000", "BRIDGE_VALUES_MAX_BYTES": "1000"}
+        variables = {"BRIDGE_REDIS_URL": server.url, "BRIDGE_NATS_URL": nats_server.url, "BRIDGE_FIELDS": "session:*"}
+        async with Bridge({**variables, **opted}) as bridge:
+            for name, value in {**variables, **opted, "BRIDGE_HTTP_PORT": str(bridge.http_port)}.items():
+                monkeypatch.setenv(name, value)
+            await bridge.ready()
+            with Redis(port=server.port) as user:
+                user.set(KEY, VALUE, px=100_000)
+                user.set(f"{KEY}:soon", VALUE, px=1500)
+                user.set(f"{KEY}:large", 2 * 1000 * "x", px=1500)
+                for number in range(3):
+                    user.hset(f"session:{number}", mapping={"token": VALUE, "name": "n", "kept": ""})
+                    user.execute_command("HPEXPIRE", f"session:{number}", 100_000, "FIELDS", 2, "token", "name")
+                user.execute_command("HPEXPIRE", "session:0", 500, "FIELDS", 1, "name")
+
+            async def all_is_told() -> bool:
+                status = json.loads((await bridge.get("/status.json"))[1])
+                if status["outbox"]["expirations"]:
+                    return False  # it is settled a moment after its ack
+                counts = (status["values"]["held"], sum(status["values"]["published"].values()))
+                return (*counts, status["fields"]["hashes"], sum(status["fields"]["claimed"].values())) == (1, 2, 3, 1)
+
+            await wait_until(all_is_told, bridge.log)
+            page = json.loads((await bridge.get("/status.json"))[1])
+            found, text = json.loads(await asyncio.to_thread(shown, "--json")), await asyncio.to_thread(shown)
+            with_keys = json.loads(await asyncio.to_thread(shown, "--json", "--show-keys"))
+            log = bridge.log()
+
+        values = found["values"]
+        assert (values["held"], values["outbox_bytes"]) == (1, 0)
+        assert len(VALUE) < values["held_bytes"] == page["values"]["bytes"] < len(VALUE) + 100
+        assert (page["values"]["wanted"], page["values"]["limit_bytes"], page["values"]["doubt"]) == (True, 2**28, None)
+        assert page["values"]["published"] == found["bridge"]["values"]
+        assert (found["bridge"]["values"]["exact"], found["bridge"]["values"]["too_large"]) == (1, 1)
+        fields = found["fields"]
+        assert (fields["hashes"], fields["recorded"], fields["estimated"], fields["excluded"]) == (3, 5, False, 0)
+        assert fields["next_deadline_ms"] == page["fields"]["next_deadline_ms"] > found["now_ms"]
+        assert found["bridge"]["fields"]["claimed"] == page["fields"]["claimed"]
+        assert page["fields"]["missed"] is found["bridge"]["fields"]["missed"] is None
+        assert re.search(
+            r"values +1 of keys that are about to expire; \d+ bytes with those in the outbox, of 256 MiB", text
+        )
+        assert re.search(r"values delivered +1 exact, 0 not exact; none: 1 too large\n", text)
+        assert re.search(r"field ledger +5 fields of 3 hashes; the next deadline of a field: in ", text)
+        assert re.search(r"fields claimed +\d by notification, \d by sweep; ambiguous: none; missed: not known\n", text)
+        assert all(secret not in text + json.dumps([found, page]) for secret in (KEY, VALUE, "session:0", "token"))
+        assert VALUE not in json.dumps(with_keys) + log
+        assert "a field, by " in text
+        assert {"kind": "field", "key": "session:0", "field": "name"}.items() <= with_keys["broker"]["published_last"][
+            -1
+        ].items()
+
+    with kind() as server:
+        asyncio.run(work(server))
+
+
+@pytest.mark.both_kinds
+def test_why_values_are_missing_or_not_proven_is_said_until_it_is_mended(
+    redis_server: RedisServer,
+    nats_server: NatsServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    variables = {"BRIDGE_REDIS_URL": redis_server.url, "BRIDGE_NATS_URL": nats_server.url, "BRIDGE_VALUES": "*"}
+    variables |= {"BRIDGE_REDIS_USERNAME": "narrow", "BRIDGE_REDIS_PASSWORD": "secret", "BRIDGE_VALUES_LEAD": "10"}
+
+    def shown() -> tuple[dict[str, Any], str]:
+        assert main(["status", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)["bridge"]
+        assert main(["status"]) == 0
+        return found, capsys.readouterr().out
+
+    async def work(user: Redis) -> tuple[tuple[dict[str, Any], str], tuple[dict[str, Any], str]]:
+        async with Bridge(variables) as bridge:
+            for name, value in {**variables, "BRIDGE_HTTP_PORT": str(bridge.http_port)}.items():
+                monkeypatch.setenv(name, value)
+            await bridge.ready()
+
+            async def delivered(outcome: str, count: int) -> None:
+                async def is_delivered() -> bool:
+                    values = json.loads((await bridge.get("/status.json"))[1])["values"]
+                    return bool(values["published"][outcome] == count)
+
+                user.set(KEY, VALUE, px=1500)
+                await wait_until(is_delivered, bridge.log)
+
+            await delivered("not_permitted", 1)
+            wrong = await asyncio.to_thread(shown)
+            async with user_of(redis_server) as admin:
+                await run(admin, "ACL", "SETUSER", "narrow", "+strlen", "+client|tracking")
+                await admin.client_kill_filter(_type="pubsub")  # the next session tries at once
+            await bridge.ready()
+            await delivered("exact", 1)
+            return wrong, await asyncio.to_thread(shown)
+
+    with Redis(port=redis_server.port) as user:
+        rights = ("+@all", "-client|tracking", "-strlen")
+        user.execute_command("ACL", "SETUSER", "narrow", "on", ">secret", "~*", "&*", *rights)
+        (wrong, text), (right, later) = asyncio.run(work(user))
+    assert "client|tracking" in wrong["values_doubt"]
+    assert re.search(r"values doubted +Redis at \S+ does not permit .*client\|tracking", text)
+    assert "none: 1 not permitted" in text
+    assert right["values_doubt"] is None
+    assert "values doubted" not in later
+
+
+def test_fields_of_many_hashes_are_counted_in_a_part_of_them(
+    redis_server: RedisServer, status: Status, told: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRIDGE_FIELDS", "*")
+    with Redis(port=redis_server.port) as user, user.pipeline() as pipeline:
+        for number in range(3 * LOOKED_AT):
+            pipeline.zadd(NAMES.fields, {f"h:{number}": 1 + number})
+            pipeline.zadd(NAMES.field_prefix + f"h:{number}".encode(), {"a": 1, "b": 1})
+        pipeline.zadd(NAMES.fields, {"large": 0, "planted": "inf"})
+        pipeline.execute()
+    fields = status()["fields"]
+    assert (fields["hashes"], fields["excluded"], fields["estimated"]) == (3 * LOOKED_AT + 1, 1, True)
+    assert fields["recorded"] == pytest.approx(6 * LOOKED_AT, rel=0.01)
+    assert re.search(
+        r"field ledger +about [56],\d{3} fields of 3,001 hashes; .*; 1 hash left out: too many fields\n", told()
+    )
 
 
 def test_where_no_bridge_answers_it_is_said_that_it_cannot_be_reached_from_here(
@@ -242,7 +386,7 @@ def test_where_no_bridge_answers_it_is_said_that_it_cannot_be_reached_from_here(
 
     reason = f"http://127.0.0.1:{port} cannot be reached from here"
     assert status()["bridge"] == {"reachable": False, "reason": reason}
-    assert f"no rates, lags and gaps: {reason}\n" in told()
+    assert f"no rates, lags or gaps: {reason}\n" in told()
 
 
 def test_status_changes_nothing(redis_server: RedisServer, status: Status) -> None:

@@ -12,7 +12,8 @@ from nats.js.api import DiscardPolicy, StreamConfig
 from tests.support.chromium import Page, chromium
 from tests.support.contract import LEASE, STREAM
 from tests.support.deployments.jetstream import Deployment
-from tests.support.servers import PATIENCE, Bridge, RedisServer, wait_until
+from tests.support.redis.commands import user_of
+from tests.support.servers import PATIENCE, Bridge, NatsServer, Redis8Server, RedisServer, require, wait_until
 
 pytestmark = pytest.mark.unmeasured
 
@@ -139,6 +140,8 @@ async def test_the_page_shows_what_has_happened_in_every_size_and_scheme(
         assert "Takeover, hot" in text
         assert "recovered" in text
         assert "this bridge" in text
+        assert "Values" not in text
+        assert "Hash fields" not in text
         assert await page.value("told.window.published") >= 5
         assert f"{await page.value('told.window.published')} messages" in text
         assert SECRET not in await page.value("document.documentElement.outerHTML")
@@ -164,6 +167,55 @@ async def test_the_page_shows_what_has_happened_in_every_size_and_scheme(
         standby.kill()
         await page.value("ask()")
         assert "The bridge does not answer." in await page.value("document.body.innerText")
+
+
+async def test_the_page_shows_values_and_fields_by_their_numbers_where_they_are_asked_for(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    require(Redis8Server)
+    settings = {"BRIDGE_VALUES": f"{SECRET}*", "BRIDGE_VALUES_LEAD": "1000", "BRIDGE_VALUES_MAX_BYTES": "1000"}
+    settings |= {"BRIDGE_NATS_URL": nats_server.url, "BRIDGE_FIELDS": f"{SECRET}*"}
+    with Redis8Server() as server:
+        async with (
+            user_of(server) as user,
+            Bridge({**settings, "BRIDGE_REDIS_URL": server.url}) as bridge,
+            chromium(tmp_path) as browser,
+        ):
+            await bridge.ready()
+            await user.set(f"{SECRET}:1", SECRET, px=100_000)
+            await user.set(f"{SECRET}:2", 2 * 1000 * "x", px=500)
+            await user.hset(f"{SECRET}:h", mapping={SECRET: "", "b": ""})
+            await user.execute_command("HPEXPIRE", f"{SECRET}:h", 500, "FIELDS", 1, SECRET)  # type: ignore[no-untyped-call]
+            await user.execute_command("HPEXPIRE", f"{SECRET}:h", 300_000, "FIELDS", 1, "b")  # type: ignore[no-untyped-call]
+
+            async def all_is_told() -> bool:
+                status = await told(bridge)
+                claimed = status["fields"]["claimed"].values()
+                return (status["values"]["published"]["too_large"], status["values"]["held"], sum(claimed)) == (1, 1, 1)
+
+            await wait_until(all_is_told, bridge.log, PATIENCE)
+            page = await browser.page()
+            await page.show(f"http://127.0.0.1:{bridge.http_port}/")
+            await shown(page)
+            text = await page.value("document.body.innerText")
+            assert "with the outbox, of 256 MiB" in text
+            assert "1 too large" in text
+            assert "1 hash\nnext deadline in" in text
+            assert "Not known" in text
+            assert SECRET not in await page.value("document.documentElement.outerHTML")
+            doubt = "told.values.doubt = 'the user may not'"
+            full = "told.values.bytes = told.values.limit_bytes; told.values.published.outbox_full = 3"
+            await page.value(f"({doubt}, 0)")
+            await page.value(f"({full.replace(';', ',')}, told.fields.excluded = 2, show(), 0)")
+            for size in (WIDE, TELEPHONE):
+                for scheme in ("light", "dark"):
+                    await page.resize(*size, scheme)
+                    await page.value("(show(), 0)")
+                    assert await page.value("document.documentElement.scrollWidth") <= size[0]
+                    assert await page.value(CONTRAST) == []
+                    await page.picture(tmp_path / f"values-{size[0]}-{scheme}.png")
+            assert "Not read, or not proven: the user may not" in await page.value("document.body.innerText")
+            assert page.faults == []
 
 
 async def shown(page: Page) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
+import pytest
 from redis import Redis
 
 from tests.support.servers import ROOT, Bridge, NatsServer, RedisServer, wait_until
@@ -43,6 +44,7 @@ async def watched(settings: dict[str, str]) -> AsyncIterator[tuple[asyncio.subpr
         os.close(terminal)
 
 
+@pytest.mark.slow
 async def test_a_live_view_goes_on_through_changes_and_outages_until_it_is_interrupted(
     redis_kind: type[RedisServer], nats_server: NatsServer
 ) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolic
 from tests.support.contract import DEAD, STREAM
 from tests.support.deployments.jetstream import Deployment
 from tests.support.deployments.telemetry import events, unready
+from tests.support.limits import QUICK
 from tests.support.servers import PATIENCE, RedisServer, wait_until
 
 pytestmark = pytest.mark.unmeasured
@@ -22,6 +24,7 @@ SUBJECTS = ["expired.>"]
 OTHERS = [f"p{number}:1" for number in range(10)]
 
 
+@pytest.mark.slow
 async def test_a_full_subject_holds_up_only_itself_and_repeats_nothing(redis_kind: type[RedisServer]) -> None:
     async with Deployment.of(redis_kind, settings=BY_HAND) as deployment, deployment.jetstream() as jetstream:
         await jetstream.add_stream(StreamConfig(STREAM, subjects=SUBJECTS, duplicate_window=0.5, **FULL))
@@ -42,6 +45,30 @@ async def test_a_full_subject_holds_up_only_itself_and_repeats_nothing(redis_kin
         await wait_until(lambda: stored(jetstream, 3 + len(OTHERS)), bridge.log, 2 * PATIENCE)
         await bridge.ready(PATIENCE)
         assert not await deployment.waiting()
+
+
+async def test_more_that_is_refused_than_memory_has_room_for_holds_up_only_itself(
+    redis_kind: type[RedisServer],
+) -> None:
+    small = replace(QUICK, delivery=replace(QUICK.delivery, stuck=50, batch=100, in_flight=100))
+    async with Deployment.of(redis_kind, settings=BY_HAND) as deployment, deployment.jetstream() as jetstream:
+        await jetstream.add_stream(StreamConfig(STREAM, subjects=SUBJECTS, duplicate_window=0.5, **FULL))
+        deployment.limits = small
+        bridge = await deployment.ready_bridge()
+        keys = [f"full:{number}" for number in range(300)]
+        await deployment.set(keys)
+        await wait_until(lambda: stored(jetstream, 5), bridge.log, PATIENCE)
+        await deployment.set(OTHERS)
+        await wait_until(lambda: stored(jetstream, 5 + len(OTHERS)), bridge.log, PATIENCE)
+        await wait_until(lambda: events(bridge, "messages.stuck"), bridge.log, PATIENCE)
+        reason = (await unready(bridge))["stuck"]
+        assert "295 on expired.0.{prefix} for" in reason, "what is in the outbox only counts as well"
+
+        config = (await jetstream.stream_info(STREAM)).config
+        await jetstream.update_stream(config.evolve(max_msgs_per_subject=-1, discard_new_per_subject=False))
+        await wait_until(lambda: stored(jetstream, len(keys) + len(OTHERS)), bridge.log, 2 * PATIENCE)
+        await wait_until(lambda: nothing_waits(deployment), bridge.log, PATIENCE)
+        await bridge.ready(PATIENCE)
 
 
 async def test_what_is_refused_for_too_long_while_others_are_acked_is_a_dead_letter(

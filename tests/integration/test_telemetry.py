@@ -166,7 +166,7 @@ async def test_a_scan_tells_how_far_it_is(server: RedisServer, user: Redis, monk
     keys = [b"lasting:%d" % number for number in range(300)]
     await user.mset(dict.fromkeys(keys, b""))
     await set_for(user, b"timed", LONG_MS)
-    bridge, shares = Inside(server.port, limits=Limits(epoch=EpochLimits(found_keys=10))), list[float]()
+    bridge, shares = Inside(server.port, limits=Limits(epoch=EpochLimits(found_keys=10, part_keys=10))), list[float]()
     progressed = bridge.telemetry.scan_progressed
 
     def noted(found: int, share: float) -> None:

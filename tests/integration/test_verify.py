@@ -98,7 +98,7 @@ async def test_people_get_a_table(world: World) -> None:
     lines = [line.split() for line in shown.splitlines()]
     for row in (["delivered", "3"], ["missed", "0"], ["duplicates", "0"], ["false", "0"]):
         assert row in lines
-    assert "3 set to expire, 2 taken back before" in shown
+    assert "3 set to expire, 2 deleted or postponed" in shown
     assert "from the deadline on Redis's clock to the broker's timestamp" in shown
     assert shown.endswith("All delivered.\n")
     assert "\x1b" not in shown
@@ -219,7 +219,7 @@ async def test_patterns_that_leave_its_keys_out_are_an_error_before_anything_is_
         (line,) = verification.log().splitlines()
     assert line == (
         "BRIDGE_KEYS: share:*,session:* leaves out the keys of a verification;"
-        " add expiry-bridge-verify:* to it, for the bridge, too"
+        " add expiry-bridge-verify:* to it, here and for the bridge"
     )
 
 
@@ -231,7 +231,7 @@ async def test_patterns_that_exclude_its_keys_are_an_error_that_names_them(world
         (line,) = verification.log().splitlines()
     assert line == (
         "BRIDGE_KEYS: *,!tmp:*,!*verify* leaves out the keys of a verification;"
-        " remove !*verify* from it, for the bridge, too"
+        " remove !*verify* from it, here and for the bridge"
     )
 
 

@@ -4,6 +4,7 @@ A proxy between the bridge and Redis does to the connection what the network mig
 """
 
 import asyncio
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -64,6 +65,27 @@ async def test_a_key_that_expires_three_times_while_hints_are_late_is_told_three
     await bridge.quiet(user)
     assert keys(bridge.published) == [b"k"] * 3
     assert len(set(ids(bridge.published))) == 3
+
+
+async def test_hints_that_only_record_wait_for_more_and_go_with_all_that_came_meanwhile(
+    proxy: Proxy, user: Redis
+) -> None:
+    gather, began = 2.0, time.monotonic()
+    patient = replace(
+        SOON,
+        epoch=replace(SOON.epoch, gather=gather, heartbeat=90.0, mark=100.0),
+        ledger=replace(SOON.ledger, lease_ms=300_000),
+    )
+    async with Inside(proxy.port, limits=patient) as bridge:
+        await bridge.reconciled()
+        batches = int(await user.hget(NAMES.lease, "seq") or 0)
+        for number in range(20):
+            await set_for(user, b"%d" % number, LONG_MS)
+        await set_for(user, b"short", 1)
+        await expired(user, b"short")
+        await bridge.told(1)
+        assert [await entry(user, b"%d" % number) is None for number in range(20)] == [False] * 20
+        assert int(await user.hget(NAMES.lease, "seq") or 0) - batches <= 2 + (time.monotonic() - began) / gather
 
 
 # A script's reply is cut, or the script is.

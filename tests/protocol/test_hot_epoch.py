@@ -19,6 +19,7 @@ from bridge.redis.protocol.budget import Budget
 from bridge.redis.protocol.calls import Claim, Lease
 from bridge.redis.protocol.gap import Gap
 from bridge.redis.protocol.schedule import RedisClock
+from bridge.redis.wire.commands import Commands
 from bridge.settings import Settings
 from bridge.tasks import end, run_together
 from bridge.telemetry.events import Telemetry
@@ -52,7 +53,8 @@ async def hot(server: RedisServer, user: Redis, unknown: bytes) -> AsyncIterator
     runtime = Runtime(settings, "hot", SystemClock(), Limits())
     endpoint, telemetry = runtime.endpoint(), Telemetry().shard()
     client = endpoint.client()
-    ledger = Ledger(client, endpoint, NAMES, runtime.limits.ledger)
+    commands = Commands(endpoint)
+    ledger = Ledger(commands, NAMES, runtime.limits.ledger)
     identity = Identity(settings.source, 0)
     outbox = Outbox(ledger, identity, settings.outbox_limit, runtime.limits.ledger, telemetry)
     shard = Shard(runtime, NAMES, (), outbox, RedisClock(runtime.clock), telemetry, Budget(EpochLimits()))
@@ -70,6 +72,7 @@ async def hot(server: RedisServer, user: Redis, unknown: bytes) -> AsyncIterator
     finally:
         await end([task])
         ears.subscription.end("the test is over")
+        commands.close()
         await client.aclose()
 
 
@@ -91,3 +94,22 @@ async def test_it_records_and_claims_and_neither_walks_nor_scans(hot: Running, u
     assert (claim.key, claim.deadline_ms) == (b"due", deadline)
     assert claim.via in {Via.NOTIFICATION, Via.SWEEP}
     assert await entry(user, unknown) is None, "no scan"
+
+
+async def test_whatever_can_fail_comes_before_the_subscription_which_nobody_would_end(
+    server: RedisServer, user: Redis
+) -> None:
+    chosen = Settings(redis_url=f"redis://127.0.0.1:{server.port}/0", redis_backlog="read")
+    runtime = Runtime(chosen, "inside", SystemClock(), Limits())
+    endpoint = runtime.endpoint()
+    client = endpoint.client()
+    await user.config_set("slowlog-log-slower-than", 0)
+    try:
+        ears = await listen(client, endpoint, NAMES, runtime.instance)
+        ears.subscription.end("it is over")
+    finally:
+        await client.aclose()
+    said = [entry["command"].upper() for entry in reversed(await user.slowlog_get(100))]
+    words = [command.split()[0] for command in said]
+    assert ears.word
+    assert b"CONFIG GET LAZYFREE-LAZY-EXPIRE" in said[: words.index(b"SUBSCRIBE")]

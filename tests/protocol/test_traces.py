@@ -7,7 +7,6 @@ two ids. Redis expires only what is read here, so the order of steps is the test
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
@@ -209,7 +208,7 @@ async def test_what_was_touched_and_has_changed_since_is_not_resolved(hand: Hand
     for seen in (GONE, ALIVE):
         another_entry = resolve(b"due", b"%d" % (due - 1), seen, b"1")
         clock_was_set_back = resolve(b"later", b"%d" % later, seen, b"1")
-        await hand.send(replace(hand.batch(), operations=another_entry + clock_was_set_back))
+        await hand.send(hand.batch()._replace(operations=another_entry + clock_was_set_back))
     assert await hand.claimed() == []
     assert (await entry(user, b"due"), await entry(user, b"later")) == (due, later)
 
@@ -286,7 +285,7 @@ async def test_a_scan_that_finds_more_than_it_was_asked_for_records_and_forgets_
     for command, size in (("'SET', i, '', 'PX', 60000", count), ("'PERSIST', i", 0)):
         await user.eval(f"for i = 1, {count} do redis.call({command}) end", 0)
         whole = scan(b"0", 10 * count, MIB, b"*", NAMES.own_prefix)
-        applied = await hand.send(replace(hand.batch(), operations=whole))
+        applied = await hand.send(hand.batch()._replace(operations=whole))
         assert applied is not None
         assert (applied.found, applied.next_part, applied.state.size) == (count, b"0", size)
 
@@ -331,7 +330,7 @@ async def test_an_expiration_behind_a_resolve_of_the_same_batch_does_not_undo_it
     deadline = await known(user, b"k", 1, ("PEXPIRE", "k", LONG_MS))
     await passed(user, deadline)
     came_back = resolve(b"k", b"%d" % deadline, ALIVE, b"1") + notified(b"k")  # it expired since the touch
-    await hand.send(replace(hand.batch(), operations=came_back))
+    await hand.send(hand.batch()._replace(operations=came_back))
     assert [claim.deadline_ms for claim in await hand.claimed()] == [None]
     assert await entry(user, b"k") == await user.execute_command("PEXPIRETIME", b"k")  # type: ignore[no-untyped-call]
 
@@ -445,6 +444,34 @@ async def test_nothing_is_counted_as_waiting_where_nothing_is_left_though_the_le
     assert await hand.settle([record]) >= len(claims) == 1
     assert await hand.settle(claims) == 0
     assert await user.hget(NAMES.lease, "depth") == b"0"
+
+
+async def test_a_reply_carries_the_entry_that_is_in_the_outbox_where_there_is_room_for_it(
+    hand: Hand, user: Redis
+) -> None:
+    await known(user, b"a", 1)
+    await expired(user, b"a", b"unknown")
+    await hand.hear()
+    carried = await hand.send(hand.batch()._replace(room=1000))
+    await known(user, b"b", 1)
+    await expired(user, b"b")
+    await hand.hear()
+    too_large = await hand.send(hand.batch()._replace(room=10))
+    assert carried is not None
+    assert too_large is not None
+    found, more = await hand.ledger.entries(b"0-0", 10)
+    assert len(found) == 2
+    assert not more
+    assert (carried.wrote, carried.entry) == (True, found[0])
+    assert (too_large.wrote, too_large.entry) == (True, None)
+
+
+async def test_a_batch_that_claims_nothing_writes_no_entry(hand: Hand, user: Redis) -> None:
+    await set_for(user, b"k", LONG_MS)
+    await hand.hear()
+    recorded = await hand.send(hand.batch()._replace(room=1000))
+    assert recorded is not None
+    assert (recorded.wrote, recorded.entry) == (False, None)
 
 
 async def test_keys_that_are_not_bridged_any_more_are_forgotten_not_announced(

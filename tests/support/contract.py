@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 
 STREAM = "EXPIRY"
 LEDGER, OUTBOX, LEASE, DEAD = (f"{{expiry-bridge:0:0}}:{name}" for name in ("deadlines", "outbox", "lease", "dead"))
+VALUES = "{expiry-bridge:0:0}:values"
 CANARY = b"{expiry-bridge:0:0}:canary"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -26,9 +26,13 @@ class InstantClock(SystemClock):
 
     def __init__(self) -> None:
         self.slept: list[float] = []
+        self.passed = 0.0
+        """Seconds by which it is ahead."""
+        self.gathered: Callable[[], None] = lambda: None
+        """To be called when what is acked has been gathered for long enough: then time need not pass."""
 
     def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
+        return asyncio.get_running_loop().time() + self.passed
 
     async def sleep(self, seconds: float) -> None:
         if seconds == WATCH:
@@ -37,6 +41,10 @@ class InstantClock(SystemClock):
         self.slept.append(seconds)
         await asyncio.sleep(0)
 
+    def later(self, seconds: float, act: Callable[[], None]) -> asyncio.TimerHandle:
+        self.gathered = act
+        return super().later(0 if seconds == QUICK.settle_gather else seconds, act)
+
 
 class FakeOutbox:
     """An outbox in memory."""
@@ -44,9 +52,15 @@ class FakeOutbox:
     def __init__(self, *entries: Entry) -> None:
         self.entries = list(entries)
         self.settled: list[Settlement] = []
+        self.settlings = 0
         self.read_errors: list[BridgeError] = []
         self.settle_errors: list[BridgeError] = []
         self.draining = False
+        self.reread_ids: list[bytes] = []
+        self.unreadable: set[int] = set()
+        """Shards whose entries cannot be read again."""
+        self.elsewhere: set[int] = set()
+        """Shards that other bridges have now."""
         self._cursor = 0
 
     async def read(self, limit: int) -> Sequence[Entry]:
@@ -59,14 +73,29 @@ class FakeOutbox:
         settled = {settlement.id for settlement in self.settled}
         return [entry for entry in found if entry.id not in settled]
 
+    async def again(self, shard: int, entry_id: bytes) -> Entry | None:
+        await asyncio.sleep(0)
+        if shard in self.unreadable | self.elsewhere:
+            raise NotConnected("gone")
+        self.reread_ids.append(entry_id)
+        return next((entry for entry in self.entries if (entry.shard, entry.id) == (shard, entry_id)), None)
+
+    def holds(self, shard: int) -> bool:
+        return shard not in self.elsewhere
+
     def reread(self) -> None:
         self._cursor = 0
+
+    @property
+    def read_so_far(self) -> int:
+        return self._cursor
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         await asyncio.sleep(0)
         if self.settle_errors:
             raise self.settle_errors.pop(0)
         self.settled += settlements
+        self.settlings += 1
 
 
 class Gone(Exception):
@@ -132,7 +161,7 @@ class FakeSession:
 
     async def publish(self, batch: Batch, receipts: Receipts) -> None:
         sink, messages = self.sink, batch.messages
-        keys = {message.key for message in messages}
+        keys = {message.field_lane or message.key for message in messages}
         if sink.order is Order.KEY:
             assert len(keys) == len(messages), "a key twice in one batch"
             assert all(keys.isdisjoint(others) for others in sink.under_way), "a key in two batches at once"

@@ -3,6 +3,7 @@
 `links` finds what a page points at, so that a test can follow it.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -41,13 +42,13 @@ END: Final = "<!-- end of the generated table -->"
 
 def pages() -> list[Path]:
     """All Markdown pages of the project, the README first."""
-    hidden = {"node_modules"}
-    found = (page for page in ROOT.rglob("*.md") if not _skipped(page.relative_to(ROOT), hidden))
+    found = list[Path]()
+    for directory, folders, files in os.walk(ROOT):
+        folders[:] = [
+            name for name in folders if name == ".github" or (not name.startswith(".") and name != "node_modules")
+        ]
+        found += [Path(directory, name) for name in files if name.endswith(".md")]
     return sorted(found, key=lambda page: (len(page.relative_to(ROOT).parts), page))
-
-
-def _skipped(page: Path, hidden: set[str]) -> bool:
-    return any((part.startswith(".") and part != ".github") or part in hidden for part in page.parts)
 
 
 def renewed(page: Path) -> str:

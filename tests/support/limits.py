@@ -34,13 +34,15 @@ QUICK = Limits(
         backoff_most=0.5,
         failover_pause=0.2,
         standby_poll=0.1,
+        relief_check=0.1,
+        relief_retry=0.2,
         share_check=0.1,
         sign_of_life=0.25,
         life_ms=2_000,
         exchange=0.2,
     ),
     delivery=DeliveryLimits(watch=0.2),
-    jetstream=JetStreamLimits(ping=0.25, denied=0.4),
+    jetstream=JetStreamLimits(ping=0.25, denied=0.4, unbound=0.5),
     kafka=KafkaLimits(probe=0.25, topic_missing=1.0, topic_recheck=3.0),
 )
 """For every bridge of a test that is not about its own times."""

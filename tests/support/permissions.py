@@ -17,8 +17,13 @@ REDIS: dict[str, dict[str, Any]] = {
     "The same, where the notification flags are set by someone else (`BRIDGE_REDIS_NOTIFICATIONS=verify`)": {
         "redis_notifications": "verify"
     },
+    "One server, with the values of some keys (`BRIDGE_VALUES=share:*`)": {"values": ["share:*"]},
     "Behind Sentinel, on each server": {"redis_url": SENTINEL},
     "A cluster, on each node": {"redis_url": "redis+cluster://127.0.0.1"},
+    "One server, whose gaps are filled from the replication backlog (`BRIDGE_REDIS_BACKLOG=read`)": {
+        "redis_backlog": "read"
+    },
+    "One server, with fields of hashes (`BRIDGE_FIELDS=session:*`)": {"fields": "session:*"},
 }
 NATS: dict[str, dict[str, Any]] = {
     "The bridge creates the stream if it is missing": {},
@@ -29,6 +34,7 @@ NATS: dict[str, dict[str, Any]] = {
 KAFKA: dict[str, dict[str, Any]] = {
     "The bridge creates the topic if it is missing": {},
     "The topic is there (`BRIDGE_KAFKA_PROVISION=false`)": {"kafka_provision": False},
+    "Exactly once (`BRIDGE_KAFKA_DEDUPLICATION=transaction`)": {"kafka_deduplication": "transaction"},
     "A topic for each prefix (`BRIDGE_KAFKA_TOPIC=redis.{prefix}`)": {"kafka_topic": "redis.{prefix}"},
 }
 

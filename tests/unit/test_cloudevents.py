@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bridge.cloudevents import MAX_TIME_MS, Encoder
 from bridge.contracts import Message
-from bridge.expiration import Expiration, Via
+from bridge.expiration import Expiration, FieldExpiration, Via
 from bridge.sinks.jetstream.headers import MESSAGE_ID, headers_of, size
 
 Mode = Literal["structured", "binary"]
@@ -77,6 +77,29 @@ def test_a_binary_message_has_the_attributes_in_headers_and_the_data_as_body() -
         "ce-time": "2026-11-22T11:22:42.164Z",
     }
     assert json.loads(message.body) == json.loads(encoded(b"share:7f3a", "structured").body)["data"]
+
+
+@pytest.mark.parametrize(
+    ("key", "field", "subject", "names"),
+    [
+        (b"share:7f3a", b"alice", "share:7f3a", {"key": "share:7f3a", "field": "alice"}),
+        (b"h", b"\xff", "h", {"key": "h", "field_base64": "/w=="}),
+        (b"\xff\n", b"", "%FF%0A", {"key_base64": "/wo=", "field": ""}),
+        (b"a\nb", b"a\nb", "a%0Ab", {"key": "a\nb", "field": "a\nb"}),
+        (b"", b"f", None, {"key": "", "field": "f"}),
+    ],
+)
+def test_a_field_is_told_with_its_hash(key: bytes, field: bytes, subject: str | None, names: dict[str, str]) -> None:
+    expiration = FieldExpiration(ID, key, field, 1_795_346_562_164, 1_795_346_562_166, Via.NOTIFICATION)
+    times = {"deadline_ms": 1_795_346_562_164, "observed_ms": 1_795_346_562_166, "via": "notification"}
+
+    message = Encoder("/redis", 0, "structured").encode(expiration)
+    event = json.loads(message.body)
+    assert (message.id, message.key) == (ID, key)
+    assert (event["type"], event.get("subject")) == ("redis.hash.field.expired", subject)
+    assert event["time"] == "2026-11-22T11:22:42.164Z"
+    assert event["data"] == {"db": 0, **names, **times}
+    assert json.loads(Encoder("/redis", 0, "binary").encode(expiration).body) == event["data"]
 
 
 def test_an_unknown_deadline_is_null_and_the_time_is_that_of_the_observation() -> None:
@@ -143,6 +166,17 @@ def test_any_key_and_deadline_reach_the_consumer_unharmed(key: bytes, deadline_m
     assert event.get_time() == datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=time_ms)
 
 
+MOMENTS = st.tuples(st.sampled_from([None, 0, 1_795_346_562_164]), st.sampled_from([0, 1]), st.sampled_from(Via))
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"a", b"b", b"\xff"]), MOMENTS), max_size=10), MODES)
+def test_what_was_encoded_before_makes_no_difference(expirations: list[tuple[bytes, Any]], mode: Mode) -> None:
+    encoder = Encoder("/redis", 0, mode)
+    for key, moment in expirations:
+        expiration = Expiration(ID, key, *moment)
+        assert encoder.encode(expiration) == Encoder("/redis", 0, mode).encode(expiration)
+
+
 @given(key=KEYS)
 def test_both_modes_say_the_same(key: bytes) -> None:
     structured, binary = parsed(encoded(key, "structured")), parsed(encoded(key, "binary"))
@@ -157,3 +191,14 @@ def test_no_header_can_end_its_line_and_the_size_is_exact(key: bytes, source: st
     wire = "NATS/1.0\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
     assert size(headers) == len(wire.encode())
     assert headers[MESSAGE_ID] == ID
+
+
+def test_a_trace_is_named_as_the_distributed_tracing_extension_says() -> None:
+    expiration = Expiration(ID, b"share:1", 1_795_346_562_164, 1_795_346_562_166, Via.NOTIFICATION)
+    traced = Encoder("/redis", 0, "structured", "00-{}-1-01".format).encode(expiration)
+    event = json.loads(traced.body)
+    assert event.pop("traceparent") == f"00-{ID}-1-01"
+    assert event == json.loads(Encoder("/redis", 0, "structured").encode(expiration).body)
+    binary = Encoder("/redis", 0, "binary", "00-{}-1-01".format).encode(expiration)
+    assert binary.attributes["traceparent"] == f"00-{ID}-1-01"
+    assert "traceparent" not in Encoder("/redis", 0, "binary").encode(expiration).attributes

@@ -29,5 +29,13 @@ def test_every_link_leads_to_a_file_and_a_heading_that_exist(page: Path) -> None
             assert anchor in anchors(target), f"{path}#{anchor} has no such heading"
 
 
+@pytest.mark.parametrize("page", ["README.md", "deploy/examples/python/nats_py.py"])
+def test_a_consumer_on_jetstream_survives_a_fetch_that_finds_nothing(page: str) -> None:
+    """A fetch of nats-py that runs out of time between its two requests raises Python's TimeoutError."""
+    text = (ROOT / page).read_text()
+    assert "except TimeoutError:" in text
+    assert "except nats.errors.TimeoutError" not in text
+
+
 def test_the_readme_is_read_in_five_minutes() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= README_LINES

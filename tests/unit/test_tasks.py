@@ -1,10 +1,11 @@
 """Tasks that belong together end together, and none of them unnoticed."""
 
 import asyncio
+import sys
 
 import pytest
 
-from bridge.tasks import end, run_together
+from bridge.tasks import end, in_thread, run_together
 
 
 async def forever(log: list[str] | None = None) -> None:
@@ -81,3 +82,8 @@ async def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
 
     assert swallowed == 2
     assert task.cancelled()
+
+
+async def test_what_would_end_a_thread_without_a_word_is_raised() -> None:
+    with pytest.raises(RuntimeError, match="SystemExit"):
+        await asyncio.wait_for(in_thread(sys.exit), 10)

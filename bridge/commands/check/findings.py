@@ -5,9 +5,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bridge.errors import Unusable
+from bridge.settings import Settings
 
 MESSAGE_BYTES = 4096
 """A limit below this is warned of: a message is some 400 bytes and two or three times the key."""
+
+
+def message_bytes(settings: Settings) -> int:
+    """The limit below which is warned: with values, for one that is as large as it may be, in base64."""
+    return MESSAGE_BYTES if settings.values is None else MESSAGE_BYTES + -(-settings.values_max_bytes * 4 // 3)
+
+
+def too_large(settings: Settings) -> str:
+    """What does not fit there."""
+    return "of longer keys" if settings.values is None else "with larger values"
 
 
 class Level(StrEnum):
@@ -15,7 +26,7 @@ class Level(StrEnum):
 
     PASS = "pass"  # noqa: S105 - no password
     WARN = "warn"
-    """It works, but not as well or as safely as it should; or nobody can tell."""
+    """It works, but not as well or as safely as it should; or that cannot be found out."""
     FAIL = "fail"
     """The bridge cannot work, or cannot keep its promise."""
 

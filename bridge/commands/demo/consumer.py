@@ -143,7 +143,7 @@ class Consumer(ABC):
         self._show(message)
 
     def failed(self, error: BaseException) -> None:
-        """Nothing will arrive any more: whoever waits for it is told."""
+        """Nothing more will arrive: waiting callers get an error."""
         self._failure = error
         self._changed.set()
 

@@ -1,15 +1,17 @@
-"""The demo's stage: a Valkey, a broker and the real bridge, as processes of its own.
+"""The demo's stage: a Valkey, a broker and two real bridges, as processes of its own.
 
 Guarantees: everything lies in temporary directories and listens on free loopback ports; leaving the `with` block, in
 whichever way, leaves no process and no file behind. On Linux the processes end with this one even if it is killed.
 """
 
 import asyncio
+import json
 import os
 import re
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from datetime import datetime
 from http import HTTPStatus
 from typing import Self
 
@@ -53,14 +55,20 @@ class Stage:
         self.http_port = free_port()
         self.settings = Settings(redis_url=SecretStr(f"{self.valkey.url}/0"))
         """How to reach Redis: the bridge's own settings."""
-        self.bridge = BridgeProcess(
-            {
-                "BRIDGE_REDIS_URL": f"{self.valkey.url}/0",
-                "BRIDGE_HTTP_PORT": str(self.http_port),
-                "BRIDGE_LOG_FORMAT": "json",
-                **broker.settings(),
-            }
+        self.standby_port = free_port()
+        self.bridge, self.standby = (
+            BridgeProcess(
+                {
+                    "BRIDGE_REDIS_URL": f"{self.valkey.url}/0",
+                    "BRIDGE_HTTP_PORT": str(port),
+                    "BRIDGE_LOG_FORMAT": "json",
+                    **broker.settings(),
+                }
+            )
+            for port in (self.http_port, self.standby_port)
         )
+        self.takeover: tuple[float, bool] = (0.0, False)
+        """When the other bridge took over, in Unix seconds, and whether without a gap."""
         self._open = ExitStack()
 
     def require(self) -> None:
@@ -75,7 +83,7 @@ class Stage:
         self._open.close()
 
     async def start(self) -> None:
-        """Start all; return when the bridge is ready. Raises StartFailed or DemoError."""
+        """Start all; return when the first bridge is ready. Raises StartFailed or DemoError."""
         for server in (self.valkey, self.broker.server):
             self._open.callback(server.close)
             with closing(server.starting()) as steps:
@@ -83,6 +91,7 @@ class Stage:
                     await asyncio.sleep(POLL)
         self._open.enter_context(self.bridge)
         await self.ready()
+        self._open.enter_context(self.standby)
 
     async def until(self, condition: Callable[[], Awaitable[object]], what: str) -> None:
         """Return when `condition` is true. Raises DemoError: it did not become true, or the bridge ended."""
@@ -105,18 +114,32 @@ class Stage:
 
         await self.until(is_ready, "the bridge is not ready")
 
+    async def stands_by(self) -> bool:
+        """Whether the other bridge could go on where the first one is."""
+        status, text = await self.get("/status.json", self.standby_port)
+        return status == HTTPStatus.OK and all(shard["standby_hot"] for shard in json.loads(text)["shards"])
+
+    async def taken_over(self) -> bool:
+        """Whether the other bridge has taken over, or is seen to have; then `takeover` says how."""
+        for line in self.standby.log(lines=100).splitlines():
+            if "standby.promoted" in line:
+                said = json.loads(line)
+                self.takeover = datetime.fromisoformat(said["timestamp"]).timestamp(), said["hot"]
+                return True
+        return False
+
     async def retried(self) -> int:
         """How many messages this bridge process has sent again; 0 where it does not say."""
         _, text = await self.get("/metrics")
         found = re.search(r"^bridge_retried_messages_total (\S+)$", text, re.MULTILINE)
         return int(float(found[1])) if found else 0
 
-    async def get(self, path: str) -> tuple[int, str]:
-        """Status and text of the bridge's answer over HTTP; 0 where there is none."""
+    async def get(self, path: str, port: int | None = None) -> tuple[int, str]:
+        """Status and text of the answer of a bridge, mostly the first one, over HTTP; 0 where there is none."""
         try:
             async with (
                 ClientSession(timeout=ClientTimeout(HTTP_SECONDS)) as http,
-                http.get(f"http://127.0.0.1:{self.http_port}{path}") as response,
+                http.get(f"http://127.0.0.1:{port or self.http_port}{path}") as response,
             ):
                 return response.status, await response.text()
         except (ClientError, TimeoutError):

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 
 from rich.text import Text
 
@@ -38,12 +38,13 @@ UNDISTURBED = {
     "code:4711": 1700,
 }
 WHILE_KILLED = {
-    "share:b52e": 1000,
-    "session:44aa": 1300,
-    "reservation:1045": 1600,
-    "cart:5514": 1900,
-    "code:4712": 2200,
+    "share:b52e": 700,
+    "session:44aa": 850,
+    "reservation:1045": 1000,
+    "cart:5514": 1150,
+    "code:4712": 1300,
 }
+WHILE_NONE = {"share:e4d7": 700, "cart:5516": 900}
 WHILE_FROZEN = {
     "share:9d10": 800,
     "session:c3f5": 1100,
@@ -53,7 +54,7 @@ WHILE_FROZEN = {
 }
 """Key → time to live in ms."""
 
-KEY_WIDTH = max(map(len, [*UNDISTURBED, *WHILE_KILLED, *WHILE_FROZEN]))
+KEY_WIDTH = max(map(len, [*UNDISTURBED, *WHILE_KILLED, *WHILE_NONE, *WHILE_FROZEN]))
 VIA_WIDTH = len("notification")
 BODY_WIDTH = 95
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -71,13 +72,14 @@ class Story:
         self._redis = Inspector(stage.settings)
 
     async def tell(self) -> bool:
-        """The whole story. Whether nothing was missing. Raises BridgeError where it cannot be told."""
+        """Run the whole story. Returns whether nothing was missing. Raises BridgeError if it cannot be run."""
         started = monotonic()
         try:
             await self._open()
             async with self._broker.consumer(self._show) as consumer:
                 await self._all_is_well(consumer)
-                await self._the_bridge_is_killed(consumer)
+                await self._a_bridge_is_killed(consumer)
+                await self._none_is_left(consumer)
                 await self._the_broker_freezes(consumer)
                 await consumer.complete()
                 return self._conclude(consumer, monotonic() - started)
@@ -89,15 +91,15 @@ class Story:
     async def _open(self) -> None:
         stage, broker, say = self._stage, self._broker, self._screen.say
         say(f"expiry-bridge {__version__}: the demo, which takes about {broker.seconds} seconds", style="bold")
-        say("Redis tells its subscribers once that a key has expired: who is not there never learns of it.")
-        say("The bridge makes a durable message of it. Here the bridge is killed, and its broker frozen.")
+        say("Redis tells its subscribers once that a key has expired: a subscriber that is away never learns of it.")
+        say("The bridge makes a durable message of it. This demo kills bridges, and freezes their broker.")
         say("Will any message be missing?")
         say()
-        with self._screen.waiting(f"Starting Valkey, {broker.name} and the bridge"):
+        with self._screen.waiting(f"Starting Valkey, {broker.name} and two bridges"):
             await stage.start()
         server = await self._redis.server()
         valkey = f"Valkey {server.version if server else ''} on port {stage.valkey.port}"
-        say(f"Ready: {valkey}, {broker.kind} on port {broker.server.port}, and the bridge.")
+        say(f"Ready: {valkey}, {broker.kind} on port {broker.server.port}, and two bridges.")
         say("They are the demo's own, in temporary directories; nothing of yours is touched.")
 
     async def _all_is_well(self, consumer: Consumer) -> None:
@@ -110,28 +112,43 @@ class Story:
         if tally.messages:
             self._in_full(tally.messages[0])
 
-    async def _the_bridge_is_killed(self, consumer: Consumer) -> None:
+    async def _a_bridge_is_killed(self, consumer: Consumer) -> None:
         stage, keys, count = self._stage, WHILE_KILLED, len(WHILE_KILLED)
         self._head("2. The bridge is killed while keys expire")
-        expired = await self._set(keys)
+        with self._screen.waiting("The other bridge begins to listen"):
+            await stage.until(stage.stands_by, "the other bridge does not stand by")
+        await self._set(keys)
+        killed = time()
         stage.bridge.kill()
+        self._note(
+            f"{count} keys are set. Another bridge stands by, and listens. Then the one that works is killed (kill -9)."
+        )
+        await stage.until(stage.taken_over, "the other bridge does not take over")
+        at, hot = stage.takeover
+        way = "goes on exactly where the dead one was: no gap opens" if hot else "has taken over"
+        self._note(f"{_seconds(max(at - killed, 0))} later the other one {way}.")
+        tally = await self._watch(consumer, keys, "Keys expire")
+        heard = sum(message.via == "notification" for message in tally.messages)
+        self._result(tally, f"{heard} via notification: a bridge has heard each of them expire.")
+
+    async def _none_is_left(self, consumer: Consumer) -> None:
+        """The story of a single bridge, which the ledger brings to a good end."""
+        stage, keys, count = self._stage, WHILE_NONE, len(WHILE_NONE)
+        expired = await self._set(keys)
+        stage.standby.kill()
         killed = monotonic()
-        self._note(f"{count} keys are set. The bridge has their deadlines in its ledger, in Redis. Then: kill -9.")
         with self._screen.waiting("Keys expire, and no one listens"):
             await stage.until(lambda: self._expired(expired + count), "the keys do not expire")
         subscribers = await self._redis.subscribers()
-        self._note(
-            f"All {count} have expired. Valkey told its {subscribers} subscribers: with pub/sub alone, that was it."
-        )
         stage.bridge.start()
-        self._note("The bridge starts again. The killed one could not give back its lease, the right to deliver. But")
-        self._note("Redis sees that it no longer listens, so the new one takes the lease without waiting for its end.")
+        self._note(
+            f"It is killed as well. {count} keys expire, and {subscribers} subscribers listen. A bridge starts again:"
+        )
         tally = await self._watch(consumer, keys, "The bridge starts, and sweeps what has expired")
         swept = sum(message.via == "sweep" for message in tally.messages)
         self._result(
             tally,
-            f"{_seconds(monotonic() - killed)} after the kill.",
-            f"{swept} via sweep: no one heard them expire, but the ledger knew their deadlines.",
+            f"{swept} via sweep, {_seconds(monotonic() - killed)} after the kill: the ledger knew their deadlines.",
         )
 
     async def _the_broker_freezes(self, consumer: Consumer) -> None:
@@ -153,7 +170,9 @@ class Story:
         with self._screen.waiting("The bridge has yet to notice"):
             await stage.until(self._unready, "the bridge does not notice that the broker is frozen")
         noticed = _seconds(monotonic() - frozen)
-        self._note(f"{noticed} after the freeze the bridge has noticed: /readyz answers 503. {broker.name} may go on.")
+        self._note(
+            f"{noticed} after the freeze the bridge has noticed: /readyz answers 503. Now {broker.name} goes on."
+        )
         broker.server.resume()
         resumed = monotonic()
         await self._watch(consumer, keys, "The bridge connects again")
@@ -170,8 +189,9 @@ class Story:
         )
 
     def _conclude(self, consumer: Consumer, seconds: float) -> bool:
-        acts = {"all is well": UNDISTURBED, "bridge killed": WHILE_KILLED, "broker frozen": WHILE_FROZEN}
-        acts["in all"] = UNDISTURBED | WHILE_KILLED | WHILE_FROZEN
+        acts = {"all is well": UNDISTURBED, "bridge killed": WHILE_KILLED, "both killed": WHILE_NONE}
+        acts["broker frozen"] = WHILE_FROZEN
+        acts["in all"] = UNDISTURBED | WHILE_KILLED | WHILE_NONE | WHILE_FROZEN
         rows = [["", "set", "delivered", "missed", "duplicates", "lag p50", "lag max"]]
         for name, keys in acts.items():
             tally = consumer.tally(keys)

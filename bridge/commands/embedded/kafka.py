@@ -108,7 +108,7 @@ class EmbeddedKafka(Server):
         }
 
     def storage_options(self) -> Sequence[str]:
-        """What `kafka.tools.StorageTool format` is told beyond the cluster and the configuration."""
+        """The arguments of `kafka.tools.StorageTool format` besides the cluster and the configuration."""
         return ()
 
     def command(self) -> Sequence[str]:
@@ -116,14 +116,14 @@ class EmbeddedKafka(Server):
         return self.java(SERVER, str(self._properties))
 
     def java(self, *arguments: str) -> Sequence[str]:
-        """A JVM with Kafka's classes: `arguments` are a class and what it is told."""
+        """A JVM with Kafka's classes: `arguments` are a class and its arguments."""
         own = [f"-Djava.io.tmpdir={self.directory}"]  # libraries are unpacked there
         if self.archive().exists():
             own += [f"-XX:SharedArchiveFile={self.archive()}", "-Xlog:cds*=off"]  # one that does not fit is ignored
         return [str(self.program()), f"-Xmx{self.heap_mb}m", *JVM, *own, "-cp", f"{self.jar().parent}/*", *arguments]
 
     def starting(self) -> Generator[None, None, None]:
-        """See `Server`. The storage has to be prepared once, which Kafka does not do by itself."""
+        """See `Server`. The storage has to be prepared once: Kafka does not do that itself."""
         properties = {**self.properties(), **self.config}
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in properties.items()), "utf-8")
         if not (self.directory / "data").exists():

@@ -31,5 +31,5 @@ class EmbeddedNats(Server):
         return [str(self.program()), "--config", str(file)]
 
     def answers(self) -> bool:
-        """See `Server`. It greets whoever connects, before any TLS or credentials."""
+        """See `Server`. It greets each client, before any TLS or credentials."""
         return self._ask(b"", 5).startswith(b"INFO ")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 DIRECTORY_PREFIX = f"expiry-bridge-{os.getpid()}-"
-"""Of every temporary directory: it names its owner, so that left-overs can be told from those of others."""
+"""Of every temporary directory: it names its owner, so that left-overs can be distinguished from those of others."""
 
 # Asks the kernel to kill the process when its parent dies, then becomes the command. A small wrapper, because the
 # alternative (`preexec_fn`) runs Python between fork and exec, which can deadlock where there are threads. The parent
@@ -55,7 +55,7 @@ class Process(ABC):
         self._child: Child | None = None
         self._directory: Path | None = None
         self.paused = False
-        """Whether it stands still since `pause()`: it answers nobody."""
+        """Whether it stands still since `pause()`: it answers no one."""
 
     @property
     def directory(self) -> Path:

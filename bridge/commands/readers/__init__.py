@@ -1,6 +1,6 @@
 """What the broker has stored, read back as any consumer would: for the commands that show or verify it.
 
-Guarantees: nobody else's consumers are disturbed, no position is stored at the broker, and nothing is left there.
+Guarantees: other consumers are not disturbed, no position is stored at the broker, and nothing is left there.
 """
 
 from typing import Protocol
@@ -22,7 +22,7 @@ class Reader(Protocol):
     async def open(self) -> None:
         """Connect. The first time, what is stored from now on will be read; later, what follows on the last `read()`.
 
-        May be called again after any failure. Raises NotConnected (try again) or Refused (somebody must fix it).
+        May be called again after any failure. Raises NotConnected (try again) or Refused (an operator must act).
         """
 
     async def read(self) -> list[Arrival]:
@@ -63,7 +63,7 @@ class Tail(Protocol):
     async def last(self, limit: int) -> list[Arrival]:
         """Up to `limit` of them, newest first. Connects, if need be.
 
-        Raises NotConnected or Refused: nobody can tell now; `close()` it, then it may be asked again.
+        Raises NotConnected or Refused: that cannot be known now; `close()` it, then it may be asked again.
         """
 
     async def close(self) -> None:

@@ -28,7 +28,7 @@ ALL = ">"
 FETCH_SECONDS = 0.25
 """How long the client library gathers messages for one `read()`."""
 SILENCE_SECONDS = 3.0
-"""After which the consumer is looked for: the server tells nobody that it is gone."""
+"""After that the consumer is looked for: the server does not report that it is gone."""
 INACTIVE_SECONDS = 60.0
 """After which the server removes the consumer of a process that was killed."""
 

@@ -78,7 +78,7 @@ class JetStreamTail:
         stream = self._tools.stream
         try:
             message = await nats.ask(self._question, nats.jetstream.get_msg(stream, number))
-        except NotFoundError:  # somebody deleted it
+        except NotFoundError:  # it was deleted
             return None
         stored_ms = message.time.timestamp() * 1000 if message.time else None
         return read_event(message.data or b"", attributes_of(message.headers), stored_ms)

@@ -15,7 +15,7 @@ from bridge.errors import ErrorKind, NotConnected, Refused
 from bridge.limits import KafkaLimits
 from bridge.settings import Settings
 from bridge.sinks.kafka.cluster import Cluster, words
-from bridge.sinks.kafka.connect import admitted
+from bridge.sinks.kafka.connect import admitted, begin
 from bridge.sinks.kafka.names import TopicTemplate
 from bridge.sinks.kafka.tail import ALL, isolation
 from bridge.tasks import end
@@ -69,7 +69,7 @@ class KafkaReader:
         )
         try:
             async with asyncio.timeout(START_SECONDS):
-                await self._consumer.start()
+                await begin(self._consumer)
             self._cluster = Cluster(self._consumer._client, CLOCK, LIMITS)  # noqa: SLF001 - the producer's is public, this one is not
             await self._look()
         except TopicAuthorizationFailedError:
@@ -158,7 +158,7 @@ class KafkaReader:
 
 async def stop(consumer: Any) -> None:  # noqa: ANN401 - the library has no types
     """Give everything back that belongs to it, within a bounded time. Never raises."""
-    # Each in a task of its own: the library can end in a cancellation that nobody asked for, half way.
+    # Each in a task of its own: the library can end half way with an unrequested cancellation.
     for step in (consumer.stop, consumer._client.close):  # noqa: SLF001 - see `open`
         closing = asyncio.create_task(step(), name="kafka-reader-close")
         await asyncio.wait([closing], timeout=CLOSE_SECONDS)

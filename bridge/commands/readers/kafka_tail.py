@@ -18,7 +18,7 @@ from bridge.sinks.kafka.tail import isolation
 from bridge.sinks.kafka.topics import DENIED, UNKNOWN_TOPIC
 
 SPARE = 3
-"""Of each partition, so many times what is wanted is read: some may announce no expiration."""
+"""From each partition, that many times the wanted number is read: some records may announce no expiration."""
 
 
 class KafkaTail:

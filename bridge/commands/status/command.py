@@ -6,6 +6,7 @@ Reads only. Shows no user key, unless it is asked to.
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, NoReturn
 
 from rich.text import Text
@@ -14,15 +15,16 @@ from bridge.commands.readers import Arrival, Tail, tail
 from bridge.commands.screen import Screen, key_as_json, print_json
 from bridge.commands.status import metrics as figures
 from bridge.commands.status.metrics import Figures, Unanswered, ask
-from bridge.commands.status.view import SHARES, Look, lines
+from bridge.commands.status.view import SHARES, Look, field_of, lines
 from bridge.errors import ConfigurationError, NotConnected, Refused
-from bridge.expiration import Expiration
+from bridge.expiration import Expiration, FieldExpiration
 from bridge.redis.admin.ledger_state import LeaseState, LedgerState, differing, mixed, total
 from bridge.redis.admin.nodes import Nodes, NodeState
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings
 from bridge.tasks import end
 from bridge.telemetry import logs
+from bridge.telemetry.field_metrics import AMBIGUOUS
 from bridge.telemetry.lag import quantile
 
 SHOWN = 5
@@ -89,7 +91,7 @@ async def _watch(settings: Settings, screen: Screen, *, show_keys: bool) -> NoRe
 
 
 def _remember(told: deque[Figures], found: Figures | str) -> Figures | None:
-    """The figures to compare these with: the oldest of the window, if the same process told them."""
+    """The figures to compare these with: the oldest of the window, if they are from the same process."""
     if isinstance(found, str) or (told and not found.follows(told[-1])):
         told.clear()
     if isinstance(found, str):
@@ -105,8 +107,9 @@ async def _look(nodes: Nodes, published: Tail | None) -> Look:
     try:
         seen, silent = await nodes.look(SHOWN)
         state, some = total([one.state for one in seen]), mixed([one.expirations for one in seen], SHOWN)
-        differences = differing(state, nodes.settings)
-        return Look(seen, None if nodes.topology is None else silent, state, some, await read, await asked, differences)
+        differences, limit = differing(state, nodes.settings), nodes.settings.values_limit * len(state.leases)
+        others = None if nodes.topology is None else silent
+        return Look(seen, others, state, some, await read, await asked, differences, limit)
     finally:
         await end([asked, read])
 
@@ -194,6 +197,8 @@ def _state(state: LedgerState) -> dict[str, Any]:
         "lease": _lease(state, state.lease),
         "dead_letters": state.dead_letters,
         "moved": state.moved,
+        **({} if state.values is None else {"values": asdict(state.values)}),
+        **({} if state.fields is None else {"fields": asdict(state.fields)}),
     }
 
 
@@ -218,9 +223,17 @@ def _broker(published: Sequence[Arrival] | str, *, show_keys: bool) -> dict[str,
     return {"readable": True, "published_last": [_event(event, show_keys=show_keys) for event in published]}
 
 
-def _event(event: Expiration | Arrival, *, show_keys: bool) -> dict[str, Any]:
-    times = {"deadline_ms": event.deadline_ms, "observed_ms": event.observed_ms, "via": event.via.value}
-    return times | (key_as_json(event.key) if show_keys else {})
+def _event(event: Expiration | FieldExpiration | Arrival, *, show_keys: bool) -> dict[str, Any]:
+    field = field_of(event)
+    told = {
+        "kind": "key" if field is None else "field",
+        "deadline_ms": event.deadline_ms,
+        "observed_ms": event.observed_ms,
+        "via": event.via.value,
+    }
+    if not show_keys:
+        return told
+    return told | key_as_json(event.key) | ({} if field is None else key_as_json(field, "field"))
 
 
 def _bridge(told: Figures) -> dict[str, Any]:
@@ -246,8 +259,16 @@ def _bridge(told: Figures) -> dict[str, Any]:
             "open": bool(values[figures.GAP_OPEN]),
             "total": int(values[figures.GAPS]),
             "missed": int(values[figures.MISSED]),
+            "unmeasured": int(values.get(figures.UNMEASURED, 0)),
             "recovered": int(values[figures.RECOVERED]),
             "ambiguous": int(values[figures.AMBIGUOUS]),
+        },
+        "values": {outcome: int(values.get(f"{figures.VALUES}.{outcome}", 0)) for outcome in figures.OUTCOMES},
+        "values_doubt": told.doubt,
+        "fields": {
+            "claimed": {via: int(values.get(f"{figures.FIELDS}.{via}", 0)) for via in ("notification", "sweep")},
+            "ambiguous": {kind: int(values.get(f"{figures.LOST_FIELDS}.{kind}", 0)) for kind in AMBIGUOUS},
+            "missed": None,
         },
         "canary_age_seconds": values[figures.CANARY_AGE],
         "scan": {

@@ -1,4 +1,4 @@
-"""What a running bridge tells of itself over HTTP: its metrics and its readiness, as figures for people.
+"""What a running bridge reports over HTTP: its metrics and its readiness, as figures for people.
 
 Guarantees: asks only where BRIDGE_HTTP_HOST and BRIDGE_HTTP_PORT say, for a few seconds at most. Whatever answers
 there, the worst is a reason why there are no figures.
@@ -6,15 +6,17 @@ there, the worst is a reason why there are no figures.
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 import aiohttp
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
+from bridge.expiration import MISSING
 from bridge.settings import Settings
 from bridge.telemetry.lag import Buckets
+from bridge.telemetry.metrics import EXACT, NOT_EXACT
 
 PATIENCE = 2.0
 """Seconds for the answers."""
@@ -22,6 +24,10 @@ LAG = "bridge_lag_seconds"
 CLAIMED, PUBLISHED, RETRIED = "claimed_expirations_total", "published_messages_total", "retried_messages_total"
 GAPS, GAP_OPEN = "gaps_total", "gap_open"
 MISSED, RECOVERED, AMBIGUOUS = "missed_notifications_total", "recovered_expirations_total", "ambiguous_entries_total"
+UNMEASURED = "unmeasured_gaps_total"
+VALUES, FIELDS, LOST_FIELDS = "published_values_total", "claimed_fields_total", "ambiguous_fields_total"
+"""Not needed: a bridge of an older version has none, or none of fields where it bridges none."""
+OUTCOMES = (EXACT, NOT_EXACT, *MISSING)
 LEASE_HELD, CANARY_AGE, IN_FLIGHT = "lease_held", "canary_age_seconds", "in_flight_messages"
 SCAN_PROGRESS, SCAN_KEYS, SCAN_SECONDS = "scan_progress_ratio", "scan_keys", "scan_duration_seconds"
 NEEDED = {
@@ -40,7 +46,7 @@ class Unanswered(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the bridge told at one moment. Counters are since its start."""
+    """What the bridge reported at one moment. Counters are since its start."""
 
     url: str
     at: float
@@ -53,6 +59,8 @@ class Figures:
     values: Mapping[str, float]
     """By the metric's name without `bridge_`; with a label, by its value behind a dot, too."""
     lags: Buckets
+    doubt: str | None = None
+    """Why values are not read, or not proven."""
 
     def rate(self, name: str, earlier: "Figures | None") -> float | None:
         """By how much a counter rose per second since `earlier`; without that, on average since the start."""
@@ -66,7 +74,7 @@ class Figures:
         return [(bound, count - before.get(bound, 0)) for bound, count in self.lags]
 
     def follows(self, earlier: "Figures") -> bool:
-        """Whether the same process told both, so that they can be compared."""
+        """Whether both are from the same process, so that they can be compared."""
         return self.at > earlier.at and all(
             self.values[name] >= value for name, value in earlier.values.items() if name.endswith("_total")
         )
@@ -85,15 +93,23 @@ async def ask(settings: Settings) -> Figures:
                 at, status, text = time.monotonic(), answer.status, await answer.text()
             async with session.get("/readyz") as answer:
                 body = await answer.read()
+            async with session.get("/status.json") as answer:
+                page = await answer.read() if answer.status == HTTPStatus.OK else b"{}"
         if status != HTTPStatus.OK:
             raise Unanswered(f"{url}/metrics answers with status {status}: that is not the bridge")
-        return _read(url, at, text, body)
+        return replace(_read(url, at, text, body), doubt=_doubt(page))
     except TimeoutError as error:
         raise Unanswered(f"{url} does not answer within {PATIENCE:g} s") from error
     except aiohttp.ClientError as error:
         raise Unanswered(f"{url} cannot be reached from here") from error
     except (ValueError, KeyError, AttributeError) as error:  # of both parsers
         raise Unanswered(f"what {url} answers is not the bridge's") from error
+
+
+def _doubt(page: bytes) -> str | None:
+    """Of its status page; an older version's says nothing of it."""
+    doubt = orjson.loads(page).get("values", {}).get("doubt")
+    return doubt if isinstance(doubt, str) else None
 
 
 def _read(url: str, at: float, text: str, readiness: bytes) -> Figures:

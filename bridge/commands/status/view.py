@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from rich.text import Text
 
 from bridge.commands.readers import Arrival
-from bridge.commands.screen import Cell, duration, key_for_people
+from bridge.commands.screen import Cell, counted, duration, from_now, key_for_people
 from bridge.commands.status import metrics as figures
+from bridge.commands.status import opted
 from bridge.commands.status.metrics import Figures
-from bridge.expiration import Expiration
+from bridge.expiration import Expiration, FieldExpiration
 from bridge.limits import EpochLimits
 from bridge.redis.admin.ledger_state import Expirations, LeaseState, LedgerState
 from bridge.redis.admin.nodes import NodeState
@@ -39,6 +40,8 @@ class Look:
     """Of the bridge itself; or why there are none."""
     differing: Mapping[str, str]
     """Bridges with other settings than these, where all must agree; and how they differ."""
+    values_limit: int
+    """Bytes of values that may be in Redis."""
 
 
 def lines(look: Look, earlier: Figures | None = None, *, show_keys: bool) -> list[tuple[Cell, Cell]]:
@@ -52,6 +55,10 @@ def _of_redis(look: Look) -> Iterator[tuple[str, Cell]]:
     handled = [lease.handled_ms for lease in state.leases if lease is not None and lease.handled_ms is not None]
     seen = min(handled) if len(handled) == len(state.leases) else None
     yield "deadline ledger", _ledger(state)
+    if state.fields is not None:
+        yield "field ledger", opted.fields(state.fields, state.now_ms)
+    if state.values is not None:
+        yield "values", opted.values(state.values, look.values_limit)
     yield "outbox", _outbox(state)
     if look.silent is None:
         for shard, lease in enumerate(state.leases):
@@ -76,11 +83,11 @@ def _of_cluster(nodes: Sequence[NodeState], silent: Mapping[str, str]) -> Iterat
         holder = _holder(state.lease, state.now_ms)
         yield f"ledger {node.number} on {node.endpoint}", Text.assemble(holder, f"; {', '.join(counts)}")
     for name, reason in silent.items():
-        yield f"{name}", Text(f"left out, it does not tell: {reason}", "bold red")
+        yield f"{name}", Text(f"left out: {reason}", "bold red")
 
 
 def _keys(state: LedgerState) -> str:
-    return f"{state.ledger_size:,} key{'s' * (state.ledger_size != 1)}"
+    return counted(state.ledger_size, "key")
 
 
 def _ledger(state: LedgerState) -> Text:
@@ -97,7 +104,7 @@ def _outbox(state: LedgerState) -> Text:
     if state.outbox_oldest_ms is None:
         return Text("empty")
     count = state.outbox_expirations
-    waiting = f"{state.outbox_entries:,} entries" if count is None else f"{count:,} expiration{'s' * (count != 1)}"
+    waiting = f"{state.outbox_entries:,} entries" if count is None else f"{counted(count, 'expiration')}"
     text = f"{waiting} not acked by the broker; the oldest was claimed {_ago(state.outbox_oldest_ms, state.now_ms)}"
     return _late(text, (state.now_ms - state.outbox_oldest_ms) / 1000)
 
@@ -132,14 +139,18 @@ def _ago(at_ms: int, now_ms: int) -> str:
 
 def _of_bridge(told: Figures | str, earlier: Figures | None) -> Iterator[tuple[str, Cell]]:
     if isinstance(told, str):
-        yield "bridge", Text(f"no rates, lags and gaps: {told}", "yellow")
+        yield "bridge", Text(f"no rates, lags or gaps: {told}", "yellow")
         return
     values = told.values
     yield "bridge", _readiness(told)
     by = ", ".join(f"{values[f'{figures.CLAIMED}.{via}']:,.0f} by {via}" for via in ("notification", "sweep"))
     yield "claimed", f"{_rate(told, figures.CLAIMED, earlier)}; {by}"
+    yield from opted.claimed(values)
     again = f"{values[figures.RETRIED]:,.0f} sent again, {values[figures.IN_FLIGHT]:,.0f} in flight"
     yield "published", f"{_rate(told, figures.PUBLISHED, earlier)}; {again}"
+    yield from opted.delivered(values)
+    if told.doubt:
+        yield "values doubted", Text(told.doubt, "yellow")
     yield "lag", _lag(told, earlier)
     yield "gaps", _gaps(told)
     if values[figures.LEASE_HELD]:
@@ -148,7 +159,7 @@ def _of_bridge(told: Figures | str, earlier: Figures | None) -> Iterator[tuple[s
 
 
 def _canary(age: float) -> Text:
-    text = f"heard of {duration(age)} ago; it is to be heard of every {EpochLimits().canary:g} s"
+    text = f"heard {duration(age)} ago; due every {EpochLimits().canary:g} s"
     return _late(text, age)
 
 
@@ -171,12 +182,14 @@ def _lag(told: Figures, earlier: Figures | None) -> str:
     lags = told.lags if earlier is None else told.lags_since(earlier)
     since = "since the start" if earlier is None else f"in the last {duration(told.at - earlier.at)}"
     shown = [f"p{share * 100:g} {duration(lag)}" for share in SHARES if (lag := quantile(share, lags)) is not None]
-    return f"{', '.join(shown)}, {since}" if shown else f"none is known {since}"
+    return f"{', '.join(shown)}, {since}" if shown else f"none known {since}"
 
 
 def _gaps(told: Figures) -> Text:
     values = told.values
-    counts = f"missed {values[figures.MISSED]:,.0f}, recovered {values[figures.RECOVERED]:,.0f}"
+    unmeasured = values.get(figures.UNMEASURED, 0)
+    unknown = f" (unknown of {unmeasured:,.0f})" if unmeasured else ""
+    counts = f"missed {values[figures.MISSED]:,.0f}{unknown}, recovered {values[figures.RECOVERED]:,.0f}"
     text = f"{values[figures.GAPS]:,.0f}; {counts}, ambiguous {values[figures.AMBIGUOUS]:,.0f}"
     if open_ := values[figures.GAP_OPEN]:
         return Text(f"{text}; {'one is' if open_ == 1 else f'{open_:,.0f} are'} open", "yellow")
@@ -187,7 +200,8 @@ def _gaps(told: Figures) -> Text:
 
 def _scan(told: Figures) -> str:
     values = told.values
-    progress, keys = values[figures.SCAN_PROGRESS], f"{values[figures.SCAN_KEYS]:,.0f} keys"
+    progress, count = values[figures.SCAN_PROGRESS], values[figures.SCAN_KEYS]
+    keys = f"{count:,.0f} key{'s' * (count != 1)}"
     if progress < 1:
         return f"{progress:.0%} done, {keys} so far"
     return f"the last one read {keys} in {duration(values[figures.SCAN_SECONDS])}"
@@ -198,7 +212,7 @@ def _scan(told: Figures) -> str:
 
 def _of_expirations(look: Look, *, show_keys: bool) -> Iterator[tuple[str, Cell]]:
     now_ms = look.state.now_ms
-    ahead = [(key, _when(deadline_ms, now_ms)) for key, deadline_ms in look.expirations.ahead]
+    ahead = [(key, from_now(deadline_ms, now_ms)) for key, deadline_ms in look.expirations.ahead]
     if show_keys:
         for index, (key, when) in enumerate(ahead):
             yield "" if index else "next to expire", f"{when}: {key_for_people(key)}"
@@ -211,21 +225,25 @@ def _of_expirations(look: Look, *, show_keys: bool) -> Iterator[tuple[str, Cell]
         yield from _claims("published last", look.published, now_ms, show_keys=show_keys)
 
 
-def _when(deadline_ms: int, now_ms: int) -> str:
-    ahead = (deadline_ms - now_ms) / 1000
-    return f"in {duration(ahead)}" if ahead >= 0 else f"{duration(-ahead)} ago"
-
-
 def _claims(
-    label: str, events: Sequence[Expiration | Arrival], now_ms: int, *, show_keys: bool
+    label: str, events: Sequence[Expiration | FieldExpiration | Arrival], now_ms: int, *, show_keys: bool
 ) -> Iterator[tuple[str, Cell]]:
     for index, event in enumerate(events):
-        key = f": {key_for_people(event.key)}" if show_keys else ""
-        yield "" if index else label, _claimed(event, now_ms) + key
+        yield "" if index else label, _claimed(event, now_ms) + (f": {_name(event)}" if show_keys else "")
 
 
-def _claimed(event: Expiration | Arrival, now_ms: int) -> str:
-    text = f"{_ago(event.observed_ms, now_ms)}, by {event.via}"
+def field_of(event: Expiration | FieldExpiration | Arrival) -> bytes | None:
+    """The field that expired; None if it was a key."""
+    return event.field if isinstance(event, FieldExpiration | Arrival) else None
+
+
+def _name(event: Expiration | FieldExpiration | Arrival) -> str:
+    field = field_of(event)
+    return key_for_people(event.key) + ("" if field is None else f", field {key_for_people(field)}")
+
+
+def _claimed(event: Expiration | FieldExpiration | Arrival, now_ms: int) -> str:
+    text = f"{_ago(event.observed_ms, now_ms)}, {'' if field_of(event) is None else 'a field, '}by {event.via}"
     if event.deadline_ms is None:
         return f"{text}, the deadline is unknown"
     return f"{text}, {duration(max(event.observed_ms - event.deadline_ms, 0) / 1000)} after its deadline"

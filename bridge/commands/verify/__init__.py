@@ -3,8 +3,8 @@
 Sets short-lived keys, reads the broker as any consumer would, and says what was delivered, what was missed, what came
 twice, what ought not to have come, and how late.
 
-Guarantees: touches no key but its own, each of which expires by itself, whoever dies when; deletes what is left of
-them at its end, Ctrl-C included; nobody's consumer notices. Memory is some 20 bytes per key.
+Guarantees: it touches only its own keys, each of which expires no matter which process dies, or when. It deletes what
+is left of them at its end, also after Ctrl-C. No consumer is disturbed. Memory is some 20 bytes per key.
 Exit status: 0 all delivered; 1 something was missed or false, or a server cannot be reached; 2 it could not work with
 these settings, nothing was set; 128 + n ended by signal n.
 

@@ -34,7 +34,7 @@ class Falsehood(StrEnum):
     """Why a message ought not to be."""
 
     EARLY = "before the key's deadline"
-    CONTROL = "for a key that was deleted or put off before its deadline"
+    CONTROL = "for a key that was deleted or postponed before its deadline"
     NO_SUCH_KEY = "for a key that was not set"
     MISTAKEN = "with an id or a deadline that is not the key's"
 
@@ -100,7 +100,7 @@ class Books:
 
     def arrived(self, arrival: Arrival, moment: Moment) -> None:
         """A message was read; others' are none of our business."""
-        if not arrival.key.startswith(self.plan.prefix.encode()):
+        if not arrival.key.startswith(self.plan.prefix.encode()) or (arrival.field is not None) != self.plan.fields:
             return
         number = self.plan.number(arrival.key)
         state = Fate.UNSET if number is None else Fate(self._states[number])
@@ -169,6 +169,8 @@ class Books:
         if arrival.deadline_ms is not None:
             deadline_ms = self._deadlines_ms[number]
             expected = self._identity.of_deadline(arrival.key, deadline_ms)
+            if arrival.field is not None:
+                expected = self._identity.of_field(arrival.key, arrival.field, deadline_ms)
             return number not in self._unknown_ids and (arrival.id, arrival.deadline_ms) == (expected, deadline_ms)
         if self._states[number] == Fate.DELIVERED:
             return self._unknown_ids.get(number) == arrival.id

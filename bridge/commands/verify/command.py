@@ -12,7 +12,7 @@ from bridge.commands.verify.plan import PREFIX, Plan
 from bridge.commands.verify.report import Report
 from bridge.errors import ConfigurationError
 from bridge.expiration import Identity
-from bridge.redis.admin.probes import Probes
+from bridge.redis.admin.probes import FIELD, Probes
 from bridge.redis.protocol.patterns import excluded, matches
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings
@@ -21,26 +21,28 @@ from bridge.telemetry import logs
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def verify(settings: Settings, *, as_json: bool, **planned: int) -> int:
+def verify(settings: Settings, *, as_json: bool, fields: bool = False, **planned: int) -> int:
     """Verify as `planned` (see `Plan`), and print what was found. The exit status.
 
     Raises ConfigurationError before anything is set. NotConnected, Refused: nothing can be said.
     """
     logs.configure(settings.log_level, settings.log_format)
-    plan = Plan(**planned)
+    plan = Plan(fields=fields, **planned)
     _require_matching(settings, plan)
     return asyncio.run(_verify(settings, plan, as_json=as_json))
 
 
 def _require_matching(settings: Settings, plan: Plan) -> None:
+    name, patterns = ("BRIDGE_FIELDS", settings.fields) if plan.fields else ("BRIDGE_KEYS", settings.keys)
+    if not patterns:
+        raise ConfigurationError([f"{name}: is unset; set it to {PREFIX}:* at least, here and for the bridge"])
     key = next(plan.unmatched(settings), None)
     if key is None:
         return
-    excluding = [f"!{pattern}" for pattern in excluded(settings.keys) if matches([pattern], key)]
+    excluding = [f"!{pattern}" for pattern in excluded(patterns) if matches([pattern], key)]
     remedy = f"remove {','.join(excluding)} from it" if excluding else f"add {PREFIX}:* to it"
-    patterns = ",".join(settings.keys)
     raise ConfigurationError(
-        [f"BRIDGE_KEYS: {patterns} leaves out the keys of a verification; {remedy}, for the bridge, too"]
+        [f"{name}: {','.join(patterns)} leaves out the keys of a verification; {remedy}, here and for the bridge"]
     )
 
 
@@ -48,7 +50,7 @@ async def _verify(settings: Settings, plan: Plan, *, as_json: bool) -> int:
     db, screen = Endpoint.of(settings).db, Screen()
     books = Books(plan, Identity(settings.source, db))
     reader = create(settings, db, (plan.key(0), plan.key(1)))
-    course = Course(books, Probes(settings, f"{PREFIX}:"), reader)
+    course = Course(books, Probes(settings, f"{PREFIX}:", FIELD if plan.fields else None), reader)
     received = _on_signal(course)
     try:
         with screen.progress("Delivered", plan.keys, shown=not as_json) as progress:

@@ -1,4 +1,4 @@
-"""What a verification shall do: how many keys, how fast, how long they live; and which of them are controls.
+"""The plan of a verification: how many keys, how fast, how long they live, and which of them are controls.
 
 The keys are numbered. A few, evenly spread, are *controls*: they are taken back before their deadline, by turns deleted
 and put off, and so must not be announced.
@@ -31,13 +31,15 @@ class Plan:
     """Times in milliseconds. Raises ConfigurationError."""
 
     keys: int
-    """How many that shall expire."""
+    """How many keys should expire."""
     rate: int
     """Keys per second."""
     ttl_min_ms: int
     ttl_max_ms: int
     patience_ms: int
     """How long to wait, beyond the last deadline and the last delivery."""
+    fields: bool = False
+    """Whether the keys are hashes, of each of which a field should expire."""
     run: str = field(init=False, default_factory=lambda: secrets.token_hex(6))
     """Tells the keys of this run from those of any other."""
 
@@ -60,7 +62,7 @@ class Plan:
 
     @property
     def controls(self) -> int:
-        """How many that shall not."""
+        """How many keys should not."""
         return min(max(self.keys // KEYS_PER_CONTROL, FEWEST_CONTROLS), MOST_CONTROLS, self.keys)
 
     @property
@@ -105,6 +107,6 @@ class Plan:
         return self.total * 1000 // self.rate + self.ttl_max_ms
 
     def unmatched(self, settings: Settings) -> Iterator[bytes]:
-        """The keys that `BRIDGE_KEYS` leaves out."""
-        matched = matcher(settings.bridged_keys())
+        """The keys that `BRIDGE_KEYS`, or `BRIDGE_FIELDS`, leaves out."""
+        matched = matcher(settings.bridged_fields() if self.fields else settings.bridged_keys())
         return (key for key in map(self.key, range(self.total)) if matched is not None and not matched(key))

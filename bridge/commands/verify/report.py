@@ -69,7 +69,10 @@ class Report:
             late = f"p50 {_ms(lag.p50)}, p99 {_ms(lag.p99)}, max {_ms(lag.max)}"
         unknown = f", {books.without_deadline} of them without a deadline" if books.without_deadline else ""
         return [
-            ("keys", f"{books.set} set to expire, {books.controls} taken back before"),
+            (
+                "fields" if books.plan.fields else "keys",
+                f"{books.set} set to expire, {books.controls} deleted or postponed",
+            ),
             ("delivered", f"{books.delivered}{unknown}"),
             ("not yet delivered" if self.interrupted else "missed", _count(books.awaited)),
             ("duplicates", str(books.duplicates)),
@@ -83,9 +86,10 @@ class Report:
         if books.awaited:
             notes += _named("Missing" if self.interrupted else "Missed", books.awaited, islice(books.missed(), NAMED))
         if books.awaited and not self.interrupted and not books.falsehoods[Falsehood.MISTAKEN]:
+            patterns = "BRIDGE_FIELDS" if books.plan.fields else "BRIDGE_KEYS"
             notes.append(
                 "→ is the bridge running, and ready? See `expiry-bridge status` and its /readyz; it must have these"
-                " settings, BRIDGE_KEYS and the broker's above all. Not promised are keys that were set and expired"
+                f" settings, {patterns} and the broker's above all. Not promised are keys that were set and expired"
                 " while it was not there: let them live longer than that (--ttl-min)"
             )
         if books.false:
@@ -104,13 +108,13 @@ class Report:
                 f"The broker's clock is at least {_ms(abs(books.skew_ms))} {side} Redis's: lags are off by that."
             )
         if self.left:
-            notes.append(f"Up to {self.left} keys could not be deleted: they expire by themselves.")
+            notes.append(f"Up to {self.left} keys could not be deleted: they will expire on their own.")
         return notes
 
     def _verdict(self) -> Text:
         books = self.books
         if self.interrupted:
-            return Text("Interrupted: this is what was known by then.", "yellow")
+            return Text("Interrupted: these are the results so far.", "yellow")
         if books.ok:
             return Text("All delivered.", "bold green")
         faults = [f"{books.awaited} missed"] if books.awaited else []

@@ -12,8 +12,9 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from bridge.errors import Refused
 from bridge.redis.admin.inspector import Inspector
+from bridge.redis.admin.value_rights import Word, value_reads, values_needs
 from bridge.redis.protocol.inbox import Inbox
-from bridge.redis.protocol.notifications import channels
+from bridge.redis.protocol.notifications import INVALIDATIONS, channels, field_channels
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.protocol.patterns import included
 from bridge.redis.wire.conversation import conversation, replies
@@ -28,10 +29,14 @@ READ = "pexpiretime"
 OF_USERS = (READ, "exists")
 """All that it sends for them. Without the second, touching what is due takes longer."""
 
+OF_HASHES = ("hkeys", "hlen", "hpexpiretime", "hscan", "type")
+"""All that it sends for hashes whose fields are bridged."""
+
 SAY_NAME = "client|setname"
 """The one that the bridge can do without."""
 
-Word = bytes | str | int
+_BEHIND = {"hpexpiretime": ("FIELDS", 1, ""), "hscan": (0,)}
+"""What stands behind the key, in the most harmless form."""
 
 
 def needs(names: Names, *, clustered: bool = False) -> dict[str, Sequence[Word]]:
@@ -77,6 +82,11 @@ def needs(names: Names, *, clustered: bool = False) -> dict[str, Sequence[Word]]
     return commands | {"get": (names.shards,)} | ({"select": (names.db,)} if names.db else {})
 
 
+def field_needs(names: Names) -> dict[str, Sequence[Word]]:
+    """What fields of hashes take beyond `needs`: likewise."""
+    return {"zscore": (names.fields, "no-hash"), "zcount": (names.fields, 1, 0)}
+
+
 def standby_needs(names: Names, *, clustered: bool = False) -> dict[str, Sequence[Word]]:
     """What a takeover without a gap takes beyond `needs`: likewise, with a channel to which no bridge listens."""
     channel = names.alive("check")
@@ -101,20 +111,39 @@ def acl_rule(settings: Settings) -> str:
     clustered = endpoint.finder == CLUSTER
     commands = [*needs(names, clustered=clustered), *standby_needs(names, clustered=clustered), READ, "subscribe"]
     commands += ["config|get", *(["ssubscribe"] if clustered else [])]
+    if settings.fields:
+        commands += field_needs(names)
     if settings.redis_notifications == "configure":
         commands.append("config|set")
     if settings.redis_backlog != "off":
         commands += filler_needs()
+    if settings.values is not None:
+        commands += values_needs(names)
     own = names.own_pattern.decode()
     mine = [f"~{own}", f"&__keyevent@{db}__:*", "&__keyevent@*__:expired", f"&{own}"]
+    if settings.fields:
+        mine.insert(2, f"&__subkeyevent@{db}__:*")
     # One EXISTS may be of keys of both kinds.
     users = [f"%R~{own}", *(f"%R~{pattern}" for pattern in included(settings.keys))]
-    return f"ACL SETUSER {endpoint.user} {_selector(mine, commands)} {_selector(users, OF_USERS)}"
+    selectors = [_selector(mine, commands), _selector(users, OF_USERS)]
+    if settings.values is not None:
+        mine.append(f"&{INVALIDATIONS.decode()}")
+        patterns = included(settings.values)
+        # The last one is for Redis before 7.4, which tracks only keys that a script declares. It runs nothing on them.
+        selectors = [
+            _selector(mine, commands),
+            _selector(users, OF_USERS),
+            _selector([f"%R~{pattern}" for pattern in patterns], list(value_reads(""))),
+            _selector([f"~{own}", *(f"~{pattern}" for pattern in patterns)], ["evalsha"]),
+        ]
+    if settings.fields:
+        selectors.append(_selector([f"%R~{pattern}" for pattern in included(settings.fields)], OF_HASHES))
+    return f"ACL SETUSER {endpoint.user} {' '.join(selectors)}"
 
 
 def _selector(patterns: Sequence[str], commands: Sequence[str]) -> str:
     # A rule cannot hold a space; `?` matches it.
-    rules = [*(pattern.replace(" ", "?") for pattern in patterns), *(f"+{command}" for command in sorted(commands))]
+    rules = [*(pattern.replace(" ", "?") for pattern in patterns), *(f"+{command}" for command in sorted({*commands}))]
     quoted = ('"' + re.sub(r'(["\\])', r"\\\1", rule) + '"' if re.search(r"[\\'\"]", rule) else rule for rule in rules)
     return f"({' '.join(quoted)})"
 
@@ -133,7 +162,7 @@ async def denied_to_standby(inspector: Inspector) -> list[str]:
     commands = {
         rule: [*rule.split("|"), *arguments] for rule, arguments in standby_needs(names, clustered=clustered).items()
     }
-    answers = await _answers(inspector, commands.values())
+    answers = await answers_to(inspector, commands.values())
     refused = [
         name
         for name, answer in zip(commands, answers, strict=True)
@@ -156,38 +185,41 @@ async def denied_to_filler(inspector: Inspector) -> list[str]:
     async with conversation(inspector.endpoint):
         user: Word = await inspector.client.acl_whoami()
     commands = filler_needs()
-    answers = await _answers(inspector, [["ACL DRYRUN", user, name, *words] for name, words in commands.items()])
+    answers = await answers_to(inspector, [["ACL DRYRUN", user, name, *words] for name, words in commands.items()])
     return [name for name, answer in zip(commands, answers, strict=True) if answer not in {b"OK", "OK"}]
 
 
 async def may_set_flags(inspector: Inspector) -> bool:
     """Whether the user may change the notification flags. Raises NotConnected."""
     # With a value that no version takes. Who may not use the command never gets as far as to hear that.
-    [answer] = await _answers(inspector, [["CONFIG SET", FLAGS, "?"]])
+    [answer] = await answers_to(inspector, [["CONFIG SET", FLAGS, "?"]])
     return "nvalid" in str(answer)
 
 
 def _commands(inspector: Inspector) -> dict[str, list[Word]]:
     """`needs`, and the reading of users' keys, as complete commands, by what to call them."""
     clustered = inspector.topology is not None
+    needed = needs(inspector.names, clustered=clustered)
+    if inspector.settings.fields:
+        needed |= field_needs(inspector.names)
     commands: dict[str, list[Word]] = {
-        rule: [*rule.split("|"), *arguments]
-        for rule, arguments in needs(inspector.names, clustered=clustered).items()
-        if rule != SAY_NAME
+        rule: [*rule.split("|"), *arguments] for rule, arguments in needed.items() if rule != SAY_NAME
     }
     for pattern in included(inspector.settings.keys):
         # A pattern nearly always matches itself, and so will whatever pattern of the ACL's allows for its keys.
         commands[f"{READ} {pattern}"] = [READ, pattern]
+    for pattern in included(inspector.settings.fields or []):
+        commands |= {f"{read} {pattern}": [read, pattern, *_BEHIND.get(read, ())] for read in OF_HASHES}
     return commands
 
 
 async def _dry_run(inspector: Inspector) -> list[str]:
     """Ask Redis what it would allow. Raises Refused where asking is not allowed."""
     commands = _commands(inspector)
-    commands["subscribe"] = ["subscribe", *channels(inspector.endpoint.db)]
+    commands["subscribe"] = ["subscribe", *_channels(inspector)]
     async with conversation(inspector.endpoint):
         user: Word = await inspector.client.acl_whoami()
-    answers = await _answers(inspector, [["ACL DRYRUN", user, *command] for command in commands.values()])
+    answers = await answers_to(inspector, [["ACL DRYRUN", user, *command] for command in commands.values()])
     if all(isinstance(answer, ResponseError) for answer in answers):
         raise Refused(str(answers[0]))
     # A command that was renamed away is an error; a denial is not, it is the answer.
@@ -197,14 +229,14 @@ async def _dry_run(inspector: Inspector) -> list[str]:
 async def _try(inspector: Inspector) -> list[str]:
     """Send the commands."""
     commands = _commands(inspector)
-    answers = await _answers(inspector, commands.values())
+    answers = await answers_to(inspector, commands.values())
     refused = [
         name
         for name, answer in zip(commands, answers, strict=True)
         if isinstance(answer, NoPermissionError) or "unknown command" in str(answer)
     ]
     try:
-        names = list(channels(inspector.endpoint.db))
+        names = _channels(inspector)
         session = await subscribe(inspector.endpoint, names, Inbox(inspector.endpoint.limits), lambda: None)
     except Refused:
         refused.append("subscribe")
@@ -213,7 +245,12 @@ async def _try(inspector: Inspector) -> list[str]:
     return refused
 
 
-async def _answers(inspector: Inspector, commands: Iterable[Sequence[Word]]) -> list[object]:
+def _channels(inspector: Inspector) -> list[bytes]:
+    db = inspector.endpoint.db
+    return [*channels(db), *(field_channels(db, named=False) if inspector.settings.fields else ())]
+
+
+async def answers_to(inspector: Inspector, commands: Iterable[Sequence[Word]]) -> list[object]:
     """What Redis answers to each command; an error is an answer."""
     pipeline = inspector.client.pipeline(transaction=False)
     for command in commands:

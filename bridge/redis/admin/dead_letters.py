@@ -1,7 +1,7 @@
-"""Dead letters: messages that the broker would never take, kept in Redis with their reasons. For the commands.
+"""Dead letters: messages that the broker will never take, kept in Redis with their reasons. For the commands.
 
 Guarantees: a dead letter goes only by `remove`, or by a `settle` after the broker has acked it. Its message keeps its
-id. What somebody else wrote into the stream is shown, and can be removed, but is never published.
+id. What another program wrote into the stream is shown, and can be removed, but is never published.
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import cast
 
 from bridge.contracts import DeadLetter, Entry, Origin, Settlement
+from bridge.limits import LedgerLimits
 from bridge.redis.admin.inspector import Inspector
 from bridge.redis.admin.nodes import Nodes
-from bridge.redis.ledger.letters import letter_of
+from bridge.redis.ledger.letters import letter_of, remark_of
+from bridge.redis.protocol.budget import Portion
 from bridge.redis.wire.conversation import conversation
 from bridge.settings import Settings
 
@@ -27,11 +29,14 @@ class Kept:
     position: Position
     """In which of the streams it is, counted from 0, and the id of its entry there: its time, and a number."""
     letter: DeadLetter | None
-    """None: it cannot be read, somebody else wrote it."""
+    """None if it cannot be read, because another program wrote it; or if there is a `remark` instead."""
+    remark: str = ""
+    """What a bridge has to say if there is no message. The key is in `about`."""
+    about: bytes = b""
 
     @property
     def id(self) -> str:
-        """What people call it by: the id of its message; that of the stream's entry where it cannot be read."""
+        """Its id for people: that of its message; if it cannot be read, that of the stream's entry."""
         return self.position[1].decode() if self.letter is None else self.letter.event.id
 
     @property
@@ -45,6 +50,8 @@ class DeadLetters:
 
     def __init__(self, settings: Settings) -> None:
         self._nodes = Nodes(settings)
+        self._portion = Portion(LedgerLimits().reply_bytes, first=16)
+        """Some have values of keys."""
         self._streams: list[tuple[Inspector, bytes]] = []
         """Of each shard, or primary; and where it is."""
 
@@ -75,12 +82,23 @@ class DeadLetters:
             least = b"(" + behind if behind and shard == first else b"-"
             inspector, stream = self._streams[shard]
             async with conversation(inspector.endpoint):
-                reply = await inspector.client.xrange(stream, min=least, count=min(limit, PAGE) - len(found))
+                count = self._portion.of(min(limit, PAGE) - len(found))
+                reply = await inspector.client.xrange(stream, min=least, count=count)
             entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", reply)
-            found += [Kept((shard, entry_id), letter_of(fields)) for entry_id, fields in entries]
-            if len(found) >= min(limit, PAGE):
+            self._portion.took(len(entries), sum(len(value) for _, fields in entries for value in fields.values()))
+            found += [_kept(shard, entry_id, fields) for entry_id, fields in entries]
+            if len(entries) == count:  # there may be more of this one
                 break
         return found
+
+    async def at(self, position: Position) -> Kept | None:
+        """The one that is there, if it still is."""
+        shard, entry_id = position
+        inspector, stream = self._streams[shard]
+        async with conversation(inspector.endpoint):
+            reply = await inspector.client.xrange(stream, min=entry_id, max=entry_id)
+        entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", reply)
+        return _kept(shard, *entries[0]) if entries else None
 
     async def all(self) -> AsyncIterator[Kept]:
         """Each one, in the order of `page`, a page at a time."""
@@ -101,7 +119,7 @@ class DeadLetters:
         return newest
 
     async def find(self, ids: Collection[str]) -> dict[str, Kept]:
-        """Those of these ids that there are."""
+        """Those with these ids, as far as they exist."""
         wanted, found = set(ids), dict[str, Kept]()
         async for kept in self.all():
             if kept.id in wanted:
@@ -124,7 +142,7 @@ class DeadLetters:
 class Retrial:
     """Dead letters as an Outbox: delivery sends them again, under their ids, and what is acked is removed.
 
-    What the broker refuses once more stays where it is, and so does what cannot be read.
+    What the broker refuses again stays where it is, and so does what cannot be read.
     """
 
     def __init__(self, letters: DeadLetters, last: Mapping[int, bytes], chosen: Sequence[Kept] | None = None) -> None:
@@ -138,21 +156,30 @@ class Retrial:
         """Acked by the broker, and removed."""
         self.unreadable: list[str] = []
         """What was passed over."""
+        self.remarks: list[str] = []
+        """Likewise: a bridge wrote them, and there is no message in them."""
         self.refused: dict[str, str] = {}
-        """Why the broker refuses others once more, by id."""
+        """Why the broker refuses the others again, by id."""
 
     async def read(self, limit: int) -> Sequence[Entry]:
         """See `Outbox.read`."""
         while page := await self._next(limit):
-            entries = [
-                Entry(kept.position[1], [kept.letter.event], kept.position[0], _line_of_its_own(kept))
-                for kept in page
-                if kept.letter is not None
-            ]
-            self.unreadable += [kept.id for kept in page if kept.letter is None]
+            entries = [entry for kept in page if (entry := _entry(kept)) is not None]
+            self.unreadable += [kept.id for kept in page if kept.letter is None and not kept.remark]
+            self.remarks += [kept.id for kept in page if kept.remark]
             if entries:
                 return entries
         return ()
+
+    async def again(self, shard: int, entry_id: bytes) -> Entry | None:
+        """See `Outbox.again`."""
+        kept = await self._letters.at((shard, entry_id))
+        return None if kept is None else _entry(kept)
+
+    def holds(self, shard: int) -> bool:
+        """See `Outbox.holds`."""
+        del shard  # it reads all of them
+        return True
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """See `Outbox.settle`."""
@@ -168,10 +195,21 @@ class Retrial:
             return page
         while page := await self._letters.page(self._after, limit):
             self._after = page[-1].position
-            # A page of nothing but newer ones is not the end: those of other shards are behind it.
+            # A page that has only newer ones is not the end: those of other shards come after it.
             if chosen := [kept for kept in page if _order(kept.position[1]) <= self._last.get(kept.position[0], ())]:
                 return chosen
         return ()
+
+
+def _kept(shard: int, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Kept:
+    return Kept((shard, entry_id), letter_of(fields), remark_of(fields), fields.get(b"hash", b""))
+
+
+def _entry(kept: Kept) -> Entry | None:
+    """As one of an outbox; None if there is no message in it."""
+    if kept.letter is None:
+        return None
+    return Entry(kept.position[1], [kept.letter.event], kept.position[0], _line_of_its_own(kept))
 
 
 def _line_of_its_own(kept: Kept) -> Origin:

@@ -112,7 +112,7 @@ class Inspector:
         return value.decode(errors="replace") if isinstance(value, bytes) else value
 
     async def subscribers(self) -> int:
-        """How many connections are subscribed to the channel on which Redis tells of expirations."""
+        """How many connections are subscribed to the channel on which Redis notifies expirations."""
         channel = next(iter(channels(self.endpoint.db)))
         async with conversation(self.endpoint):
             reply = await self.client.pubsub_numsub(channel)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from operator import attrgetter, itemgetter
 from typing import cast
 
-from bridge.expiration import Expiration, Identity
+from bridge.expiration import Expiration, FieldExpiration, Identity, expires
 from bridge.redis.admin.inspector import Inspector
 from bridge.redis.ledger.entries import Unreadable, read_entry
 from bridge.redis.protocol.fingerprint import Fingerprint, differences, unpacked
+from bridge.redis.protocol.own_keys import Names
 from bridge.settings import Settings, agreement
 
 
@@ -40,6 +41,43 @@ class LeaseState:
         return self.holder is not None and self.until_ms > now_ms
 
 
+LOOKED_AT = 1000
+"""Hashes whose fields are counted; of more, these are taken for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueState:
+    """Values of keys that expire."""
+
+    held: int
+    """Of keys that are about to expire."""
+    held_bytes: int
+    outbox_bytes: int
+    """Of those that wait in the outbox."""
+
+    @property
+    def bytes(self) -> int:
+        """Of all of them."""
+        return self.held_bytes + self.outbox_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FieldState:
+    """The field ledger."""
+
+    hashes: int
+    """Hashes that have fields with deadlines."""
+    recorded: int
+    """Their fields with deadlines."""
+    estimated: bool
+    """Whether that is about how many: not all hashes were looked at."""
+    excluded: int
+    """Hashes with too many fields: none of theirs is announced."""
+    next_deadline_ms: int | None
+    ambiguous: int
+    """Fields that may have expired, and were not announced, since the lease exists."""
+
+
 @dataclass(frozen=True, slots=True)
 class LedgerState:
     """The bridge's own keys in one database. Times are Unix milliseconds on Redis's clock."""
@@ -57,6 +95,10 @@ class LedgerState:
     """Entries that came with keys from other nodes of a cluster, or are to follow some there."""
     leases: Sequence[LeaseState | None]
     """Of each shard. None: no bridge has run here, or its lease was lost."""
+    values: ValueState | None = None
+    """None where no values are wanted."""
+    fields: FieldState | None = None
+    """None where no fields are bridged."""
 
     @property
     def lease(self) -> LeaseState | None:
@@ -70,7 +112,7 @@ class Expirations:
 
     ahead: Sequence[tuple[bytes, int]]
     """Keys with the first deadlines of the ledger, in Unix milliseconds."""
-    waiting: Sequence[Expiration]
+    waiting: Sequence[Expiration | FieldExpiration]
     """The last ones of the outbox, newest first."""
 
 
@@ -101,7 +143,56 @@ async def read_state(inspector: Inspector) -> LedgerState:
         dead_letters=sum(dead),
         moved=sum(moved),
         leases=[_lease(lease) for lease in leases],
+        values=None if inspector.settings.values is None else await _values(inspector),
+        fields=await _fields(inspector) if inspector.settings.fields else None,
     )
+
+
+async def _values(inspector: Inspector) -> ValueState:
+    pipeline = inspector.client.pipeline(transaction=False)
+    for names in await inspector.shards():
+        pipeline.hlen(names.values)
+        pipeline.hmget(names.lease, "held_bytes", "value_bytes")
+    replies = await inspector.send(pipeline)
+    sizes = [[int(size or 0) for size in lease] for lease in replies[1::2]]
+    return ValueState(sum(replies[::2]), sum(held for held, _ in sizes), sum(waiting for _, waiting in sizes))
+
+
+async def _fields(inspector: Inspector) -> FieldState:
+    shards = await inspector.shards()
+    pipeline = inspector.client.pipeline(transaction=False)
+    for names in shards:
+        pipeline.zcard(names.fields)
+        pipeline.zcount(names.fields, 0, 0)
+        pipeline.zrange(names.fields, "(0", f"({2**53}", byscore=True, offset=0, num=1, withscores=True)
+        pipeline.hget(names.lease, "fields_ambiguous")
+    replies = await inspector.send(pipeline)
+    sizes, excluded, lowest, ambiguous = (replies[kind::4] for kind in range(4))
+    hashes = sum(sizes) - sum(excluded)
+    counts = [count for names in shards for count in await _counted(inspector, names)]
+    estimated = len(counts) < hashes
+    return FieldState(
+        hashes,
+        round(sum(counts) / len(counts) * hashes) if estimated and counts else sum(counts),
+        estimated,
+        sum(excluded),
+        min((int(first[0][1]) for first in lowest if first), default=None),
+        sum(int(count or 0) for count in ambiguous),
+    )
+
+
+async def _counted(inspector: Inspector, names: Names) -> list[int]:
+    """How many fields some hashes of a field ledger have: of all, or of about LOOKED_AT."""
+    found, cursor = set[bytes](), -1
+    while cursor and len(found) < LOOKED_AT:
+        pipeline = inspector.client.pipeline(transaction=False)
+        pipeline.zscan(names.fields, max(cursor, 0), count=LOOKED_AT)
+        [(cursor, page)] = await inspector.send(pipeline)
+        found |= {key for key, first in page if first}
+    pipeline = inspector.client.pipeline(transaction=False)
+    for key in found:
+        pipeline.zcard(names.field_prefix + key)
+    return cast("list[int]", await inspector.send(pipeline)) if found else []
 
 
 async def read_expirations(inspector: Inspector, limit: int) -> Expirations:
@@ -113,12 +204,12 @@ async def read_expirations(inspector: Inspector, limit: int) -> Expirations:
         pipeline.xrevrange(names.outbox, count=2 * limit)  # some of them are gap records
     replies = await inspector.send(pipeline)
     ahead = sorted([(key, int(deadline)) for page in replies[::2] for key, deadline in page], key=itemgetter(1))
-    waiting: list[Expiration] = []
+    waiting: list[Expiration | FieldExpiration] = []
     for names, entries in zip(shards, replies[1::2], strict=True):
         for entry_id, fields in entries:
             with suppress(Unreadable):  # the bridge puts it aside
                 events = reversed(read_entry(identity, entry_id, fields, names.shard).events)
-                waiting += [event for event in events if isinstance(event, Expiration)]
+                waiting += [event for event in events if expires(event)]
     if len(shards) > 1:
         waiting.sort(key=attrgetter("observed_ms"), reverse=True)
     return Expirations(ahead[:limit], waiting[:limit])
@@ -137,6 +228,31 @@ def total(states: Sequence[LedgerState]) -> LedgerState:
         dead_letters=sum(state.dead_letters for state in states),
         moved=sum(state.moved for state in states),
         leases=[lease for state in states for lease in state.leases],
+        values=_all_values([state.values for state in states if state.values is not None]),
+        fields=_all_fields([state.fields for state in states if state.fields is not None]),
+    )
+
+
+def _all_values(parts: Sequence[ValueState]) -> ValueState | None:
+    if not parts:
+        return None
+    return ValueState(
+        sum(part.held for part in parts),
+        sum(part.held_bytes for part in parts),
+        sum(part.outbox_bytes for part in parts),
+    )
+
+
+def _all_fields(parts: Sequence[FieldState]) -> FieldState | None:
+    if not parts:
+        return None
+    return FieldState(
+        sum(part.hashes for part in parts),
+        sum(part.recorded for part in parts),
+        any(part.estimated for part in parts),
+        sum(part.excluded for part in parts),
+        _first(part.next_deadline_ms for part in parts),
+        sum(part.ambiguous for part in parts),
     )
 
 

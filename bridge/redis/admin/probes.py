@@ -25,6 +25,8 @@ from bridge.settings import Settings
 DRIFT = 100e-6
 """Seconds by which two clocks may part in a second."""
 KEYS_PER_COMMAND = 500
+FIELD = b"field"
+"""What a field is called that is to expire."""
 
 Word = bytes | str | int
 Command = tuple[str, bytes, *tuple[Word, ...]]
@@ -48,7 +50,9 @@ class Reading:
 class Probes:
     """The keys with one prefix in one database, or cluster. Every method but `close` raises NotConnected or Refused."""
 
-    def __init__(self, settings: Settings, prefix: str) -> None:
+    def __init__(self, settings: Settings, prefix: str, field: bytes | None = None) -> None:
+        """`field`: of each key, a hash, it is that field which has the deadline, and nothing else is in it."""
+        self._field = field
         self._nodes = Nodes(settings)
         self._prefix = prefix
         self._lost = True
@@ -80,18 +84,31 @@ class Probes:
 
     async def plant(self, deadlines_ms: Mapping[bytes, int]) -> None:
         """Set each key, with its deadline in Unix milliseconds. After an error, some may be set."""
-        await self._run([("SET", key, b"", "PXAT", deadline_ms) for key, deadline_ms in deadlines_ms.items()])
+        commands: list[Command] = []
+        for key, deadline_ms in deadlines_ms.items():
+            if self._field is None:
+                commands.append(("SET", key, b"", "PXAT", deadline_ms))
+            else:
+                commands.append(("HSET", key, self._field, b""))
+                commands.append(("HPEXPIREAT", key, deadline_ms, "FIELDS", 1, self._field))
+        await self._run(commands)
 
     async def put_off(self, deadlines_ms: Mapping[bytes, int]) -> list[bool]:
         """Give each key a new deadline; of each, in order, whether it was still there."""
-        commands = [("PEXPIREAT", key, deadline_ms) for key, deadline_ms in deadlines_ms.items()]
-        return [reply == 1 for reply in await self._run(commands)]
+        if self._field is None:
+            commands: list[Command] = [("PEXPIREAT", key, deadline_ms) for key, deadline_ms in deadlines_ms.items()]
+            return [reply == 1 for reply in await self._run(commands)]
+        commands = [("HPEXPIREAT", key, at_ms, "FIELDS", 1, self._field) for key, at_ms in deadlines_ms.items()]
+        return [reply == [1] for reply in await self._run(commands)]
 
     async def delete(self, keys: Collection[bytes]) -> list[bool]:
         """Delete each key; of each, in order, whether it was still there."""
         listed, there = list(keys), list[bool]()
         for start in range(0, len(listed), KEYS_PER_COMMAND):
-            commands = [("DEL", key) for key in listed[start : start + KEYS_PER_COMMAND]]
+            some = listed[start : start + KEYS_PER_COMMAND]
+            commands: list[Command] = [
+                ("DEL", key) if self._field is None else ("HDEL", key, self._field) for key in some
+            ]
             there += [reply == 1 for reply in await self._run(commands)]
         return there
 
@@ -157,10 +174,11 @@ class Probes:
         try:
             return await replies(pipeline, but=but)
         except NoPermissionError as error:
+            mine = "+set +del +pexpireat" if self._field is None else "+hset +hdel +hpexpireat"
             more = "" if self._nodes.topology is None else " +asking +cluster|nodes"
             raise Refused(
                 f"{endpoint.title} does not permit user {endpoint.user} to set the keys of a verification ({error})",
-                f"ACL SETUSER {endpoint.user} (~{self._prefix}* +set +del +pexpireat +time{more}), or use another user"
+                f"ACL SETUSER {endpoint.user} (~{self._prefix}* {mine} +time{more}), or use another user"
                 " (BRIDGE_REDIS_USERNAME)",
                 ErrorKind.DENIED,
             ) from error

@@ -7,7 +7,7 @@ from bridge.redis.wire.conversation import conversation
 
 
 async def set_expiring(inspector: Inspector, ttls_ms: Mapping[str, int]) -> None:
-    """Set each key, to live so many milliseconds. Raises NotConnected or Refused."""
+    """Set each key, with a TTL of that many milliseconds. Raises NotConnected or Refused."""
     pipeline = inspector.client.pipeline(transaction=False)
     for key, ttl_ms in ttls_ms.items():
         pipeline.set(key, "value", px=ttl_ms)

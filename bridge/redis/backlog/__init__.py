@@ -1,1 +1,1 @@
-"""Gaps filled from Redis's replication backlog: what nobody has listened to, from what Redis still has."""
+"""Gaps filled from Redis's replication backlog: what no bridge has heard, from what Redis still holds."""

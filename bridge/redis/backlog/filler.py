@@ -1,4 +1,4 @@
-"""Fills a gap of one ledger: attach, read the part that nobody has listened to, decide, and hand it on.
+"""Fills a gap of one ledger: attach, read the part that no bridge has heard, decide, and hand it on.
 
 Guarantees: what it hands on accounts for every expiration that Redis counts; else it hands on nothing, and the gap
 opens as without it. Nothing is changed but that a script leaves a mark. It takes a bounded time, and bounded memory.

@@ -1,7 +1,7 @@
-"""The journal of a gap: what a part of the replication stream says of the lives of keys, in its order.
+"""The journal of a gap: what a part of the replication stream says about the lives of keys, in its order.
 
-The part begins before an anchor's mark and ends with another mark of the bridge's own. What an expiration looks like is
-known (a deletion of one key, in one of two words); so can a user's deletion. Which is which, `verdict.py` decides.
+The part begins before an anchor's mark and ends with another mark of the bridge's own. An expiration looks like a
+deletion of one key, with one of two words; a user's deletion may look the same. `verdict.py` decides which is which.
 Pure; bounded by `limits`.
 """
 
@@ -30,9 +30,9 @@ class Happened(Enum):
     DELETED = auto()
     """By a user's command."""
     ENDED = auto()
-    """By a command that is a user's, or stands for an expiration."""
+    """By a command that is either a user's, or stands for an expiration."""
     SET = auto()
-    """There, with another deadline or none."""
+    """Present, with another deadline or none."""
     MARK = auto()
     """A mark of the ledger's came by: its name."""
     ANNOUNCED = auto()
@@ -74,15 +74,15 @@ class Journal:
     """What the former epoch has claimed meanwhile, packed as in its outbox."""
     _deadlines: dict[Key, Deadline] = field(default_factory=dict)
     _emptied: dict[Key, None] = field(default_factory=dict)
-    """Keys that may be gone since a value was taken out of them, the last thing that happened to them."""
+    """Keys that may be gone, because the last thing that happened to them was the removal of a value."""
     _db: int = 0
     _begun: bool = False
 
     def __post_init__(self) -> None:
-        self._db = self.names.db  # at the mark, it is; what comes before is of no interest but for deadlines
+        self._db = self.names.db  # true at the mark; from what comes before, only deadlines matter
 
     def take(self, command: Command) -> bool:
-        """The next command. Whether it is the last one. Raises Unfillable."""
+        """Take the next command. Returns whether it is the last one. Raises Unfillable."""
         try:
             return self._take(command)
         except (ValueError, IndexError) as error:

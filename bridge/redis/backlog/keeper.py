@@ -48,7 +48,17 @@ class Keeper:
                 if reason != said:
                     self._telemetry.backlog_refused(reason)
                 said = reason
-            await self._clock.sleep(self._limits.keep)
+            await self._clock.sleep(await self._period())
+
+    async def _period(self) -> float:
+        """Seconds until it is to be used again: several times before Redis drops it (`repl-backlog-ttl`)."""
+        try:
+            async with conversation(self._endpoint):
+                found = cast("dict[str, str]", await self._client.config_get("repl-backlog-ttl"))
+            seconds = float(found.get("repl-backlog-ttl", 0))
+        except (NotConnected, Refused, ValueError):
+            seconds = 0.0
+        return min(self._limits.keep, seconds / 3) if seconds else self._limits.keep
 
     async def keep(self) -> None:
         """See to it that there is one, and goes on to be. Raises Unfillable, NotConnected or Refused."""

@@ -18,7 +18,7 @@ async def replication(client: Redis, endpoint: Endpoint) -> ReplicationInfo:
 
 
 def replicas(info: ReplicationInfo, endpoint: Endpoint) -> Sequence[Endpoint]:
-    """Those of a primary that are in step, the furthest first. One without a port is only somebody who reads."""
+    """The replicas of a primary that are in step, the furthest first. One without a port only reads the stream."""
     found = list[tuple[int, Endpoint]]()
     for number in range(int(str(info.get("connected_slaves", 0)))):
         one = info.get(f"slave{number}")

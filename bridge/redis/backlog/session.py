@@ -124,9 +124,9 @@ async def _connect(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.St
 
 
 async def _log_in(session: Session, endpoint: Endpoint) -> None:
-    user, password = endpoint.credentials()
-    if password:
-        answer = await session.ask(b"AUTH", *([user.encode()] if user else []), password.encode())
+    login = await endpoint.current_login()
+    if login is not None:
+        answer = await session.ask(b"AUTH", *(word.encode() for word in login.arguments))
         if isinstance(answer, hiredis.ReplyError):
             raise Unfillable("Redis refuses the login")
     await session.ask(b"CLIENT", b"SETNAME", CLIENT_NAME.encode())  # for people alone

@@ -3,11 +3,11 @@
 Redis counts what it expires, and the journal holds all deletions that may be expirations. What is certain of each:
 
 * *expired*: its deadline was past before the gap began, or the former epoch has claimed it, or it is a canary;
-* *deleted*: it had no deadline, or one that was not past yet; or the former epoch has heard of it, and not claimed it;
-* *doubtful*: its deadline lies within the gap, or, of a key that is not the ledger's, is not known.
+* *deleted*: it had no deadline, or one that was not past yet; or the former epoch has heard it, and not claimed it;
+* *doubtful*: its deadline lies within the gap; or the key is not the ledger's, and its deadline is not known.
 
-Redis's count then decides about the doubtful ones: none, all, or so many of them, and nobody can tell which. A key that
-is the ledger's and has no entry had no TTL: the former epoch had handled all that was notified before the place. Pure.
+Redis's count then decides about the doubtful ones: none, all, or some have expired; which ones is not known. A key of
+the ledger without an entry had no TTL: the former epoch had handled everything notified before the place. Pure.
 """
 
 from collections import Counter, defaultdict
@@ -27,9 +27,9 @@ class Sort(Enum):
     EXPIRED = auto()
     DELETED = auto()
     DOUBTFUL = auto()
-    """Of a key of the ledger's."""
+    """The deletion of a key of the ledger."""
     FOREIGN = auto()
-    """Likewise, of another key: it is never announced, but Redis counts it."""
+    """The same for another key: it is never announced, but Redis counts it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Verdict:
     excess: int
     """How many of them are deletions of the ledger's keys."""
     surplus: int
-    """How many are deletions of other keys, which nobody announces."""
+    """How many are deletions of other keys, which are not announced."""
     claimed: Collection[int] = ()
     """Those that the former epoch has claimed."""
 
@@ -102,7 +102,7 @@ def judge(journal: Journal, facts: Facts) -> Verdict:
 
 
 def _decided(count: int, sorts: Mapping[int, Sort], claimed: Collection[int] = ()) -> Verdict:
-    """What follows where Redis has expired so many. Raises Unfillable."""
+    """What follows if Redis has expired `count` keys. Raises Unfillable."""
     number = Counter(sorts.values())
     doubtful, foreign = number[Sort.DOUBTFUL], number[Sort.FOREIGN]
     left = count - number[Sort.EXPIRED]
@@ -125,7 +125,7 @@ def _decided(count: int, sorts: Mapping[int, Sort], claimed: Collection[int] = (
 
 
 def expired_between(before: Measured, now: Measured) -> int:
-    """How many keys Redis has expired between two moments. Raises Unfillable where it does not say."""
+    """How many keys Redis has expired between two moments. Raises Unfillable if that is unknown."""
     if before.run_id != now.run_id:
         raise Unfillable("Redis was started again, or is another server: its counters began anew")
     grown = zip(
@@ -139,7 +139,7 @@ def expired_between(before: Measured, now: Measured) -> int:
 
 
 def _resolved(journal: Journal, facts: Facts) -> dict[int, int]:
-    """Look up what deadlines are not in the journal. When, at the latest, each of the deletions was, by index."""
+    """Look up deadlines that are not in the journal. Returns the latest possible time of each deletion, by index."""
     latest, bounds = facts.now.now_ms + 1, dict[int, int]()
     later_sets = defaultdict[Key, set[int]](set)
     start = facts.anchor.measured.now_ms
@@ -158,12 +158,12 @@ def _resolved(journal: Journal, facts: Facts) -> dict[int, int]:
 
 
 def index_of(journal: Journal, mark: bytes) -> int:
-    """Where that mark came by; -1 where it did not."""
+    """The index of that mark; -1 if it is not there."""
     return next((at for at, one in enumerate(journal.entries) if one.key[1] == mark and one.what is Happened.MARK), -1)
 
 
 def _claimed(journal: Journal, facts: Facts) -> set[int]:
-    """Which of the deletions the former epoch has claimed. It has handled all that stands before them."""
+    """Which of the deletions the former epoch has claimed. It has handled everything before them."""
     claims = defaultdict[bytes, list[int | None]](list)
     for key, deadline in facts.claims:
         claims[key].append(deadline)
@@ -181,7 +181,7 @@ def _claimed(journal: Journal, facts: Facts) -> set[int]:
 
 
 def _looked_up(origin: Key, key: Key, facts: Facts, later_sets: Mapping[Key, set[int]]) -> int | None:
-    """The deadline of a key as it was before the journal; None where the ledger does not say."""
+    """The deadline of a key before the journal begins; None if the ledger does not say."""
     for one in (origin, key):
         score = facts.scores.get(one[1]) if facts.matches(one) else None
         if score is not None and score not in later_sets.get(one, ()):
@@ -207,5 +207,5 @@ def _sort(journal: Journal, index: int, latest: int, facts: Facts, maybe: Collec
 
 
 def is_canary(name: bytes) -> bool:
-    """Whether it is a bridge's canary. Bridges delete theirs together with another key, so that it can be told."""
+    """Whether it is a bridge's canary. Bridges delete theirs together with another key, which shows the difference."""
     return name.startswith(b"{") and name.endswith(b"}:canary")

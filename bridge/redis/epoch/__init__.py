@@ -1,1 +1,1 @@
-"""One epoch: one fence, one subscription, and everything that runs between its begin and its end."""
+"""One epoch: one fence, one subscription, and everything that runs between its beginning and its end."""

@@ -1,19 +1,22 @@
 """One epoch: one fence and one subscription, from the gap that it opens with to the reason that it ends with.
 
 One task writes, one script at a time: batches of hints as they come (`protocol/interpreter.py`), and touches when a
-deadline is past, or a part of the ledger is to be walked. Its states are those of its gap (open, closing, closed) and
+deadline is past, or a part of the ledger has to be walked. Its states are those of its gap (open, closing, closed) and
 of its round (none, touched, marked).
 
 Guarantees: when `run` ends, every hint that was received is handled, or is in `in_doubt`, or was dropped with the
-epoch: what was not handled is the next epoch's, or of its gap. The ledger is never changed under an old fence.
+epoch. The next epoch handles what was dropped, or its gap covers it. The ledger is never changed under an old fence.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import NoReturn
 
 from bridge.endings import Ending
 from bridge.redis.epoch.attempt import Attempt
+from bridge.redis.epoch.capturing import Capturing, captures_of
+from bridge.redis.epoch.fields import Fields
 from bridge.redis.epoch.migration import Migration, migrated_keys
 from bridge.redis.epoch.scan import Scan
 from bridge.redis.epoch.writer import Writer
@@ -21,10 +24,13 @@ from bridge.redis.protocol.audit import Audit, Reading
 from bridge.redis.protocol.calls import Batch, State, Touch
 from bridge.redis.protocol.canary import Canary
 from bridge.redis.protocol.endings import EpochEnded, Missed
+from bridge.redis.protocol.fields import FieldHints
+from bridge.redis.protocol.followers import Followers
 from bridge.redis.protocol.interpreter import Interpreter, OwnKeyLostError, Scope
 from bridge.redis.protocol.marks import MarkLostError, Marks, Purpose, Round
 from bridge.redis.protocol.notifications import NEEDED_FLAGS
 from bridge.redis.protocol.operations import ClosedGap, gap_closed
+from bridge.redis.protocol.pace import Pace
 from bridge.redis.protocol.patterns import matcher
 from bridge.redis.protocol.schedule import Schedule
 from bridge.redis.protocol.walk import Walk
@@ -35,7 +41,7 @@ class Epoch:
     """See the module."""
 
     def __init__(self, attempt: Attempt, caught_up: Callable[[int], None]) -> None:
-        """`caught_up` is called with each moment, on Redis's clock in ms, up to which all is known to be handled."""
+        """`caught_up` is called with each time up to which everything is known to be handled: Redis's clock, in ms."""
         shard, ears, gap, inheritance = attempt.shard, attempt.ears, attempt.gap, attempt.inheritance
         runtime, names, limits = shard.runtime, shard.names, shard.runtime.limits.epoch
         matches = matcher(runtime.settings.bridged_keys(), shard.number, runtime.settings.shards)
@@ -43,19 +49,27 @@ class Epoch:
         self.heard = attempt.heard
         """Notifications of expirations that were handled, in all epochs."""
         self.place = attempt.lease.place if inheritance is not None and inheritance.filling is None else b""
-        """How far the stream is handled; empty where the next epoch is not to go on from there."""
+        """How far the stream is handled; empty if the next epoch must not go on from there."""
         self._attempt = attempt
+        self._node = str(attempt.endpoint)
         self._gap = gap
         self._walk = Walk(needed=gap.open)
         self._canary = Canary(names.canary, limits, frozenset(other.canary for other in shard.others))
         self._marks = Marks(attempt.heard, ears.word)
         migrated = None if shard.cluster is None else migrated_keys(attempt, shard.cluster)
-        self._interpreter = Interpreter(scope, ears.inbox, self._marks, self._canary, migrated, inheritance)
+        captures = captures_of(attempt)
+        hints: FieldHints | None = None
+        if fields := runtime.settings.bridged_fields():
+            hints = FieldHints(names, matcher(fields, shard.number, runtime.settings.shards))
+        self._interpreter = Interpreter(
+            scope, ears.inbox, self._marks, self._canary, migrated, inheritance, Followers(hints, captures)
+        )
         self._findings = self._interpreter.findings
         self._audit: Audit | None = None
         if attempt.audited:
             self._audit = Audit(Reading.parse(attempt.lease.audit), limits, goes_on=not gap.open)
-        self._scan = Scan(attempt, scope, self._findings)
+        self._pace = Pace(runtime.clock, limits, gap, self._findings)
+        self._scan = Scan(attempt, scope, self._findings, self._pace)
         self._migration: Migration | None = None
         if shard.cluster is not None and migrated is not None:
             self._migration = Migration(
@@ -63,6 +77,10 @@ class Epoch:
             )
         self._budget = shard.budget
         self._writer = Writer(attempt)
+        self._capturing = None if captures is None else Capturing(attempt, captures, self._writer)
+        self._fields = None if hints is None else Fields(attempt, self._writer, self._marks, hints)
+        if self._fields is not None and self._migration is not None:
+            self._migration.searches.append(self._fields.again)
         self._schedule = Schedule(runtime.clock, shard.redis_clock, limits)
         self._outbox = shard.outbox
         self._subscription = ears.subscription
@@ -71,7 +89,7 @@ class Epoch:
         self._telemetry = shard.telemetry
         self._caught_up = caught_up
         self._handled_ms: int | None = None
-        """When the last round began that is done, with no gap open, and audited: up to there everything is handled."""
+        """When the last finished round began that was audited, with no gap open: everything up to then is handled."""
 
     @property
     def in_doubt(self) -> Batch | None:
@@ -79,10 +97,12 @@ class Epoch:
         return self._writer.in_doubt
 
     def tasks(self) -> dict[str, Coroutine[object, object, None]]:
-        """What an epoch consists of, by name: to be run side by side, until one of them ends it."""
+        """The tasks of an epoch, by name. They run side by side, until one of them ends it."""
         tasks: dict[str, Coroutine[object, object, None]] = {"epoch": self.run(), "scan": self._scan.run()}
         if self._migration is not None:
             tasks["migration"] = self._migration.run()
+        if self._fields is not None:
+            tasks |= {"fields": self._fields.run(), "large-hashes": self._fields.look_closer()}
         return tasks
 
     async def run(self) -> NoReturn:
@@ -97,20 +117,31 @@ class Epoch:
             raise EpochEnded(Ending.MUTE, str(error)) from error
         except OwnKeyLostError as error:
             raise EpochEnded(Ending.OWN_KEY_LOST, str(error)) from error
+        finally:
+            if self._capturing is not None:
+                self._capturing.close()
 
     async def _step(self) -> None:
-        """Handle what there is, and touch what is to be touched."""
+        """Handle what is waiting, and touch if a touch is due."""
         if self._migration is not None:
             self._migration.look()
-        operations = self._interpreter.batch(self._budget.bytes)
-        if operations:
-            await self._apply(operations)
+        found_keys, operations = self._pace.keys(), list[bytes]()
+        if self._interpreter.waiting or found_keys:
+            operations = self._interpreter.batch(self._budget.bytes, found_keys)
+            if operations:
+                await self._apply(operations)
+                if found_keys:
+                    self._pace.scanned()
         self.heard, self.place = self._marks.handled, self._writer.told(self._interpreter.place)
         self._scan.taken()
         self._hear_canary()
         if finished := self._marks.finished_round():
             await self._finish(finished)
         await self._adopt()
+        if self._fields is not None:
+            await self._fields.step()
+        if self._capturing is not None:
+            await self._capturing.step()
         if self._marks.round is None and self._touch_in() <= 0:
             await self._touch()
         elif not operations:
@@ -120,7 +151,7 @@ class Epoch:
     # When.
 
     async def _idle(self) -> None:
-        """Return when there is something to do, or may be."""
+        """Return when there is, or may be, something to do."""
         wake, round_ = self._attempt.ears.wake, self._marks.round
         wake.clear()
         if self._subscription.ended is not None:
@@ -128,14 +159,34 @@ class Epoch:
             return
         if round_ is not None and not round_.marked and not self._attempt.ears.inbox:
             self._check_mark(round_)  # a scan alone proves nothing
-        if self._interpreter.waiting or self._stray() is not None:
+        if self._stray() is not None:
             return
-        delay = self._touch_in() if round_ is None else self._check_mark(round_)
-        if delay > 0:
-            await self._clock.wait(wake, delay)
+        if not self._interpreter.waiting:
+            delay = self._touch_in() if round_ is None else self._check_mark(round_)
+            delay = min(delay, self._fields_in(), self._pace.due_in(), self._capturing_in())
+            if delay > 0:
+                await self._clock.alarm(wake, delay)
+        if (rest := self._gathers_for()) > 0:
+            await self._subscription.rest(rest)
+
+    def _gathers_for(self) -> float:
+        """Seconds for which waiting hints may wait for more, so that one script records them all."""
+        if not (self._interpreter.waiting and self._interpreter.patient):
+            return 0
+        rest = self._writer.applied_at + self._limits.gather - self._clock.monotonic()
+        return min(rest, self._touch_in(), self._fields_in(), self._pace.due_in(), self._capturing_in())
+
+    def _fields_in(self) -> float:
+        """Seconds until fields of hashes are a reason to send a script."""
+        due = None if self._fields is None else self._fields.due_in()
+        return math.inf if due is None else due
+
+    def _capturing_in(self) -> float:
+        """Seconds until there is a value to capture."""
+        return math.inf if self._capturing is None else self._capturing.due_in()
 
     def _check_mark(self, awaited: Round) -> float:
-        """Seconds until the mark that is awaited has to be back. Raises EpochEnded where that is over."""
+        """Seconds until the awaited mark has to be back. Raises EpochEnded when they are over."""
         left = awaited.touched_at + self._limits.mark - self._clock.monotonic()
         if left <= 0:
             raise EpochEnded(
@@ -146,7 +197,7 @@ class Epoch:
         return left
 
     def _check_subscription(self) -> None:
-        """End with the subscription, but only when all that it received is handled."""
+        """End with the subscription, but only when everything that it received is handled."""
         if self._subscription.ended is not None and not self._interpreter.waiting:
             raise EpochEnded(self._subscription.ending, self._subscription.ended)
 
@@ -163,7 +214,7 @@ class Epoch:
         return delay if due is None else min(delay, due)
 
     def _gap_closable(self) -> bool:
-        """Whether a gap is open, and nothing but a last mark is missing for it to be closed."""
+        """Whether a gap is open, and only a last mark is missing before it can be closed."""
         lowest, migration = self._schedule.lowest_ms, self._migration
         return (
             self._gap.open
@@ -172,6 +223,7 @@ class Epoch:
             and not self._findings
             and self._canary.proved
             and (migration is None or migration.settled)
+            and (self._fields is None or self._fields.settled)
             and (lowest is None or lowest >= self._gap.start_ms)
         )
 
@@ -179,17 +231,24 @@ class Epoch:
 
     async def _apply(self, operations: Sequence[bytes]) -> None:
         handled, place = self._marks.handled, self._interpreter.place
-        mark, applied = await self._writer.apply(operations, self._gap.start_ms, handled, place)
+        room = min(
+            self._outbox.room, self._budget.bytes
+        )  # where a server takes no large batch, it sends no large reply
+        mark, applied = await self._writer.apply(operations, self._gap.start_ms, handled, place, room)
         self._interpreter.applied(mark, applied)
         self._scan.applied(applied)
         self._gap.applied(applied)
         self._learn(applied.state)
-        if applied.by_notification or applied.by_sweep:
-            self._outbox.added()
+        if self._capturing is not None:
+            self._outbox.holds_values(applied.value_bytes)
+            self._telemetry.values_seen(applied.values, applied.value_bytes)
+            self._capturing.repaired(applied.repaired)
+        if applied.wrote:
+            self._outbox.added(applied.entry)
         self._telemetry.batch_applied(applied.by_notification, applied.by_sweep, applied.forgotten)
 
     async def _touch(self) -> None:
-        """Touch what is due or, in turn with it, the next part of the whole ledger."""
+        """Touch what is due or, in turns with that, the next part of the whole ledger."""
         now, full = self._clock.monotonic(), self._outbox.full
         walk = self._walk.take_turn(overdue=self._schedule.overdue(), full=full)
         close = self._gap_closable()
@@ -205,7 +264,7 @@ class Epoch:
             skip=self._schedule.skip,
             handled_ms=self._handled_ms,
             reading=self._kept_reading(),
-            count=audited,
+            audit=audited,
             canary=self._canary.order(now),
             void=self._canary.void,
             place=self.place,
@@ -214,6 +273,7 @@ class Epoch:
         )
         self._interpreter.touching(touch.mark)
         touched = await self._writer.touch(touch)
+        self._pace.touched(self._clock.monotonic() - now)
         if audited and self._audit is not None:
             self._audit.asked(now)
         self._canary.touched(touch.canary, now, touched.state.now_us // 1000, void=touch.void, gone=touched.canary_gone)
@@ -230,20 +290,23 @@ class Epoch:
         return None if self._migration is None else self._migration.strays.next()
 
     async def _adopt(self) -> None:
-        """Take in a part of another ledger that is here now."""
+        """Adopt a part of another ledger that is on this node now."""
         if self._migration is not None:
             self._migration.placement.taken()
             if (number := self._stray()) is not None:
-                self._migration.adopted(number, await self._writer.adopt(number))
+                left = await self._writer.adopt(number)
+                self._migration.adopted(number, left)
+                if left == 0 and self._fields is not None:
+                    self._fields.adopt(number)
                 self._outbox.added()
 
     async def _finish(self, finished: Round) -> None:
-        """The mark of a touch is back, and all before it is handled."""
+        """The mark of a touch is back, and everything before it is handled."""
         self._schedule.finished(finished)
         if not self._canary.marked():
             raise EpochEnded(
                 Ending.MUTE,
-                "notifications are mute: a key of the bridge's own expired, and Redis did not say so"
+                "notifications are mute: a key of the bridge's own expired, and Redis did not notify it"
                 f" (notify-keyspace-events needs {NEEDED_FLAGS})",
             )
         if self._canary.doubtful:
@@ -258,7 +321,7 @@ class Epoch:
         if not self._gap.open and (self._audit is None or finished.purpose.audit):
             self._handled_ms = finished.redis_ms
             self._caught_up(finished.redis_ms)
-        self._telemetry.mark_returned(str(self._attempt.endpoint))
+        self._telemetry.mark_returned(self._node)
 
     def _hear_canary(self) -> None:
         deadline_ms = self._canary.take_heard()
@@ -274,19 +337,17 @@ class Epoch:
             raise Missed(missed)
 
     async def _close_gap(self, finished: Round) -> None:
-        """All of it is reconciled. Its record goes into the outbox in the step that makes an end of it."""
+        """Everything is reconciled. The step that closes the gap puts its record into the outbox."""
         gap, audit = self._gap, self._audit
         missed = audit.in_gap() if audit is not None else None
-        # Closed when the touch was made, not now: should this have to be sent again, the stream may be lost by then.
-        node = str(self._attempt.endpoint)
+        # It closed when the touch was made, not now. If this has to be sent again, the stream may be lost by then.
         opened_ms = min(gap.opened_ms, finished.redis_ms)  # Redis's clock may have been set back since
-        record = ClosedGap(node, opened_ms, finished.redis_ms, gap.cause, missed, self._kept_reading())
+        record = ClosedGap(self._node, opened_ms, finished.redis_ms, gap.cause, missed, self._kept_reading())
         await self._apply(gap_closed(record))
         gap.close()
         self._walk.gap_closed()
         if audit is not None:
             audit.closed()
-        self._outbox.added()
         self._telemetry.gap_closed(gap.recovered, gap.ambiguous, missed)
 
     def _kept_reading(self) -> str:

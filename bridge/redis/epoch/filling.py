@@ -1,4 +1,4 @@
-"""What may fill the gap that an epoch would open with, and what has Redis keep what that takes."""
+"""The filler of the gap that an epoch would open with, and the keeper of the backlog that it reads."""
 
 from collections.abc import Coroutine
 from functools import partial
@@ -15,7 +15,7 @@ from bridge.redis.wire.primary import Primary
 
 
 def filler_of(shard: Shard, primary: Primary, ledger: Ledger, ears: Ears, cause: str) -> Filler | None:
-    """None where it is not wanted. `cause`: of the gap."""
+    """The filler; None if the settings do not want one. `cause`: of the gap."""
     runtime, endpoint = shard.runtime, primary.endpoint
     if runtime.settings.redis_backlog == "off":
         return None
@@ -26,7 +26,7 @@ def filler_of(shard: Shard, primary: Primary, ledger: Ledger, ears: Ears, cause:
 
 
 def keeping(shard: Shard, primary: Primary) -> dict[str, Coroutine[object, object, None]]:
-    """What has to run beside an epoch, by name. With sentinels nothing: there are replicas."""
+    """The tasks to run beside an epoch, by name. None with sentinels, because there are replicas."""
     runtime, endpoint = shard.runtime, primary.endpoint
     if (
         runtime.settings.redis_backlog != "keep"

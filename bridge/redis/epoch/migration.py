@@ -1,9 +1,10 @@
-"""What becomes of a ledger's entries when slots of a cluster move: they follow the keys.
+"""Entries of a ledger when slots of a cluster move: they follow the keys.
 
-Mostly Redis itself sees to that: on its way a key is deleted here and restored there, and both is notified. What is
-left, since a notification was missed, or the way was another one, is found by a walk of the ledger, and put into
-`…:moved` in the step that takes it out of the ledger. So is what a stray holds (`strays.py`). From there it is placed
-(`placement.py`). Keys that came with a slot need not have been notified, and are found by a scan.
+Mostly Redis itself does that: a key that moves is deleted here and restored there, and both are notified. Some entries
+stay behind, because a notification was missed, or the key moved in another way. A walk of the ledger finds them, and
+one step takes them out of the ledger and puts them into `…:moved`. The entries of a stray go there as well
+(`strays.py`). From there they are placed (`placement.py`). Keys that came with a slot may not have been notified: a
+scan finds them.
 """
 
 import asyncio
@@ -37,27 +38,28 @@ class Migration:
         self._clock = shard.runtime.clock
         self._pause = shard.runtime.limits.epoch.stray_search
         self._migrated = migrated
-        self._scan = scan
+        self.searches = [scan.again]
+        """Functions that start a search for keys that came with a slot."""
         self._walk = walk
         self._wake = attempt.ears.wake
         self._here = self._slots()
-        """The slots that were here when last looked."""
+        """The slots that were here at the last look."""
         self._came = asyncio.Event()
         self._went = asyncio.Event()
         self._moved = False
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is known that is still to be taken in."""
+        """Whether nothing known is still to be adopted."""
         return self.strays.settled and not self._migrated.arrivals
 
     def moving(self) -> bool:
-        """Whether slots are on their way, or came or went since this was asked last."""
+        """Whether slots are on their way, or came or went since the last call."""
         moved, self._moved = self._moved, False
         return moved or self._topology.busy
 
     def adopted(self, number: int, left: int | str) -> None:
-        """A part of another ledger was taken in: see `Ledger.adopt`."""
+        """A part of another ledger was adopted: see `Ledger.adopt`."""
         if self.strays.adopted(number, left):
             self.placement.want()
 
@@ -97,7 +99,8 @@ class Migration:
         while True:
             await self._came.wait()
             self._came.clear()
-            self._scan.again()
+            for again in self.searches:
+                again()
             self.strays.search()
             await self._clock.sleep(self._pause)
 
@@ -118,6 +121,6 @@ def migrated_keys(attempt: Attempt, cluster: ClusterState) -> MigratedKeys:
     """What an epoch remembers of keys of moving slots."""
     shard = attempt.shard
     away = partial(cluster.topology.away, shard.number)
-    # What former epochs heard is not known here, even where this one goes on with their stream: Redis has noted it.
+    # What former epochs heard is not known here, even if this one goes on with their stream. Redis has noted it.
     since_ms = attempt.gap.start_ms or int(shard.redis_clock.now_ms())
     return MigratedKeys(away, cluster.claims, shard.runtime.limits.epoch, attempt.gap, since_ms)

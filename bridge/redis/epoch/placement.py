@@ -1,8 +1,8 @@
 """Entries that wait beside the ledger, in `…:moved`, until they are where their keys are.
 
-Those of keys that are here go into the ledger (`m` in `apply.lua`), and all others to the `…:moved` of the node that
-has the key: put there first, then taken away here. So none is ever nowhere; one may be in two places for a moment, and
-then be claimed twice, with the same id.
+Entries of keys that are here go into the ledger (`m` in `apply.lua`). All others go to the `…:moved` of the node that
+has the key: they are first added there, then removed here. So no entry is ever lost. One may be in two places for a
+moment, and then be claimed twice, with the same id.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ class Placement:
     def __init__(
         self, attempt: Attempt, topology: Topology, scope: Scope, migrated: MigratedKeys, look: Callable[[], None]
     ) -> None:
-        """`look` learns which slots came and went: that has to be known before their entries are placed."""
+        """`look` learns which slots came and went. That must be known before their entries are placed."""
         shard = attempt.shard
         self._topology = topology
         self._ledger = attempt.ledger
@@ -43,20 +43,20 @@ class Placement:
         self._taken = asyncio.Event()
 
     def want(self) -> None:
-        """There may be entries to place."""
+        """Say that there may be entries to place."""
         self._wanted.set()
 
     def taken(self) -> None:
-        """What has arrived may have been taken into a batch, which was applied."""
+        """Say that arrivals may have been taken into a batch, which was applied."""
         if not self._migrated.arrivals:
             self._taken.set()
 
     async def run(self) -> None:
-        """Place what there is, whenever there may be any."""
+        """Place entries, whenever there may be any."""
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            with suppress(NotConnected):  # the cluster is down, say; what is not placed stays where it is
+            with suppress(NotConnected):  # for example, the cluster is down; what is not placed stays where it is
                 await self.go_through()
             await self._clock.sleep(self._limits.migration_pause)
 
@@ -97,10 +97,10 @@ class Placement:
             await self._taken.wait()
 
     def _sorted(self, page: Sequence[Waiting]) -> tuple[list[bytes], dict[int, list[Waiting]]]:
-        """The keys that are not bridged, and all other entries, by the number of the ledger that they are for.
+        """The keys that are not bridged, and all other entries, by the number of their ledger.
 
-        Not those whose slots are on their way, or came just now: before they are where they belong, what has become of
-        the keys is unknown.
+        Entries whose slots are on their way, or came just now, are left out: until the slots have settled, what became
+        of the keys is unknown.
         """
         unwanted: list[bytes] = []
         by_ledger = defaultdict[int, list[Waiting]](list)

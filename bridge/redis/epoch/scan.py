@@ -1,8 +1,8 @@
-"""The reconcile scan: finds keys that carry a deadline of which the ledger does not know.
+"""The reconcile scan: finds keys with a deadline that the ledger does not know.
 
-It records none itself: what it finds is handed to the batches (`protocol/findings.py`). Where Redis can select the keys
-that are ours, these scripts go through the keyspace themselves, and keys need not travel; else they are listed here,
-and picked out. One scan in each gap, then one every `BRIDGE_SCAN_INTERVAL` seconds.
+It records nothing itself: what it finds is handed to the batches (`protocol/findings.py`). Where Redis can select the
+keys that are ours, the batches' scripts go through the keyspace, and keys need not travel. Otherwise the keys are
+listed and selected here. There is one scan in each gap, then one every `BRIDGE_SCAN_INTERVAL` seconds.
 """
 
 import asyncio
@@ -13,22 +13,24 @@ from bridge.redis.protocol.calls import Applied
 from bridge.redis.protocol.findings import END, Findings
 from bridge.redis.protocol.interpreter import Scope
 from bridge.redis.protocol.own_keys import is_of_a_bridge
+from bridge.redis.protocol.pace import Pace
 from bridge.redis.protocol.patterns import scan_match
 
 
 class Scan:
     """The scans of one epoch."""
 
-    def __init__(self, attempt: Attempt, scope: Scope, findings: Findings) -> None:
+    def __init__(self, attempt: Attempt, scope: Scope, findings: Findings, pace: Pace) -> None:
         shard = attempt.shard
         settings = shard.runtime.settings
         self.complete = not attempt.gap.open
         """Whether the keyspace was gone through since the gap opened."""
         self._ledger = attempt.ledger
         self._findings = findings
+        self._pace = pace
         self._match, exact = scan_match(settings.bridged_keys(), settings.shards)
         self._matches = None if exact else scope.matches
-        """Picks from what `_match` finds, if that is too much."""
+        """Selects from what `_match` finds, if that is too much."""
         self._own_prefix = scope.names.own_prefix
         self._interval = settings.scan_interval or None
         self._limits = scope.limits
@@ -55,16 +57,16 @@ class Scan:
             await self._clock.wait(self._again, self._interval)
 
     def again(self) -> None:
-        """Scan once more, when the one that is under way is done."""
+        """Scan once more, after the present scan."""
         self._again.set()
 
     def taken(self) -> None:
-        """Findings may have been taken into a batch."""
+        """Say that findings may have been taken into a batch."""
         if len(self._findings) < self._limits.scan_keys:
             self._room.set()
 
     def applied(self, applied: Applied) -> None:
-        """A batch was applied, which may have scanned a part."""
+        """A batch was applied. It may have scanned a part."""
         if applied.next_part:
             self._progressed(applied.found, int(applied.next_part))
             if applied.next_part == END:
@@ -90,6 +92,8 @@ class Scan:
             self._progressed(len(users), cursor)
             if not cursor:
                 return
+            if self._pace.rest:
+                await self._clock.sleep(self._pace.rest)
 
     def _progressed(self, keys: int, cursor: int) -> None:
         self._keys += keys
@@ -99,8 +103,8 @@ class Scan:
 def _share(cursor: int) -> float:
     """The share of the keyspace that lies behind `cursor`; 1 at the end, which is 0.
 
-    Redis counts its cursor up from the highest bit of the table's size downwards. So the bits, the lowest first, are
-    the digits of a binary fraction: whatever the size is, and also while the table grows.
+    Redis increments the cursor with its bits reversed, beginning at the highest bit of the table's size. So the bits,
+    lowest first, are the digits of a binary fraction, for any size, and also while the table grows.
     """
     if not cursor:
         return 1.0

@@ -1,4 +1,4 @@
-"""What the epochs of one ledger have in common: it stays, while servers, leases and subscriptions come and go."""
+"""What the epochs of one ledger share. It stays, while servers, leases and subscriptions come and go."""
 
 from dataclasses import dataclass, field
 
@@ -23,7 +23,7 @@ class Runtime:
 
     settings: Settings
     instance: str
-    """The name of this bridge among all."""
+    """The name of this bridge, unique among all bridges."""
     clock: Clock
     limits: Limits
     broker: BrokerState = field(default_factory=BrokerState)
@@ -35,7 +35,7 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class ClusterState:
-    """What the ledgers of a cluster have in common, from epoch to epoch."""
+    """What the ledgers of a cluster share, from epoch to epoch."""
 
     topology: Topology
     claims: RecentClaims

@@ -1,20 +1,22 @@
-"""A standby: it listens before it has the lease, so that it can go on where a dead holder was.
+"""A standby: it listens before it has the lease, so that it can go on where a dead holder stopped.
 
-It keeps what was notified since the last mark that the holder has handled, as far as the lease says. When the lease is
-granted, there is a mark in the stream, the *boundary*: once that is heard, all that former epochs left is heard.
+It keeps what was notified since the last mark that, according to the lease, the holder has handled. The grant of the
+lease leaves a mark in the stream, the *boundary*. Once that is heard, everything that former epochs left is heard.
 
-* *hot*: the mark of the former epoch's place is in the inbox. What is behind it is inherited: no gap.
-* *filled*: it is not, but Redis's replication backlog tells what was missed (`bridge/redis/backlog`). No gap.
-* *cold*: neither. All up to the boundary is dropped, and a gap opens.
+* *hot*: the mark of the former epoch's place is in the inbox. What follows it is inherited: no gap.
+* *filled*: it is not, but Redis's replication backlog shows what was missed (`bridge/redis/backlog`). No gap.
+* *cold*: neither. Everything up to the boundary is dropped, and a gap opens.
 """
 
 from bridge.clock import Clock
+from bridge.endings import Ending
 from bridge.errors import NotConnected
 from bridge.redis.backlog.filler import Filler
 from bridge.redis.epoch.attempt import Ears
 from bridge.redis.ledger.scripts import announcement
 from bridge.redis.protocol.calls import Lease
-from bridge.redis.protocol.notifications import NEEDED_FLAGS, Kind
+from bridge.redis.protocol.endings import EpochEnded
+from bridge.redis.protocol.notifications import NEEDED_FLAGS, OF_FIELDS, Kind
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.protocol.place import Announcement, Place
 from bridge.redis.protocol.takeover import Inheritance, inherit
@@ -24,7 +26,7 @@ class Standby:
     """What a bridge has heard of one ledger's node while it waits for the lease."""
 
     def __init__(self, ears: Ears, names: Names, clock: Clock, patience: float) -> None:
-        """`patience`: seconds for the boundary to be heard."""
+        """`patience`: seconds to wait for the boundary."""
         self._ears = ears
         self._names = names
         self._clock = clock
@@ -38,23 +40,22 @@ class Standby:
 
     @property
     def buffered(self) -> int:
-        """Hints that it keeps."""
+        """How many hints it keeps."""
         return len(self._ears.inbox)
 
-    def held(self, place: bytes) -> None:
-        """Another bridge has the lease, and has handled the stream that far: forget what it needs no more.
+    def held(self, place: bytes) -> bool:
+        """Another session has the lease, and has handled the stream that far: forget what is no longer needed.
 
-        Raises NotConnected: it does not listen any longer.
+        Returns whether this bridge could go on from there. Raises NotConnected if it no longer listens; or EpochEnded.
         """
         self._raise_if_ended()
         at = Place.parse(place)
-        if at is not None:
-            self._ears.inbox.drop_before(at.mark)
+        return at is not None and at.scope == self._ears.scope and self._ears.inbox.drop_before(at.mark)
 
     async def take_over(self, lease: Lease, filler: Filler | None = None) -> Inheritance | None:
-        """Hear all that is left of former epochs. What can be inherited of it; None: nothing, a gap has to open.
+        """Hear everything that former epochs left. Returns what can be inherited; None if a gap has to open.
 
-        `filler`: of what was not heard. Raises NotConnected: the boundary was not heard; or Fenced.
+        `filler`: finds what was not heard. Raises NotConnected if the boundary was not heard; or Fenced.
         """
         inbox = self._ears.inbox
         await self._hear(lease.boundary)
@@ -83,10 +84,13 @@ class Standby:
         if not ears.inbox.drop_before(place.mark):
             return None
         announced = self._announced()
-        return None if announced is None else inherit(place, lease.boundary, announced, ears.inbox, self._names)
+        if announced is None:
+            return None
+        of_fields = {channel for channel, kind in ears.kinds.items() if kind in OF_FIELDS}
+        return inherit(place, lease.boundary, announced, ears.inbox, self._names, of_fields)
 
     def _announced(self) -> dict[int, Announcement] | None:
-        """By their index in the inbox; None where one of them cannot be read."""
+        """The announcements, by their index in the inbox; None if one of them cannot be read."""
         found: dict[int, Announcement] = {}
         for index, (channel, payload) in enumerate(self._ears.inbox):
             if self._ears.kinds[channel] is Kind.ANNOUNCED:
@@ -110,6 +114,8 @@ class Standby:
             await self._clock.wait(self._ears.wake, left)
 
     def _raise_if_ended(self) -> None:
-        ended = self._ears.subscription.ended
-        if ended is not None:
-            raise NotConnected(ended)
+        subscription = self._ears.subscription
+        if subscription.ended is not None:
+            if subscription.ending is Ending.RELIEVED:
+                raise EpochEnded(subscription.ending, subscription.ended)
+            raise NotConnected(subscription.ended)

@@ -1,9 +1,10 @@
-"""Strays: ledgers on this node of a cluster that are those of no primary any longer (`slots.py`).
+"""Strays: ledgers on this node of a cluster that no longer belong to a primary (`slots.py`).
 
-The slot of a ledger's name came here, or went, or a slot whose ledger goes before came. A stray is found by the
-`restore` that shows its coming, or by a search for the bridge's own keys: when the epoch begins, when slots have come
-(Valkey's atomic migration notifies nothing), and every `BRIDGE_SCAN_INTERVAL`, since another bridge may have sent
-entries to a ledger that was just adopted. The epoch's own task adopts it, part by part (`adopt.lua`).
+A ledger becomes a stray when the slot of its name moves, or when a slot arrives whose ledger has a smaller number. A
+stray is found by the `restore` that notifies its arrival, or by a search for the bridge's own keys. The search runs
+when the epoch begins, when slots have arrived (Valkey's atomic migration notifies nothing), and every
+`BRIDGE_SCAN_INTERVAL`, because another bridge may have sent entries to a ledger that was just adopted. The epoch's own
+task adopts the stray, part by part (`adopt.lua`).
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from bridge.redis.protocol.migrated_keys import MigratedKeys
 
 
 class Strays:
-    """Those that one epoch knows of."""
+    """The strays that one epoch knows."""
 
     def __init__(self, attempt: Attempt, migrated: MigratedKeys) -> None:
         shard = attempt.shard
@@ -26,23 +27,23 @@ class Strays:
         self._known = migrated.strays
         self._wake = attempt.ears.wake
         self._searched = False
-        """Whether all are known that were here when the epoch began."""
+        """Whether every stray that was here when the epoch began is known."""
         self._wanted = asyncio.Event()
         self._not_before: dict[int, float] = {}
-        """When those may be tried again that another bridge works on."""
+        """When the strays that another bridge works on may be tried again."""
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is known that is to be adopted."""
+        """Whether no known stray is still to be adopted."""
         return self._searched and not self._known
 
     def next(self) -> int | None:
-        """The number of one of which a part is to be adopted now."""
+        """The number of a stray of which a part can be adopted now; None if there is none."""
         now = self._clock.monotonic()
         return next((number for number in self._known if self._not_before.get(number, now) <= now), None)
 
     def adopted(self, number: int, left: int | str) -> bool:
-        """See `Ledger.adopt` for what is left of it. Whether it may have brought entries that are to be placed."""
+        """`left`: see `Ledger.adopt`. Returns whether this may have brought entries to place."""
         if left == "held":
             self._not_before[number] = self._clock.monotonic() + self._limits.migration_pause
             return False

@@ -1,17 +1,21 @@
-"""The scripts of one epoch: one at a time, each with its mark; those that change the ledger with a sequence number.
+"""The scripts of one epoch, one at a time, each with its mark. Those that change the ledger have a sequence number.
 
-Guarantees: what was sent, and not answered, is in `in_doubt`; the ledger is never changed under an old fence.
+Guarantees: what was sent, and not answered, is in `in_doubt`. The ledger is never changed under an old fence.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+import math
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
 
 from bridge.endings import Ending
 from bridge.errors import NotConnected
 from bridge.redis.epoch.attempt import Attempt
+from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.protocol.calls import Applied, Batch, Touch, Touched
 from bridge.redis.protocol.endings import EpochEnded
+from bridge.redis.protocol.operations import unproven
+
+_Reply = TypeVar("_Reply")
 
 
 class Writer:
@@ -26,30 +30,40 @@ class Writer:
         self._budget = attempt.shard.budget
         """It learns which scripts were answered."""
         self._clock = attempt.shard.runtime.clock
+        self.applied_at = -math.inf
+        """When the last batch was answered, on the bridge's clock in seconds."""
+        self._values = attempt.shard.runtime.settings.values is not None
+        self.tracked: Ledger | None = None
+        """The scripts, on a connection that Redis tracks. The proof of a value holds for claims that are sent on it."""
         self._seq = 0
         self._marks = 0
         self._announces = attempt.ears.present
-        """Whether the next epoch may go on where this is."""
+        """Whether the next epoch may go on where this one stops."""
         self._anchors = attempt.shard.runtime.limits.backlog.anchor if attempt.ears.word else None
-        """Seconds from a touch that measures to the next one, at least; None: none does."""
+        """The least number of seconds between two touches that measure; None if none does."""
         self._measured_at: float | None = None
 
     def told(self, place: bytes) -> bytes:
-        """The place as the next epoch may be told it: not at all, once a batch could not announce what it did."""
+        """The place that the next epoch may use: empty, once a batch could not announce what it did."""
         return place if self._announces else b""
 
     async def apply(
-        self, operations: Sequence[bytes], gap_start_ms: int, heard: int, place: bytes
+        self, operations: Sequence[bytes], gap_start_ms: int, heard: int, place: bytes, room: int
     ) -> tuple[bytes, Applied]:
-        """Send a batch. Its mark, and what it did.
+        """Send a batch. Returns its mark, and what it did.
 
-        `heard`: how many expirations are handled with it, in all epochs. `place`: how far the stream is.
+        `heard`: how many expirations are handled with it, in all epochs. `place`: how far the stream is. `room`: see
+        `Batch`.
         """
         mark, place = self.next_mark(), self.told(place)
-        batch = Batch(self.fence, self._next_seq(), gap_start_ms, heard, mark, operations, place)
+        if self._values and self.tracked is None:
+            operations = unproven(operations)
+        batch = Batch(
+            self.fence, self.next_seq(), gap_start_ms, heard, mark, operations, place, room, values=self._values
+        )
         self.in_doubt = batch
-        with self._measured():
-            applied = await self._ledger.apply(batch)
+        applied = await self._measured(self._send(batch))
+        self.applied_at = self._clock.monotonic()
         self.in_doubt = None
         if applied is None:
             raise EpochEnded(
@@ -58,34 +72,48 @@ class Writer:
         self._announces = self._announces and applied.announced
         return batch.mark, applied
 
+    async def _send(self, batch: Batch) -> Applied | None:
+        if self.tracked is None:
+            return await self._ledger.apply(batch)
+        try:
+            return await self.tracked.apply(batch)
+        except NotConnected:
+            self.tracked = None  # and with it everything that was proven
+            self.in_doubt = batch._replace(operations=unproven(batch.operations))
+            applied = await self._ledger.apply(self.in_doubt)
+            if applied is None:
+                raise  # it was applied, but the reply that said what it did is lost
+            return applied
+
     async def touch(self, touch: Touch) -> Touched:
         """See `Ledger.touch`. While no gap is open, it may be an anchor for the next one."""
         now = self._clock.monotonic()
         measure = self._anchors is not None and not touch.gap_open
         if measure and (self._measured_at is None or now - self._measured_at >= (self._anchors or 0)):
             self._measured_at = now
-            touch = replace(touch, measure=True)
-        with self._measured():
-            return await self._ledger.touch(touch)
+            touch = touch._replace(measure=True)
+        return await self._measured(self._ledger.touch(touch))
 
     async def adopt(self, number: int) -> int | str:
-        """Take in a part of another ledger: see `Ledger.adopt`."""
-        return await self._ledger.adopt(self.fence, self._next_seq(), number)
+        """Adopt a part of another ledger: see `Ledger.adopt`."""
+        return await self._ledger.adopt(self.fence, self.next_seq(), number)
 
     def next_mark(self) -> bytes:
         """The mark of the next script."""
         self._marks += 1
         return self._names.mark(self.fence, self._marks)
 
-    @contextmanager
-    def _measured(self) -> Iterator[None]:
+    async def _measured(self, script: Awaitable[_Reply]) -> _Reply:
+        """Its reply. The budget learns whether there was one."""
         try:
-            yield
+            reply = await script
         except NotConnected:
             self._budget.failed(self._clock.monotonic())
             raise
         self._budget.worked(self._clock.monotonic())
+        return reply
 
-    def _next_seq(self) -> int:
+    def next_seq(self) -> int:
+        """The sequence number of the next script that changes the ledger."""
         self._seq += 1
         return self._seq

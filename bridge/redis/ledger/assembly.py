@@ -1,7 +1,7 @@
 """The Lua scripts, put together from their files.
 
-A line `--- @include "name"` stands for `lua/include/name.lua`, which may include others; each is put in once, where it
-is first asked for. Redis knows a script by the SHA-1 of the text that comes of it.
+A line `--- @include "name"` stands for `lua/include/name.lua`, which may include others. Each is put in once, at the
+first place that includes it. Redis identifies a script by the SHA-1 of the resulting text.
 """
 
 import re

@@ -1,7 +1,7 @@
 """The outboxes of all shards as delivery sees them: the Outbox of `bridge/contracts.py`.
 
-Guarantees what `outbox.py` does of each; and that none of them waits for another, whose server may be frozen: all are
-asked side by side (`reader.py`), and what a server does not take is kept for a while and tried again (`settler.py`).
+Guarantees: those of `outbox.py` for each. None of them waits for another, whose server may be frozen: all are asked in
+parallel (`reader.py`), and settlements that a server does not accept are kept and tried again (`settler.py`).
 """
 
 import asyncio
@@ -31,14 +31,22 @@ class Outboxes:
         self._clock = clock
         self._limits = limits
         self._members: list[_Member] = []
-        """Each goes to the end when entries of it were taken."""
+        """Each moves to the end when its entries were taken."""
         self._draining = False
         self._wake = asyncio.Event()
+        """There may be more to read, or the outboxes are to be looked at unasked."""
+        self._heard = asyncio.Event()
+        """The same, or an answer has come."""
+        self._unasked = False
+        """Whether they are to be looked at unasked."""
+        self._timer: asyncio.TimerHandle | None = None
+        """When that is next."""
 
     def add(self, outbox: Outbox) -> None:
-        """One more; it is to call `wake`."""
+        """Add an outbox. It has to call `wake`."""
         settler = Settler(outbox, self._limits)
-        self._members.append(_Member(outbox, Reader(outbox, settler, self._clock, self._limits), settler))
+        reader = Reader(outbox, settler, self._clock, self._limits, self._heard.set)
+        self._members.append(_Member(outbox, reader, settler))
 
     def remove(self, outbox: Outbox) -> None:
         """Its shard is gone."""
@@ -49,16 +57,19 @@ class Outboxes:
 
     async def close(self) -> None:
         """Nothing will be read any more."""
+        if self._timer is not None:
+            self._timer.cancel()
         await end([task for member in self._members for task in (*member.reader.stop(), *member.settler.stop())])
 
     def wake(self) -> None:
         """There may be more to read."""
         self._wake.set()
+        self._heard.set()
 
     def drain(self) -> None:
-        """Nothing will be added any more: `read` returns nothing once all is read, instead of waiting."""
+        """Nothing more will be added: when everything is read, `read` returns nothing, instead of waiting."""
         self._draining = True
-        self._wake.set()
+        self.wake()
 
     @property
     def depth(self) -> int:
@@ -72,40 +83,52 @@ class Outboxes:
         anyway = False
         while True:
             self._wake.clear()
+            if entries := self._taken():  # an outbox whose answer was not taken is not asked again
+                return entries
             anyway = anyway or self._draining
-            asked = self._asked()
-            if len(self._members) == 1 and not asked:  # no task, which costs more than all else here
-                if entries := await self._members[0].reader.read(limit, anyway=anyway, alone=True):
-                    return entries
-            else:
-                for member in self._members:
-                    member.reader.ask(limit, anyway=anyway)
-                asked = self._asked()
-            while asked and not self._wake.is_set():
-                await self._answered(asked)
-                if entries := self._taken():
-                    return entries
-                asked = self._asked()
-            if asked or self._wake.is_set():
+            if entries := await self._ask(limit, anyway=anyway):
+                return entries
+            if self._asked or self._wake.is_set():
                 anyway = False
             elif self._draining and anyway and not any(member.reader.failed for member in self._members):
                 return ()
             else:
-                anyway = not await self._clock.wait(self._wake, self._limits.outbox_poll)
+                anyway = await self._woken()
 
-    def _asked(self) -> list[asyncio.Task[Sequence[Entry]]]:
-        return [member.reader.asked for member in self._members if member.reader.asked is not None]
+    async def _ask(self, limit: int, *, anyway: bool) -> Sequence[Entry]:
+        """The first answer that has entries; nothing if there are none, or if there is more to ask for meanwhile."""
+        if len(self._members) == 1 and not self._asked:  # no task, which costs more than all else here
+            member = self._members[0]
+            return await member.reader.read(limit, anyway=anyway) if anyway or member.outbox.news else ()
+        for member in self._members:
+            member.reader.ask(limit, anyway=anyway)
+        while self._asked and not self._wake.is_set():
+            self._heard.clear()
+            await self._heard.wait()
+            if entries := self._taken():
+                return entries
+        return ()
 
-    async def _answered(self, asked: Sequence[asyncio.Task[Sequence[Entry]]]) -> None:
-        """Return when one of those that were asked has answered, or there is more to ask for."""
-        woken = asyncio.create_task(self._wake.wait(), name="outbox-woken")
-        try:
-            await self._clock.first([woken, *asked], self._limits.outbox_poll)
-        finally:
-            await end([woken])
+    async def _woken(self) -> bool:
+        """Wait until there may be more to read. Returns whether only the time has come to look."""
+        if self._timer is None:  # one for all waits, each of which is mostly short
+            self._timer = self._clock.later(self._limits.outbox_poll, self._look)
+        await self._wake.wait()
+        unasked, self._unasked = self._unasked, False
+        return unasked
+
+    @property
+    def _asked(self) -> bool:
+        """Whether any outbox was asked whose answer was not taken yet."""
+        return any(member.reader.asked for member in self._members)
+
+    def _look(self) -> None:
+        """Look, although there was no wake-up: one may have been lost."""
+        self._timer, self._unasked = None, True
+        self.wake()
 
     def _taken(self) -> Sequence[Entry]:
-        """One answer with any entries."""
+        """The first answer that has entries."""
         for member in list(self._members):
             if entries := member.reader.take():
                 self._members.remove(member)
@@ -113,15 +136,26 @@ class Outboxes:
                 return entries
         return ()
 
+    async def again(self, shard: int, entry_id: bytes) -> Entry | None:
+        """See `Outbox.again`."""
+        for member in self._members:
+            if member.outbox.shard == shard:
+                return await member.outbox.again(entry_id)
+        return None  # the bridge that has the shard now reads it
+
+    def holds(self, shard: int) -> bool:
+        """See `Outbox.holds` of the contracts."""
+        return any(member.outbox.shard == shard and member.outbox.ours for member in self._members)
+
     # Settle.
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """See `Outbox.settle`. What one server of several does not take is tried again with the next, or later."""
+        """See `Outbox.settle`. What one of several servers does not accept is tried again with the next, or later."""
         members = {member.outbox.shard: member for member in self._members}
         concerned = dict[int, _Member]()
         for settlement in settlements:
             shard = settlement.shard
-            if shard in members:  # else it has moved: the bridge that has it now reads it again
+            if shard in members:  # else the shard has moved: the bridge that has it now reads it again
                 members[shard].settler.owe(settlement)
                 concerned[shard] = members[shard]
         if len(self._members) == 1:
@@ -131,7 +165,7 @@ class Outboxes:
             await self._settle_several(list(concerned.values()))
 
     async def _settle_several(self, members: Sequence[_Member]) -> None:
-        """Wait for none of them for long, unless the process is about to end."""
+        """Do not wait long for any of them, unless the process is about to end."""
         tasks = [member.settler.start() for member in members]
         await self._clock.all(tasks, None if self._draining else self._limits.settle_patience)
         for task in tasks:

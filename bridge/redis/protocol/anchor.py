@@ -1,9 +1,8 @@
 """The anchor of a place: a moment at which all streams and counters of a server belong together.
 
-It is a touch whose mark is back. Its script has read where Redis's replication stream was, and what Redis had counted
-up to there; and it is known how many notifications the bridge had heard. So what the replication backlog holds from
-there on tells which notifications were missed (`bridge/redis/backlog`), and Redis's counters tell whether that is all.
-Pure.
+It is a touch whose mark is back. Its script has read the position of Redis's replication stream, and Redis's counters
+at that position. It is also known how many notifications the bridge had heard. So the replication backlog from there on
+shows which notifications were missed (`bridge/redis/backlog`), and Redis's counters show whether that is all. Pure.
 """
 
 from collections.abc import Sequence
@@ -13,12 +12,12 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What Redis says of itself in a script, of the moment just before that script's mark (`measured.lua`)."""
+    """What Redis reports about itself in a script, just before that script's mark (`measured.lua`)."""
 
     replid: str
-    """Of its replication stream."""
+    """The id of its replication stream."""
     offset: int
-    """Bytes of that stream, before those of the script itself."""
+    """Length of that stream in bytes, before those of the script itself."""
     run_id: str
     expired: int
     """Keys that it has expired, in all databases."""
@@ -30,7 +29,9 @@ class Measured:
 
     @classmethod
     def of(cls, reply: Sequence[bytes | int]) -> Self | None:
-        """What a script has read; None where Redis does not say all of it."""
+        """What a script has read; None where Redis does not report all of it, or was not asked."""
+        if not reply:
+            return None
         try:
             replid, run_id, *numbers = (word.decode() if isinstance(word, bytes) else str(word) for word in reply)
             offset, now_ms, expired, evicted, *growing = map(int, numbers)
@@ -59,7 +60,7 @@ class Anchor:
 
     @classmethod
     def parse(cls, text: bytes) -> Self | None:
-        """The inverse of `bytes`; None where it is somebody else's."""
+        """The inverse of `bytes`; None if no bridge has written that."""
         mark, _, rest = text.partition(b" ")
         heard, _, rest = rest.partition(b" ")
         word, _, rest = rest.partition(b" ")

@@ -1,11 +1,11 @@
 """The audit: how many expirations Redis has not notified.
 
-Redis counts what it expires (`expired_keys`, of all databases), and notifies each. The bridge counts the notifications
-that it has handled. At a mark, both counts are of one moment: missed = Δ`expired_keys` minus Δ handled.
+Redis counts the keys that it expires (`expired_keys`, of all databases), and notifies each. The bridge counts the
+notifications that it has handled. At a mark, both counts are of one moment: missed = Δ`expired_keys` minus Δ handled.
 
-Guarantees: a number is right, or there is none: not over a restart of Redis, CONFIG RESETSTAT, a load of its data, a
-counter that moves the wrong way, or where not all databases can be listened to. Counted as missed is also what was
-notified and not handled, because the bridge died or its backlog was full: the ledger has to make up for both.
+Guarantees: a number is right, or there is none. There is none across a restart of Redis, CONFIG RESETSTAT, a load of
+its data or a counter that moves the wrong way, nor where not all databases can be listened to. Notifications that were
+not handled, because the bridge died or its backlog was full, count as missed too: the ledger has to make up for both.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class Reading:
     """The counters at one mark."""
 
     life: str
-    """Of Redis's counters: its run id, and what its last load of data has dropped unannounced."""
+    """Identifies the life of Redis's counters: its run id, and how many keys its last load dropped unannounced."""
     counters: tuple[int, ...]
     """`expired_keys` without the canaries, and others that only grow: if one has shrunk, they were reset."""
     heard: int
@@ -28,11 +28,11 @@ class Reading:
 
     @classmethod
     def of(cls, counters: Sequence[bytes | int], heard: int, void: int) -> Self | None:
-        """What a touch has read; None where Redis does not say. `void`: canaries that it took for expired."""
+        """What a touch has read; None where Redis does not report it. `void`: canaries that it took for expired."""
         try:
             run_id, dropped, expired, commands, connections, canaries = counters
             numbers = (int(expired) - int(canaries) + void, int(commands), int(connections))
-        except ValueError:  # also where it says less
+        except ValueError:  # also if there is less than that
             return None
         return cls(f"{_text(run_id)}/{_text(dropped)}", numbers, heard)
 
@@ -65,7 +65,7 @@ def _text(counter: bytes | int) -> str:
 
 
 class Trust:
-    """Whether the counter can be believed: kept from epoch to epoch."""
+    """Whether the counter can be trusted: kept from epoch to epoch."""
 
     def __init__(self, limits: EpochLimits) -> None:
         self._limits = limits
@@ -73,7 +73,7 @@ class Trust:
         self._short = 0
 
     def doubt(self, epoch_seconds: float) -> bool:
-        """An epoch, so long, ended because something was missed, with no sign of why. Whether trust is lost by that."""
+        """An epoch of that length ended: it missed notifications, for no visible reason. Whether trust is lost."""
         self._short = self._short + 1 if epoch_seconds < self._limits.audit_short_epoch else 0
         self.lost = self.lost or self._short >= self._limits.audit_most_short
         return self.lost
@@ -83,9 +83,9 @@ class Audit:
     """The audit of one epoch."""
 
     def __init__(self, stored: Reading | None, limits: EpochLimits, *, goes_on: bool = False) -> None:
-        """`stored` is the last reading of a former epoch at which all was known to be well.
+        """`stored` is the last reading of a former epoch at which everything was known to be well.
 
-        `goes_on`: nothing is supposed to have been missed since then, and the audit is to prove it.
+        `goes_on`: nothing should have been missed since then, and the audit proves it.
         """
         self._limits = limits
         self._stored = stored
@@ -102,7 +102,7 @@ class Audit:
         self._read_at = now
 
     def read(self, reading: Reading | None) -> int:
-        """The mark of a reading is back. How many expirations this epoch has missed, for all that is known."""
+        """The mark of a reading is back. Returns how many expirations this epoch has missed, as far as is known."""
         self.last = reading
         count = missed(self._first, reading)
         if count is None:

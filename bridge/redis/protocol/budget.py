@@ -1,6 +1,6 @@
-"""How much to send and to ask for at once, where what fits is only found out by trying.
+"""How much to send and to ask for at once, where only trying shows what fits.
 
-A link may be slow, a server may close connections whose query or reply is larger than it allows. So what failed is
+A link may be slow, and a server may close connections whose query or reply is larger than it allows. So what failed is
 tried again with half as much, and much later with more. Pure: no I/O, no clock.
 """
 
@@ -8,7 +8,7 @@ from bridge.limits import EpochLimits
 
 
 class Budget:
-    """Bytes of keys that one script may take, and those that it may reply with; from epoch to epoch."""
+    """How many bytes of keys one script may take, and reply with. Kept from epoch to epoch."""
 
     def __init__(self, limits: EpochLimits) -> None:
         self.bytes = limits.batch_bytes
@@ -20,7 +20,7 @@ class Budget:
         """A script has got no reply, at `now` in monotonic seconds: perhaps it was too much."""
         again = self._grow_at is not None
         self.bytes = max(self.bytes // 2, self._limits.least_batch_bytes)
-        # Each attempt with more may end an epoch: so where one has failed, the next one comes later.
+        # Each attempt with more may end an epoch. So after a failed attempt the next one comes later.
         self._patience = min(2 * self._patience, self._limits.batch_patience) if again else self._limits.batch_recovery
         self._grow_at = now + self._patience
 
@@ -36,19 +36,19 @@ class Budget:
 
 
 class Portion:
-    """How many things of unknown size to ask for at once, so that the reply has about `most_bytes`."""
+    """How many items of unknown size to ask for at once, so that the reply has about `most_bytes`."""
 
     def __init__(self, most_bytes: int, first: int) -> None:
-        """`first`: how many to ask for before any is known."""
+        """`first`: how many to ask for while no size is known."""
         self._most_bytes = most_bytes
         self._each = most_bytes / first
 
     def of(self, most: int) -> int:
-        """How many, out of at most so many; at least one."""
+        """How many to ask for: at least one, at most `most`."""
         return max(min(most, int(self._most_bytes / self._each)), 1)
 
     def took(self, count: int, size: int) -> None:
-        """So many came, of so many bytes together. The next ones may be larger: it grows to twice as many at most."""
+        """`count` items came, `size` bytes together. The next ones may be larger, so it at most doubles."""
         if count:
             self._each = max(size / count, self._each / 2, 1.0)
 

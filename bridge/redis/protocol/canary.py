@@ -1,15 +1,15 @@
 """The canary: a key of the bridge's own that lives for a moment, every few seconds.
 
-A touch sets it, a later one touches it behind its deadline. When the mark of that is back, its notification must have
-come: so the canary proves SET → expiry → notification → handling, without any right to read the configuration, and
-shows how late the bridge learns of an expiration. Where Redis says nothing of it, notifications of expirations are
-mute, whatever the connection and the marks say.
+A touch sets it, and a later one touches it after its deadline. When the mark of the later touch is back, the canary's
+notification must have come. So the canary proves SET → expiry → notification → handling, without the right to read the
+configuration, and shows how late the bridge learns of an expiration. If Redis does not notify it, notifications of
+expirations are mute, even if connection and marks work.
 
-A canary that was deleted is *void*: it proves nothing, and many in a row are a sign that what is heard is the stream of
-another server, a replica say, to which the deletions are replicated. That it was evicted proves as much as that it
-expired: only the server that evicts says so.
+A canary that was deleted is *void*: it proves nothing. Many in a row are a sign that the stream is that of another
+server, for example of a replica, to which deletions are replicated. An evicted canary proves as much as an expired one:
+only the server that evicts notifies that.
 
-It is not in the ledger, never claimed, and never published. How many have expired is counted in the lease, so that the
+A canary is not in the ledger, never claimed, and never published. The lease counts how many have expired, so that the
 audit can leave them out. Pure: no I/O, no clock.
 """
 
@@ -18,7 +18,7 @@ from enum import Enum, auto
 from bridge.limits import EpochLimits
 
 NOTHING, LOOK = "", "look"
-"""Orders to a touch; another one is the TTL, in ms, of a canary that it shall set."""
+"""Orders to a touch. A third kind is a number: set a canary with that TTL in ms."""
 
 
 class Fate(Enum):
@@ -40,29 +40,29 @@ class Canary:
         self.key = key
         self.all = all_ | {key}
         self.proved = False
-        """Whether any has shown that what is heard is what this server does."""
+        """Whether any canary has proved that the stream is this server's."""
         self._limits = limits
         self._voids = 0
         """In a row."""
         self._abandoned = False
-        """Whether the last one is left to its fate, and counts as void."""
+        """Whether the last one is given up, and counts as void."""
         self._set_ms = 0
         """On Redis's clock."""
         self._set_at: float | None = None
         self._gone = False
         self.deadline_ms: int | None = None
-        """Of the one that is out, on Redis's clock; None while none is."""
+        """The deadline of the present canary, on Redis's clock; None while there is none."""
         self._fate = Fate.OUT
         self.void = 0
-        """How many turned out void since the last touch, which tells Redis."""
+        """How many turned out void since the last touch. The next touch tells Redis."""
 
     @property
     def doubtful(self) -> bool:
-        """Whether so many in a row were void that what is heard must be another server's stream."""
+        """Whether too many in a row were void: the stream must be another server's."""
         return self._voids >= self._limits.canary_voids
 
     def order(self, now: float) -> str | int:
-        """What the next touch shall do about it: set one, look for the one that is out, or nothing.
+        """What the next touch should do about it: set one, look for the present one, or nothing.
 
         `now` in monotonic seconds.
         """
@@ -73,7 +73,7 @@ class Canary:
         return self._limits.canary_ttl_ms
 
     def ended(self, *, expired: bool, evicted: bool = False) -> None:
-        """Redis has notified its end."""
+        """Redis has notified the end of the canary."""
         if self._abandoned:
             self._abandoned = False
             self.void -= 1
@@ -81,9 +81,9 @@ class Canary:
         self.void += not expired
 
     def touched(self, order: str | int, now: float, redis_ms: int, *, void: int, gone: bool) -> None:
-        """A touch ordered at `now` has done that at `redis_ms`, and subtracted those that were void.
+        """A touch ordered at `now` has carried that out at `redis_ms`, and subtracted those that were void.
 
-        `gone`: whether the one that it looked for is.
+        `gone`: whether the canary that it looked for is gone.
         """
         self.void -= void
         if isinstance(order, int):
@@ -91,14 +91,20 @@ class Canary:
             self._fate = Fate.OUT
             self.deadline_ms = redis_ms + order
             self._abandoned = False
-        elif order == LOOK and not gone and redis_ms < self._set_ms:
-            # Redis's clock was set back: it may live for hours. The next one takes its place.
+        elif order == LOOK and not gone and self._outlives(redis_ms):
+            # Redis's clock was set back, or another program has changed its TTL: it may live for hours. The next one
+            # takes its place.
             self._abandoned, self._set_at, self.deadline_ms = True, None, None
             self.void += 1
         self._gone = gone
 
+    def _outlives(self, redis_ms: int) -> bool:
+        """Whether it will live for longer than it should: at its deadline, the touch itself would have ended it."""
+        late_ms = redis_ms - (self.deadline_ms or redis_ms)
+        return redis_ms < self._set_ms or late_ms > self._limits.canary_late_ms
+
     def take_heard(self) -> int | None:
-        """The deadline of the one whose expiration was notified, once; None while it is not."""
+        """The deadline of a canary whose expiration was notified: returned once, else None."""
         deadline_ms = self.deadline_ms
         if deadline_ms is None or self._fate is Fate.OUT:
             return None
@@ -110,7 +116,7 @@ class Canary:
         return deadline_ms if self._fate is Fate.HEARD else None
 
     def marked(self) -> bool:
-        """The mark of that touch is back, and all before it is handled. False: it died, and Redis did not say so."""
+        """The mark of that touch is back, and everything before it is handled. False: it died, but was not notified."""
         if not self._gone:
             return True
         self._gone = False

@@ -1,7 +1,7 @@
 """What a scan of the keyspace hands to the batches: keys that it found, or the next part, which a batch scans itself.
 
-Nothing is recorded but by a batch, in the one script that also reads it, so a scan can never overwrite what a later
-notification said. Pure: `epoch/scan.py` drives it.
+Only a batch records, in the same script that reads the key. So a scan can never overwrite what a later notification
+said. Pure: `epoch/scan.py` drives it.
 """
 
 from collections import deque
@@ -20,11 +20,11 @@ class Findings:
     def __init__(self) -> None:
         self._keys: deque[bytes] = deque()
         self._cursor: bytes | None = None
-        """Where a scan that the batches do themselves goes on; None while there is none."""
+        """The cursor of a scan that the batches do themselves; None while there is none."""
         self._match = b"*"
 
     def __len__(self) -> int:
-        """How many keys wait to be recorded."""
+        """The number of keys that wait to be recorded."""
         return len(self._keys)
 
     @property
@@ -42,11 +42,11 @@ class Findings:
         self._keys.extend(keys)
 
     def begin(self, match: bytes) -> None:
-        """Let the following batches go through the keyspace, a part each."""
+        """Let the next batches go through the keyspace, one part each."""
         self._cursor, self._match = START, match
 
     def drop(self) -> None:
-        """The stream has come to its end: what is not recorded by now, the next epoch's scan finds."""
+        """The stream has ended. The next epoch's scan finds what is not recorded by now."""
         self._cursor = None
         self._keys.clear()
 
@@ -59,7 +59,7 @@ class Findings:
             yield key
 
     def next_part(self, room: int, room_bytes: int, own_prefix: bytes) -> Sequence[bytes]:
-        """The operation by which a batch scans about `room` keys, and so many bytes of them.
+        """The operation by which a batch scans about `room` keys, or about `room_bytes` of them.
 
         Nothing where there is no such scan, or no room.
         """
@@ -68,6 +68,6 @@ class Findings:
         return op.scan(self._cursor, room, room_bytes, self._match, own_prefix)
 
     def applied(self, applied: Applied) -> None:
-        """A batch was applied, which may have scanned a part."""
+        """A batch was applied. It may have scanned a part."""
         if applied.next_part:
             self._cursor = None if applied.next_part == END else applied.next_part

@@ -1,8 +1,8 @@
 """The fingerprint of a bridge: the settings on which all bridges of one ledger have to agree.
 
-Whoever takes the lease leaves its own there, with its fence, so that a bridge which stands by, or takes over, sees how
-it differs. An older version leaves none: what lies there then has another fence, and does not count. A difference stops
-nobody, since settings are changed in one bridge after the other. Pure.
+A bridge that takes the lease stores its own fingerprint there, with its fence. So a standby, or the next holder, sees
+how it differs. An older version stores none: what is there then has another fence, and does not count. A difference
+stops no bridge, because settings are changed in one bridge after the other. Pure.
 """
 
 import json
@@ -13,16 +13,16 @@ Fingerprint = Mapping[str, str]
 """The variables and their values, as text."""
 
 _LONGEST = 200
-"""Characters of a value. Of a longer one there is only a digest."""
+"""The longest value, in characters. A longer one is replaced by its digest."""
 
 
 def packed(settings: Fingerprint) -> bytes:
-    """As it is kept."""
+    """As it is stored."""
     return json.dumps({name: _short(value) for name, value in sorted(settings.items())}).encode()
 
 
 def unpacked(text: bytes) -> Fingerprint:
-    """The inverse of `packed`; empty where there is none, or somebody else's."""
+    """The inverse of `packed`; empty if there is none, or if no bridge has written it."""
     try:
         settings = json.loads(text)
     except ValueError:
@@ -33,12 +33,17 @@ def unpacked(text: bytes) -> Fingerprint:
 
 
 def differences(there: Fingerprint, here: Fingerprint) -> Sequence[str]:
-    """In words: what a bridge has set otherwise. What only one of the two knows of is no difference."""
+    """In words: which settings of the other bridge differ. A setting that only one of the two has does not count."""
     return [
-        f"{name} is {there[name]!r} there, and {_short(value)!r} here"
+        f"{name} is {_shown(there[name])} there, and {_shown(_short(value))} here"
         for name, value in sorted(here.items())
         if name in there and there[name] != _short(value)
     ]
+
+
+def _shown(value: str) -> str:
+    """The value for the reader. An unset one was packed as Python writes it."""
+    return "unset" if value == str(None) else repr(value)
 
 
 def _short(value: str) -> str:

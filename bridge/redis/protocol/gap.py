@@ -2,7 +2,7 @@
 
 An epoch that did not inherit the stream opens with one. It is closed when the ledger was walked (`walk.py`), all
 entries that were overdue at its start are resolved, the keyspace was scanned, a canary has proved that notifications
-come, and a mark behind all that is back. Until then it grows: what is mute for good is one gap.
+come, and a mark after all that is back. Until then it grows: a server that stays mute makes one single gap.
 """
 
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ class Gap:
 
     cause: str
     opened_ms: int
-    """Up to here everything is known to have been handled, by the former epoch."""
+    """Up to this time the former epoch is known to have handled everything."""
     start_ms: int
-    """When the subscription was confirmed. An entry whose deadline lies before this passed it in the gap, or before.
+    """When the subscription was confirmed. An entry with an earlier deadline passed it in the gap, or before.
     0 once the gap is closed.
     """
     recovered: int = 0
-    """Expirations with a deadline within the gap, claimed though their notification was missed."""
+    """Expirations with a deadline within the gap that were claimed although their notification was missed."""
     ambiguous: int = 0
-    """Entries that were overdue at the start, and found refreshed, persisted, deleted or expired again; and those whose
-    key was gone before its deadline.
+    """Entries that were overdue at the start, and found refreshed, persisted, deleted or expired again; and entries
+    whose key was gone before its deadline.
     """
 
     @property
@@ -34,11 +34,11 @@ class Gap:
         return self.start_ms > 0
 
     def clock_is_at(self, redis_ms: int) -> None:
-        """Redis's clock. Where it was set back, what is past its deadline no longer is, and no longer the gap's."""
+        """Learn Redis's clock. If it was set back, some deadlines are no longer past, and no longer in the gap."""
         self.start_ms = min(self.start_ms, redis_ms)
 
     def applied(self, batch: Applied) -> None:
-        """Take over what Redis has counted, with what a batch did about it."""
+        """Take over Redis's counts, as a batch left them."""
         if self.open:
             self.recovered, self.ambiguous = batch.recovered, batch.ambiguous
 

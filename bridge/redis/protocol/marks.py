@@ -1,13 +1,13 @@
-"""Marks: everything that the return of one decides.
+"""Marks: everything that the return of a mark decides.
 
 A mark is a notification that a script of the epoch causes itself, so its place in the stream is the script's own. When
-it comes back, every hint that Redis sent before the script has been taken from the stream. That decides
+it comes back, every hint that Redis sent before the script has been taken from the stream. That decides three things:
 
-* what the touch saw, if it is a touch's: its *round* may be resolved now;
-* which keys are no longer *ahead*, if it is a batch's: the entries of keys that the batch wrote know more than hints
-  that are still on their way;
-* that what was *held* is of a former life of its key: it expired while the key was ahead, and had the key's own mark
-  been lost before, this one would be the wrong one.
+* If it is a touch's mark, the *round* of that touch may be resolved now.
+* If it is a batch's mark, the keys that the batch wrote are no longer *ahead*. Until now their entries knew more than
+  the hints still on their way.
+* An expiration that was *held* belongs to a former life of its key: the key expired while it was ahead. (If the key's
+  own mark had been lost, another mark would have come back in its place, and that is noticed.)
 
 Marks come back in the order of their scripts. One that comes back before an earlier one proves that notifications were
 off for a moment. Pure: no I/O, no clock.
@@ -33,10 +33,10 @@ class MarkLostError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Purpose:
-    """What a touch is made for, beside the touching."""
+    """What else a touch is made for."""
 
     walk: bool = False
-    """Whether it goes through a part of the whole ledger, instead of what is due."""
+    """Whether it goes through a part of the whole ledger, instead of the due entries."""
     audit: bool = False
     """Whether it reads the counters of the audit."""
     close: bool = False
@@ -51,7 +51,7 @@ class Round:
     redis_ms: int
     """When Redis ran it."""
     complete: bool
-    """Whether it saw all that was due, not only as much as one script may."""
+    """Whether it saw everything that was due. One script can see only a limited number of entries."""
     purpose: Purpose = field(default_factory=Purpose)
     touched_at: float = 0.0
     """On the bridge's clock, in seconds: when its reply came."""
@@ -60,17 +60,17 @@ class Round:
     measured: Measured | None = None
     """What it read for an anchor."""
     pending: dict[bytes, Sight] = field(default_factory=dict)
-    """What it saw, less what an `expired` hint before the mark has claimed."""
+    """What it saw, without the keys that an `expired` hint before the mark has claimed."""
     resolving: deque[tuple[bytes, Sight]] = field(default_factory=deque)
-    """Once the mark is back: what is to be resolved."""
+    """Once the mark is back: what has to be resolved."""
     marked: bool = False
     """Whether its mark is back."""
     heard: int = 0
     """Notifications of expirations before the mark, once that is back."""
     void: int = 0
-    """Canaries that turned out void before the mark, without that touch knowing of it."""
+    """Canaries that turned out void before the mark, unknown to that touch."""
     stuck: int = 0
-    """Entries that could not be resolved, since the slots of their keys are on their way to another node."""
+    """Entries that could not be resolved, because the slots of their keys are on their way to another node."""
 
     @classmethod
     def of(cls, mark: bytes, touched: Touched, purpose: Purpose, touched_at: float) -> "Round":
@@ -81,7 +81,7 @@ class Round:
 
     @property
     def resolved(self) -> bool:
-        """Whether its mark is back, and all that it saw is in batches."""
+        """Whether its mark is back, and everything that it saw is in batches."""
         return self.marked and not self.resolving
 
 
@@ -91,28 +91,33 @@ class Marks:
     def __init__(self, heard: int = 0, word: bytes = b"") -> None:
         """`heard`: notifications of expirations that former epochs have handled. `word`: see `Anchor`."""
         self.anchor: Anchor | None = None
-        """The last touch that may be one, once all that it saw is resolved."""
+        """The last touch that can be an anchor, once everything that it saw is resolved."""
         self._word = word
         self.heard = heard
-        """Notifications of expirations taken from the stream, in all epochs, of all databases, canaries left out."""
+        """Notifications of expirations taken from the stream, in all epochs, of all databases, without canaries."""
         self.round: Round | None = None
         """The touch that is not resolved yet. At most one at a time."""
         self.released: deque[bytes] = deque()
-        """Keys that expired while they were ahead, of which a mark has proved that it was in a former life."""
+        """Keys that expired while they were ahead. A mark has proved that this was in a former life."""
         self._held: list[bytes] = []
-        """Keys that expired while they were ahead, and no mark has come back since."""
+        """Keys that expired while they were ahead. No mark has come back since."""
         self._outstanding: dict[bytes, Sequence[bytes]] = {}
-        """Marks on their way, in the order in which they have to come back, and which keys each keeps ahead."""
+        """Marks on their way, in the order in which they have to come back, with the keys that each keeps ahead."""
         self._ahead: dict[bytes, int] = {}
         """How many marks on their way keep each key ahead."""
 
     @property
     def handled(self) -> int:
-        """Of the notifications in `heard`, those that are in batches, or need not be."""
+        """How many of the notifications in `heard` are in batches, or need not be."""
         return self.heard - len(self._held) - len(self.released)
 
+    @property
+    def deciding(self) -> bool:
+        """Whether anything waits for a mark to decide, or is decided and waits for a batch."""
+        return self.round is not None or bool(self._held or self.released)
+
     def batch_left(self, mark: bytes, ahead: Sequence[bytes]) -> None:
-        """A batch was applied that made these keys ahead. Without any, it has left no mark."""
+        """A batch was applied that made these keys ahead. If there are none, it has left no mark."""
         if ahead:
             self._outstanding[mark] = tuple(ahead)
             for key in ahead:
@@ -123,8 +128,12 @@ class Marks:
         self._outstanding[touched.mark] = ()
         self.round = touched
 
+    def left(self, mark: bytes) -> None:
+        """A script has left a mark that decides nothing about keys."""
+        self._outstanding[mark] = ()
+
     def is_ahead(self, key: bytes) -> bool:
-        """Whether older hints of the key may still be on their way than what its entry knows."""
+        """Whether hints of the key that are older than its entry may still be on their way."""
         return key in self._ahead
 
     def hold(self, key: bytes) -> None:
@@ -132,7 +141,7 @@ class Marks:
         self._held.append(key)
 
     def returned(self, key: bytes, void: int) -> bool:
-        """Whether the key whose end was notified is a mark on its way. If so, what it decides is decided now.
+        """Whether the key whose end was notified is an outstanding mark. If so, decide what it decides.
 
         `void`: canaries that have turned out void by now. Raises MarkLostError.
         """
@@ -153,7 +162,7 @@ class Marks:
         return True
 
     def former_returned(self, key: bytes) -> None:
-        """A mark of a former epoch is back that decides nothing but what is held. Raises MarkLostError."""
+        """A mark of a former epoch is back. It only decides about what is held. Raises MarkLostError."""
         awaited = next(iter(self._outstanding), key)
         fence, _, number = key.rpartition(b"-")
         its_fence, _, its_number = awaited.rpartition(b"-")
@@ -166,7 +175,7 @@ class Marks:
         self._held.clear()
 
     def finished_round(self) -> Round | None:
-        """The round, once and only once all of it is resolved; None until then."""
+        """The round, returned once, when all of it is resolved; else None."""
         finished = self.round
         if finished is None or not finished.resolved:
             return None

@@ -1,7 +1,7 @@
 """The operations of one batch, as `apply.lua` reads them: one constructor each.
 
-Their names on the wire, one letter each, stand only here and in the header of `apply.lua`, which says what each does.
-An operation is a tuple of words; how many depends on its name alone. A batch is the words of all its operations, one
+Their names on the wire are single letters. They are only here, and in the header of `apply.lua`, which says what each
+does. An operation is a tuple of words; its name alone decides how many. A batch is the words of all its operations, one
 after the other, in the order of the stream. `scan` and `appeared` come last.
 """
 
@@ -13,7 +13,7 @@ Operation = tuple[bytes, ...]
 
 @dataclass(frozen=True, slots=True)
 class ClosedGap:
-    """The record of a gap that is reconciled, without the counts, which Redis keeps."""
+    """The record of a reconciled gap, without the counts: Redis keeps those."""
 
     node: str
     opened_ms: int
@@ -31,13 +31,18 @@ def expired(key: bytes) -> Operation:
     return b"x", key
 
 
+def proven(key: bytes, deadline_ms: int) -> Operation:
+    """The value held with that deadline is the last one of that life of the key. Stands before `expired`."""
+    return b"e", key, b"%d" % deadline_ms
+
+
 def expired_ahead(key: bytes) -> Operation:
     """The key's `expired` was notified, and was older than the entry that a batch wrote."""
     return b"X", key
 
 
 def gone(key: bytes) -> Operation:
-    """The key was deleted, evicted, renamed or moved away. Not to be sent while the key is ahead."""
+    """The key was deleted, evicted, renamed or moved away. Must not be sent while the key is ahead."""
     return b"d", key
 
 
@@ -47,7 +52,7 @@ def gone_elsewhere(key: bytes) -> Operation:
 
 
 def resolve(key: bytes, score: bytes, state: bytes, due: bytes) -> Operation:
-    """The mark of the touch that saw this is back (`calls.Touched.sights`). Not to be sent while the key is ahead."""
+    """The mark of the touch that saw this is back (`calls.Touched.sights`). Must not be sent while the key is ahead."""
     return b"r", key, score, state, due
 
 
@@ -67,9 +72,9 @@ def placed(key: bytes, deadline_ms: int, told: bytes) -> Operation:
 
 
 def scan(cursor: bytes, count: int, room: int, match: bytes, own_prefix: bytes) -> Operation:
-    """Scan from `cursor`, and record what does not begin with `own_prefix`. One a batch.
+    """Scan from `cursor`, and record keys that do not begin with `own_prefix`. At most one in a batch.
 
-    As far as about `count` keys, or `room` bytes of those that match.
+    It scans about `count` keys, or `room` bytes of matching keys.
     """
     return b"s", cursor, b"%d" % count, b"%d" % room, match, own_prefix
 
@@ -83,7 +88,7 @@ def gap_closed(gap: ClosedGap) -> Operation:
 
 @dataclass(frozen=True, slots=True)
 class FilledGap:
-    """The record of a gap that was filled from the replication backlog. Times are Unix ms on Redis's clock."""
+    """The record of a gap that was filled from the replication backlog. Times are Unix ms, on Redis's clock."""
 
     node: str
     opened_ms: int
@@ -96,12 +101,13 @@ class FilledGap:
 
 
 def gap_filled(gap: FilledGap) -> Operation:
-    """Nothing has to be reconciled: its record goes into the outbox, and what is stored of gaps stays."""
+    """Nothing has to be reconciled. The record goes into the outbox, and the stored counts of gaps stay."""
     words = (gap.node, gap.opened_ms, gap.closed_ms, gap.cause, gap.filled, gap.excess)
     return b"F", *(str(word).encode(errors="backslashreplace") for word in words)
 
 
 _EXAMPLES = (
+    proven(b"", 0),
     expired(b""),
     expired_ahead(b""),
     gone(b""),
@@ -119,12 +125,18 @@ _EXPIRATIONS = frozenset(example[0] for example in (expired(b""), expired_ahead(
 
 
 def each(batch: Sequence[bytes]) -> Iterator[Operation]:
-    """The operations of a batch. Raises KeyError for what is none."""
+    """The operations of a batch. Raises KeyError for a word that is no operation."""
     at = 0
     while at < len(batch):
         length = _LENGTHS[batch[at]]
         yield tuple(batch[at : at + length])
         at += length
+
+
+def unproven(batch: Sequence[bytes]) -> list[bytes]:
+    """The same operations without the proofs of values, which hold only at one moment, on one connection."""
+    name = proven(b"", 0)[0]
+    return [word for operation in each(batch) if operation[0] != name for word in operation]
 
 
 def notified(batch: Sequence[bytes]) -> int:
@@ -133,7 +145,7 @@ def notified(batch: Sequence[bytes]) -> int:
 
 
 def pieces(batch: Sequence[bytes], most_bytes: int) -> Iterator[list[bytes]]:
-    """The same operations as smaller batches, each of about `most_bytes` of keys at most, or of one operation."""
+    """The same operations as smaller batches: each has about `most_bytes` of keys at most, or one operation."""
     piece, size = list[bytes](), 0
     for operation in each(batch):
         if piece and size + len(operation[1]) > most_bytes:

@@ -3,22 +3,24 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-_OWN = re.compile(rb"(\d{1,9}):(\d{1,9})\}:(?:deadlines|moved|outbox|dead|lease|ended)")
+_OWN = re.compile(rb"(\d{1,9}):(\d{1,9})\}:(?:deadlines|moved|outbox|dead|lease|ended|values|fields)")
 
 
 _OF_ANY_BRIDGE = re.compile(
-    rb"\{.*?:\d{1,9}:\d{1,9}\}:(?:deadlines|moved|outbox|dead|lease|ended|canary|shards|members|seen|mark:.*)",
+    rb"\{.*?:\d{1,9}:\d{1,9}\}:(?:deadlines|moved|outbox|dead|lease|ended|values|canary|shards|members|seen|mark:.*"
+    rb"|fields|field:.*)",
     re.DOTALL,
 )
 
 
 def is_of_a_bridge(key: bytes) -> bool:
-    """Whether it is named as the keys that a bridge keeps for itself, of this namespace or another one."""
+    """Whether it has the name of a bridge's own key, in this namespace or another one."""
     return key[:1] == b"{" and _OF_ANY_BRIDGE.fullmatch(key) is not None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Names:
     """The keys of one shard of one database. The braces are a hash tag: in a cluster all of them share a slot."""
 
@@ -26,102 +28,117 @@ class Names:
     db: int
     shard: int = 0
 
-    @property
+    @cached_property
     def own_prefix(self) -> bytes:
-        """What every key of every bridge of this namespace begins with: such keys are never treated as a user's."""
+        """The beginning of every key of every bridge in this namespace. Such keys are never treated as a user's."""
         return b"{%b:" % self.namespace.encode()
 
-    @property
+    @cached_property
     def own_pattern(self) -> bytes:
-        """What a SCAN matches them with."""
+        """The pattern by which a SCAN finds them."""
         return re.sub(rb"([\\*?\[\]])", rb"\\\1", self.own_prefix) + b"*"
 
-    @property
+    @cached_property
     def deadlines(self) -> bytes:
         """Sorted set: the deadline ledger. Member = key, score = deadline in ms."""
         return self.key(b"deadlines")
 
-    @property
+    @cached_property
     def outbox(self) -> bytes:
         """Stream: claimed expirations that the broker has not acked."""
         return self.key(b"outbox")
 
-    @property
+    @cached_property
     def lease(self) -> bytes:
         """Hash: who may change the ledger now (`acquire.lua`)."""
         return self.key(b"lease")
 
-    @property
+    @cached_property
     def dead(self) -> bytes:
         """Stream: what the broker will never take, with the reason."""
         return self.key(b"dead")
 
-    @property
+    @cached_property
     def moved(self) -> bytes:
-        """Sorted set, as `deadlines`: entries of keys that have moved here from another node of a cluster, or are to
-        be sent on to one.
+        """Sorted set, as `deadlines`: entries of keys that have moved here from another node of a cluster, or have to
+        be sent to one.
         """  # noqa: D205 - one sentence
         return self.key(b"moved")
 
-    @property
+    @cached_property
     def ended(self) -> bytes:
         """Sorted set, in a cluster whose slots move: key, and the deadline up to which its ends are handled."""
         return self.key(b"ended")
 
+    @cached_property
+    def values(self) -> bytes:
+        """Hash: the values of keys that are about to expire (`capture.lua`)."""
+        return self.key(b"values")
+
+    @cached_property
+    def fields(self) -> bytes:
+        """Sorted set: the field ledger. Member = hash, score = the first deadline of its fields in ms."""
+        return self.key(b"fields")
+
+    @cached_property
+    def field_prefix(self) -> bytes:
+        """The beginning of the name of a hash's index: a sorted set, field → deadline in ms."""
+        return self.key(b"field:")
+
     def mark(self, fence: int, number: int) -> bytes:
         """A key that lives within one script only: its `del` notification is that script's place in the stream."""
-        return self.key(b"mark:%d-%d" % (fence, number))
+        return self.mark_prefix + b"%d-%d" % (fence, number)
 
-    @property
+    @cached_property
     def mark_prefix(self) -> bytes:
-        """What the names of all marks begin with."""
+        """The beginning of the names of all marks."""
         return self.key(b"mark:")
 
     def boundary(self, instance: str, number: int) -> bytes:
-        """The mark of the grant of a lease: the bridge asks for it by that number."""
+        """The mark that is left when a lease is granted. The bridge chooses its number when it asks."""
         return self.key(b"mark:%b-%d" % (instance.encode(), number))
 
-    @property
+    @cached_property
     def announcements(self) -> bytes:
         """Channel: what batches announce (`place.Announcement`)."""
         return self.key(b"ahead")
 
-    @property
+    @cached_property
     def alive_prefix(self) -> bytes:
-        """What the channels of `alive` begin with."""
+        """The beginning of the names of `alive` channels."""
         return self.key(b"alive:")
 
     def alive(self, instance: str) -> bytes:
-        """Channel: nothing is sent there; a bridge listens to its own as long as it lives."""
+        """Channel: nothing is sent there. A bridge listens to its own while it lives."""
         return self.alive_prefix + instance.encode()
 
     def of(self, shard: int) -> "Names":
         """Those of another shard."""
         return Names(self.namespace, self.db, shard)
 
-    @property
+    @cached_property
     def first(self) -> "Names":
         """Those of the first shard."""
         return Names(self.namespace, self.db)
 
-    @property
+    @cached_property
     def shards(self) -> bytes:
         """String: how many shards there are. One for all of them."""
         return self.first.key(b"shards")
 
-    @property
+    @cached_property
     def members(self) -> bytes:
         """Hash: the bridges that are alive, and until when. One for all shards."""
         return self.first.key(b"members")
 
-    @property
+    @cached_property
     def watermarks(self) -> bytes:
         """Hash, in a cluster: up to when the notifications of each primary were handled. One for all shards."""
         return self.first.key(b"seen")
 
-    @property
+    @cached_property
     def canary(self) -> bytes:
-        """A key that lives for a moment, to see whether its expiration is notified."""
+        """A key that lives for a moment, and shows whether its expiration is notified."""
         return self.key(b"canary")
 
     def others(self, shards: int) -> "Sequence[Names]":
@@ -133,6 +150,6 @@ class Names:
         return b"{%b:%d:%d}:%b" % (self.namespace.encode(), self.db, self.shard, name)
 
     def shard_of(self, key: bytes) -> int | None:
-        """The shard whose ledger, outbox or lease, say, the key is; None if it is a mark, or not the bridge's own."""
+        """The shard to which the key belongs, as its ledger, outbox or lease; None for a mark, or a key of others."""
         found = _OWN.fullmatch(key.removeprefix(self.own_prefix)) if key.startswith(self.own_prefix) else None
         return int(found[2]) if found and int(found[1]) == self.db else None

@@ -1,9 +1,9 @@
 """`BRIDGE_KEYS`: Redis's own glob patterns (`KEYS`, `SCAN MATCH`), matched here on keys as bytes.
 
 A key is bridged if a pattern matches it and no `!pattern` does. One match takes at most a few steps for each pair of a
-byte of the patterns and a byte of the key, whatever they hold: each `*` but the last binds to the first place where
-what follows it fits, and never tries another. As all between two `*` has a fixed length, the first place is as good
-as any.
+byte of the patterns and a byte of the key, for any pattern and key. This works because each `*` but the last binds to
+the first place where what follows it fits, and never tries another. The parts between two `*` have fixed lengths, so
+the first place is as good as any.
 """
 
 import re
@@ -24,7 +24,7 @@ def excluded(patterns: Sequence[str]) -> list[str]:
 
 
 def matcher(patterns: Sequence[str], shard: int = 0, shards: int = 1) -> Callable[[bytes], object] | None:
-    """What answers something true for a key of the shard that is to be bridged; None where every key is one.
+    """A function that is true for the shard's keys that should be bridged; None if that is every key.
 
     A key's shard is its CRC-32 modulo their number.
     """
@@ -38,13 +38,13 @@ def matcher(patterns: Sequence[str], shard: int = 0, shards: int = 1) -> Callabl
 
 
 def matches(patterns: Sequence[str], key: bytes) -> bool:
-    """Whether the key is to be bridged, whatever its shard."""
+    """Whether the key should be bridged, in any shard."""
     matched = matcher(patterns)
     return matched is None or bool(matched(key))
 
 
 def scan_match(patterns: Sequence[str], shards: int = 1) -> tuple[bytes, bool]:
-    """The MATCH of a SCAN that does not miss any matched key, and whether all that it finds is matched."""
+    """The MATCH of a SCAN that misses no matched key, and whether it finds only matched keys."""
     wanted = included(patterns)
     single = wanted[0] if len(wanted) == 1 else "*"
     exact = shards == 1 and not excluded(patterns) and (len(wanted) == 1 or "*" in wanted)
@@ -52,7 +52,7 @@ def scan_match(patterns: Sequence[str], shards: int = 1) -> tuple[bytes, bool]:
 
 
 def expression(patterns: Sequence[str]) -> bytes | None:
-    """The regular expression, with `.` for any byte, that fully matches the keys to bridge; None if those are all."""
+    """The regular expression, with `.` for any byte, that fully matches the keys to bridge; None for all keys."""
     wanted, unwanted = included(patterns), excluded(patterns)
     if "*" in wanted:
         if not unwanted:
@@ -78,7 +78,7 @@ def _regex(glob: bytes) -> bytes:
 
 
 def _between_stars(glob: bytes) -> list[bytes]:
-    """What stands before, between and behind the stars, as regular expressions of a fixed length each."""
+    """The parts before, between and after the stars, as regular expressions of fixed lengths."""
     parts, i = [b""], 0
     while i < len(glob):
         char = glob[i : i + 1]

@@ -7,29 +7,28 @@ place's mark knows exactly which of them are handled and which are not, and goes
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Self
+from typing import NamedTuple, Self
 
 from bridge.redis.protocol.anchor import Anchor
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A place in the stream of one ledger."""
 
     mark: bytes
     """The last mark that was taken from the stream."""
     hints: int
-    """How many notifications were taken behind it, of any kind. Announcements do not count."""
+    """How many notifications of any kind were taken after it. Announcements do not count."""
     scope: bytes
-    """Of which channels and keys (`digest`): a bridge with others counts otherwise."""
+    """To which channels and keys this applies (`digest`): a bridge with others counts differently."""
     heard: int = 0
     """Notifications of expirations up to here (`Marks.heard`). Kept with an anchor only."""
     anchor: Anchor | None = None
-    """From where a gap behind the place can be filled; None where that is not wanted, or not possible."""
+    """From where a gap after the place can be filled; None if that is not wanted, or not possible."""
 
     @classmethod
     def parse(cls, text: bytes) -> Self | None:
-        """The inverse of `bytes`; None where there is none, or somebody else's."""
+        """The inverse of `bytes`; None if there is none, or if no bridge has written it."""
         mark, _, rest = text.partition(b" ")
         hints, _, rest = rest.partition(b" ")
         if not (mark and hints.isdigit()):
@@ -46,19 +45,19 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What a batch has done that a bridge which takes over cannot know, published by the batch's script itself."""
+    """What a batch did that a bridge taking over cannot know otherwise. The batch's own script publishes it."""
 
     mark: bytes
-    """That of the batch. It left one only if there are keys."""
+    """The batch's mark. It left one only if there are keys."""
     place: Place
-    """How far the stream was handled with the batch. Hints behind that were interpreted by whoever knew of it."""
+    """How far the stream was handled with the batch. Later hints were interpreted with the batch known."""
     emptied: bool
     """Whether it removed the last entry of the ledger: Redis then notifies the end of that key."""
     keys: Sequence[bytes]
-    """What it made ahead."""
+    """The keys that it made ahead."""
 
 
 def digest(channels: Iterable[bytes], patterns: Iterable[str]) -> bytes:
-    """A short name for what a bridge hears, and what of it is for it: other patterns take a scan."""
+    """A short name for what a bridge hears, and which keys it bridges: other patterns need a scan."""
     words = [*sorted(channels), b"", *sorted(pattern.encode() for pattern in patterns)]
     return blake2b(b"\n".join(words), digest_size=6).hexdigest().encode()

@@ -14,7 +14,7 @@ class RedisClock:
         self._offset = 0.0
 
     def set(self, redis_ms: float) -> None:
-        """Redis has just said so. Its reply took a moment, so its clock is at least here: no touch is too early."""
+        """Redis has just reported its time. The reply took a moment, so its clock is at least there: no early touch."""
         self._offset = redis_ms / 1000 - self._clock.monotonic()
 
     def now_ms(self) -> float:
@@ -46,7 +46,7 @@ class Schedule:
         self._touched = self._clock.monotonic()
 
     def finished(self, round_: Round) -> None:
-        """All that a touch saw is resolved. What it had to leave is not to be touched again at once: do not spin."""
+        """Everything that a touch saw is resolved. What it had to leave is not touched again at once: do not spin."""
         if round_.purpose.walk:
             return
         self.skip = 0 if round_.complete else self.skip + round_.stuck

@@ -1,7 +1,7 @@
 """Hash slots of a cluster, and which ledger a primary has.
 
-The ledger of a primary has the smallest number whose hash tag falls into one of its slots. So everybody who knows the
-slots knows the ledger's name, a promoted replica has its primary's, and it seldom changes when slots move.
+The ledger of a primary has the smallest number whose hash tag falls into one of its slots. So every bridge that knows
+the slots knows the ledger's name, a promoted replica has its primary's, and it seldom changes when slots move.
 """
 
 from binascii import crc_hqx
@@ -30,7 +30,7 @@ class Numbering:
     def __init__(self, names: Names) -> None:
         self._names = names
         self._slots: list[int] = []
-        """By number, the slot that its hash tag falls into; as far as anybody has asked."""
+        """By number, the slot that its hash tag falls into; as far as it was needed."""
 
     def of(self, slots: Mapping[str, AbstractSet[int]]) -> dict[int, str]:
         """The nodes by the number of their ledgers, given the slots of each. A node without slots has none."""

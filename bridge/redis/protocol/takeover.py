@@ -1,11 +1,11 @@
-"""Takeover: how an epoch goes on where the former one was, with what a standby has heard.
+"""Takeover: how an epoch goes on where the former one stopped, with what a standby has heard.
 
 What dies with a holder either changes nothing (its round: the entries stay due), or is derived here (which expirations
-it held for a mark), or was announced in the stream before it mattered (which keys are ahead). So the next epoch is the
-same one going on, under another fence. Pure.
+it held for a mark), or was announced in the stream before it mattered (which keys are ahead). So the next epoch
+continues the former one, under another fence. Pure.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bridge.redis.protocol.inbox import Inbox
@@ -20,15 +20,15 @@ class Filling:
     """What a gap was filled with: the inbox begins with it, up to the boundary."""
 
     held: Sequence[bytes]
-    """Keys whose expiration the former epoch had heard of, and held."""
+    """Keys whose expiration the former epoch had heard, and held."""
     count: int
-    """Expirations of the ledger's keys that nobody had handled."""
+    """Expirations of the ledger's keys that no bridge had handled."""
     excess: int
-    """How many of these are deletions. Which ones, nobody can tell."""
+    """How many of these are deletions. Which ones is not known."""
     surplus: int
-    """How many deletions of other keys stand there as expirations, which are counted only."""
+    """How many deletions of other keys count as expirations. Those are only counted."""
     record: Sequence[bytes]
-    """The operation that says so, to be done together with the first of what it tells of."""
+    """The operation that reports all this. It goes into the same batch as the first of those expirations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,37 +39,50 @@ class Inheritance:
     announcements: Sequence[Announcement]
     """Those behind the place's mark, in the order of the stream."""
     boundary: bytes
-    """The mark that the lease was granted with: what comes before it in the stream is of former epochs."""
+    """The mark left when the lease was granted: what comes before it in the stream is of former epochs."""
     emptied: int = 0
-    """How often the former epochs' batches removed the last entry, and the end of the ledger was not handled yet."""
+    """How often the former epochs' batches emptied the ledger, while its end was not handled yet."""
     filling: Filling | None = None
-    """Where nobody has listened: then nothing of it has to be skipped."""
+    """Set if no bridge has listened: then nothing in the inbox has to be skipped."""
 
     @property
     def excess(self) -> int:
-        """How many expirations too many stand in the inbox: Redis has not counted them."""
+        """How many expirations too many are in the inbox: Redis has not counted them."""
         return 0 if self.filling is None else self.filling.excess + self.filling.surplus
 
 
 def inherit(
-    place: Place, boundary: bytes, announcements: Mapping[int, Announcement], inbox: Inbox, names: Names
+    place: Place,
+    boundary: bytes,
+    announcements: Mapping[int, Announcement],
+    inbox: Inbox,
+    names: Names,
+    of_fields: Container[bytes] = (),
 ) -> Inheritance | None:
-    """What can be taken over; None where one of the bridge's own keys was lost meanwhile, which only a gap covers.
+    """What can be taken over; None if the stream has a hole that only a gap covers.
 
-    `inbox` begins with the place's mark and holds the boundary. `announcements`: by index in it.
+    That is so if one of the bridge's own keys was lost meanwhile, or if the mark of an announcement does not follow:
+    then notifications were off for a moment. (Announcements are sent even then.) `inbox` begins with the place's mark,
+    and holds the boundary. `announcements`: by index in it. `of_fields`: channels that say nothing about a key's end.
     """
     vital = {names.deadlines, names.lease, names.outbox}
     left, unexplained, emptied = place.hints + 1, 0, 0
-    for index, (_, key) in enumerate(inbox):
+    awaited = b""
+    for index, (channel, key) in enumerate(inbox):
         announcement = announcements.get(index)
+        if awaited and (announcement is not None or key.startswith(names.mark_prefix)):
+            if announcement is not None or key != awaited:
+                return None
+            awaited = b""
         if announcement is not None:
+            awaited = announcement.mark if announcement.keys else b""
             if announcement.emptied and unexplained:
                 unexplained, emptied = unexplained - 1, emptied + 1
         elif left:
             left -= 1
         elif key == boundary:
             break
-        elif key in vital:
+        elif key in vital and channel not in of_fields:
             if key != names.deadlines:
                 return None
             unexplained += 1
@@ -93,7 +106,7 @@ def skip_handled(inheritance: Inheritance, inbox: Inbox, marks: Marks, kinds: Ma
 
 
 def _expired(count: int, inbox: Inbox, kinds: Mapping[bytes, Kind]) -> Iterator[tuple[int, bytes]]:
-    """Take that many notifications; number, from 1 on, and key of those that say that a key expired."""
+    """Take that many notifications. Yields number (from 1 on) and key of those that say that a key expired."""
     number = 0
     while number < count:
         channel, key = inbox.take()
@@ -105,7 +118,7 @@ def _expired(count: int, inbox: Inbox, kinds: Mapping[bytes, Kind]) -> Iterator[
 
 
 def _knew(inheritance: Inheritance, key: bytes, number: int) -> bool:
-    """Whether a batch had made the key ahead before the hint of that number, behind the place's mark, was interpreted.
+    """Whether a batch had made the key ahead before hint `number` after the place's mark was interpreted.
 
     Otherwise the hint was claimed in that batch, or before, and is not held.
     """

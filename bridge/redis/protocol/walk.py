@@ -1,11 +1,11 @@
 """The walk of the whole ledger, a part at a time, in turns with touches of what is due.
 
-An epoch that opens with a gap begins with one. Another one follows where slots of a cluster have gone to other nodes,
-and keys with them: after the one that is under way, and not before the gap is closed. Pure.
+An epoch that opens with a gap begins with a walk. Another walk follows when slots of a cluster have gone to other
+nodes, and keys with them; but only after the present walk, and after the gap is closed. Pure.
 """
 
 START = b"0"
-"""The cursor where it begins, and with which Redis says that it is through."""
+"""The cursor where it begins, and the one with which Redis says that it is done."""
 
 
 class Walk:
@@ -14,7 +14,7 @@ class Walk:
     def __init__(self, *, needed: bool = True) -> None:
         """`needed`: whether a gap is open, which is not closed without one."""
         self.cursor: bytes | None = START if needed else None
-        """Where it goes on; None when it is through."""
+        """Where it goes on; None when it is done."""
         self._in_gap = needed
         self._repeat = False
         self._last = False

@@ -1,14 +1,14 @@
 """Up to when the notifications of each primary of a cluster were handled: there its next gap begins.
 
-Mostly the lease of its ledger says that. But when slots move, a primary may get another ledger, of which the lease
-knows nothing, or what is true of another primary; and one that had no slots has had no lease. So the bridges exchange
-their watermarks, once a second, through a hash beside their signs of life (`seen.lua`); and, of a primary that is new
-to a bridge, when it last looked and it was not there.
+Usually the lease of its ledger says that. But when slots move, a primary may get another ledger, whose lease knows
+nothing of it, or belonged to another primary. And a primary without slots has had no lease. So the bridges exchange
+their watermarks, once a second, through a hash beside their signs of life (`seen.lua`). For a primary that is new to a
+bridge, they exchange when the bridge last looked and the primary was not there.
 
-Guarantees: a watermark is never later than what was handled. A late one, or none, only makes a gap begin earlier,
-except where no bridge has looked at the cluster before.
+Guarantees: a watermark is never later than what was handled. An old one, or none, only makes a gap begin earlier,
+unless no bridge has looked at the cluster before.
 
-Pure: no I/O, no clock. The moments are in ms, on the clock of whichever node said them.
+Pure: no I/O, no clock. Times are in ms, on the clock of the node that reported them.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,20 +29,20 @@ class Watermarks:
 
     def __init__(self) -> None:
         self._exchanged_ms: int | None = None
-        """When those of the others were last heard."""
+        """When the others' watermarks were last read."""
         self._known: dict[str, Watermark] = {}
         self._unsaid: dict[str, Watermark | None] = {}
-        """What the others do not know yet; None: they are to forget it."""
+        """What the others do not know yet; None if they should forget it."""
         self._saying: dict[str, Watermark | None] = {}
         self._nodes: AbstractSet[str] = frozenset()
         self._looked_ms: int | None = None
 
     def handled(self, node: str, number: int, until_ms: int) -> None:
-        """All notifications of that node were, up to then, in an epoch of the ledger of that number."""
+        """All notifications of that node up to then were handled, in an epoch of the ledger of that number."""
         self._known[node] = self._unsaid[node] = (number, until_ms)
 
     def look(self) -> Callable[[AbstractSet[str]], None]:
-        """The cluster is about to be looked at. What is returned is to be called with the nodes that have slots."""
+        """The cluster is about to be looked at. Call the returned function with the nodes that have slots."""
         return partial(self._looked, self._exchanged_ms)
 
     def _looked(self, asked_ms: int | None, nodes: AbstractSet[str]) -> None:
@@ -57,7 +57,7 @@ class Watermarks:
         self._looked_ms = self._looked_ms if asked_ms is None else asked_ms
 
     def news(self) -> list[tuple[str, str]]:
-        """What the others do not know yet, of each node; empty for what they are to forget. Until they are heard."""
+        """What the others do not know yet, by node; empty if they should forget it. Repeated until they have it."""
         self._saying = dict(self._unsaid)
         news = [(node, "" if mark is None else f"{mark[0]} {mark[1]}") for node, mark in self._saying.items()]
         return news if self._looked_ms is None else [*news, (LOOK, str(self._looked_ms))]

@@ -1,8 +1,8 @@
 """All primaries of a cluster: each has a ledger, and a source of its own for it, as the shards of one server have.
 
-Primaries come and go: with a failover the ledger stays the same, on another server (`primary.py`). When slots move, the
-ledger of a primary may become another one (`slots.py`): then its source ends, and another one begins; what the former
-one's ledger holds, follows (`migration.py`).
+Primaries come and go. In a failover the ledger stays the same, on another server (`primary.py`). When slots move, a
+primary may get another ledger (`slots.py`): then its source ends, and another one begins. The contents of the former
+ledger follow (`migration.py`).
 """
 
 import asyncio
@@ -20,12 +20,13 @@ from bridge.redis.protocol.watermarks import Watermarks
 from bridge.redis.source.membership import Members
 from bridge.redis.source.shard import RedisSource
 from bridge.redis.wire.cluster_nodes import Node
+from bridge.redis.wire.commands import Commands
 from bridge.redis.wire.topology import Topology
 from bridge.tasks import end, run_together
 from bridge.telemetry.events import Telemetry
 
 SEVERAL = 2
-"""How many shards telemetry is to reckon with: there may always be more of them later."""
+"""The number of shards that telemetry assumes: there may always be more of them later."""
 
 
 class Cluster:
@@ -47,19 +48,20 @@ class Cluster:
         self._retiring: dict[int, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
         self._begun = False
-        self._first: tuple[Node, Roster] | None = None
+        self._first: tuple[Node, Commands] | None = None
         telemetry.cluster_sought()
 
     def _roster(self) -> Roster:
-        """Where signs of life are given: on the primary that has the first ledger's keys."""
+        """The roster for signs of life: it is on the primary that has the first ledger's keys."""
         topology = self._topology
         node = topology.owner(topology.names.members)
         if node is None:
             raise NotConnected("no primary of the cluster has the keys of the bridge's first ledger")
         if self._first is None or self._first[0] != node:
-            endpoint = topology.endpoint.at(node.address)
-            self._first = node, Roster(Runner(topology.client(node.address), endpoint), topology.names)
-        return self._first[1]
+            if self._first is not None:
+                self._first[1].close()
+            self._first = node, Commands(topology.endpoint.at(node.address))
+        return Roster(Runner(self._first[1]), topology.names)
 
     @property
     def waiting(self) -> int:
@@ -89,6 +91,8 @@ class Cluster:
         """Release the leases, so that standbys take over at once, and give the connections back."""
         await self.outbox.close()
         await asyncio.gather(*(source.close() for source in self._sources.values()))
+        if self._first is not None:
+            self._first[1].close()
         with suppress(OSError):
             await self._topology.close()
 
@@ -138,7 +142,7 @@ class Cluster:
             await end([stopped, *self._running.values(), *self._retiring.values()])
 
     def _compare(self) -> None:
-        """Begin with ledgers that are new, and leave those that are no longer a primary's."""
+        """Start a source for each new ledger, and stop those of ledgers that no longer belong to a primary."""
         primaries = self._topology.primaries
         if primaries.keys() != self._sources.keys():
             self._telemetry.cluster_located([f"{number}: {node}" for number, node in sorted(primaries.items())])
@@ -166,17 +170,17 @@ class Cluster:
 
     async def _retire(self, number: int, source: RedisSource, running: asyncio.Task[None]) -> None:
         source.outbox.pause()
-        source.stop("the ledger is no primary's any more: slots have moved", Ending.SLOTS_MOVED)
+        source.stop("the ledger no longer belongs to a primary: slots have moved", Ending.SLOTS_MOVED)
         self._members.lost(number)
         try:
             if await self._clock.all([running], self._limits.retire):
                 running.result()
         finally:
-            await end([running])  # if it still waits for an answer, what it holds is found where the ledger is
+            await end([running])  # if it still waits for an answer: its data is found with the ledger
             await source.close()
             self.outbox.remove(source.outbox)
             source.telemetry.gone()
 
     def _refused(self) -> bool:
-        """Whether there is no primary that has not refused us: one of several must not end all that others give."""
+        """Whether every primary has refused us. A refusal by one of several must not end the work on the others."""
         return all(source.refused for source in self._sources.values())

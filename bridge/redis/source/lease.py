@@ -5,6 +5,7 @@ Which bridge may ask for it is decided by `membership.py`; whether it is granted
 
 from collections.abc import Coroutine
 from contextlib import suppress
+from dataclasses import dataclass
 
 from bridge.endings import Ending
 from bridge.errors import NotConnected, Refused
@@ -19,6 +20,22 @@ from bridge.redis.source.stop import Stop
 from bridge.redis.wire.primary import Primary
 from bridge.redis.wire.subscription import Subscription
 from bridge.settings import agreement
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a bridge asks for a lease."""
+
+    late: bool
+    """It leaves the lease to any other bridge that listens."""
+    hot: bool
+    """It could go on where the former holder was."""
+    patient: bool
+    """It leaves the lease to a bridge that could, if it could not itself."""
+    helps: bool
+    """It takes a free lease of another bridge's share, because that bridge cannot go on."""
+    keeps: bool
+    """It takes such a lease and keeps it, because that bridge does not take it at all."""
 
 
 class Tenure:
@@ -42,15 +59,20 @@ class Tenure:
         self._seen = self._fingerprint
         """The fingerprint that was compared last."""
 
-    async def acquire(self, ledger: Ledger, primary: Primary, standby: Standby) -> Lease | None:
+    async def acquire(self, ledger: Ledger, primary: Primary, standby: Standby, *, late: bool) -> Lease | None:
         """The lease, once it is ours; None when stopped before, or when another server is the primary.
 
+        `late`: it has only just begun to listen, so it lets others go first for a moment, if they listened before.
         Raises NotConnected: what listens meanwhile has ended.
         """
         awaited = None
-        looked = self._clock.monotonic()
+        began = looked = self._clock.monotonic()
+        free_since: float | None = None
+        hot = helps = forsaken = False
+        patient = late
         while not self._stop.given:
-            lease = await self._ask(ledger, standby)
+            manner = Manner(late=late and not hot, hot=hot, patient=patient, helps=helps, keeps=forsaken)
+            lease = await self._ask(ledger, standby, manner)
             if isinstance(lease, Lease):
                 return lease
             if lease.holder and lease.holder != awaited:
@@ -58,28 +80,43 @@ class Tenure:
                 self._telemetry.lease_awaited(lease.holder)
             elif not lease.holder:
                 self._telemetry.lease_left()
-            standby.held(lease.place)
-            self._telemetry.standby_listens(standby.buffered)
+            was_hot, hot = hot, standby.held(lease.place) and standby.present
+            self._telemetry.standby_listens(standby.buffered, hot=hot)
+            if hot or not lease.holder:
+                self._members.prepared(self._number)
             self._phases.enter(Phase.STANDING_BY)
-            await self._clock.wait(self._stop.event, self._limits.standby_poll)
+            if was_hot or not hot:  # else it asks again at once, so that the others know
+                await self._clock.wait(self._stop.event, self._limits.standby_poll)
             now = self._clock.monotonic()
+            free_since = None if lease.holder else now if free_since is None else free_since
+            free_for = 0.0 if free_since is None else now - free_since
+            late = late and now - began < self._limits.yield_to_listener
+            patient = free_for < self._limits.yield_to_heir
+            if not self._members.counts:
+                free_for = 0.0
+            helps = hot and free_for >= self._limits.leave_to_share
+            forsaken = free_for >= self._limits.forsaken
             if now - looked >= self._limits.successor_check:
                 looked = now
                 if await primary.successor() is not None:
                     return None  # the lease is kept there; that of a server that is cut off ends by itself
         return None
 
-    async def _ask(self, ledger: Ledger, standby: Standby) -> Lease | Held:
+    async def _ask(self, ledger: Ledger, standby: Standby, manner: Manner) -> Lease | Held:
         """Ask for the lease: of a shard that we may hold in any case, of another one only if its holder has died."""
         entitled = self._members.take(self._number)
         claim = Claim(
             self._instance,
             self._settings.shards,
             listens=standby.present,
-            entitled=entitled,
+            entitled=entitled or manner.helps or manner.keeps,
             able=self._broker.up,
             yields=not self._members.shared,
+            late=manner.late,
+            hot=manner.hot,
+            patient=manner.patient,
             fingerprint=self._fingerprint,
+            keeps_values=self._settings.values is not None,
         )
         lease: Lease | Held | None = None
         try:
@@ -93,6 +130,9 @@ class Tenure:
         if isinstance(lease, Lease):
             self._fence = lease.fence
             self._members.took(self._number, lease.former if lease.silent_ms is not None else None)
+            self._members.prepared(self._number)
+            if manner.keeps and not entitled:
+                self._members.keep(self._number)
             self._outbox.open()
             self._telemetry.lease_acquired(lease.fence, first=lease.former is None)
             if lease.forgotten:
@@ -109,24 +149,35 @@ class Tenure:
     def watches(self, ledger: Ledger, subscription: Subscription) -> dict[str, Coroutine[object, object, None]]:
         """What looks at other bridges, and may end an epoch for their sake, by name: to be run beside it."""
         return {
-            "share-watch": self._watch_share(subscription),
+            "share-watch": self._watch_share(ledger, subscription),
             "broker-watch": self._watch_broker(ledger, subscription),
             **({"standby-count": self._count_standbys(ledger, subscription)} if self._settings.http_port else {}),
         }
 
-    async def _watch_share(self, subscription: Subscription) -> None:
-        """End the subscription when another bridge is to have the shard: what was received is still handled."""
+    async def _watch_share(self, ledger: Ledger, subscription: Subscription) -> None:
+        """End the subscription when another bridge is to have the shard: what was received is still handled.
+
+        It waits until a bridge that may take the shard could go on; but not for ever.
+        """
+        since: float | None = None
         while self._members.shared:
-            await self._clock.sleep(self._limits.share_check)
-            if self._members.surplus(self._number):
-                subscription.finish("handed over: another bridge has fewer shards", Ending.HANDED_OVER)
-                return
+            await self._clock.tick(self._limits.share_check)
+            if not self._members.surplus(self._number):
+                since = None
+                continue
+            now = self._clock.monotonic()
+            since = now if since is None else since
+            waits = subscription.present and now - since < self._limits.forsaken
+            with suppress(NotConnected, Refused):  # the epoch will notice
+                if not waits or await ledger.has_claimant(self._instance):
+                    subscription.finish("handed over: another bridge has fewer shards", Ending.HANDED_OVER)
+                    return
 
     async def _watch_broker(self, ledger: Ledger, subscription: Subscription) -> None:
         """End the subscription when this bridge has lost its broker, and one that stands by reaches its own."""
         lost_at: float | None = None
         while True:
-            await self._clock.sleep(self._limits.share_check)
+            await self._clock.tick(self._limits.share_check)
             now = self._clock.monotonic()
             lost_at = None if self._broker.up else lost_at if lost_at is not None else now
             if lost_at is None or now - lost_at < self._limits.broker_patience:
@@ -149,7 +200,7 @@ class Tenure:
                     self._telemetry.standbys_counted(None)
                 else:
                     self._telemetry.standbys_counted(max(listeners - subscription.present, 0))
-            await self._clock.sleep(self._limits.standby_count)
+            await self._clock.tick(self._limits.standby_count)
 
     async def hand_over(self, ledger: Ledger, heard: int, place: bytes) -> None:
         """Let another bridge have the shard, with an empty outbox if the broker takes it soon."""
@@ -161,24 +212,19 @@ class Tenure:
         await self.release(ledger, heard, place)
 
     async def distrust(self, ledger: Ledger) -> None:
-        """What was heard may not be all that was notified: whoever has the lease next is to open a gap."""
+        """Let the next epoch open a gap: what was heard may not be everything that was notified."""
         if self._fence is not None:
             with suppress(NotConnected, Refused):
                 await ledger.distrust(self._fence)
 
-    async def release(self, ledger: Ledger, heard: int, place: bytes, *, left: bool = False) -> int:
-        """Let another bridge have the lease at once, and go on where this one was: see `Ledger.release`.
-
-        How many bridges listen; 0 where that is not known.
-        """
+    async def release(self, ledger: Ledger, heard: int, place: bytes, *, left: bool = False) -> None:
+        """Let another bridge have the lease at once, and go on where this one was: see `Ledger.release`."""
         fence, self._fence = self._fence, None
         self._members.lost(self._number)
         if fence is not None:
             with suppress(NotConnected, Refused):
-                listeners = await ledger.release(fence, heard, place, left=left or self._stop.given)
+                await ledger.release(fence, heard, place, left=left or self._stop.given)
                 self._telemetry.lease_released()
-                return listeners
-        return 0
 
     def elsewhere(self) -> None:
         """Another server is the primary: what was held on the former one is of no use."""

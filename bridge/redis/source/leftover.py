@@ -1,13 +1,12 @@
 """What the last epoch of a shard left to the next: how much it handled, and perhaps a batch whose reply was lost.
 
 Guarantees: such a batch is sent again to the same server, with its fence and sequence number, until it is answered, or
-can no longer be applied: what it claims must not be lost. It never goes to another server, where the same expirations
-may be claimed under other ids. One that may be too large to arrive, or to be answered, is cut into smaller ones, once
-it is certain that the whole has not been applied and never will be.
+can no longer be applied. So what it claims is not lost. It never goes to another server, where the same expirations
+may be claimed under other ids. A batch that may be too large to arrive, or to be answered, is cut into smaller ones,
+but only when it is certain that the whole batch was not applied and never will be.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from bridge.backoff import Backoff
 from bridge.errors import NotConnected, Refused
@@ -15,7 +14,7 @@ from bridge.redis.epoch.epoch import Epoch
 from bridge.redis.epoch.shard import Shard
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.protocol.calls import Batch, Lease
-from bridge.redis.protocol.operations import each, notified, pieces
+from bridge.redis.protocol.operations import each, notified, pieces, unproven
 from bridge.redis.source.stop import Stop
 from bridge.redis.wire.errors import Fenced
 
@@ -34,13 +33,14 @@ class Leftover:
         self._telemetry = shard.telemetry
 
     def by(self, epoch: Epoch) -> None:
-        """That epoch is over."""
+        """Take what that epoch left. It is over."""
         self.heard, self._place = epoch.heard, epoch.place
-        self._batches = [] if epoch.in_doubt is None else [epoch.in_doubt]
+        batch = epoch.in_doubt
+        self._batches = [] if batch is None else [batch._replace(operations=unproven(batch.operations))]
 
     @property
     def place(self) -> bytes:
-        """How far the stream is handled, for whoever goes on. Empty while a batch may or may not be applied."""
+        """How far the stream is handled, for the bridge that goes on. Empty while a batch is in doubt."""
         return b"" if self._batches else self._place
 
     def forget_batch(self) -> None:
@@ -48,13 +48,13 @@ class Leftover:
         self._batches = []
 
     def learn(self, lease: Lease) -> None:
-        """A lease was granted: what its former epochs have handled, for all that Redis, or this bridge, knows."""
+        """A lease was granted: take over how much its former epochs handled, as far as Redis or this bridge knows."""
         own = lease.former == self._runtime.instance and not lease.place
         self.heard = max(lease.heard, self.heard) if own else lease.heard
         self._place = lease.place
 
     async def resend(self, ledger: Ledger, stop: Stop) -> None:
-        """Have the batch in doubt answered. Raises NotConnected, unless the source is to end: then it keeps trying."""
+        """Send the batch in doubt until it is answered. Raises NotConnected; a source that is ending keeps trying."""
         limits = self._runtime.limits.source
         backoff = Backoff(limits.backoff_first, limits.resend)
         while self._batches:
@@ -79,15 +79,15 @@ class Leftover:
             await ledger.apply(batch)
             self._applied(batch)
             return
-        # Nothing in its place: from then on the whole can no longer be applied, should it still be on its way. Without
-        # a place in the stream: a bridge that goes on from there would not know what the pieces do.
-        nothing = replace(batch, operations=(), heard=batch.heard - notified(batch.operations), place=b"")
+        # An empty batch takes its number: if the whole is still on its way, it can no longer be applied. The pieces
+        # store no place in the stream: a bridge that goes on from there would not know what they do.
+        nothing = batch._replace(operations=(), heard=batch.heard - notified(batch.operations), place=b"")
         await ledger.apply(nothing)
         if await ledger.last_entry() >= (batch.fence, batch.seq):
             self._applied(batch)
         else:
             cut = [*_cut(batch, nothing, most), *self._batches[1:]]
-            self._batches = [replace(piece, seq=batch.seq + number) for number, piece in enumerate(cut, 1)]
+            self._batches = [piece._replace(seq=batch.seq + number) for number, piece in enumerate(cut, 1)]
 
     def _applied(self, batch: Batch) -> None:
         self.heard, self._place = batch.heard, batch.place
@@ -105,4 +105,4 @@ def _cut(batch: Batch, before: Batch, most_bytes: int) -> Iterator[Batch]:
     heard = before.heard
     for operations in pieces(batch.operations, most_bytes):
         heard += notified(operations)
-        yield replace(before, heard=heard, operations=operations)
+        yield before._replace(heard=heard, operations=operations)

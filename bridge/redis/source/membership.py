@@ -1,11 +1,12 @@
-"""Who is there, and how many shards each may hold: so several bridges share the shards evenly.
+"""Which bridges are members, and how many shards each may hold: so several bridges share the shards evenly.
 
-Each bridge gives a sign of life, and hears how many there are, and its own place among them. Of `s` shards and `n`
-bridges each may hold `s // n`, and the first `s % n` of them one more. Who holds too many gives the last ones up; who
-holds too few takes what is free.
+Each bridge gives a sign of life. The reply says how many members there are, and its own position among them. With `s`
+shards and `n` bridges each may hold `s // n`, and the first `s % n` of them one more. A bridge that holds too many
+gives up the last ones; a bridge that holds too few takes what is free. A bridge that has just started counts once it
+could take over hot what the others hold, so handing a shard over to it opens no gap.
 
-This is for evenness only. Nobody may change a shard without its lease, and correctness does not rest on that either,
-but on atomic claims and their ids: bridges that disagree about who is there do no harm.
+This only spreads the load. No bridge may change a shard without its lease. Correctness does not depend even on the
+lease, but on atomic claims and their ids. So bridges that disagree about the members do no harm.
 """
 
 import asyncio
@@ -21,9 +22,9 @@ class Members:
     """The bridges of one ledger, as one of them sees it."""
 
     def __init__(self, runtime: Runtime, roster: Callable[[], Roster], shards: int, *, clustered: bool = False) -> None:
-        """`roster`: on the server that is the primary now; it may raise NotConnected.
+        """`roster`: returns that of the server that is the primary now; it may raise NotConnected.
 
-        `clustered`: they are those of a cluster, of which there may be more or fewer later, on several servers.
+        `clustered`: the shards are those of a cluster. Their number may change, and they are on several servers.
         """
         self._clock = runtime.clock
         self._limits = runtime.limits.source
@@ -32,7 +33,7 @@ class Members:
         self.shards = shards
         """How many there are now."""
         self.shared = clustered or shards > 1
-        """Whether bridges share them; of a single one, whoever comes first has the lease."""
+        """Whether bridges share them. The lease of a single shard goes to the first bridge that asks."""
         self._clustered = clustered
         self._leaving = False
         self._urgent = asyncio.Event()
@@ -42,22 +43,27 @@ class Members:
         """How many shards this bridge may hold."""
         self._held: set[int] = set()
         """The shards that it holds, or is about to ask for."""
+        self._kept = dict[int, float]()
+        """Shards that no other bridge took, and how long they are kept: a time on the bridge's clock, in seconds."""
         self._dead: set[str] = set()
-        """Bridges that have died, and are counted yet."""
+        """Bridges that have died, and are still counted."""
         self._counted = True
-        """Whether the share was told since it took more than its share: before, none of that is a surplus."""
+        """Whether the share was read again since it took more than that. Until then it has no surplus."""
         self._heard_of = False
         self._unable_until = 0.0
+        self._joined = False
+        self._prepared = set[int]()
+        """Shards that it could take over hot since it started, or that no other bridge held."""
 
     def take(self, shard: int) -> bool:
-        """Whether it may ask for that one, or has it already. It counts as held, until it is `lost`."""
+        """Whether this bridge may ask for that shard, or has it already. It then counts as held until it is `lost`."""
         if shard in self._held or len(self._held) < self.share:
             self._held.add(shard)
             return True
         return False
 
     def took(self, shard: int, dead: str | None) -> None:
-        """It holds that one now. `dead`: the bridge that has died with it, and is to count no more."""
+        """This bridge holds that shard now. `dead`: the bridge that held it and died, and should no longer count."""
         self._held.add(shard)
         if dead and self.shared:
             self._dead.add(dead)
@@ -65,35 +71,55 @@ class Members:
             self._counted = False
             self._urgent.set()
 
+    def prepared(self, shard: int) -> None:
+        """This bridge could take over that shard hot, or no other bridge holds it."""
+        if self.shared and shard not in self._prepared:
+            self._prepared.add(shard)
+            if len(self._prepared) == self.shards:
+                self._urgent.set()
+
     def lost(self, shard: int) -> None:
-        """It does not hold that one, or no longer."""
+        """This bridge does not hold that shard, or no longer does."""
         self._held.discard(shard)
 
     def surplus(self, shard: int) -> bool:
-        """Whether that one is to be given up, so that another bridge can take it."""
-        return self.shared and self._counted and shard in sorted(self._held)[self.share :]
+        """Whether that shard should be given up, so that another bridge can take it."""
+        kept = self._clock.monotonic() < self._kept.get(shard, 0)
+        return self.shared and self._counted and not kept and shard in sorted(self._held)[self.share :]
+
+    def keep(self, shard: int) -> None:
+        """The bridge that should have that shard did not take it. This one keeps it for a while."""
+        self._kept[shard] = self._clock.monotonic() + self._limits.unable
 
     def unable(self) -> None:
-        """No epoch can begin here. For a while it does not count, so that bridges that can work get all shards."""
+        """No epoch can begin here. This bridge does not count for a while, so bridges that can work get all shards."""
         self._unable_until = self._clock.monotonic() + self._limits.unable
 
+    @property
+    def counts(self) -> bool:
+        """Whether it has a share: it has started, can work here, and is not about to leave."""
+        return self._joined and not self._leaving and self._clock.monotonic() >= self._unable_until
+
     def leave(self) -> None:
-        """Count no more, so that the others' shares grow at once: `run` says so, and returns."""
+        """Stop counting, so that the others' shares grow at once. `run` announces that, and returns."""
         self._leaving = True
         self._urgent.set()
 
     def resize(self, shards: int) -> None:
-        """There are that many now. The share in a new one is taken at once: no bridge listens there yet."""
+        """The number of shards has changed. The share in new ones is taken at once: no bridge listens there yet."""
         if shards != self.shards:
             self.shards = shards
             self._urgent.set()
 
     async def run(self) -> None:
-        """Give signs of life, until it is time to leave. Raises Refused where that never was permitted."""
+        """Give signs of life, until it is time to leave. Raises Refused where Redis has never permitted that."""
+        joins_at = self._clock.monotonic() + self._limits.join  # whatever it has heard by then
         while self.shared:
             self._urgent.clear()
             leaving = self._leaving
-            away = leaving or self._clock.monotonic() < self._unable_until
+            joined = 0 < self.shards <= len(self._prepared) or self._clock.monotonic() >= joins_at
+            self._joined = self._joined or joined
+            away = not self.counts
             try:
                 roster = self._roster()
                 while self._dead:

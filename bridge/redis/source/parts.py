@@ -8,6 +8,7 @@ from bridge.redis.epoch.shard import Runtime
 from bridge.redis.ledger.outbox import Outbox
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.protocol.own_keys import Names
+from bridge.redis.protocol.patterns import matcher
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.telemetry.shard import ShardTelemetry
 
@@ -19,7 +20,20 @@ def outbox_of(
     settings = runtime.settings
     limit = -(-settings.outbox_limit // settings.shards)
     identity = Identity(settings.source, names.db)
-    return Outbox(ledger, identity, limit, runtime.limits.ledger, telemetry, wake, shard=names.shard)
+    return Outbox(
+        ledger,
+        identity,
+        limit,
+        runtime.limits.ledger,
+        telemetry,
+        wake,
+        shard=names.shard,
+        wanted=None if settings.values is None else matcher(settings.values) or _any,
+    )
+
+
+def _any(_: bytes) -> bool:
+    return True
 
 
 def backoff_of(runtime: Runtime, endpoint: Endpoint) -> Backoff:

@@ -1,4 +1,4 @@
-"""The phases of a source, and which may follow which: all of its state machine is here."""
+"""The phases of a source, and which may follow which: its whole state machine."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -9,9 +9,9 @@ class Phase(Enum):
     """Where a source is. The values are names for logs and diagrams."""
 
     LOCATING = "locating"
-    """Looking for the primary, seeing to it that it can be worked with, and asking for the lease."""
+    """Looking for the primary, preparing it, and asking for the lease."""
     STANDING_BY = "standing by"
-    """Another bridge has the lease, or is to have it; this one listens."""
+    """Another bridge has the lease, or should get it; this one listens."""
     TAKING_OVER = "taking over"
     """The lease is ours; what was notified before is still on its way."""
     RECONCILING = "reconciling"
@@ -61,7 +61,7 @@ class Phases:
 
     @property
     def served(self) -> bool:
-        """Whether Redis has ever served this bridge: what it refuses is then no matter of the settings alone."""
+        """Whether Redis has ever served this bridge. If it has, a refusal is not the fault of the settings alone."""
         return not self._reached.isdisjoint({Phase.STANDING_BY, Phase.WATCHING})
 
     @property

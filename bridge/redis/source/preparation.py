@@ -1,27 +1,28 @@
-"""What has to hold of a server before a bridge works on it: it fits, it notifies, and all bridges count the same."""
+"""What a server must satisfy before a bridge works on it: it fits, it notifies, and all bridges agree on the shards."""
 
 from bridge.errors import Refused
 from bridge.redis.epoch.shard import Shard
 from bridge.redis.ledger.scripts import Ledger
 from bridge.redis.wire import notify_flags
 from bridge.redis.wire.primary import Primary
-from bridge.redis.wire.server import inspect, require
+from bridge.redis.wire.server import count_differs, inspect, require
 
 
 async def prepare(shard: Shard, primary: Primary, ledger: Ledger) -> None:
-    """See to it that all of that holds. Raises NotConnected or Refused."""
+    """Check it, and set what may be set. Raises NotConnected or Refused."""
     server = await inspect(primary.client, primary.endpoint)
     require(server, primary.endpoint)
-    if server.evicts_all:
-        shard.telemetry.ledger_endangered(server.eviction)
+    if server.evicts_all and not server.blesses:  # else the epoch sees to it (epoch/protection.py)
+        shard.telemetry.ledger_endangered(server.eviction, "set maxmemory-policy to noeviction or volatile-*")
     configure = shard.runtime.settings.redis_notifications == "configure"
-    await notify_flags.switch_on(primary.client, primary.endpoint, shard.telemetry, configure=configure)
+    naming = server.names_fields
+    await notify_flags.switch_on(primary.client, primary.endpoint, shard.telemetry, configure=configure, naming=naming)
     if shard.cluster is None:  # else the cluster decides which ledger has a key
         await _agree(shard, primary, ledger)
 
 
 async def _agree(shard: Shard, primary: Primary, ledger: Ledger) -> None:
-    """Raise unless all bridges count the same shards: which one a key belongs to depends on their number."""
+    """Raise unless all bridges have the same number of shards: it decides to which shard a key belongs."""
     wanted = shard.runtime.settings.shards
     shards = await ledger.roster.agree(wanted)
     if not shards:
@@ -31,7 +32,4 @@ async def _agree(shard: Shard, primary: Primary, ledger: Ledger) -> None:
             f"delete it (redis-cli UNLINK '{key}')",
         )
     if shards != wanted:
-        raise Refused(
-            f"the ledger in Redis at {primary.endpoint} has {shards} shards, and BRIDGE_SHARDS is {wanted}",
-            f"set BRIDGE_SHARDS to {shards} (how to change the number: deploy/docs/how-to/shards.md)",
-        )
+        raise count_differs(primary.endpoint, shards, wanted)

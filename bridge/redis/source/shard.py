@@ -2,8 +2,8 @@
 
 The order of each (`phases.py`): primary located → server inspected → batch in doubt of the last epoch sent again (to
 the same server only) → subscription confirmed → lease under a new fence → its boundary heard → what the former epoch
-left inherited, or a gap opened → epoch. It ends for a reason, and the next one begins, after a back-off that is reset
-only once a mark is back with no gap open: a connection, or a mark, alone proves nothing.
+left inherited, or a gap opened → epoch. An epoch ends for a reason, and the next one begins after a back-off. The
+back-off is reset only when a mark is back while no gap is open: a connection, or a mark, alone proves nothing.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from bridge.errors import BridgeError, NotConnected, Refused
 from bridge.redis.epoch.attempt import Attempt, Ears, listen
 from bridge.redis.epoch.epoch import Epoch
 from bridge.redis.epoch.filling import filler_of, keeping
+from bridge.redis.epoch.protection import protecting
 from bridge.redis.epoch.shard import ClusterState, Runtime, Shard
 from bridge.redis.epoch.standby import Standby
 from bridge.redis.ledger.scripts import Ledger
@@ -25,12 +26,14 @@ from bridge.redis.protocol.gap import Gap
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.protocol.schedule import RedisClock
 from bridge.redis.protocol.takeover import Inheritance
+from bridge.redis.source.gaps import Gaps
 from bridge.redis.source.lease import Tenure
 from bridge.redis.source.leftover import Leftover
 from bridge.redis.source.membership import Members
 from bridge.redis.source.parts import backoff_of, outbox_of
 from bridge.redis.source.phases import Phase, Phases
 from bridge.redis.source.preparation import prepare
+from bridge.redis.source.relief import Relief, Reliefs
 from bridge.redis.source.stop import Stop
 from bridge.redis.wire import notify_flags as notifications
 from bridge.redis.wire.primary import Primary
@@ -56,20 +59,20 @@ class RedisSource:
     ) -> None:
         """`members`: the bridges that share the shards. `wake` is called when there may be more in the outbox.
 
-        With the state of a cluster, the shard is the ledger of that number, of one of its primaries. `cause`: of the
+        With the state of a cluster, the shard is the ledger of that number, on one of the primaries. `cause`: of the
         first gap. `fatal`: whether a refusal before the first success ends the process.
         """
         settings, endpoint = runtime.settings, runtime.endpoint().bound()
         names = Names(settings.namespace, endpoint.db, number)
         others = tuple(names.others(settings.shards)) if cluster is None else ()
         self._primary = Primary(endpoint, None if cluster is None else LedgerFinder(cluster.topology, number))
-        self.ledger = Ledger(self._primary.client, endpoint, names, runtime.limits.ledger, others)
+        self.ledger = Ledger(self._primary.commands, names, runtime.limits.ledger, others)
         """The scripts, on the server that is the primary now."""
         self.outbox = outbox_of(runtime, self.ledger, names, telemetry, wake)
         self.telemetry = telemetry
         self.phases = Phases()
         self.refused = False
-        """Whether Redis has refused us, and served us never since."""
+        """Whether Redis has refused us, and has not served us since."""
         self._runtime = runtime
         budget = Budget(runtime.limits.epoch)
         self._shard = Shard(runtime, names, others, self.outbox, RedisClock(runtime.clock), telemetry, budget, cluster)
@@ -77,14 +80,15 @@ class RedisSource:
         self._stop = Stop()
         self._tenure = Tenure(self._shard, members, self.phases, self._stop)
         self._leftover = Leftover(self._shard)
+        self._reliefs = Reliefs(self._shard, self.phases)
+        self._relief: Relief | None = None
+        """A session that will take over from the present one."""
         self._trust = Trust(runtime.limits.epoch)
         self._backoff = backoff_of(runtime, endpoint)
-        self._cause = cause
+        self._gaps = Gaps(self._shard, self.phases, cause)
         self._fatal = fatal
         self._ears: Ears | None = None
         self._began = 0.0
-        self._first_ms: int | None = None
-        """When the first attempt began, on Redis's clock, while none has caught up."""
         if endpoint.known:
             telemetry.node_named(str(endpoint))
 
@@ -127,11 +131,25 @@ class RedisSource:
         finally:
             self._listen_no_more()
             with suppress(OSError):
+                await self._drop_relief()
                 await self._primary.close()
 
     # One epoch.
 
     async def _attempt(self) -> None:
+        relief, self._relief = self._relief, None
+        ears = await (self._arrive() if relief is None else self._change_to(relief))
+        primary = self._primary
+        watches = {
+            "subscription-watch": ears.subscription.watch(),
+            "flags-watch": notifications.watch(primary.client, primary.endpoint, ears.flags),
+            "relief-watch": self._await_relief(ears),
+        }
+        work = self._take_over_and_work(ears, late=relief is None)
+        await run_together(watches | {"work": work}, until="work")
+
+    async def _arrive(self) -> Ears:
+        """Begin on the server that is the primary now, and listen."""
         shard, primary = self._shard, self._primary
         await self._locate()
         await prepare(shard, primary, self.ledger)
@@ -139,22 +157,37 @@ class RedisSource:
         shard.redis_clock.set(await self.ledger.now_ms())  # delivery begins with the lease, and reports lags
         self._listen_no_more()
         self._ears = ears = await listen(primary.client, primary.endpoint, shard.names, self._runtime.instance)
-        watches = {
-            "subscription-watch": ears.subscription.watch(),
-            "flags-watch": notifications.watch(primary.client, primary.endpoint),
-        }
-        await run_together(watches | {"work": self._take_over_and_work(ears)}, until="work")
+        return ears
 
-    async def _take_over_and_work(self, ears: Ears) -> None:
+    async def _change_to(self, relief: Relief) -> Ears:
+        """Go on with that session, on the same server. It has listened for a while."""
+        self._listen_no_more()
+        former, self._primary = self._primary, relief.primary
+        self.ledger, self._ears = relief.ledger, relief.ears
+        self.outbox.move(relief.ledger)
+        await former.leave()
+        await self._leftover.resend(self.ledger, self._stop)
+        return relief.ears
+
+    async def _await_relief(self, ears: Ears) -> None:
+        self._relief = relief = await self._reliefs.ready(self._primary)
+        ears.subscription.finish(f"relieved: {relief.reason}", Ending.RELIEVED)
+
+    async def _drop_relief(self) -> None:
+        relief, self._relief = self._relief, None
+        if relief is not None:
+            await relief.drop()
+
+    async def _take_over_and_work(self, ears: Ears, *, late: bool) -> None:
         """Stand by until the lease is ours; then work until the epoch ends, with the reason."""
         shard, runtime = self._shard, self._runtime
         standby = Standby(ears, shard.names, runtime.clock, runtime.limits.epoch.mark)
-        lease = await self._tenure.acquire(self.ledger, self._primary, standby)
+        lease = await self._tenure.acquire(self.ledger, self._primary, standby, late=late)
         if lease is None:
             return
         self.phases.enter(Phase.TAKING_OVER)
         self._leftover.learn(lease)
-        filler = filler_of(shard, self._primary, self.ledger, ears, self._cause)
+        filler = filler_of(shard, self._primary, self.ledger, ears, self._gaps.cause)
         inheritance = await standby.take_over(lease, filler)
         self._began = runtime.clock.monotonic()
         gap = await self._begin(lease, inheritance, len(ears.inbox))
@@ -174,18 +207,21 @@ class RedisSource:
         epoch = Epoch(attempt, self._caught_up)
         watches = self._tenure.watches(self.ledger, ears.subscription) | {"primary-watch": self._watch_primary()}
         try:
-            await run_together(epoch.tasks() | watches | keeping(shard, self._primary))
+            beside = keeping(shard, self._primary) | protecting(shard, self._primary)
+            await run_together(epoch.tasks() | watches | beside)
         finally:
             self._leftover.by(epoch)
 
     async def _begin(self, lease: Lease, inheritance: Inheritance | None, hints: int) -> Gap:
-        """The gap of the epoch: none where all that was notified is inherited, and no gap was open."""
+        """The gap of the epoch: none if everything notified is inherited, and no gap was open."""
         inherits, filled = inheritance is not None, inheritance is not None and inheritance.filling is not None
         self.telemetry.lease_taken_over(lease.silent_ms, hints, hot=inherits and not filled, filled=filled)
         if inherits and not lease.gap_open:
             self.phases.enter(Phase.WATCHING)
             return Gap("", 0, 0)
-        return await self._open_gap(lease)
+        start_ms = await self.ledger.now_ms()
+        self.phases.enter(Phase.RECONCILING)
+        return self._gaps.open(lease, str(self._primary.endpoint), start_ms)
 
     def _listen_no_more(self) -> None:
         if self._ears is not None:
@@ -201,7 +237,7 @@ class RedisSource:
             return
         found = self._primary.endpoint
         shard, limits = self._shard, self._runtime.limits.ledger
-        self.ledger = Ledger(self._primary.client, found, shard.names, limits, shard.others)
+        self.ledger = Ledger(self._primary.commands, shard.names, limits, shard.others)
         self.outbox.move(self.ledger)
         self._leftover.forget_batch()
         self._tenure.elsewhere()
@@ -211,28 +247,10 @@ class RedisSource:
         """End the epoch when this server is no longer the primary: it would notify `del` of what expires."""
         raise EpochEnded(Ending.DEMOTED, await self._primary.lost())
 
-    async def _open_gap(self, lease: Lease) -> Gap:
-        start_ms = await self.ledger.now_ms()
-        cause = self._cause
-        if lease.former is None and self.phases.has_watched:
-            cause = f"{cause}; the lease was gone (flushed, deleted or evicted)"
-        handled_ms, cluster = lease.handled_ms, self._shard.cluster
-        if cluster is not None:
-            handled_ms = cluster.watermarks.since(str(self._primary.endpoint), self._shard.number, handled_ms)
-        if handled_ms is None:  # no epoch has ever caught up: then the gap begins with the first attempt
-            handled_ms = self._first_ms = start_ms if self._first_ms is None else self._first_ms
-        opened_ms = min(handled_ms, start_ms)  # Redis's clock may have been set back
-        self.phases.enter(Phase.RECONCILING)
-        self.telemetry.gap_opened(cause, opened_ms, start_ms)
-        return Gap(cause, opened_ms, start_ms)
-
     def _caught_up(self, redis_ms: int) -> None:
-        """A mark is back, and the gap closed: the whole way works, and all is handled up to then."""
-        cluster = self._shard.cluster
-        if cluster is not None:
-            cluster.watermarks.handled(str(self._primary.endpoint), self._shard.number, redis_ms)
+        """A mark is back, and the gap is closed: the whole way works, and everything up to then is handled."""
+        self._gaps.caught_up(str(self._primary.endpoint), redis_ms)
         self.phases.enter(Phase.WATCHING)
-        self._first_ms = None
         self.refused = False
         self._backoff.reset()
 
@@ -242,6 +260,9 @@ class RedisSource:
         if isinstance(error, Missed) and self._trust.doubt(self._runtime.clock.monotonic() - self._began):
             self.telemetry.audit_distrusted()
         self._end(error.ending, str(error))
+        if error.ending is Ending.RELIEVED:
+            return
+        await self._drop_relief()
         if error.ending is Ending.DEMOTED:
             self.outbox.pause()
         if error.ending in UNTRUSTWORTHY:
@@ -250,20 +271,19 @@ class RedisSource:
             await self._tenure.hand_over(self.ledger, self._leftover.heard, self._leftover.place)
         elif not self._stop.given:
             self._listen_no_more()
-            pause = self._backoff.next()
-            deaf = error.ending in DEAF  # a standby goes on without a gap, this one cannot
-            if deaf and await self._tenure.release(self.ledger, self._leftover.heard, self._leftover.place, left=True):
-                pause = max(pause, self._runtime.limits.source.yield_to_standby)
-            await self._runtime.clock.wait(self._stop.event, pause)
+            if error.ending in DEAF:  # a standby goes on without a gap, this one cannot
+                await self._tenure.release(self.ledger, self._leftover.heard, self._leftover.place, left=True)
+            await self._runtime.clock.wait(self._stop.event, self._backoff.next())
 
     async def _failed(self, ending: Ending, error: BridgeError) -> None:
-        """No epoch can begin, or one has ended, for a reason that may stay for long."""
+        """No epoch can begin, or one has ended, for a reason that may last long."""
         refused, phase = ending is Ending.REFUSED, self.phases.now
         attempted = not self.phases.in_epoch
         self._end(ending, str(error))
+        await self._drop_relief()
         if not self._stop.given:
             self._listen_no_more()
-        # With the lease, or if the settings must be fixed, a bridge that can work shall have the shard.
+        # If this bridge has the lease, or its settings must be fixed, leave the shard to a bridge that can work.
         if attempted and (refused or phase is Phase.TAKING_OVER) and self._members.shared:
             self._members.unable()
             await self._tenure.release(self.ledger, self._leftover.heard, self._leftover.place)
@@ -275,7 +295,7 @@ class RedisSource:
 
     def _end(self, ending: Ending, reason: str) -> None:
         """The epoch, or the attempt to begin one, is over."""
-        self._cause = reason
+        self._gaps.cause = reason
         if self._shard.cluster is not None:
             self._shard.cluster.topology.doubt()
         if self.phases.in_epoch:

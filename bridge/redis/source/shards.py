@@ -1,7 +1,7 @@
 """All shards of the ledger: each is a source of its own, with a lease of its own; bridges share them (`membership.py`).
 
-A shard listens by a connection of its own, so that what one epoch has heard never reaches another. What is not of its
-keys it only counts.
+Each shard listens on its own connection, so that what one epoch has heard never reaches another. Hints of other shards'
+keys are only counted.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class Shards:
             self.outbox.add(source.outbox)
 
     def _roster(self) -> Roster:
-        """Of a shard that is at work, on the server that is the primary; any one's, if none is."""
+        """The roster of a shard that is at work, on the server that is the primary; if none is, that of any shard."""
         at_work = (source for source in self._sources if source.phases.in_epoch)
         return next(at_work, self._sources[0]).ledger.roster
 

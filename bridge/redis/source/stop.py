@@ -1,4 +1,4 @@
-"""The request to a source to end: given once, by whoever runs it."""
+"""The request to a source to end. The part that runs the source gives it once."""
 
 import asyncio
 
@@ -14,16 +14,16 @@ class Stop:
         self._ending = Ending.SHUTDOWN
 
     def give(self, ending: Ending) -> None:
-        """The source is to end, for that reason."""
+        """Ask the source to end, for that reason."""
         self._ending = ending
         self.event.set()
 
     @property
     def given(self) -> bool:
-        """Whether it is to end."""
+        """Whether it was asked to end."""
         return self.event.is_set()
 
     @property
     def retired(self) -> bool:
-        """Whether it is to end because its ledger is no longer that of any primary."""
+        """Whether it was asked to end because its ledger no longer belongs to any primary."""
         return self.given and self._ending is Ending.SLOTS_MOVED

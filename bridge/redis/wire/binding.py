@@ -1,27 +1,33 @@
 """The one process of Redis that all connections of an epoch reach.
 
-An address is only a name: behind it may be another server tomorrow (DNS, a Service, a proxy, a failover), while
+An address is only a name: tomorrow another server may be behind it (DNS, a Service, a proxy, a failover), while
 connections to the former one live on. So the first connection of an epoch decides, and each later one must reach the
-same process, which INFO tells by its `run_id`. A connection itself never changes its server.
+same process, which the `run_id` of INFO identifies. A connection itself never changes its server.
 
-Guarantees: no script is sent to another process than the one that the subscription listens to; when an epoch is over,
-no connection of it is used again. A server that does not say its `run_id` counts as the same.
+If the server refuses the login or certificate that a file or a provider has now, a new connection uses those with which
+an earlier connection of the epoch was let in. So the epoch goes on until another session can take over
+(`source/relief.py`).
+
+Guarantees: no script is sent to a process other than the one that the subscription listens to; when an epoch is over,
+none of its connections is used again. A server that does not report its `run_id` counts as the same.
 """
 
+import ssl
 from dataclasses import dataclass
 from typing import Protocol
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bridge.clock import Clock
+from bridge.redis.wire.logins import Login
 
 ROUNDING = 1.0
-"""Seconds: servers say how long they have been up in whole ones."""
+"""In seconds: servers report their uptime in whole seconds."""
 
 
 class OtherServerError(RedisConnectionError):
-    """Another server answers than the one that the epoch is bound to."""
+    """The server that answers is not the one that the epoch is bound to."""
 
     def __init__(self) -> None:
         super().__init__("another server answers there now than at the beginning of the epoch")
@@ -29,7 +35,7 @@ class OtherServerError(RedisConnectionError):
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What a server says of itself in INFO."""
+    """What a server reports about itself in INFO."""
 
     run_id: bytes
     uptime: float
@@ -44,10 +50,10 @@ class Process:
 
 
 class Droppable(Protocol):
-    """A connection, as far as it is of interest here."""
+    """The part of a connection that matters here."""
 
     async def drop(self) -> None:
-        """End it at once: whoever waits for an answer gets an error."""
+        """End it at once: callers that wait for an answer get an error."""
 
 
 class Binding:
@@ -55,22 +61,31 @@ class Binding:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._connections = WeakSet[Droppable]()
+        self._connections = WeakKeyDictionary[Droppable, None]()
+        """In the order in which they were opened (a set has no order): they are dropped in that order."""
         self._process: Process | None = None
         self._bound_at = 0.0
         self._former: tuple[Process, float] | None = None
         """The last process, and since when we were bound to it."""
         self.moved = False
-        """Whether the process is another one than before, and no restart: it ran while we were still bound to that."""
+        """Whether this is a different process, not a restart: it already ran while we were bound to the former one."""
         self.releases = 0
         """How often connections were dropped."""
+        self.login: Login | None = None
+        """The login with which the last connection was let in."""
+        self.context: ssl.SSLContext | None = None
+        """Likewise its certificates; None without TLS."""
+        self.ends_at: float | None = None
+        """When the first login of any connection ends, on the bridge's clock; None if not known."""
+        self.told_at = 0.0
+        """When that was learned."""
 
     def opened(self, connection: Droppable) -> None:
-        """To be told before it is used, and before `require`."""
-        self._connections.add(connection)
+        """Register a connection, before it is used, and before `require`."""
+        self._connections[connection] = None
 
     def require(self, info: bytes) -> None:
-        """Bind to the server that answered so to INFO. Raises OtherServerError where another one is bound already."""
+        """Bind to the server that gave that answer to INFO. Raises OtherServerError if another one is bound already."""
         process, now = Process.of(info), self._clock.monotonic()
         if self._process is not None:
             if process.run_id != self._process.run_id:
@@ -81,10 +96,21 @@ class Binding:
             former, since = self._former
             self.moved = process.run_id != former.run_id and process.uptime > now - since + ROUNDING
 
+    def login_ends(self, at: float) -> None:
+        """A connection was logged in with a login that ends at `at`, on the bridge's clock (`Clock.monotonic`)."""
+        if self.ends_at is None or at < self.ends_at:
+            self.ends_at, self.told_at = at, self._clock.monotonic()
+
+    @property
+    def run_id(self) -> bytes | None:
+        """That of the process that it is bound to; None while it is not bound."""
+        return None if self._process is None else self._process.run_id
+
     async def release(self) -> None:
         """Drop all connections; the next one decides what the following epoch is bound to."""
         self.releases += 1
         self.moved = False
+        self.ends_at = self.login = self.context = None
         if self._process is not None:
             self._former, self._process = (self._process, self._bound_at), None
         for connection in list(self._connections):

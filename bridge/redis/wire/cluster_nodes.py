@@ -1,7 +1,7 @@
 """What nodes of a cluster answer to CLUSTER NODES: which primaries there are, and who has which slot.
 
-They need not agree: whoever claims a slot in the newest configuration epoch has it, so that what a primary says that is
-cut off, and was replaced, counts no more.
+They need not agree. A slot belongs to the node that claims it in the newest configuration epoch. So the word of a
+primary that is cut off, and was replaced, no longer counts.
 
 Pure: no I/O, no clock.
 """
@@ -21,10 +21,10 @@ class Claim:
     id: str
     address: Address
     epoch: int
-    """Of its configuration: of two that claim a slot, the greater one has it."""
+    """That of its configuration: of two nodes that claim a slot, the one with the greater epoch has it."""
     slots: tuple[range, ...]
     moving: frozenset[int]
-    """Slots that are on their way from here, or to here. Only the node itself says so."""
+    """Slots that are leaving or arriving here. Only the node itself reports that."""
     own: bool
     """Whether the node says it of itself."""
 
@@ -46,9 +46,9 @@ View = tuple[Claim, ...]
 
 
 def merged(views: Sequence[View], stale: Sequence[View] = ()) -> Sequence[Node]:
-    """The primaries that have slots, by what several nodes say, or (`stale`) said last, and do not say now.
+    """The primaries that have slots, by the answers of several nodes; `stale`: last answers of nodes now silent.
 
-    Of two that claim a slot, the newer configuration has it; of two places of one node, the fresher word is right.
+    If two claim a slot, the newer configuration has it. If a node is reported in two places, the fresher report counts.
     """
     fresh = {claim for view in views for claim in view}
     all_claims = fresh.union(*stale)
@@ -76,7 +76,7 @@ def claims(text: str, asked: Address, *, tls: bool = False) -> Iterator[Claim]:
         if found is None or "master" not in kinds or kinds & {"noaddr", "handshake"}:
             continue
         own = "myself" in kinds
-        # A certificate is of a name. Without TLS, the address needs no resolver.
+        # A certificate is for a name. Without TLS, the address needs no resolver.
         host = (tls and found["name"]) or found["host"] or asked[0]
         port = int(found["port"]) or asked[1]
         yield Claim(

@@ -1,4 +1,4 @@
-"""A command and its reply: within its time, and with our errors."""
+"""A command and its reply: with a time limit, and with our errors."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ from bridge.redis.wire.errors import translated
 
 @asynccontextmanager
 async def conversation(endpoint: Endpoint, within: float | None = None) -> AsyncIterator[None]:
-    """One command: whatever the client library raises, and no reply in time, is NotConnected, Refused or Fenced.
+    """One command. Errors of the client library, and a missing reply, become NotConnected, Refused or Fenced.
 
     `within`: seconds; by default what the endpoint's limits allow a command.
     """
@@ -32,7 +32,7 @@ async def conversation(endpoint: Endpoint, within: float | None = None) -> Async
 async def replies(pipeline: Pipeline, *, but: type[ResponseError] | tuple[()] = ()) -> list[Any]:
     """Send a pipeline, within a `conversation`. Its replies, among them errors of the kind `but`.
 
-    Any other error is raised as Redis said it: the library would put the whole command before it, users' keys and all.
+    Any other error is raised in Redis's words: the library would add the whole command, including users' keys.
     """
     answers: list[Any] = await pipeline.execute(raise_on_error=False)
     for answer in answers:

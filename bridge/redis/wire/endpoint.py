@@ -1,35 +1,35 @@
 """One Redis server: where it is, how to log in, how long it may take, and a client for it."""
 
+import asyncio
+import socket
 import ssl
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.credentials import CredentialProvider
-from redis.exceptions import RedisError
 
 from bridge.clock import Clock, SystemClock
-from bridge.errors import Refused
 from bridge.limits import WireLimits
 from bridge.redis.wire.binding import Binding
-from bridge.redis.wire.handshake import PlainConnection, TlsConnection, UnixConnection, redis_tls
+from bridge.redis.wire.handshake import PlainConnection, RenewingPool, TlsConnection, UnixConnection, redis_tls
+from bridge.redis.wire.logins import VARIABLE, Login, Logins, logins_of
 from bridge.settings import Settings
 from bridge.tls import ClientTls
 
 CLIENT_NAME = "expiry-bridge"
 SENTINEL, CLUSTER = "Sentinel", "the cluster"
-"""Who names the server, where the settings do not."""
+"""What names the server, if the settings do not."""
 
 Address = tuple[str, int]
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """See the module. Two are equal that are the same server, with the same login."""
+    """See the module. Two are equal if they are the same server, with the same login."""
 
     settings: Settings
     host: str
@@ -38,15 +38,20 @@ class Endpoint:
     db: int
     tls: bool
     finder: str = ""
-    """Who has named it, if not the settings: then it may be a replica tomorrow, and another one the primary."""
+    """What has named it, if not the settings. Then it may be a replica tomorrow, and another server the primary."""
     limits: WireLimits = field(default_factory=WireLimits)
     clock: Clock = field(default_factory=SystemClock, compare=False)
     binding: Binding | None = field(default=None, compare=False)
-    """Which process all connections must reach; None: any."""
+    """The process that all connections must reach; None for any."""
 
     @classmethod
     def of(cls, settings: Settings, limits: WireLimits | None = None, clock: Clock | None = None) -> "Endpoint":
-        """The server that `BRIDGE_REDIS_URL` names. With Sentinel, or a cluster, it is not known yet: `primary.py`."""
+        """The server that `BRIDGE_REDIS_URL` names. With Sentinel, or a cluster, it is not known yet: `primary.py`.
+
+        Raises ConfigurationError if there is no such credentials provider.
+        """
+        if settings.redis_credentials_provider is not None:
+            logins_of(settings.redis_credentials_provider)
         url = settings.redis_address()
         finder = SENTINEL if url.sentinels else CLUSTER if url.nodes else ""
         return cls(
@@ -83,7 +88,10 @@ class Endpoint:
     @property
     def login(self) -> str:
         """The settings to check where the login is refused."""
-        return "BRIDGE_REDIS_USERNAME and BRIDGE_REDIS_PASSWORD (or BRIDGE_REDIS_PASSWORD_FILE)"
+        if self.logins is not None:
+            return f"what {VARIABLE} gives"
+        apart = "BRIDGE_REDIS_USERNAME and BRIDGE_REDIS_PASSWORD (or BRIDGE_REDIS_PASSWORD_FILE)"
+        return f"{apart}, or the user in BRIDGE_REDIS_URL"
 
     def __str__(self) -> str:
         if not self.known:
@@ -92,8 +100,23 @@ class Endpoint:
 
     @property
     def user(self) -> str:
-        """The ACL user that we log in as."""
+        """The ACL user as which we log in; with a credentials provider, the last one that it gave."""
+        if self.logins is not None:
+            return (self.logins.known and self.logins.known.user) or "default"
         return self.credentials()[0] or "default"
+
+    @property
+    def logins(self) -> Logins | None:
+        """Those of a credentials provider; None if the settings hold the only login."""
+        name = self.settings.redis_credentials_provider
+        return None if name is None else logins_of(name)
+
+    async def current_login(self) -> Login | None:
+        """How a new connection logs in; None if it does not. Raises Refused, or NoLogin."""
+        if self.logins is not None:
+            return await self.logins.fresh(self.clock, self.limits)
+        user, password = self.credentials()
+        return Login(user, password) if password else None
 
     def credentials(self) -> tuple[str | None, str | None]:
         """User and password, read now: a mounted secret may have been rotated since the last connect."""
@@ -111,13 +134,26 @@ class Endpoint:
         certificates = self.certificates()
         return None if certificates is None else certificates.context()
 
+    async def open(self, protocol: asyncio.Protocol, tls: ssl.SSLContext | None) -> None:
+        """Connect. When this returns, TLS is established, and nothing else was sent. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        if self.path:
+            await loop.create_unix_connection(lambda: protocol, self.path)
+            return
+        timeout = self.limits.handshake if tls else None  # asyncio allows none without TLS
+        transport, _ = await loop.create_connection(
+            lambda: protocol, self.host, self.port, ssl=tls, ssl_handshake_timeout=timeout
+        )
+        if (connection := transport.get_extra_info("socket")) is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
     def client(self, connections: int = 8) -> Redis:
         """A command client with a pool of at most `connections` connections, opened when first needed."""
         options: dict[str, Any] = {
             "db": self.db,
             "protocol": 2,
             "client_name": CLIENT_NAME,
-            "credential_provider": _Credentials(self),
+            "login": self.current_login,
             # `conversation` has the timeout. The library's own sends through `asyncio.wait_for`, which can swallow a
             # cancellation on Python 3.11, and costs a task per command.
             "socket_timeout": None,
@@ -136,29 +172,11 @@ class Endpoint:
                 kind = TlsConnection
                 self.ssl_context()  # a clear error now, not only at the first command
                 options |= {"context": partial(_context, self), "handshake": self.limits.handshake}
-        return Redis.from_pool(ConnectionPool(connection_class=kind, **options))  # closing it closes the pool
+        if self.logins is None:
+            return Redis.from_pool(ConnectionPool(connection_class=kind, **options))  # closing it closes the pool
+        logins = partial(self.logins.look, self.clock, self.limits)
+        return Redis.from_pool(RenewingPool(logins, connection_class=kind, **options))
 
 
 def _context(endpoint: Endpoint) -> ssl.SSLContext:
     return redis_tls(endpoint.settings).context()
-
-
-class _Credentials(CredentialProvider):
-    """redis-py asks this at every connect."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-
-    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        return self.get_credentials()
-
-    def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        try:
-            user, password = self._endpoint.credentials()
-        except Refused as error:
-            # Of its own errors alone, the library takes that the connection cannot be used: after any other, the next
-            # command would go out without a login.
-            raise RedisError(str(error)) from error
-        if password is None:
-            return cast("tuple[str]", ())  # no AUTH at all
-        return (user, password) if user else (password,)

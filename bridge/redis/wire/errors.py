@@ -1,6 +1,6 @@
 """The client library's exceptions and Redis's error replies, as ours: the one place that translates them.
 
-Guarantees: no message holds a secret or, but for what Redis itself repeats, a key.
+Guarantees: no message holds a secret, and no message holds a key unless Redis itself repeats one.
 """
 
 import ssl
@@ -11,18 +11,19 @@ import redis.exceptions as client
 from bridge.errors import BridgeError, ErrorKind, NotConnected, Refused, Unusable
 from bridge.redis.wire.endpoint import CLUSTER, Endpoint
 from bridge.redis.wire.handshake import FULL, HungUp
+from bridge.redis.wire.logins import NoLogin
 
 
 class Fenced(BridgeError):
-    """The epoch is over for the ledger: another one holds the lease, or the lease is gone."""
+    """The ledger refuses this epoch: another one holds the lease, or the lease is gone."""
 
 
 _TRANSIENT = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "MISCONF", "NOREPLICAS", "UNBLOCKED")
-"""Answers of a server that is there, but cannot serve just now."""
+"""Answers of a server that is up, but cannot serve just now."""
 _TOO_LARGE = "Protocol error"
-"""How a server answers a query that is larger than it takes. It closes the connection then."""
+"""How a server answers a query that is larger than it accepts. It then closes the connection."""
 _KINDS = {"MISCONF": ErrorKind.DISK, "maxmemory": ErrorKind.MEMORY, "NOREPLICAS": ErrorKind.REPLICAS}
-"""By a word of the answer."""
+"""The kind, by a word of the answer."""
 _UNKNOWN = ("unknown command", "unknown redis command")
 """The latter from a script."""
 _DENIALS = ("noperm", "no permissions", "acl failure", "can't run this command")
@@ -37,12 +38,12 @@ def translated(endpoint: Endpoint, error: Exception) -> BridgeError:
         return connection_failed(endpoint, error, answered=not isinstance(error, HungUp))
     if isinstance(error, client.ResponseError):
         return _response(endpoint, error)
-    no_redis = Refused(f"{endpoint.title} does not answer as a Redis does", "check BRIDGE_REDIS_URL")
+    no_redis = Refused(f"{endpoint.title} does not answer like a Redis server", "check BRIDGE_REDIS_URL")
     return opening_failed(endpoint, error, answered=True) or no_redis
 
 
 def _response(endpoint: Endpoint, error: client.ResponseError) -> BridgeError:
-    """The library takes the first word away from those that it has a class for."""
+    """The library removes the first word of the errors for which it has a class."""
     match error:
         case client.AskError():  # MOVED is one of them
             return _not_served_here(endpoint, error)
@@ -56,21 +57,24 @@ def _response(endpoint: Endpoint, error: client.ResponseError) -> BridgeError:
 
 
 def connection_failed(endpoint: Endpoint, error: BaseException, *, answered: bool) -> Unusable:
-    """A connection that could not be made, or broke; `answered`: whether it had been of any use before."""
+    """A connection that could not be made, or broke; `answered`: whether it had worked before."""
     if FULL in str(error):
         return _full(endpoint)
-    opening = opening_failed(endpoint, error, answered=answered)
-    return opening or NotConnected(f"{endpoint.title}: {str(error) or type(error).__name__}")
+    if opening := opening_failed(endpoint, error, answered=answered):
+        return opening
+    if any(isinstance(cause, ConnectionRefusedError) for cause in _chain(error)):
+        return NotConnected(f"{endpoint.title} cannot be reached: the connection is refused")
+    return NotConnected(f"{endpoint.title}: {str(error) or type(error).__name__}")
 
 
 def opening_failed(endpoint: Endpoint, error: BaseException, *, answered: bool) -> Unusable | None:
-    """What `error` says of the opening of a connection; None where it is about something else.
+    """What `error` says about opening a connection; None if it is about something else.
 
-    The client library wraps what it is told; what counts is somewhere in the chain of causes.
+    The client library wraps errors. The one that counts is somewhere in the chain of causes.
     """
     certificates = endpoint.certificates()
     for cause in _chain(error):
-        if isinstance(cause, Refused):
+        if isinstance(cause, Refused | NoLogin):
             return cause
         if (
             isinstance(cause, ssl.SSLError)
@@ -80,21 +84,21 @@ def opening_failed(endpoint: Endpoint, error: BaseException, *, answered: bool) 
             return refused
         if isinstance(cause, ConnectionAbortedError) and "handshake" in str(cause):
             asked = "which rediss:// in BRIDGE_REDIS_URL asks for"
-            return NotConnected(f"{endpoint.title} begins no TLS, {asked}", "check its port")
+            return NotConnected(f"{endpoint.title} does not start TLS, {asked}", "check its port")
     if answered:
         return None
     found = f"{endpoint.title} closed the connection before it answered"
     if certificates is not None:
-        wants = "it may want a client's certificate, or another one"
+        wants = "it may require a client certificate, or a different one"
         return NotConnected(f"{found}; {wants}", f"check {certificates.certificate}")
     return NotConnected(
-        f"{found}; it may want TLS, or have as many clients as it takes",
+        f"{found}; it may require TLS, or have reached its limit of clients",
         "set BRIDGE_REDIS_URL to a rediss:// URL, or raise maxclients",
     )
 
 
 def _full(endpoint: Endpoint) -> NotConnected:
-    return NotConnected(f"{endpoint.title} has as many clients as it takes", "raise its maxclients")
+    return NotConnected(f"{endpoint.title} has reached its limit of clients", "raise its maxclients")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -104,7 +108,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def error_reply(endpoint: Endpoint, answer: str) -> BridgeError:
-    """What an error that Redis answered with means for the caller."""
+    """What an error reply of Redis means for the caller."""
     if answer.startswith(("FENCED", "LEASELOST")):
         return Fenced(answer.partition(" ")[2])
     kind = next((kind for word, kind in _KINDS.items() if word in answer), ErrorKind.OTHER)
@@ -114,11 +118,16 @@ def error_reply(endpoint: Endpoint, answer: str) -> BridgeError:
         return _full(endpoint)
     if "READONLY" in answer or "read only replica" in answer:
         return is_replica(endpoint)
+    if "DB index is out of range" in answer:
+        return Refused(
+            f"{endpoint.title} has no database {endpoint.db}",
+            "name another one at the end of the URL, or raise `databases` in the configuration of Redis",
+        )
     return _refusal(endpoint, answer, kind)
 
 
 def _refusal(endpoint: Endpoint, answer: str, kind: ErrorKind) -> Refused:
-    """What it means where it will not pass by itself."""
+    """What an error means that will not go away without an operator."""
     if answer.startswith("IMPORTING"):
         found = f"{endpoint.title} is in import mode: it hides keys that are past their deadline, and expires none"
         return Refused(found, "finish the import, then CONFIG SET import-mode no")
@@ -146,13 +155,14 @@ def _refusal(endpoint: Endpoint, answer: str, kind: ErrorKind) -> Refused:
     return Refused(f"{endpoint.title} answers: {answer}", kind=kind)
 
 
-def login_refused(endpoint: Endpoint, answer: str) -> Refused:
-    """Redis would not log us in."""
-    return Refused(f"{endpoint.title} refuses the login ({answer})", f"check {endpoint.login}")
+def login_refused(endpoint: Endpoint, answer: str) -> Unusable:
+    """Redis refused the login. It may accept the next one that a credentials provider gives."""
+    kind = Refused if endpoint.logins is None else NotConnected
+    return kind(f"{endpoint.title} refuses the login ({answer})", f"check {endpoint.login}")
 
 
 def is_replica(endpoint: Endpoint, role: str = "") -> Unusable:
-    """It is a replica: for good, where the settings name it; until it is promoted, where a finder does."""
+    """It is a replica. That is final if the settings name it; if a finder does, it may be promoted."""
     found = f"{endpoint.title} is a replica{role}: only a primary expires keys"
     if endpoint.finder:
         return NotConnected(f"{found}; {endpoint.finder} will name the primary")
@@ -160,7 +170,7 @@ def is_replica(endpoint: Endpoint, role: str = "") -> Unusable:
 
 
 def is_cluster_node(endpoint: Endpoint, why: str = "") -> Refused:
-    """The settings name it as a server of its own, and it is a part of a cluster."""
+    """The settings name it as a single server, but it is part of a cluster."""
     return Refused(f"{endpoint.title} is a node of a cluster{why}", f"set BRIDGE_REDIS_URL to {cluster_url(endpoint)}")
 
 

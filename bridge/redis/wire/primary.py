@@ -1,13 +1,13 @@
 """The one server that an epoch, or a command, talks to.
 
-Mostly it is the one that the settings name. With Sentinel, or in a cluster, it is looked for before each epoch: a
-finder names it, and it must say itself that it is a primary. Never is another one taken than the newest answer names:
-an old primary that still answers may well believe to be one.
+Usually it is the one that the settings name. With Sentinel, or in a cluster, it is looked up before each epoch: a
+finder names it, and the server must itself say that it is a primary. Only the server of the newest answer is used,
+because an old primary that still answers may believe that it is one.
 
-Guarantees: whoever holds `client` holds connections to one server alone, whatever happens: when the primary moves, the
-client is another one, and where another server answers at the same address, connections to it are refused until the
-next `locate` (`binding.py`). So no script of one epoch can reach another server, where the fence, replicated, would let
-it pass. Until it is noticed, an old primary that is cut off can be worked on: see *Failover* in PROTOCOL.md.
+Guarantees: all connections of `client` are to one single server. When the primary moves, there is another client. If
+another server answers at the same address, connections to it are refused until the next `locate` (`binding.py`). So no
+script of one epoch can reach another server, where the replicated fence would let it pass. An old primary that is cut
+off may stay in use until that is noticed: see *Failover* in PROTOCOL.md.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from typing import Protocol, cast
 from redis.asyncio import Redis
 
 from bridge.errors import NotConnected, Refused
+from bridge.redis.wire.commands import Commands
 from bridge.redis.wire.conversation import conversation
 from bridge.redis.wire.endpoint import Address, Endpoint
 from bridge.redis.wire.errors import is_replica
@@ -25,35 +26,37 @@ from bridge.tasks import end
 
 
 class Finder(Protocol):
-    """Who knows which server is the primary."""
+    """Something that knows which server is the primary."""
 
     async def primary(self) -> Address:
-        """Where the primary is, by the newest answer. Raises NotConnected or Refused where there is none."""
+        """Where the primary is, by the newest answer. Raises NotConnected or Refused if there is none."""
 
     async def news(self, seconds: float) -> None:
-        """Return after so many seconds, or as soon as the answer may be another one."""
+        """Return after that many seconds, or as soon as the answer may have changed."""
 
     async def close(self) -> None:
         """Give the connections back."""
 
 
 class Primary:
-    """See the module. With a finder, `client` is of no use before `locate`."""
+    """See the module. With a finder, `client` cannot be used before `locate`."""
 
     def __init__(self, endpoint: Endpoint, finder: Finder | None = None, connections: int = 8) -> None:
         """`finder`: the sentinels of the settings, if none is given. `connections`: how many the client may open."""
         self._connections = connections
         self.endpoint = endpoint
         self.client: Redis = endpoint.client(connections)
+        self.commands = Commands(endpoint)
+        """They have their own, cheaper connections to the same server."""
         self._finder = finder or sentinels_of(endpoint)
         """None: the settings name the server itself."""
         self._former: Redis | None = None
 
     async def locate(self) -> bool:
-        """Find out which server is the primary now. Whether it is another one than before: then the client may be new.
+        """Find out which server is the primary now. Returns whether it has changed: then the client may be new.
 
-        Where the endpoint is bound, all connections are dropped, and the name is resolved anew. Raises NotConnected or
-        Refused; then all else is as it was.
+        If the endpoint is bound, all connections are dropped, and the name is resolved anew. Raises NotConnected or
+        Refused; then everything else is as it was.
         """
         if self._finder is None:
             return await self._reconnect()
@@ -70,15 +73,17 @@ class Primary:
             raise
         left, former, self._former = self.endpoint, self._former, self.client
         self.endpoint, self.client = found, client
+        self.commands.close()
+        self.commands = Commands(found)
         if left.binding is not None:
-            await left.binding.release()  # a frozen server would keep whoever waits for it
-        # The last client may be in use yet, for one more command.
+            await left.binding.release()  # a frozen server would keep callers waiting
+        # The last client may still be in use, for one more command.
         if former is not None:
             await former.aclose()
         return True
 
     async def _reconnect(self) -> bool:
-        """Leave the server, and find out who answers there now. Whether it is another one, and no restart."""
+        """Leave the server, and see which one answers there now. Returns whether it is another one, not a restart."""
         endpoint = self.endpoint
         if endpoint.binding is None:
             if self._finder is not None:
@@ -95,7 +100,7 @@ class Primary:
     async def lost(self) -> str:
         """Return when this server is no longer the primary, with the reason.
 
-        That a server does not answer is no reason: whoever needs it will notice. It holds up no look at the finder.
+        A server that does not answer is no reason: its users will notice. It does not delay the look at the finder.
         """
         watches = [asyncio.create_task(self._demoted(), name="role-watch")]
         if self._finder is not None:
@@ -110,7 +115,7 @@ class Primary:
         """Return when the server says so."""
         endpoint = self.endpoint
         while True:
-            await endpoint.clock.sleep(endpoint.limits.primary_check)
+            await endpoint.clock.tick(endpoint.limits.primary_check)
             with suppress(NotConnected, Refused):
                 role = await _role(self.client, endpoint)
                 if role != "master":
@@ -124,9 +129,9 @@ class Primary:
                 return f"{self.endpoint.finder} names another primary: {other}"
 
     async def successor(self) -> Endpoint | None:
-        """Another server that the newest answer names, and that is a primary: one stale answer proves nothing.
+        """Another server, if the newest answer names one, and it is a primary: one stale answer proves nothing.
 
-        None also where nobody can tell.
+        Also None if that is not known.
         """
         if self._finder is None:
             return None
@@ -136,11 +141,23 @@ class Primary:
                 return named
         return None
 
-    async def close(self) -> None:
-        """Give the connections back."""
+    def beside(self) -> "Primary":
+        """The same server, with new connections of its own. Raises Refused if a file cannot be used.
+
+        The finder is shared: call `leave` on one of the two, and `close` on the other.
+        """
+        return Primary(self.endpoint.bound(), self._finder, self._connections)
+
+    async def leave(self) -> None:
+        """Give the connections back, except the finder's."""
+        self.commands.close()
         await self.client.aclose()
         if self._former is not None:
             await self._former.aclose()
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self.leave()
         if self._finder is not None:
             await self._finder.close()
 
@@ -159,7 +176,7 @@ async def _require(client: Redis, endpoint: Endpoint) -> None:
 
 
 async def _role(client: Redis, endpoint: Endpoint) -> str:
-    """What a server says of itself. INFO, since the bridge needs that anyway: ROLE would be one more right."""
+    """The role that a server reports. By INFO, which the bridge needs anyway: ROLE would be one more right."""
     async with conversation(endpoint, endpoint.limits.role):
         info = cast("dict[str, object]", await client.info("replication"))
     return str(info.get("role", "unknown"))

@@ -1,4 +1,4 @@
-"""One question to several servers, side by side: one that is frozen holds up nothing that the others say."""
+"""One question to several servers in parallel: a frozen one does not delay the others' answers."""
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Hashable
@@ -12,19 +12,19 @@ Reply = TypeVar("Reply")
 
 
 class Questions(Generic[Server, Reply]):
-    """See the module. Who has not answered in time is not asked twice: what it says comes with a later call."""
+    """See the module. A server that has not answered in time is not asked again: its answer comes with a later call."""
 
     def __init__(
         self, question: Callable[[Server], Coroutine[object, object, Reply | Exception]], clock: Clock, grace: float
     ) -> None:
-        """`question` ends by itself, and returns what failed. `grace`: seconds for the rest, once one has answered."""
+        """`question` limits its own time, and returns errors. `grace`: seconds for the rest, once one has answered."""
         self._question = question
         self._clock = clock
         self._grace = grace
         self._open: dict[Server, asyncio.Task[Reply | Exception]] = {}
 
     async def ask(self, servers: Collection[Server]) -> dict[Server, Reply | Exception]:
-        """What has come in: when all have answered, or some time after the first that could."""
+        """The answers so far: when all have answered, or some time after the first one did."""
         for server in servers:
             if server not in self._open:
                 self._open[server] = asyncio.create_task(self._question(server), name=f"question to {server}")
@@ -42,6 +42,6 @@ class Questions(Generic[Server, Reply]):
         return {server: task.result() for server, task in asked.items() if task.done()}
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         await end(self._open.values())
         self._open.clear()

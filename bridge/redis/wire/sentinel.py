@@ -1,9 +1,9 @@
-"""Which server the sentinels take for the primary.
+"""Which server the sentinels consider the primary.
 
-All are asked side by side, each for a second at most, so that dead ones cost no more than that. They need not agree:
-the configuration of each has an epoch, which a failover raises, and the answer of the highest epoch is the newest. A
-majority is not asked for: a single sentinel that is left can still say where everybody is. Nothing is concluded from
-no answer. An answer is a claim: see `primary.py` for what is made of it.
+All are asked in parallel, each for a second at most, so that dead ones cost no more than that. They need not agree: the
+configuration of each has an epoch, which a failover raises, and the answer of the highest epoch is the newest. No
+majority is needed: a single remaining sentinel can still say where the primary is. A missing answer proves nothing. An
+answer is only a claim: `primary.py` checks it.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ RIGHTS = "+sentinel|get-master-addr-by-name +sentinel|master +client|setname"
 
 
 class Sentinel(Endpoint):
-    """One sentinel. Its login is another one than Redis's."""
+    """One sentinel. Its login is not Redis's."""
 
     @classmethod
     def of_redis(cls, redis: Endpoint, address: Address) -> "Sentinel":
@@ -49,6 +49,11 @@ class Sentinel(Endpoint):
         """See `Endpoint`."""
         return "BRIDGE_REDIS_SENTINEL_USERNAME and BRIDGE_REDIS_SENTINEL_PASSWORD (or …_PASSWORD_FILE)"
 
+    @property
+    def logins(self) -> None:
+        """See `Endpoint`: a provider is for Redis."""
+        return
+
     def credentials(self) -> tuple[str | None, str | None]:
         """See `Endpoint`."""
         return self.settings.redis_sentinel_username, self.settings.secret("redis_sentinel_password")
@@ -56,15 +61,15 @@ class Sentinel(Endpoint):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one sentinel says of the service."""
+    """What one sentinel says about the service."""
 
     sentinel: str
     address: Address
-    """Of the primary. Of a promoted replica as soon as it is promoted."""
+    """That of the primary; after a promotion, at once that of the promoted replica."""
     epoch: int
-    """Of its configuration."""
+    """That of its configuration."""
     flags: frozenset[str]
-    """Of the primary: `master`, and what else the sentinel thinks of it, such as `s_down`."""
+    """Those of the primary: `master`, and what else the sentinel knows, such as `s_down`."""
     quorum: int
     """How many sentinels have to find the primary down before a failover."""
     others: int
@@ -84,7 +89,7 @@ class Sentinels:
         self._clients = [(sentinel, sentinel.client(redis.limits.sentinel_connections)) for sentinel in named]
 
     async def ask(self) -> list[Answer | BridgeError]:
-        """What each says, in the order of the URL; NotConnected or Refused for one that does not."""
+        """What each says, in the order of the URL; NotConnected or Refused if it does not answer."""
         return await asyncio.gather(*(self._ask(*pair) for pair in self._clients))
 
     async def primary(self) -> Address:
@@ -125,7 +130,7 @@ class Sentinels:
             return NotConnected(f"{sentinel.title} does not answer as a sentinel does ({type(error).__name__})")
 
     def _refused(self, sentinel: Sentinel, answer: str) -> Refused | None:
-        """What an answer means that only a sentinel gives, or only what is no sentinel."""
+        """What an answer means that only a sentinel gives, or only a server that is none."""
         if "No such master" in answer:
             return Refused(
                 f"{sentinel.title} monitors no service '{self.service}'",
@@ -145,7 +150,7 @@ def _for_sentinels(error: NotConnected | Refused) -> NotConnected | Refused:
 
 
 def newest(answers: Sequence[Answer]) -> Address:
-    """The primary by the highest epoch; in doubt by the most sentinels."""
+    """The primary with the highest epoch; among several, the one that most sentinels name."""
     votes = Counter((answer.epoch, answer.address) for answer in answers)
     return max(votes, key=lambda vote: (vote[0], votes[vote], vote[1]))[1]
 

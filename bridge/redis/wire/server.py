@@ -1,4 +1,4 @@
-"""What a Redis server must be for an epoch to begin: version, role; and what it says of itself.
+"""What a Redis server must be for an epoch to begin (version, role), and what it reports about itself.
 
 `inspect` finds out; `Refused` says what is wrong and how to fix it. The `check` command builds on the same findings.
 """
@@ -19,11 +19,17 @@ from bridge.redis.wire.errors import is_cluster_node, is_replica
 MIN_REDIS = (7, 0)
 """PEXPIRETIME came with Redis 7.0."""
 MIN_VALKEY = (7, 2)
+WITH_BLESS = (8, 12)
+"""The first Redis that can protect a key from eviction."""
+FIELDS_REDIS, FIELDS_VALKEY = (7, 4), (9, 0)
+"""The first versions in which fields of hashes may have a deadline: HPEXPIRETIME."""
+NAMING_REDIS = (8, 8)
+"""The first version that can name the fields that a notification is about."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What the server says of itself."""
+    """What the server reports about itself."""
 
     product: str
     """`Redis` or `Valkey`."""
@@ -33,19 +39,36 @@ class Server:
     clustered: bool = False
     """Whether it is a node of a cluster."""
     eviction: str = ""
-    """Its `maxmemory-policy`; empty where it does not say."""
+    """Its `maxmemory-policy`; empty if it does not say."""
 
     @property
     def supported(self) -> bool:
         """Whether the bridge can work with this version."""
-        least = MIN_VALKEY if self.product == "Valkey" else MIN_REDIS
-        numbers = tuple(int(part) for part in re.findall(r"\d+", self.version)[:2])
-        return numbers >= least
+        return self._numbers >= (MIN_VALKEY if self.product == "Valkey" else MIN_REDIS)
+
+    @property
+    def blesses(self) -> bool:
+        """Whether it can protect single keys from eviction."""
+        return self.product == "Redis" and self._numbers >= WITH_BLESS
+
+    @property
+    def has_fields(self) -> bool:
+        """Whether fields of hashes may have deadlines there."""
+        return self._numbers >= (FIELDS_VALKEY if self.product == "Valkey" else FIELDS_REDIS)
+
+    @property
+    def names_fields(self) -> bool:
+        """Whether it can name the fields that a notification is about."""
+        return self.product == "Redis" and self._numbers >= NAMING_REDIS
 
     @property
     def primary(self) -> bool:
-        """Whether it takes writes and expires keys by itself."""
+        """Whether it accepts writes, and expires keys itself."""
         return self.role == "master"
+
+    @property
+    def _numbers(self) -> tuple[int, ...]:
+        return tuple(int(part) for part in re.findall(r"\d+", self.version)[:2])
 
     @property
     def evicts_all(self) -> bool:
@@ -71,12 +94,17 @@ async def inspect(client: Redis, endpoint: Endpoint) -> Server:
 
 
 def require(server: Server, endpoint: Endpoint) -> None:
-    """Raise unless the bridge can work with this server: Refused, or NotConnected where it may be able to later."""
+    """Raise unless the bridge can work with this server: Refused, or NotConnected if it may be able to later."""
     if not server.supported:
         raise Refused(
             f"Redis at {endpoint} is {server.product} {server.version}",
             f"the bridge needs Redis {_text(MIN_REDIS)} or Valkey {_text(MIN_VALKEY)}, or newer"
             " (it reads deadlines with PEXPIRETIME)",
+        )
+    if endpoint.settings.fields and not server.has_fields:
+        raise Refused(
+            f"Redis at {endpoint} is {server.product} {server.version}, where fields of hashes cannot expire",
+            f"BRIDGE_FIELDS needs Redis {_text(FIELDS_REDIS)} or Valkey {_text(FIELDS_VALKEY)}, or newer; unset it",
         )
     if server.clustered and endpoint.finder != CLUSTER:
         raise is_cluster_node(endpoint)
@@ -85,10 +113,18 @@ def require(server: Server, endpoint: Endpoint) -> None:
 
 
 async def shards_of(client: Redis, endpoint: Endpoint, names: Names) -> int:
-    """How many shards the ledger has: 1 where no bridge has ever said so."""
+    """How many shards the ledger has: 1 if no bridge has ever set that."""
     async with conversation(endpoint):
         said = await client.get(names.shards)
     return int(said) if said and said.isdigit() else 1
+
+
+def count_differs(endpoint: Endpoint, shards: int, wanted: int) -> Refused:
+    """The ledger has another number of shards than the settings: the bridge does not start, and `check` says so."""
+    return Refused(
+        f"the ledger in Redis at {endpoint} has {shards} shard{'s' * (shards != 1)}, and BRIDGE_SHARDS is {wanted}",
+        f"set BRIDGE_SHARDS to {shards} (how to change the number: deploy/docs/how-to/shards.md)",
+    )
 
 
 DATABASES = 16
@@ -96,7 +132,7 @@ DATABASES = 16
 
 
 async def databases(client: Redis, endpoint: Endpoint) -> int | None:
-    """How many databases the server has; None where it does not say."""
+    """How many databases the server has; None if it does not say."""
     try:
         async with conversation(endpoint):
             found = cast("dict[bytes, bytes]", await client.config_get("databases"))
@@ -106,7 +142,7 @@ async def databases(client: Redis, endpoint: Endpoint) -> int | None:
 
 
 async def _databases_by_trial(endpoint: Endpoint) -> int | None:
-    """By asking for one too many, on a connection that is not used for anything else."""
+    """Found by selecting one too many, on a connection that is used for nothing else."""
     client = endpoint.client(connections=1)
     try:
         async with conversation(endpoint):

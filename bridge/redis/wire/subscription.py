@@ -1,17 +1,16 @@
 """The notification stream: one TCP session, which ends once, with a reason.
 
-An own protocol on hiredis, because redis-py's PubSub reconnects silently (a gap that nobody sees), can freeze the event
-loop on a dead link, and never notices a hung server.
+This is our own protocol on hiredis, because redis-py's PubSub reconnects silently (an unnoticed gap), can freeze the
+event loop on a dead link, and never notices a hung server.
 
-Guarantees: hints are kept in the order in which Redis sent them, from the moment on at which all channels are
-confirmed; reading never waits for whoever handles them; memory
-is bounded (the session ends when the backlog is full, or a message as large: a gap, which is announced, not a full
-memory); a server that says nothing for a while, though it is asked, ends the session; so does one that sends what was
-not asked for. No bytes make it raise.
+Guarantees: from the moment when all channels are confirmed, hints are kept in the order in which Redis sent them.
+Reading never waits for the interpreter. Memory is bounded: the session ends when the backlog is full, or when one
+message is as large, because an announced gap is better than a full memory. A server that does not answer for a while
+ends the session, and so does one that sends what was not asked for. No received bytes make it raise.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,9 +19,12 @@ import hiredis
 from bridge.endings import Ending
 from bridge.errors import BridgeError, NotConnected
 from bridge.redis.protocol.inbox import Hint, Inbox
+from bridge.redis.protocol.notifications import ALL_INVALID, INVALIDATIONS
 from bridge.redis.wire.binding import Binding, OtherServerError
 from bridge.redis.wire.endpoint import CLIENT_NAME, Endpoint
 from bridge.redis.wire.errors import connection_failed, error_reply, login_refused
+from bridge.redis.wire.logins import Login
+from bridge.redis.wire.session_login import SessionLogin
 from bridge.tls import abort
 
 _INFO = b"# "
@@ -31,12 +33,14 @@ _MESSAGE_PARTS = 3
 """Elements of a message, and of a confirmation."""
 _MESSAGES = {b"message", b"smessage"}
 _CONFIRMATIONS = {b"subscribe", b"ssubscribe"}
+_PAIR, _INVALIDATE = 2, b"invalidate"
+"""How the newer protocol reports writes: this word, and the keys."""
 _PART = object()
-"""What the reader answers where the next message is not complete: a null would look like `None`."""
-_UNWANTED = ("NOPERM", "ERR unknown command", "ERR unknown subcommand")
-"""How Redis begins to say that it does not take a command."""
+"""What the reader returns if the next message is not complete: `None` would look like a null."""
+_TURNS_TO_READ = 2
+"""Turns of the event loop until what has come is read: the first one sees it, behind what was ready before."""
 _ANSWER_SHOWN = 500
-"""Characters of an error of Redis's that are worth repeating."""
+"""How many characters of a Redis error are worth repeating."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +50,11 @@ class OptionalChannels:
     elsewhere: Sequence[bytes] = ()
     """The expirations of other databases."""
     presence: Sequence[bytes] = ()
-    """Those of the bridges themselves."""
+    """Channels of the bridges themselves."""
     sharded: bool = False
-    """Whether the latter are shard channels, as in a cluster, where others are broadcast to all nodes."""
+    """Whether `presence` are shard channels, as in a cluster, where other channels are broadcast to all nodes."""
+    invalidations: bool = False
+    """Whether Redis should report here the writes of keys that another connection has read."""
 
 
 class Subscription(asyncio.Protocol):
@@ -65,26 +71,32 @@ class Subscription(asyncio.Protocol):
         optional = optional or OptionalChannels()
         self._inbox = inbox
         self.ended: str | None = None
-        """Why the session is over; None while it goes on. What is in the inbox then was still received in order."""
+        """Why the session is over; None while it lasts. What is in the inbox by then was received in order."""
         self.ending = Ending.CONNECTION_LOST
         """The kind of that reason."""
         self.broken: Exception | None = None
-        """What the connection was lost by; None where it was closed."""
+        """The error by which the connection was lost; None if it was closed."""
         self.answered = False
         """Whether Redis has said anything at all."""
         self.complete = True
-        """Whether it also hears the expirations elsewhere."""
+        """Whether it also hears the expirations of other databases."""
         self.present = bool(optional.presence)
         """Whether it also hears the channels of the bridges themselves."""
+        self.id: int | None = None
+        """That of the connection; None if it was not asked for, or if Redis does not say."""
+        self.invalidations = optional.invalidations
+        """Whether it also hears the writes of keys that a connection which redirects to this `id` has read."""
         self._channels = frozenset({*channels, *optional.elsewhere, *optional.presence})
         self._required = set(channels)
         self._elsewhere = set(optional.elsewhere)
         self._presence = set(optional.presence)
-        """Not confirmed yet, in the order in which they are asked for."""
+        self._tracked = {INVALIDATIONS} if optional.invalidations else set[bytes]()
+        """Channels that are not confirmed yet, in the order of the requests."""
         self._binding = endpoint.binding
-        """Until its server is known to be the one that the epoch is bound to."""
-        self._until_name = -1
-        """How many answers are to come before the one to our name."""
+        """Kept until its server is known to be the one that the epoch is bound to."""
+        self._asks_id = optional.invalidations
+        """Whether that answer is awaited: the first one after those to the login."""
+        self.login = SessionLogin(endpoint)
         self._wake = wake
         self._clock = endpoint.clock
         self._limits = endpoint.limits
@@ -93,7 +105,7 @@ class Subscription(asyncio.Protocol):
         self._confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._heard = self._clock.monotonic()
         self._part_bytes = 0
-        """Bytes received behind those that completed the last message."""
+        """Bytes received since the last complete message."""
 
     async def confirmed(self) -> None:
         """Return when Redis has confirmed every channel, or refused optional ones. Raises Refused or NotConnected."""
@@ -102,12 +114,13 @@ class Subscription(asyncio.Protocol):
     async def watch(self) -> None:
         """Keep asking whether the server is alive, until the session is over."""
         while self.ended is None:
-            await self._clock.sleep(self._limits.ping)
+            await self._clock.tick(self._limits.ping)
             silent = self._clock.monotonic() - self._heard
             if silent > self._limits.silence:
                 self.end(f"Redis said nothing for {silent:.1f} s", Ending.SILENT)
             elif self._transport is not None:
-                self._transport.write(b"*1\r\n$4\r\nPING\r\n")
+                renewal = self.login.renewal()
+                self.send((b"PING",), *([] if renewal is None else [renewal]))
 
     def end(self, reason: str, ending: Ending = Ending.CONNECTION_LOST) -> None:
         """End the session now, for `reason`, unless it is over already, and close the connection."""
@@ -116,11 +129,27 @@ class Subscription(asyncio.Protocol):
             abort(self._transport)
 
     def finish(self, reason: str, ending: Ending) -> None:
-        """Take nothing more. The connection stays until `end`: so long, other bridges see that this one is alive."""
+        """Take nothing more. The connection stays until `end`, so that other bridges see that this one is alive."""
         if self.ended is None:
             self.ended, self.ending = reason, ending
             self._unconfirmable(NotConnected(reason))
             self._wake()
+
+    async def rest(self, seconds: float) -> None:
+        """Take nothing for a while: what comes meanwhile is taken in one piece, when this returns.
+
+        So hints that come one by one are not a wake-up each, which costs more than all that is done with them.
+        """
+        transport = self._transport
+        if transport is None or self.ended is not None:
+            return
+        transport.pause_reading()
+        try:
+            await self._clock.sleep(seconds)
+        finally:
+            transport.resume_reading()
+        for _ in range(_TURNS_TO_READ):
+            await asyncio.sleep(0)
 
     # What asyncio calls.
 
@@ -133,11 +162,9 @@ class Subscription(asyncio.Protocol):
         self.broken = exc
         self.end(f"connection lost: {exc}" if exc else "Redis closed the connection")
 
-    def greet(self, name: str, user: str | None, password: str | None) -> None:
-        """Log in, and say the name, which Redis may not want to know."""
-        login = [[b"AUTH", *([user.encode()] if user else []), password.encode()]] if password else []
-        self._until_name = len(login)
-        self.send(*login, [b"CLIENT", b"SETNAME", name.encode()])
+    def greet(self, name: str, login: Login | None) -> None:
+        """See `SessionLogin.greeting`."""
+        self.send(*self.login.greeting(name, login))
 
     def send(self, *commands: Sequence[bytes]) -> None:
         """Send commands in one write."""
@@ -155,7 +182,7 @@ class Subscription(asyncio.Protocol):
             self._reader.feed(data)
             self._read(hints)
         except (hiredis.ProtocolError, TypeError, MemoryError) as error:
-            # The latter two: of a map whose key is a list, of an array that is said to be of 4,000,000,000 elements.
+            # The last two come from a map whose key is a list, and from an array that claims 4,000,000,000 elements.
             self.end(f"Redis sent what is not its protocol: {str(error) or type(error).__name__}")
         if self._part_bytes > self._limits.backlog_bytes:
             self.end(f"Redis sent a message of more than {self._limits.backlog_bytes} bytes")
@@ -167,49 +194,62 @@ class Subscription(asyncio.Protocol):
 
     def _read(self, hints: list[Hint]) -> None:
         """Take all complete messages, in order, until one that was not asked for."""
-        reader, channels = self._reader, self._channels
+        reader, channels, pushed = self._reader, self._channels, self.login.pushed
         while (reply := reader.gets()) is not _PART:
             self._part_bytes = 0
-            if type(reply) is list and len(reply) == _MESSAGE_PARTS and reply[0] in _MESSAGES:
+            if type(reply) is pushed and len(reply) == _MESSAGE_PARTS and reply[0] in _MESSAGES:
                 _, channel, key = reply
+                if channel == INVALIDATIONS and self.invalidations:
+                    hints += _invalid(key)
+                    continue
                 if type(key) is not bytes or channel not in channels:
                     self.end("Redis sent a message that was not asked for")
                     return
                 hints.append((channel, key))
+            elif self.invalidations and type(reply) is pushed and len(reply) == _PAIR and reply[0] == _INVALIDATE:
+                hints += _invalid(reply[1])
             else:
                 awaited = not self._confirmed.done()
                 self._answered(reply)
-                if awaited and self._confirmed.done():  # what came before did not come from all channels
+                pushed = self.login.pushed
+                if awaited and self._confirmed.done():  # earlier messages did not come from all channels
                     hints.clear()
                     self._inbox.clear()
 
     def _answered(self, reply: Any) -> None:  # noqa: ANN401 - whatever a server may send
-        to_name = type(reply) is not list and self._until_name == 0
-        self._until_name -= type(reply) is not list
-        if isinstance(reply, hiredis.ReplyError):
-            if not (to_name and str(reply).startswith(_UNWANTED)):  # the name is for people alone
-                self._denied(str(reply)[:_ANSWER_SHOWN])
-        elif type(reply) is list and len(reply) == _MESSAGE_PARTS:
+        pushed = type(reply) is self.login.pushed
+        if not pushed and self.login.takes(reply):
+            pass
+        elif not pushed and self._asks_id and self.login.through:
+            self._asks_id = False
+            self.id = reply if type(reply) is int else None  # refused: nothing can be tracked
+        elif isinstance(reply, hiredis.ReplyError):
+            self._denied(str(reply)[:_ANSWER_SHOWN])
+        elif pushed and len(reply) == _MESSAGE_PARTS:
             if reply[0] in _CONFIRMATIONS:
-                for unconfirmed in (self._required, self._elsewhere, self._presence):
+                for unconfirmed in (self._required, self._elsewhere, self._presence, self._tracked):
                     unconfirmed.discard(reply[1])
             elif reply[0] == b"sunsubscribe":
                 self.end("Redis has ended the subscription: the slot of the ledger's name has moved")
         elif type(reply) is bytes and reply.startswith(_INFO) and self._binding is not None:
             self._introduced(self._binding, reply)
-        if not (self._required or self._elsewhere or self._presence or self._binding or self._confirmed.done()):
+        unconfirmed = self._required or self._elsewhere or self._presence or self._tracked
+        if not (unconfirmed or self._binding or self._confirmed.done()):
             self._confirmed.set_result(None)
 
     def _denied(self, answer: str) -> None:
-        """An error: to the first command without an answer, since answers come in the order of the commands."""
-        if self._required or not (self._elsewhere or self._presence):
+        """An error. It answers the first unanswered command, because answers come in the order of the commands."""
+        if self._required or not (self._elsewhere or self._presence or self._tracked):
             self._refused(answer)
         elif self._elsewhere:
             self._elsewhere.clear()
             self.complete = False
-        else:
+        elif self._presence:
             self._presence.clear()
             self.present = False
+        else:
+            self._tracked.clear()
+            self.invalidations = False
 
     def _introduced(self, binding: Binding, info: bytes) -> None:
         """The server has said which one it is."""
@@ -234,6 +274,16 @@ class SubscriptionRefused(BridgeError):
     """Redis answered the login or the SUBSCRIBE with an error, which is the message."""
 
 
+def _invalid(keys: object) -> Iterator[Hint]:
+    """An invalidation, as hints; None stands for all keys."""
+    if keys is None:
+        yield ALL_INVALID, b""
+    elif isinstance(keys, list):
+        for key in keys:
+            if isinstance(key, bytes):
+                yield INVALIDATIONS, key
+
+
 def _packed(command: Sequence[bytes]) -> bytes:
     return b"*%d\r\n" % len(command) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in command)
 
@@ -253,14 +303,18 @@ async def subscribe(
     session = Subscription(channels, inbox, wake, endpoint, optional)
     try:
         async with endpoint.clock.timeout(endpoint.limits.subscribe):
-            await _connect(endpoint, session)
-            session.greet(CLIENT_NAME, *endpoint.credentials())
-            who = [[b"INFO", b"server"]] if endpoint.binding is not None else []
+            login = await endpoint.current_login()
+            await endpoint.open(session, endpoint.ssl_context())
+            session.greet(CLIENT_NAME, login)
+            who = [[b"CLIENT", b"ID"]] if optional.invalidations else []
+            who += [[b"INFO", b"server"]] if endpoint.binding is not None else []
             session.send(*who, [b"SUBSCRIBE", *channels])
             if optional.elsewhere:
                 session.send([b"SUBSCRIBE", *optional.elsewhere])
             if optional.presence:
                 session.send([b"SSUBSCRIBE" if optional.sharded else b"SUBSCRIBE", *optional.presence])
+            if optional.invalidations:
+                session.send([b"SUBSCRIBE", INVALIDATIONS])
             await session.confirmed()
     except TimeoutError as error:
         session.end("no answer")
@@ -280,15 +334,3 @@ async def subscribe(
         session.end("cancelled")
         raise
     return session
-
-
-async def _connect(endpoint: Endpoint, session: Subscription) -> None:
-    loop = asyncio.get_running_loop()
-    if endpoint.path:
-        await loop.create_unix_connection(lambda: session, endpoint.path)
-    else:
-        tls = endpoint.ssl_context()
-        timeout = endpoint.limits.handshake if tls else None  # the library wants none without TLS
-        await loop.create_connection(
-            lambda: session, endpoint.host, endpoint.port, ssl=tls, ssl_handshake_timeout=timeout
-        )

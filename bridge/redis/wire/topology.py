@@ -1,8 +1,8 @@
-"""Which primaries a cluster has, what lies on each, and which ledger it has (`slots.py`).
+"""Which primaries a cluster has, which slots each has, and which ledger (`slots.py`).
 
-All primaries are asked side by side, each for a second at most, and the nodes of the URL where none is known or none
-answers; `cluster_nodes.py` makes one view of what they say. A frozen one holds up no look. Nothing is concluded from no
-answer.
+All primaries are asked in parallel, each for a second at most; if none is known, or none answers, the nodes of the URL
+are asked. `cluster_nodes.py` makes one view of the answers. A frozen node does not delay a look. A missing answer
+proves nothing.
 
 A slot that is on its way from one node to another has no ledger: its scripts would find some of their keys here, and
 some there.
@@ -24,7 +24,7 @@ from bridge.redis.wire.endpoint import Address, Endpoint
 from bridge.redis.wire.questions import Questions
 
 Look = Callable[[], Callable[[AbstractSet[str]], None]]
-"""Before a look at the cluster, and after it, with the nodes that have slots."""
+"""Called before a look at the cluster; what it returns is called after it, with the nodes that have slots."""
 
 
 class Topology:
@@ -33,7 +33,7 @@ class Topology:
     def __init__(self, endpoint: Endpoint, look: Look = lambda: lambda _: None) -> None:
         """`endpoint`: see `Endpoint.of`; no node is known yet.
 
-        `look` is called before the cluster is looked at; what it returns, with what was found, if anything is known.
+        `look` is called before each look at the cluster. What it returns is called with the result, if there is one.
         """
         settings = endpoint.settings
         self.endpoint = endpoint
@@ -46,14 +46,14 @@ class Topology:
         self._seeds: Sequence[Address] = settings.redis_address().nodes
         self._clients: dict[Address, Redis] = {}
         self._views: dict[Address, View] = {}
-        """What each node said last. One that does not answer now was right about what is not newer elsewhere."""
+        """What each node said last. The word of a silent node still counts, unless another node has a newer one."""
         self._moving: dict[str, frozenset[int]] = {}
-        """By node, what it last said of slots that are on their way from or to it."""
+        """By node, what it last said about slots that are leaving it or arriving."""
         self._on_their_way: frozenset[int] = frozenset()
         self._owners: dict[int, Node] = {}
         self._number_of: dict[str, int] = {}
         self.news = asyncio.Event()
-        """Set at the next change. Each change has its own: take it before you look at what there is."""
+        """Set at the next change. Each change has its own event: take it before you look at the state."""
         self._doubted = asyncio.Event()
         self._look = look
         self._questions = Questions(self._ask_one, self._clock, self._limits.grace)
@@ -96,7 +96,7 @@ class Topology:
             await self.client(node.address).zadd(self.names.of(number).moved, dict(entries), nx=True)
 
     async def watch(self) -> None:
-        """Look at the cluster again and again. That no node answers ends nothing."""
+        """Look at the cluster again and again, even if no node answers."""
         while True:
             await self._clock.sleep(self._limits.topology_doubt)
             await self._clock.wait(self._doubted, self._limits.topology - self._limits.topology_doubt)
@@ -104,14 +104,14 @@ class Topology:
             try:
                 await self.refresh()
             except (NotConnected, Refused):
-                continue  # the shards tell what is wrong
+                continue  # the shards report what is wrong
 
     def doubt(self) -> None:
-        """Something did not work where it should: look again soon."""
+        """Something failed that should work: look again soon."""
         self._doubted.set()
 
     async def refresh(self) -> None:
-        """Look at the cluster. Raises NotConnected or Refused where no node answers; then all is as it was."""
+        """Look at the cluster. Raises NotConnected or Refused if no node answers; then everything is as it was."""
         found = self._look()
         answers = await self._ask()
         views = self._views | answers
@@ -157,16 +157,16 @@ class Topology:
         return tuple(claims(reply.decode(), address, tls=self.endpoint.tls))
 
     def _learn(self, views: Mapping[Address, View], answers: Mapping[Address, View]) -> bool:
-        """`answers`: those of them that were given now.
+        """`answers`: the views that were received now.
 
-        False where no node knows of any slot: of a node that was reset, nothing is learned.
+        Returns False if no node knows any slot: nothing is learned from a node that was reset.
         """
         stale = [view for address, view in views.items() if address not in answers]
         nodes = merged([*answers.values()], stale)
         if not nodes:
             return False
         all_claims = [claim for view in views.values() for claim in view]
-        there = {node.id for node in nodes}  # who has a slot says whether it is on its way
+        there = {node.id for node in nodes}  # the node that has a slot says whether it is on its way
         self._moving |= {claim.id: claim.moving for claim in all_claims if claim.own}
         self._moving = {id_: moving for id_, moving in self._moving.items() if id_ in there}
         moving = frozenset[int]().union(*self._moving.values())

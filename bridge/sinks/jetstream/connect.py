@@ -84,7 +84,7 @@ async def connect(settings: Settings, handlers: Handlers, clock: Clock, limits: 
 
 
 async def discard(client: Client, clock: Clock, seconds: float, subscription: Subscription | None = None) -> None:
-    """Give everything back that belongs to `client`: within so many seconds, whatever state it is in. Never raises.
+    """Give back everything that belongs to `client`, in any state of it, within that many seconds. Never raises.
 
     What was not sent yet is dropped. The library's own `close()` would wait for ever for a frozen server to take it
     (nats-py #671), hence the few looks behind its public names; where they do not exist, `close()` is all there is.
@@ -224,6 +224,15 @@ def _check_server(client: Client, servers: str, *, encrypted: bool) -> None:
         raise Refused(f"NATS at {servers} is version {version.major}.{version.minor}; 2.9 or newer is needed")
 
 
+def _words(cause: Exception) -> str:
+    """Why there is no connection."""
+    if isinstance(cause, ConnectionRefusedError):
+        return "the connection is refused"
+    if isinstance(cause, TimeoutError):
+        return "no answer"
+    return str(cause) or type(cause).__name__
+
+
 def _translated(errors: list[Exception], servers: str, *, encrypted: bool) -> Exception:
     """The most telling of what went wrong. The library's last word is always the same; a bug is handed on as it is."""
     if refused := next((found for error in errors if (found := _refused(error, servers))), None):
@@ -232,10 +241,10 @@ def _translated(errors: list[Exception], servers: str, *, encrypted: bool) -> Ex
     cause = causes[-1] if causes else errors[-1]
     if encrypted and isinstance(cause, ConnectionResetError | BrokenPipeError | UnexpectedEOF):
         # In TLS 1.3 a server refuses a certificate when we take the handshake for done; its reason may be overtaken.
-        shut = "closed the connection before it answered; it may want a client's certificate, or another one"
+        shut = "closed the connection before it answered; it may require a client certificate, or a different one"
         return NotConnected(f"NATS at {servers} {shut}", _TLS_REMEDY)
     if isinstance(cause, OSError | Error):  # OSError includes TimeoutError
-        return NotConnected(f"NATS at {servers} cannot be reached: {str(cause) or type(cause).__name__}")
+        return NotConnected(f"NATS at {servers} cannot be reached: {_words(cause)}")
     if isinstance(cause, ValueError | NkeysError):  # from reading the credentials: its words may quote them
         return Refused(f"the NATS credentials do not work ({type(cause).__name__})", _CREDENTIALS_REMEDY)
     return cause

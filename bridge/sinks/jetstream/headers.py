@@ -1,6 +1,6 @@
 """The headers of one message, by the CloudEvents NATS binding: values are percent-encoded, as HTTP's are.
 
-Structured mode is told by `content-type`. In binary mode the NATS binding has the data's type in `ce-datacontenttype`,
+`content-type` identifies structured mode. In binary mode the NATS binding has the data's type in `ce-datacontenttype`,
 the HTTP binding in `content-type`: it is in both, so that a reader of either kind understands the message.
 """
 

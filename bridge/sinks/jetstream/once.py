@@ -1,8 +1,8 @@
 """`BRIDGE_NATS_DEDUPLICATION=subject`: each message has a subject of its own, of which the stream takes one message.
 
-Guarantees: a message is stored once for as long as the stream keeps it, whoever sends it, and however late. The stream
-refuses a repeat. That alone is not an ack, since a replicated stream also refuses while the first copy is under way,
-which may yet be dropped where the leader changes: an ack is that the message can be read.
+Guarantees: a message is stored once while the stream keeps it, no matter which bridge sends it, and how late. The
+stream refuses a repeat. That alone is not an ack: a replicated stream also refuses while the first copy is under way,
+and that copy may still be dropped if the leader changes. A message is acked when it can be read.
 """
 
 import asyncio

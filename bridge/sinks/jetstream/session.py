@@ -19,7 +19,7 @@ from bridge.sinks.jetstream.denials import Denials
 from bridge.sinks.jetstream.stream import Stream
 from bridge.sinks.jetstream.window import Window
 from bridge.sinks.jetstream.wire import Wire
-from bridge.sinks.session_end import SessionEnd
+from bridge.sinks.session_life import SessionLife
 
 
 class JetStreamSession:
@@ -31,14 +31,13 @@ class JetStreamSession:
         self._limits = context.limits
         self._pong = max(round(context.limits.pong), 1)
         """The client takes whole seconds."""
-        self._end = SessionEnd()
+        self._life = SessionLife("jetstream", "NATS", self._give_back, self._abandon)
         self._api = Api.of(context.settings)
         self._denials = Denials(context.limits.denials, self._api)
-        self._tasks: list[asyncio.Task[None]] = []
-        self._disposal: asyncio.Task[None] | None = None
         self._subscription: Subscription | None = None
         self._last_error = ""
         self._client: Wire
+        self._discarding: asyncio.Task[None]
         self._stream: Stream
         self._window: Window
 
@@ -52,38 +51,31 @@ class JetStreamSession:
         try:
             await self._subscribe()
             await self._stream.prepare()
-            self._raise_if_ended()
+            self._life.raise_if_ended()
         except BaseException as error:
             await self.close()
             if isinstance(error, Error | OSError):
                 raise NotConnected(f"the connection to NATS was lost: {self._last_error or error}") from None
             raise
-        for name, watch in (("acks", self._window.watch), ("connection", self._watch_connection)):
-            task = asyncio.create_task(watch(), name=f"jetstream-{name}")
-            task.add_done_callback(self._on_watch_ended)
-            self._tasks.append(task)
+        self._life.watch(self._window.watch(), "acks")
+        self._life.watch(self._watch_connection(), "connection")
 
     async def publish(self, batch: Batch, receipts: Receipts) -> None:
         """See `Session.publish`."""
-        self._raise_if_ended()
+        self._life.raise_if_ended()
         await self._window.publish(batch.messages, receipts, self._stream)
 
     async def ended(self) -> str:
         """See `Session.ended`."""
-        return await self._end.wait()
+        return await self._life.ended()
 
     def end(self, reason: str) -> None:
         """End the session: nothing is published any longer, all batches under way end in NotConnected."""
-        if self._end.set(reason):
-            if hasattr(self, "_window"):
-                self._window.abandon(self._ended)
-            self._disposal = asyncio.create_task(self._dispose(), name="jetstream-disposal")
+        self._life.end(reason)
 
     async def close(self) -> None:
         """End it, and return when all is given back: bounded, see `discard`. Never raises."""
-        self.end("closed")
-        if self._disposal is not None:
-            await asyncio.shield(self._disposal)
+        await self._life.close()
 
     async def _subscribe(self) -> None:
         client, inbox = self._client, f"{self._client.new_inbox()}."
@@ -100,7 +92,7 @@ class JetStreamSession:
 
     async def _watch_connection(self) -> None:
         while True:
-            await self._clock.sleep(self._limits.ping)
+            await self._clock.tick(self._limits.ping)
             if not self._client.is_connected:
                 return self._on_lost("disconnected")
             try:
@@ -124,19 +116,12 @@ class JetStreamSession:
             words = self._last_error or how
         self.end(words)
 
-    def _on_watch_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:  # a bug; unwatched, the session must not go on
-            self.end(f"{task.get_name()} failed: {type(task.exception()).__name__}")
+    def _abandon(self) -> None:
+        # Not only when the watches have ended: the library is about to reconnect, and would leave that connection open.
+        discarding = discard(self._client, self._clock, self._limits.close, self._subscription)
+        self._discarding = asyncio.create_task(discarding, name="jetstream-discard")
+        if hasattr(self, "_window"):
+            self._window.abandon(self._life.ended_error)
 
-    async def _dispose(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await discard(self._client, self._clock, self._limits.close, self._subscription)
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _raise_if_ended(self) -> None:
-        if self._end.reason is not None:
-            raise self._ended()
-
-    def _ended(self) -> NotConnected:
-        return NotConnected(f"the connection to NATS ended: {self._end.reason}")
+    async def _give_back(self) -> None:
+        await self._discarding

@@ -90,6 +90,10 @@ class Stream:
         """None: it is not to be created."""
         self._replicas = 1 if alone else CLUSTER_REPLICAS
         """Of a stream that is created, unless the settings say how many."""
+        self._context = context
+        self._bound: list[str] | None = None
+        self._bound_since = 0.0
+        """Since when it is known to have these subjects, monotonic seconds."""
 
     async def prepare(self) -> None:
         """Check the stream; create it if it is missing and wanted.
@@ -127,7 +131,8 @@ class Stream:
     async def route(self, subjects: dict[int, str]) -> tuple[dict[int, str], str]:
         """Messages (by index, with their subjects) found no stream: why each never will, for those that never will.
 
-        And why the others found none: the stream was missing (it is created again, if wanted), or not ready.
+        And why the others found none: the stream was missing (it is created again, if wanted), or not ready. That it
+        does not bind a subject may be a mistake of a moment.
         """
         try:
             info = await self._lookup()
@@ -141,7 +146,16 @@ class Stream:
         bound = info.config.subjects or []
         reason = f"stream {self._name} does not bind the message's subject; it binds {', '.join(bound)}"
         never = [i for i, subject in subjects.items() if not any(covers(pattern, subject) for pattern in bound)]
+        if never and not self._settled(bound):
+            return {}, reason
         return dict.fromkeys(never, reason), f"stream {self._name} did not answer"
+
+    def _settled(self, bound: list[str]) -> bool:
+        """Whether it has these subjects for a while."""
+        now = self._context.clock.monotonic()
+        if bound != self._bound:
+            self._bound, self._bound_since = bound, now
+        return now - self._bound_since >= self._context.limits.unbound
 
     async def _lookup(self) -> StreamInfo | None:
         try:
@@ -171,7 +185,7 @@ class Stream:
         except APIError as error:
             if error.err_code == NO_CLUSTER and provision.replicas is None:
                 return await self._create(replace(provision, replicas=1))
-            if error.err_code == NAME_IN_USE:  # somebody else was faster
+            if error.err_code == NAME_IN_USE:  # another bridge was faster
                 return await self._jetstream.stream_info(self._name)
             raise self._uncreated(error, config.num_replicas or 1) from None
 
@@ -259,7 +273,7 @@ class Stream:
         if error.err_code in NOT_ENABLED:
             return Refused("JetStream is not enabled for this NATS account", "enable it in the server's configuration")
         if isinstance(error, ServiceUnavailableError):
-            if error.err_code is None:  # nobody listens on the API's subjects
+            if error.err_code is None:  # nothing listens on the API's subjects
                 return no_jetstream(self._api)
             return NotConnected(f"JetStream is not ready: {error.description}")
         return Refused(f"stream {self._name}: {error.description} (error {error.err_code})")

@@ -156,7 +156,7 @@ class Window:
     async def watch(self) -> None:
         """Give what is known while some is not, and send again what is lost. As long as the connection."""
         while True:
-            await self._clock.sleep(self._limits.tick)
+            await self._clock.tick(self._limits.tick)
             now = self._clock.monotonic()
             acked, self._acked_before = self._acked_before, self._acked
             room, quiet_ones = self._limits.window, list[tuple[float, int, Flight]]()

@@ -10,12 +10,14 @@ An ack is JSON, so it has no line break in it. If something comes to the inbox t
 connection ends with a protocol error, and another one is made. (Who may send such things could also forge acks.)
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
 from nats.errors import ConnectionClosedError, OutboundBufferLimitError, ProtocolError
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
@@ -61,9 +63,21 @@ class Wire(Client):
             raise ConnectionClosedError
         if not self.is_connected:
             raise OutboundBufferLimitError
-        await self._send_command(b"".join(frames))
+        data = b"".join(frames)
+        if (writer := self._free_writer()) is not None:
+            writer.write(data)
+            return
+        await self._send_command(data)
         if self._flush_queue is not None and self._flush_queue.empty():
             await self._flush_pending()
+
+    def _free_writer(self) -> asyncio.StreamWriter | None:
+        """Where there is nothing in front of what is sent: so the library's task, which flushes, need not be woken."""
+        transport = self._transport
+        if self._pending_data_size or not isinstance(transport, TcpTransport):
+            return None
+        writer: asyncio.StreamWriter | None = transport._io_writer  # noqa: SLF001 - see above
+        return None if writer is None or writer.transport.get_write_buffer_size() else writer
 
     async def listen(
         self, inbox: str, acked: Callable[[Sequence[bytes]], None], replied: Callable[[Msg], Awaitable[None]]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka.client import ConnectionGroup
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import KafkaConnectionError, KafkaError, for_code
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.produce import ProduceRequest, ProduceRequest_v8
@@ -43,7 +43,7 @@ class Found:
 
     @property
     def replicas(self) -> int:
-        """Of the partition that has the fewest; 0 if nobody knows."""
+        """Those of the partition that has the fewest; 0 if that is unknown."""
         return min((partition.replicas for partition in self.partitions), default=0)
 
 
@@ -97,7 +97,11 @@ class Cluster:
 
     async def find(self, topics: Collection[str]) -> dict[str, Found]:
         """The topics as some broker knows them. This does not create any."""
-        answer = await self._ask(MetadataRequest(list(topics), allow_auto_topic_creation=False))
+        request = MetadataRequest(list(topics), allow_auto_topic_creation=False)
+        try:
+            answer = await self._ask(request)
+        except KafkaConnectionError:  # closed by a broker that is well, as it does when the token is over
+            answer = await self._ask(request)
         return {
             topic: Found(
                 code,

@@ -8,12 +8,12 @@ import asyncio
 import importlib.util
 import logging
 import ssl
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.client import create_conn
-from aiokafka.conn import AIOKafkaConnection, collect_hosts
+from aiokafka.conn import AIOKafkaConnection, OAuthAuthenticator, collect_hosts
 from aiokafka.errors import (
     BrokerResponseError,
     ClusterAuthorizationFailedError,
@@ -31,6 +31,7 @@ from bridge.errors import BridgeError, ConfigurationError, ErrorKind, NotConnect
 from bridge.limits import KafkaLimits
 from bridge.settings import Settings
 from bridge.sinks.kafka.leftovers import left_open
+from bridge.sinks.kafka.tokens import NoToken, tokens_of
 from bridge.tasks import end
 from bridge.tls import ClientTls, abort
 
@@ -62,7 +63,7 @@ async def connect(settings: Settings, clock: Clock, limits: KafkaLimits, **more:
     """
     # It names topics, and so parts of keys. Whatever matters of what it says, we say ourselves.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    options = _options(settings, limits)
+    options = _options(settings, clock, limits)
     server = await _greet(options, settings, clock, limits)
     producer = AIOKafkaProducer(
         **(options | {"bootstrap_servers": [server]}),
@@ -90,8 +91,18 @@ async def admitted(settings: Settings, clock: Clock, limits: KafkaLimits) -> dic
 
     Raises as `connect` does.
     """
-    options = _options(settings, limits)
+    options = _options(settings, clock, limits)
     return options | {"bootstrap_servers": [await _greet(options, settings, clock, limits)]}
+
+
+async def begin(consumer: Any) -> None:  # noqa: ANN401 - the library has no types
+    """Start it. What it has opened when it fails, or is cancelled, is closed: the library's `stop` forgets that."""
+    try:
+        await consumer.start()
+    except BaseException as error:
+        for connection in left_open(error, AIOKafkaConnection):
+            _abort(connection)
+        raise
 
 
 async def discard(producer: Any, clock: Clock, limits: KafkaLimits) -> None:  # noqa: ANN401 - likewise
@@ -111,11 +122,21 @@ async def discard(producer: Any, clock: Clock, limits: KafkaLimits) -> None:  # 
                 await producer.stop()
         return
     await end([task for task in asyncio.all_tasks() if any(_owner(task) is owner for owner in owners)])
+    for waiter in _unheard(producer):
+        if waiter is not None and waiter.done() and not waiter.cancelled():
+            waiter.exception()  # read once, so that asyncio does not report it
     for connection in connections:
         _abort(connection)
 
 
-def _options(settings: Settings, limits: KafkaLimits) -> dict[str, Any]:
+def _unheard(producer: Any) -> Iterator[Any]:  # noqa: ANN401 - likewise
+    """Futures that the library has failed, and that nothing awaits: of a fenced producer, of batches that it kept."""
+    yield getattr(getattr(producer, "_txn_manager", None), "_transaction_waiter", None)
+    for batches in getattr(producer._message_accumulator, "_batches", {}).values():  # noqa: SLF001 - see `discard`
+        yield from (getattr(batch, "_drain_waiter", None) for batch in batches)
+
+
+def _options(settings: Settings, clock: Clock, limits: KafkaLimits) -> dict[str, Any]:
     protocol = settings.kafka_security_protocol
     options: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_bootstrap_servers,
@@ -127,8 +148,11 @@ def _options(settings: Settings, limits: KafkaLimits) -> dict[str, Any]:
         options["ssl_context"] = _tls_context(settings)
     if protocol in {"SASL_PLAINTEXT", "SASL_SSL"}:
         options["sasl_mechanism"] = settings.kafka_sasl_mechanism
-        options["sasl_plain_username"] = settings.kafka_sasl_username
-        options["sasl_plain_password"] = settings.secret("kafka_sasl_password")
+        if settings.kafka_sasl_mechanism == "OAUTHBEARER":
+            options["sasl_oauth_token_provider"] = tokens_of(settings, clock, limits)
+        else:
+            options["sasl_plain_username"] = settings.kafka_sasl_username
+            options["sasl_plain_password"] = settings.secret("kafka_sasl_password")
     return options
 
 
@@ -154,6 +178,8 @@ async def _greet(options: dict[str, Any], settings: Settings, clock: Clock, limi
                 await _meet(server, options)
         except (OSError, KafkaError, ValueError, *_MISFITS) as error:
             failures.append(_translated(error, server, settings))
+            if isinstance(error, SaslAuthenticationFailed) and (tokens := options.get("sasl_oauth_token_provider")):
+                tokens.forget()
         else:
             return server
     raise next((failure for failure in failures if isinstance(failure, Refused)), failures[0])
@@ -162,9 +188,8 @@ async def _greet(options: dict[str, Any], settings: Settings, clock: Clock, limi
 async def _meet(server: str, options: dict[str, Any]) -> None:
     ((host, port, _),) = collect_hosts([server])
     try:
-        connection = await create_conn(
-            host, port, **{name: options[name] for name in options.keys() - {"bootstrap_servers"}}
-        )
+        connection = _Greeting(host, port, **{name: options[name] for name in options.keys() - {"bootstrap_servers"}})
+        await connection.connect()
     except BaseException as error:
         for writer in left_open(error, asyncio.StreamWriter):
             abort(writer.transport)
@@ -175,9 +200,31 @@ async def _meet(server: str, options: dict[str, Any]) -> None:
         _abort(connection)
 
 
+class _Greeting(AIOKafkaConnection):  # type: ignore[misc]  # the library has no types
+    def authenticator_oauth(self) -> Any:  # noqa: ANN401 - likewise
+        """See the library."""
+        return _Hearing(sasl_oauth_token_provider=self._sasl_oauth_token_provider)
+
+
+class _Hearing(OAuthAuthenticator):  # type: ignore[misc]  # likewise
+    """One that lets the broker say that it refuses the token. The library's takes the announcement of it for a yes."""
+
+    _heard = False
+
+    async def step(self, payload: bytes | None) -> tuple[bytes, bool] | None:
+        """See the library."""
+        if payload and not self._heard:
+            self._heard = True
+            return b"\x01", True
+        answer: tuple[bytes, bool] | None = await super().step(payload)
+        return answer
+
+
 def _translated(error: BaseException, server: str, settings: Settings) -> BridgeError:
     """What an attempt to talk to `server` ended with. A connection that breaks holds the reason in its cause."""
     kafka = f"Kafka at {server}"
+    if isinstance(error, NoToken):
+        return (Refused if error.refused else NotConnected)(error.found, error.remedy)
     for cause in (error, error.__cause__):
         if isinstance(cause, ssl.SSLCertVerificationError):
             why = f"the certificate of {kafka} is not trusted ({cause.verify_message})"
@@ -186,8 +233,11 @@ def _translated(error: BaseException, server: str, settings: Settings) -> Bridge
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
             reason = getattr(cause, "reason", None) or "handshake failed"
             return Refused(f"no TLS with {kafka} ({reason})", _TLS_REMEDY)
+    refuses, check = f"{kafka} refuses the credentials", f"check {_CREDENTIALS}"
+    if settings.kafka_sasl_mechanism == "OAUTHBEARER":
+        refuses, check = f"{kafka} refuses the token", "check who issues it, for whom, and until when"
     for kinds, found, remedy in (
-        ((SaslAuthenticationFailed,), f"{kafka} refuses the credentials", f"check {_CREDENTIALS}"),
+        ((SaslAuthenticationFailed,), refuses, check),
         ((UnicodeError,), f"{server} names no host", "check BRIDGE_KAFKA_BOOTSTRAP_SERVERS"),
         ((ValueError,), f"{kafka} does not prove that it knows the password", f"check {_CREDENTIALS}"),  # SCRAM
         (_NO_LOGIN, f"{kafka} does not offer this way to log in", _LOGIN_REMEDY),

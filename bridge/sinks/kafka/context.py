@@ -1,8 +1,9 @@
 """What the parts of the Kafka sink share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from bridge.clock import Clock
+from bridge.clock import Clock, unix_ms
 from bridge.limits import KafkaLimits
 from bridge.settings import Settings
 from bridge.sinks.kafka.names import TopicTemplate
@@ -18,3 +19,5 @@ class Context:
     clock: Clock
     limits: KafkaLimits
     events: SinkEvents
+    now_ms: Callable[[], int] = unix_ms
+    """What brokers compare with their own clocks."""

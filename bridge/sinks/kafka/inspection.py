@@ -14,9 +14,10 @@ from bridge.errors import NotConnected
 from bridge.settings import Settings
 from bridge.sinks.kafka.clocks import AFTER_MAX, TIMESTAMP_TYPE
 from bridge.sinks.kafka.cluster import Cluster, Found
-from bridge.sinks.kafka.partitioner import partition_of
+from bridge.sinks.kafka.partitioner import murmur2, partition_of
 from bridge.sinks.kafka.records import alone
 from bridge.sinks.kafka.topics import (
+    BEFORE_MAX,
     CLEANUP,
     DENIED,
     LEADER_NOT_AVAILABLE,
@@ -41,7 +42,7 @@ class Examined:
     creation: int | None = None
     """The error code with which its creation would end; None if it exists, or the bridge may not create it."""
     configs: Mapping[str, str] = field(default_factory=dict)
-    """The values of CONFIGS, and those that `clocks` needs, as far as there is a topic and the user may read them."""
+    """The values of CONFIGS, and those of timestamps, as far as there is a topic and the user may read them."""
 
     @property
     def exists(self) -> bool:
@@ -62,7 +63,7 @@ async def examine(cluster: Cluster, topic: str, settings: Settings) -> Examined:
             )
             codes = await cluster.create([topic], partitions, replication, config, validate_only=True)
             return Examined(found, writing, creation=codes[topic])
-        configs = await cluster.describe([topic], (*CONFIGS, TIMESTAMP_TYPE, AFTER_MAX))
+        configs = await cluster.describe([topic], (*CONFIGS, TIMESTAMP_TYPE, AFTER_MAX, BEFORE_MAX))
         return Examined(found, writing, configs=configs.get(topic, {}))
     except KafkaError as error:
         raise NotConnected(f"Kafka does not answer: {type(error).__name__}") from None
@@ -75,7 +76,7 @@ async def store(cluster: Cluster, topic: str, message: Message, compression: str
     """
     try:
         await cluster.refresh([topic])
-        partition = partition_of(message.key, max(cluster.partitions(topic), 1))
+        partition = partition_of(murmur2([message.key])[0], max(cluster.partitions(topic), 1))
         return partition, await cluster.write(topic, partition, alone(message, compression))
     except KafkaError as error:
         raise NotConnected(f"Kafka does not answer: {type(error).__name__}") from None

@@ -1,8 +1,8 @@
-"""One lane for each partition that something is on its way to: records are sent one after the other, in their order.
+"""One lane for each partition that records are on their way to: they are sent one after the other, in their order.
 
-While a batch of records is on its way, what comes next for its partition gathers in the following one, of whichever
-publish it is. So many small publishes cost little more than a few large ones. What a broker refuses stops its own lane
-only for that moment: of records that are refused together, those that can be taken are found by halving.
+While a batch of records is on its way, the next records for its partition gather in the following batch, no matter
+which publish they belong to. So a hundred small publishes cost little more than one large one. A refusal stops its lane
+only for a moment: if records are refused together, halving finds those that the broker accepts.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ FEWEST_BYTES = 1024
 
 Refusal = Callable[[Records, BaseException], tuple[bool, str]]
 """Whether records that the broker has refused with an error never will be taken, and why, in words."""
-Failure = Callable[[BaseException], None]
+Failure = Callable[[BaseException], object]
 
 
 class Lanes:
@@ -44,7 +44,7 @@ class Lanes:
 
     @property
     def stalled(self) -> float:
-        """For how many seconds the broker has said nothing of anything, though something is on its way."""
+        """For how many seconds the broker has answered nothing, although records are on their way."""
         return self._clock.monotonic() - self._last_ack if self._lanes else 0.0
 
     def new(self, place: Place) -> Records:

@@ -5,6 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from bridge.contracts import Message, Receipts
 
+OutboxPlace = tuple[int, int, int]
+"""Both numbers of an entry's id, and the index of the event in it: an outbox is read in this order."""
+
 
 class Load:
     """Counts the receipts of one batch, and hands them on."""
@@ -39,3 +42,28 @@ class Load:
         self._open -= count
         if not self._open:
             self.done.set()
+
+
+class OpenLoad(Load):
+    """One that also knows which messages have no receipt yet, and where each stands in its outbox."""
+
+    def __init__(self, messages: Sequence[Message], receipts: Receipts, places: Sequence[OutboxPlace]) -> None:
+        super().__init__(messages, receipts)
+        self.places = places
+        self.open = set(range(len(messages)))
+        """Their indices."""
+
+    def acked(self, indices: Collection[int]) -> None:
+        """See `Load`."""
+        self.open.difference_update(indices)
+        super().acked(indices)
+
+    def refused(self, reasons: Mapping[int, str]) -> None:
+        """See `Load`."""
+        self.open.difference_update(reasons)
+        super().refused(reasons)
+
+    def rejected(self, reasons: Mapping[int, str]) -> None:
+        """See `Load`."""
+        self.open.difference_update(reasons)
+        super().rejected(reasons)

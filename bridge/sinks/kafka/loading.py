@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from bridge.sinks.kafka.context import Context
 from bridge.sinks.kafka.lanes import Lanes
 from bridge.sinks.kafka.load import Load
-from bridge.sinks.kafka.partitioner import partition_of
+from bridge.sinks.kafka.partitioner import murmur2, partition_of
 from bridge.sinks.kafka.records import EMPTY_BYTES, Records, headers_of, size
 from bridge.sinks.kafka.topics import Topics
 
@@ -43,11 +43,12 @@ class Loading:
             partitions[topic] = self._topics.partitions(topic)
             room[topic] = min(self._topics.limit(topic) or most, most)
         large = []
-        for count, (index, topic) in enumerate(wanted, 1):  # this is the hot path
+        hashes = murmur2([load.messages[index].key for index, _ in wanted])
+        for count, ((index, topic), hash_) in enumerate(zip(wanted, hashes, strict=True), 1):  # this is the hot path
             message = load.messages[index]
             headers = headers_of(message)
             bytes_ = size(message, headers)
-            place = topic, partition_of(message.key, partitions[topic])
+            place = topic, partition_of(hash_, partitions[topic])
             if EMPTY_BYTES + bytes_ > room[topic]:
                 records = self._lanes.new(place)
                 records.add(load, index, headers, bytes_)
@@ -59,7 +60,7 @@ class Loading:
         return large
 
     async def _judge(self, large: list[Records]) -> None:
-        """Reject what is more than its topic takes. Where we are not told the limit, the broker shall judge."""
+        """Reject messages that exceed their topic's limit. If the limit is unknown, the broker decides."""
         if any(self._excess(records) for records in large):
             await self._topics.describe({records.place[0] for records in large})  # it may have been raised meanwhile
         for records in large:

@@ -1,6 +1,7 @@
 """Records as they go to one partition, and the headers of a message in them."""
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -24,9 +25,15 @@ Place = tuple[str, int]
 """A topic, and the number of one of its partitions."""
 
 
+@cache
+def _content_type(name: str) -> tuple[str, bytes]:
+    """Its header. There are two of them."""
+    return "content-type", name.encode()
+
+
 def headers_of(message: Message) -> Headers:
     """The headers of `message`: its id and content type, and in binary mode the CloudEvents attributes."""
-    headers = [("ce_id", message.id.encode()), ("content-type", message.content_type.encode())]
+    headers = [("ce_id", message.id.encode()), _content_type(message.content_type)]
     for name, value in message.attributes.items():
         if name != "id":
             headers.append((f"ce_{name}", value.encode()))
@@ -35,12 +42,10 @@ def headers_of(message: Message) -> Headers:
 
 def size(message: Message, headers: Headers) -> int:
     """The most bytes that `message` adds to a batch of records."""
-    return (
-        len(message.key)
-        + len(message.body)
-        + sum([len(name) + len(value) + HEADER_ROOM for name, value in headers])
-        + RECORD_ROOM
-    )
+    bytes_ = len(message.key) + len(message.body) + RECORD_ROOM
+    for name, value in headers:
+        bytes_ += len(name) + len(value) + HEADER_ROOM
+    return bytes_
 
 
 def alone(message: Message, compression: str) -> bytes:
@@ -61,7 +66,7 @@ def alone(message: Message, compression: str) -> bytes:
 class Records:
     """One batch of Kafka's: messages, perhaps of several publishes, that go to one partition together."""
 
-    __slots__ = ("builder", "bytes", "indices", "loads", "place")
+    __slots__ = ("builder", "bytes", "indices", "loads", "place", "stamps")
 
     def __init__(self, place: Place, builder: Any) -> None:  # noqa: ANN401 - the client library's
         self.place = place
@@ -72,6 +77,8 @@ class Records:
         """And its index there."""
         self.bytes = EMPTY_BYTES
         """At most so large."""
+        self.stamps: list[tuple[int, int]] = []
+        """Of each message the time of its claim and its timestamp, where they have been chosen."""
 
     def __len__(self) -> int:
         """How many messages."""

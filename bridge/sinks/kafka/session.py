@@ -6,8 +6,6 @@ failed to deliver is of no more use: its sequence numbers have a hole, and the b
 there is one way back to health, and it reads the credentials afresh, asks the bootstrap servers and checks the topic.
 """
 
-import asyncio
-from collections.abc import Coroutine
 from typing import Any
 
 from aiokafka.errors import (
@@ -19,7 +17,7 @@ from aiokafka.errors import (
 )
 
 from bridge.contracts import Batch, Receipts
-from bridge.errors import BridgeError, NotConnected
+from bridge.errors import NotConnected
 from bridge.sinks.kafka.cluster import Cluster
 from bridge.sinks.kafka.connect import connect, discard
 from bridge.sinks.kafka.context import Context
@@ -29,8 +27,7 @@ from bridge.sinks.kafka.loading import Loading
 from bridge.sinks.kafka.records import Records
 from bridge.sinks.kafka.sequence import TOO_LARGE
 from bridge.sinks.kafka.topics import Topics
-from bridge.sinks.session_end import SessionEnd
-from bridge.tasks import end
+from bridge.sinks.session_life import SessionLife
 
 
 class KafkaSession:
@@ -40,44 +37,27 @@ class KafkaSession:
         self._context = context
         self._clock = context.clock
         self._limits = context.limits
-        self._end = SessionEnd()
-        self._working: set[asyncio.Task[None]] = set()
-        """What the end of the session ends."""
-        self._watching: asyncio.Task[None] | None = None
-        self._disposal: asyncio.Task[None] | None = None
+        self._life = SessionLife("kafka", "Kafka", self._give_back)
         self._producer: Any = None
         self._topics: Topics
-        self._lanes: Lanes
+        self._lanes: Lanes | None = None
         self._loading: Loading
 
     async def start(self) -> None:
         """Connect, and check or create the topic. Raises NotConnected or Refused; then nothing is left to close."""
-        try:
-            await self._while_it_lasts(self._start(), "kafka-start")
-        except BaseException:
-            await self.close()
-            raise
+        await self._life.begin(self._start())
 
     async def publish(self, batch: Batch, receipts: Receipts) -> None:
         """See `Session.publish`."""
-        if self._end.reason is not None:
-            raise self._ended()
-        await self._while_it_lasts(self._publish(Load(batch.messages, receipts)), "kafka-publish")
+        await self._life.run(self._publish(Load(batch.messages, receipts)), "publish")
 
     async def ended(self) -> str:
         """See `Session.ended`."""
-        return await self._end.wait()
-
-    def end(self, reason: str) -> None:
-        """End the session: nothing is published any more, all batches under way end in NotConnected."""
-        if self._end.set(reason):
-            self._disposal = asyncio.create_task(self._dispose(), name="kafka-disposal")
+        return await self._life.ended()
 
     async def close(self) -> None:
         """End it, and return when all is given back: bounded, see `discard`. Never raises."""
-        self.end("closed")
-        if self._disposal is not None:
-            await asyncio.shield(self._disposal)
+        await self._life.close()
 
     async def _start(self) -> None:
         self._producer = await connect(self._context.settings, self._clock, self._limits)
@@ -86,17 +66,17 @@ class KafkaSession:
             await topics.prepare()
         except KafkaError as error:
             raise NotConnected(f"Kafka does not answer: {_words(error)}") from None
-        self._lanes = Lanes(self._producer, self._clock, self._refused, lambda error: self.end(_words(error)))
-        self._loading = Loading(self._lanes, topics, self._context)
-        self._watching = asyncio.create_task(self._watch(topics), name="kafka-watch")
-        self._watching.add_done_callback(self._on_watch_ended)
+        lanes = Lanes(self._producer, self._clock, self._refused, lambda error: self._life.end(_words(error)))
+        self._lanes = lanes
+        self._loading = Loading(lanes, topics, self._context)
+        self._life.watch(self._watch(topics, lanes))
 
     async def _publish(self, load: Load) -> None:
         try:
             await self._loading.load(load)
         except KafkaError as error:
-            self.end(_words(error))
-            raise self._ended() from None
+            self._life.end(_words(error))
+            raise self._life.ended_error() from None
         await load.done.wait()
 
     def _refused(self, records: Records, error: BaseException) -> tuple[bool, str]:
@@ -114,48 +94,28 @@ class KafkaSession:
         self._topics.doubt(records.place[0])
         return False, f"the topic refuses it ({_words(error)})"
 
-    async def _watch(self, topics: Topics) -> None:
+    async def _watch(self, topics: Topics, lanes: Lanes) -> None:
         while True:
-            await self._clock.sleep(self._limits.probe)
-            if self._lanes.stalled > self._limits.stall:
-                return self.end(
+            await self._clock.tick(self._limits.probe)
+            if lanes.stalled > self._limits.stall:
+                self._life.end(
                     f"nothing was acked for {self._limits.stall:g} s, though brokers answer: a partition may have no"
                     " leader, or too few replicas in sync"
                 )
+                return
             try:
                 gone = await topics.vanished()
             except KafkaError:
-                return self.end("no broker answers")
+                gone = "no broker answers"
             if gone:
-                return self.end(gone)
+                self._life.end(gone)
+                return
 
-    def _on_watch_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:  # a bug; unwatched, the session must not go on
-            self.end(f"{task.get_name()} failed: {type(task.exception()).__name__}")
-
-    async def _while_it_lasts(self, work: Coroutine[object, object, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._working.add(task)
-        try:
-            await asyncio.wait([task])
-        finally:
-            self._working.discard(task)
-            if not task.done():
-                await end([task])
-        if task.cancelled():
-            raise self._ended()
-        task.result()
-
-    async def _dispose(self) -> None:
-        await end(list(self._working))
-        if self._watching is not None:
-            await end([self._watching])
+    async def _give_back(self) -> None:
+        if self._lanes is not None:
             await self._lanes.close()
         if self._producer is not None:
             await discard(self._producer, self._clock, self._limits)
-
-    def _ended(self) -> BridgeError:
-        return NotConnected(f"the connection to Kafka ended: {self._end.reason}")
 
 
 def _words(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 A look begins where the records of that time begin, by their timestamps, which are the times of the claims. It ends at
 the high watermark: all that a fenced producer may have committed lies before it. What other transactions hold back is
-waited for: they end, or time out.
+waited for: they end, or time out. Why nothing is remembered instead: `bridge/decisions/0014-the-end-of-the-topic.md`.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError
 from bridge.clock import Clock
 from bridge.limits import KafkaLimits
 from bridge.settings import Settings
-from bridge.sinks.kafka.connect import admitted
+from bridge.sinks.kafka.connect import admitted, begin
 
 POLL_MS = 200
 NEVER_MS = 2**62
@@ -49,7 +49,7 @@ class Tail:
         places = [TopicPartition(topic, number) for number in range(partitions)]
         try:
             async with self._clock.timeout(self._limits.start):
-                await asyncio.gather(*(consumer.start() for consumer in consumers))
+                await asyncio.gather(*map(begin, consumers))
                 stable.assign(places)
                 ends = await all_.end_offsets(places)  # what is committed later is not of a fenced producer
                 unstable = await stable.end_offsets(places)  # before the next: what is found there ends here
@@ -87,7 +87,7 @@ class Tail:
         return ids
 
     async def stop(self, consumer: Any) -> None:  # noqa: ANN401 - likewise
-        """Bounded. Each step in a task of its own: the library may end in a cancellation that nobody asked for."""
+        """Bounded. Each step in a task of its own: the library may end with an unrequested cancellation."""
         for step in (consumer.stop, consumer._client.close):  # noqa: SLF001 - it has no public name
             closing = asyncio.create_task(step(), name="kafka-tail-close")
             await self._clock.all([closing], self._limits.close)

@@ -24,6 +24,7 @@ NOT_LEADER, TOO_LARGE, FEW_IN_SYNC, FEWER_IN_SYNC, INVALID_TIMESTAMP = 6, 10, 19
 EXISTS, INVALID_PARTITIONS, INVALID_REPLICATION, INVALID_CONFIG, POLICY_VIOLATION = 36, 37, 38, 40, 44
 MAX_MESSAGE, CLEANUP, MIN_IN_SYNC = "max.message.bytes", "cleanup.policy", "min.insync.replicas"
 RETENTION = "retention.ms"
+BEFORE_MAX = "message.timestamp.before.max.ms"
 
 
 class Standing(Enum):
@@ -82,7 +83,7 @@ class Topics:
     async def prepare(self) -> None:
         """Check the one topic; create it if it is missing and wanted. Nothing to do where it depends on the key.
 
-        Raises Refused: it is missing or cannot work. NotConnected or KafkaError: nobody can tell now.
+        Raises Refused: it is missing or cannot work. NotConnected or KafkaError: that cannot be known now.
         """
         topic = self._names.fixed
         if topic is None:
@@ -127,9 +128,14 @@ class Topics:
         value = self._configs.get(topic, {}).get(MAX_MESSAGE)
         return int(value) if value else None
 
+    def oldest_ms(self, topic: str) -> int | None:
+        """How old a record's timestamp may be, when last asked for; None if the broker does not tell us."""
+        value = self._configs.get(topic, {}).get(BEFORE_MAX)
+        return int(value) if value else None
+
     async def describe(self, topics: Collection[str]) -> None:
         """Ask (again) how the topics are configured. Raises KafkaError."""
-        self._configs |= await self._cluster.describe(topics, (MAX_MESSAGE, CLEANUP, MIN_IN_SYNC))
+        self._configs |= await self._cluster.describe(topics, (MAX_MESSAGE, CLEANUP, MIN_IN_SYNC, BEFORE_MAX))
 
     async def vanished(self) -> str | None:
         """Look whether the topics that were ready still are; if one is gone, that in words.
@@ -150,7 +156,7 @@ class Topics:
         return finding is not None and now < finding.until
 
     def _hopeless(self, topic: str, standing: Standing, now: float) -> bool:
-        """Whether to give up on the topic. If it is the only one, never: somebody will fix it."""
+        """Whether to give up on the topic. Never if it is the only one: an operator will fix it."""
         if self._names.fixed is not None:
             return False
         if standing is Standing.MISSING:

@@ -1,37 +1,33 @@
 """One session of `BRIDGE_KAFKA_DEDUPLICATION=transaction`: a transactional producer for each shard that it delivers.
 
-Whatever goes wrong ends the session, for all shards: another bridge has fenced one of them, a batch failed, no broker
-answers. The next session makes new producers, which fence the former ones, and reads what those have committed.
+Where another bridge has fenced a producer, that one is replaced (`writers`). Whatever else goes wrong ends the session,
+for all shards: a batch failed, no broker answers. New producers fence the former ones, and read what those have
+committed.
 """
 
-import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
+from itertools import groupby
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import BrokerResponseError, KafkaError, ProducerFenced, TopicAuthorizationFailedError
+from aiokafka.errors import BrokerResponseError, KafkaError, TopicAuthorizationFailedError
 
-from bridge.backoff import JITTER
-from bridge.contracts import Batch, Receipts
-from bridge.errors import BridgeError, NotConnected, Refused
+from bridge.contracts import Batch, Receipts, Run
+from bridge.errors import NotConnected, Refused
 from bridge.sinks.kafka.cluster import Cluster
-from bridge.sinks.kafka.connect import admitted
+from bridge.sinks.kafka.connect import admitted, begin
 from bridge.sinks.kafka.context import Context
-from bridge.sinks.kafka.load import Load
+from bridge.sinks.kafka.load import OpenLoad, OutboxPlace
 from bridge.sinks.kafka.tail import Tail
 from bridge.sinks.kafka.topics import CLEANUP, Topics
-from bridge.sinks.kafka.writer import Fitted, Writer
-from bridge.sinks.session_end import SessionEnd
-from bridge.tasks import end
+from bridge.sinks.kafka.writer import Fitted
+from bridge.sinks.kafka.writers import Writers
+from bridge.sinks.session_life import SessionLife
 
 TIMESTAMPS = "message.timestamp.type"
 UNREADABLE = (
-    "the Kafka user may not read the topic, so nobody knows what is committed already: allow it to (ACL operation Read)"
+    "the Kafka user may not read the topic, so it is unknown what is committed: allow it to (ACL operation Read)"
 )
-FENCED = "another bridge has taken over the shard, or a transaction took too long"
-
-FENCED_SECONDS = 0.2, 2.0
-"""Before a session that follows on one that was fenced. The other one needs some tenths of a second."""
 
 
 def unfit(configs: Mapping[str, str]) -> str:
@@ -53,56 +49,35 @@ class TransactionalSession:
         self._limits = context.limits
         self._name = name
         self._fitted = fitted
-        self._end = SessionEnd()
+        self._life = SessionLife("kafka", "Kafka", self._give_back)
         self._tail = Tail(context.settings, context.clock, context.limits)
-        self._writers: dict[str, Writer] = {}
-        """By the last part of their transactional ids."""
-        self._opening = asyncio.Lock()
-        self._working: set[asyncio.Task[None]] = set()
-        self._watching: asyncio.Task[None] | None = None
-        self._disposal: asyncio.Task[None] | None = None
+        self._writers: Writers
         self._consumer: Any = None
         """Only for its client, which asks about topics."""
         self._topics: Topics
 
     async def start(self) -> None:
         """Connect, and check or create the topic. Raises NotConnected or Refused; then nothing is left to close."""
-        try:
-            await self._while_it_lasts(self._start(), "kafka-start")
-        except BaseException:
-            await self.close()
-            raise
+        await self._life.begin(self._start())
 
     async def publish(self, batch: Batch, receipts: Receipts) -> None:
         """See `Session.publish`."""
-        if self._end.reason is not None:
-            raise self._ended()
-        await self._while_it_lasts(self._publish(batch, receipts), "kafka-publish")
+        await self._life.run(self._publish(batch, OpenLoad(batch.messages, receipts, _places(batch))), "publish")
 
     async def ended(self) -> str:
         """See `Session.ended`."""
-        return await self._end.wait()
-
-    def end(self, reason: str) -> None:
-        """End the session: all batches under way end in NotConnected."""
-        if self._end.set(reason):
-            self._disposal = asyncio.create_task(self._dispose(), name="kafka-disposal")
+        return await self._life.ended()
 
     async def close(self) -> None:
         """See `Session.close`."""
-        self.end("closed")
-        if self._disposal is not None:
-            await asyncio.shield(self._disposal)
+        await self._life.close()
 
     async def _start(self) -> None:
-        if self._fitted.fenced:  # two that fence each other in turn would never end
-            self._fitted.fenced = False
-            await self._clock.sleep(JITTER.uniform(*FENCED_SECONDS))
         options = await admitted(self._context.settings, self._clock, self._limits)
         self._consumer = AIOKafkaConsumer(**options, enable_auto_commit=False)
         try:
             async with self._clock.timeout(self._limits.start):
-                await self._consumer.start()
+                await begin(self._consumer)
             cluster = Cluster(self._consumer._client, self._clock, self._limits)  # noqa: SLF001 - it has no public name
             topics = self._topics = Topics(cluster, self._context)
             await topics.prepare()
@@ -112,11 +87,15 @@ class TransactionalSession:
                     raise Refused(f"topic {fixed} does not suit BRIDGE_KAFKA_DEDUPLICATION=transaction: {why}")
         except (KafkaError, OSError) as error:  # OSError includes TimeoutError
             raise NotConnected(f"Kafka does not answer: {_words(error)}") from None
-        self._watching = asyncio.create_task(self._watch(topics), name="kafka-watch")
-        self._watching.add_done_callback(self._on_watch_ended)
+        self._writers = writers = Writers(self._name, topics, self._tail, self._context, self._fitted)
+        if self._fitted.refused is not None:  # else it would be connected, and of no use, again and again
+            await writers.open(self._fitted.refused)
+            self._fitted.refused = None
+        self._life.watch(self._watch(topics))
 
-    async def _publish(self, batch: Batch, receipts: Receipts) -> None:
-        load, names = Load(batch.messages, receipts), self._context.names
+    async def _publish(self, batch: Batch, load: OpenLoad) -> None:
+        names, writer = self._context.names, ""
+        names_of = [name for run in batch.runs for name in [_writer_of(run)] * run.length]
         topics = [names.of_message(message) for message in batch.messages]
         claimed_ms = [run.claimed_ms for run in batch.runs for _ in range(run.length)]
         try:
@@ -124,70 +103,53 @@ class TransactionalSession:
             load.rejected({index: never[topic] for index, topic in enumerate(topics) if topic in never})
             load.refused({index: later[topic] for index, topic in enumerate(topics) if topic in later})
             wanted = [(index, of) for index, of in enumerate(topics) if of not in never and of not in later]
-            if wanted:
-                writer = await self._writer(_writer_of(batch))
-                await writer.write(load, wanted, claimed_ms)
+            for name, part in groupby(wanted, lambda item: names_of[item[0]]):
+                writer = name
+                why = await self._writers.write(name, batch.runs[0].shard, load, list(part), claimed_ms)
+                if why is not None:  # to keep the order, nor is what comes after it
+                    load.refused(dict.fromkeys(sorted(load.open), why))
+                    return
         except (KafkaError, NotConnected, Refused) as error:
-            self._fitted.fenced = isinstance(error, ProducerFenced)
-            self.end(_words(error))
-            raise self._ended() from None
-
-    async def _writer(self, name: str) -> Writer:
-        async with self._opening:
-            if name not in self._writers:
-                id_ = f"{self._name}:{name}"
-                self._writers[name] = await Writer.open(id_, self._topics, self._tail, self._context, self._fitted)
-            return self._writers[name]
+            if isinstance(error, Refused) and writer:
+                self._fitted.refused = writer
+            self._life.end(_words(error))
+            raise self._life.ended_error() from None
 
     async def _watch(self, topics: Topics) -> None:
         while True:
-            await self._clock.sleep(self._limits.probe)
+            await self._clock.tick(self._limits.probe)
             try:
                 gone = await topics.vanished()
             except KafkaError:
-                return self.end("no broker answers")
+                gone = "no broker answers"
             if gone:
-                return self.end(gone)
+                self._life.end(gone)
+                return
 
-    def _on_watch_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:  # a bug; unwatched, the session must not go on
-            self.end(f"{task.get_name()} failed: {type(task.exception()).__name__}")
-
-    async def _while_it_lasts(self, work: Coroutine[object, object, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._working.add(task)
-        try:
-            await asyncio.wait([task])
-        finally:
-            self._working.discard(task)
-            if not task.done():
-                await end([task])
-        if task.cancelled():
-            raise self._ended()
-        task.result()
-
-    async def _dispose(self) -> None:
-        await end(list(self._working))
-        if self._watching is not None:
-            await end([self._watching])
-        await asyncio.gather(*(writer.close() for writer in self._writers.values()))
+    async def _give_back(self) -> None:
+        if hasattr(self, "_writers"):
+            await self._writers.close()
         if self._consumer is not None:
             await self._tail.stop(self._consumer)
 
-    def _ended(self) -> BridgeError:
-        return NotConnected(f"the connection to Kafka ended: {self._end.reason}")
+
+def _writer_of(run: Run) -> str:
+    """The shard of its claims; dead letters that are sent again do not fence the bridge that runs."""
+    if run.origin is None:
+        return str(run.shard)
+    return "dead" if run.origin.is_alone else str(run.origin.shard)
 
 
-def _writer_of(batch: Batch) -> str:
-    """The shard; dead letters that are sent again do not fence the bridge that runs."""
-    run = batch.runs[0]
-    return "dead" if run.origin is not None and run.origin.is_alone else str(run.shard)
+def _places(batch: Batch) -> list[OutboxPlace]:
+    found: list[OutboxPlace] = []
+    for run in batch.runs:
+        fence, number = map(int, run.entry.split(b"-"))
+        found += [(fence, number, index) for index in range(run.first, run.first + run.length)]
+    return found
 
 
 def _words(error: BaseException) -> str:
     """Without the library's own words, which may name a topic, and so part of a key."""
-    if isinstance(error, ProducerFenced):
-        return FENCED
     if isinstance(error, TopicAuthorizationFailedError):
         return UNREADABLE
     if isinstance(error, NotConnected | Refused):

@@ -15,8 +15,8 @@ from bridge.sinks.redis.keys import StreamTemplate
 class Context:
     """The same for all sessions.
 
-    What was refused, and is missing where later messages of its line come, was given up: that is told to the script, so
-    that the place it remembers is no ack for it.
+    A message that was refused, and is still missing when later messages of its line come, was given up. The script
+    learns that, so that the place it stores is no ack for that message.
     """
 
     settings: Settings
@@ -34,7 +34,7 @@ class Context:
         self._refused.setdefault(stream, set()).update(places)
 
     def passed_over(self, stream: bytes, places: Sequence[Place]) -> Sequence[Place]:
-        """What was refused of the same lines, and is before `places`, and not among them."""
+        """The refused places of the same lines that are before `places`, and not among them."""
         refused = self._refused.get(stream)
         if not refused:
             return ()

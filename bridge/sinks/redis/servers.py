@@ -4,6 +4,7 @@ They are reached as the source's are (`bridge/redis/wire`). Their errors name th
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
@@ -12,7 +13,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from bridge.clock import Clock
-from bridge.errors import NotConnected, Refused, Unusable
+from bridge.errors import ConfigurationError, NotConnected, Refused, Unusable
 from bridge.limits import WireLimits
 from bridge.redis.wire.conversation import conversation
 from bridge.redis.wire.endpoint import Endpoint
@@ -34,6 +35,7 @@ def settings_of(settings: Settings) -> Settings:
         "redis_username": None,
         "redis_password": None,
         "redis_password_file": None,
+        "redis_credentials_provider": settings.sink_redis_credentials_provider,
     }
     return settings.model_copy(update=update)
 
@@ -49,13 +51,16 @@ class SinkEndpoint(Endpoint):
     @property
     def login(self) -> str:
         """See `Endpoint`."""
-        url = self.settings.has_sink_redis_url
+        url = self.settings.has_sink_redis_url and self.logins is None
         return "the user and the password in BRIDGE_SINK_REDIS_URL" if url else super().login
 
 
 def endpoint_of(settings: Settings, limits: WireLimits, clock: Clock) -> SinkEndpoint:
     """Where the sink's server is, as far as the settings name it."""
-    return cast("SinkEndpoint", SinkEndpoint.of(settings_of(settings), limits, clock))
+    try:
+        return cast("SinkEndpoint", SinkEndpoint.of(settings_of(settings), limits, clock))
+    except ConfigurationError as error:
+        raise ConfigurationError([_of_sink(problem) for problem in error.problems]) from None
 
 
 class Server(NamedTuple):
@@ -123,7 +128,7 @@ class OneServer:
         """Return when it does not answer."""
         endpoint = self._primary.endpoint
         while True:
-            await endpoint.clock.sleep(endpoint.limits.primary_check)
+            await endpoint.clock.tick(endpoint.limits.primary_check)
             try:
                 await _ping(*self.of(b""))
             except (NotConnected, Refused) as error:
@@ -160,7 +165,7 @@ class ClusterServers:
     async def lost(self) -> str:
         """See `Servers`."""
         while True:
-            await self._endpoint.clock.sleep(self._endpoint.limits.topology)
+            await self._endpoint.clock.tick(self._endpoint.limits.topology)
             try:
                 await self._topology.refresh()
             except (NotConnected, Refused) as error:
@@ -179,11 +184,16 @@ def servers_of(settings: Settings, limits: WireLimits, clock: Clock) -> Servers:
 
 
 def named(error: Unusable, settings: Settings) -> Unusable:
-    """The error with the sink's own URL in the place of the source's, where it has one."""
+    """The error with the sink's own settings in the place of the source's, where it has a server of its own."""
     if not settings.has_sink_redis_url:
         return error
-    found, remedy = (text.replace("BRIDGE_REDIS_URL", "BRIDGE_SINK_REDIS_URL") for text in (error.found, error.remedy))
-    return type(error)(found, remedy, error.kind)
+    kind = Refused if isinstance(error, Refused) else NotConnected
+    return kind(_of_sink(error.found), _of_sink(error.remedy), error.kind)
+
+
+def _of_sink(text: str) -> str:
+    """With the names of the sink's own settings."""
+    return re.sub("BRIDGE_REDIS_(URL|CREDENTIALS_PROVIDER)", r"BRIDGE_SINK_REDIS_\1", text)
 
 
 async def _ping(client: Redis, endpoint: Endpoint) -> None:

@@ -14,7 +14,7 @@ from bridge.sinks.redis.context import Context
 from bridge.sinks.redis.entries import Place, Word, fields_of, places
 from bridge.sinks.redis.script import append
 from bridge.sinks.redis.servers import named, servers_of
-from bridge.sinks.session_end import SessionEnd
+from bridge.sinks.session_life import SessionLife
 from bridge.tasks import end
 
 AT_ONCE = 4
@@ -29,55 +29,32 @@ class RedisSession:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._servers = servers_of(context.settings, context.limits, context.clock)
-        self._end = SessionEnd()
+        self._life = SessionLife("redis-sink", "the sink's Redis", self._servers.close)
         self._turns = asyncio.Semaphore(AT_ONCE)
-        self._working: set[asyncio.Task[None]] = set()
-        self._watching: asyncio.Task[None] | None = None
-        self._disposal: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Find the servers, and look at the stream. Raises NotConnected or Refused; then nothing is left to close."""
         try:
-            await self._servers.open()
-            await self._look()
-        except BaseException as error:
-            await self.close()
-            if isinstance(error, Unusable):
-                raise named(error, self._context.settings) from None
-            raise
-        self._watching = asyncio.create_task(self._watch(), name="redis-sink-watch")
+            await self._life.begin(self._start())
+        except Unusable as error:
+            raise named(error, self._context.settings) from None
 
     async def publish(self, batch: Batch, receipts: Receipts) -> None:
         """See `Session.publish`."""
-        self._raise_if_ended()
-        task = asyncio.create_task(self._publish(batch, receipts), name="append")
-        self._working.add(task)
-        try:
-            await asyncio.wait([task])
-        finally:
-            self._working.discard(task)
-            if not task.done():
-                await end([task])
-        if task.cancelled():
-            raise self._ended()
-        task.result()
+        await self._life.run(self._publish(batch, receipts), "append")
 
     async def ended(self) -> str:
         """See `Session.ended`."""
-        return await self._end.wait()
-
-    def end(self, reason: str) -> None:
-        """End the session."""
-        if self._end.set(reason):
-            for task in self._working:
-                task.cancel()
-            self._disposal = asyncio.create_task(self._dispose(), name="redis-sink-disposal")
+        return await self._life.ended()
 
     async def close(self) -> None:
         """See `Session.close`."""
-        self.end("closed")
-        if self._disposal is not None:
-            await asyncio.shield(self._disposal)
+        await self._life.close()
+
+    async def _start(self) -> None:
+        await self._servers.open()
+        await self._look()
+        self._life.watch(self._watch())
 
     async def _look(self) -> None:
         """At what can be known before the first message. Raises Refused: the key of the stream holds something else."""
@@ -93,10 +70,7 @@ class RedisSession:
                 )
 
     async def _watch(self) -> None:
-        try:
-            self.end(await self._servers.lost())
-        except Exception as error:  # noqa: BLE001 - a bug; unwatched, the session must not go on
-            self.end(f"the watch failed: {type(error).__name__}")
+        self._life.end(await self._servers.lost())
 
     async def _publish(self, batch: Batch, receipts: Receipts) -> None:
         parts: dict[bytes, list[int]] = {}
@@ -114,8 +88,8 @@ class RedisSession:
             await end(appending)
         for result in results:
             if isinstance(result, NotConnected):
-                self.end(str(result))
-                raise self._ended()
+                self._life.end(str(result))
+                raise self._life.ended_error()
             if isinstance(result, BaseException):
                 raise result
 
@@ -143,19 +117,6 @@ class RedisSession:
             self._context.refused(stream, mine[count:])
             reason = _words(failure)
             receipts.refused(dict.fromkeys(indices[count:], reason))
-
-    async def _dispose(self) -> None:
-        await end(list(self._working))
-        if self._watching is not None:
-            await end([self._watching])
-        await self._servers.close()
-
-    def _raise_if_ended(self) -> None:
-        if self._end.reason is not None:
-            raise self._ended()
-
-    def _ended(self) -> NotConnected:
-        return NotConnected(f"the connection to the sink's Redis ended: {self._end.reason}")
 
 
 def _words(failure: str) -> str:

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from bridge import __version__
+from bridge.settings import Settings
 from bridge.telemetry.events import BROKER, CLUSTER, SHUTDOWN, STUCK, Telemetry
 from bridge.telemetry.history import PastGap
 from bridge.telemetry.page import shape
@@ -17,10 +18,10 @@ _OF_THE_PROCESS = (BROKER, CLUSTER, STUCK, SHUTDOWN)
 class Document:
     """Of one process."""
 
-    def __init__(self, telemetry: Telemetry, window: Window, sink: str) -> None:
+    def __init__(self, telemetry: Telemetry, window: Window, settings: Settings) -> None:
         self._telemetry = telemetry
         self._window = window
-        self._sink = sink
+        self._settings = settings
         self._clock = telemetry.history.clock
         self._started = self._clock.monotonic()
 
@@ -43,7 +44,7 @@ class Document:
             "bridge": {
                 "instance": self._telemetry.instance,
                 "version": __version__,
-                "sink": self._sink,
+                "sink": str(self._settings.sink),
                 "uptime_seconds": self._clock.monotonic() - self._started,
             },
             "window": self._of_window(),
@@ -63,9 +64,12 @@ class Document:
                 "recovered": figures.total("recovered_expirations_total"),
                 "ambiguous": figures.total("ambiguous_entries_total"),
                 "missed": figures.total("missed_notifications_total"),
+                "unmeasured": figures.total("unmeasured_gaps_total"),
                 "last": gaps,
             },
             "takeovers": self._takeovers(figures),
+            "values": self._values(figures, len(held)),
+            "fields": self._fields(figures),
             "stuck": {"messages": figures.total("stuck_messages"), "channels": self._channels()},
             "shards": shards,
         }
@@ -95,6 +99,52 @@ class Document:
             ],
         }
 
+    def _values(self, figures: "_Figures", held: int) -> shape.Values:
+        def published(outcome: str) -> int:
+            return int(figures.of("published_values_total", outcome))
+
+        doubts = [place.doubt for place in self._telemetry.history.places.values()]
+        return {
+            "wanted": self._settings.values is not None,
+            "held": figures.total("held_values"),
+            "bytes": figures.total("value_bytes"),
+            "limit_bytes": self._settings.values_limit * held,
+            "captured": figures.total("captured_values_total"),
+            "published": {
+                "exact": published("exact"),
+                "not_exact": published("not_exact"),
+                "not_captured": published("not_captured"),
+                "too_large": published("too_large"),
+                "unsupported_type": published("unsupported_type"),
+                "not_permitted": published("not_permitted"),
+                "outbox_full": published("outbox_full"),
+            },
+            "doubt": next((doubt for doubt in doubts if doubt), None),
+        }
+
+    def _fields(self, figures: "_Figures") -> shape.Fields:
+        def ambiguous(kind: str) -> int:
+            return int(figures.of("ambiguous_fields_total", kind))
+
+        deadlines = [place.field_deadline_ms for place in self._telemetry.history.places.values()]
+        return {
+            "bridged": bool(self._settings.fields),
+            "hashes": figures.total("ledger_hashes"),
+            "excluded": figures.total("excluded_hashes"),
+            "next_deadline_ms": min((deadline for deadline in deadlines if deadline is not None), default=None),
+            "claimed": {
+                "notification": int(figures.of("claimed_fields_total", "notification")),
+                "sweep": int(figures.of("claimed_fields_total", "sweep")),
+            },
+            "ambiguous": {
+                "deleted": ambiguous("deleted"),
+                "returned": ambiguous("returned"),
+                "elsewhere": ambiguous("elsewhere"),
+                "too_large": ambiguous("too_large"),
+            },
+            "missed": None,
+        }
+
     def _channels(self) -> list[shape.Channel]:
         now = self._clock.monotonic()
         return [
@@ -118,6 +168,7 @@ class Document:
             "canary_age_seconds": figures.of("canary_age_seconds", label),
             "canary_lag_seconds": figures.of("canary_lag_seconds", label),
             "standby_hints": int(figures.of("standby_hints", label)),
+            "standby_hot": bool(figures.of("standby_hot", label)),
         }
 
 

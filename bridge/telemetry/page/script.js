@@ -32,6 +32,17 @@ function duration(seconds) {
   return `${seconds.toFixed(1).replace(/\.0$/, "")} s`;
 }
 
+function size(bytes) {
+  for (const [unit, length] of [["GiB", 1 << 30], ["MiB", 1 << 20], ["KiB", 1 << 10]]) {
+    if (bytes >= length) return `${Number((bytes / length).toPrecision(3))} ${unit}`;
+  }
+  return counted(bytes, "byte");
+}
+
+// Those that are not 0, by their names.
+const listed = (counts) => Object.entries(counts).filter(([, count]) => count).map(([kind, count]) => `${number(count)} ${kind.replaceAll("_", " ")}`).join(", ");
+const sum = (counts) => Object.values(counts).reduce((all, count) => all + count, 0);
+
 function rate(perSecond) {
   return `${perSecond >= 10 ? number(perSecond) : perSecond.toFixed(perSecond < 1 ? 2 : 1)}/s`;
 }
@@ -111,6 +122,29 @@ function showNow({ ledger, outbox, broker, dead_letters: dead, shards }) {
   text("dead", held.length ? number(dead) : "–", held.length ? (dead ? "expiry-bridge dead list" : "") : elsewhere, held.length && dead ? "warn" : "");
 }
 
+function showValues({ values, shards }) {
+  get("values-section").hidden = !values.wanted;
+  const { exact, not_exact: inexact, ...missing } = values.published;
+  const lost = sum(missing), held = shards.some((shard) => shard.held);
+  text("values-held", held ? number(values.held) : "–", held ? `${size(values.bytes)} with the outbox, of ${size(values.limit_bytes)}` : "known to the holder", values.bytes > 0.9 * values.limit_bytes ? "warn" : "");
+  text("values-exact", number(exact));
+  text("values-inexact", number(inexact));
+  text("values-missing", number(lost), listed(missing), missing.outbox_full || missing.not_permitted ? "warn" : "");
+  get("values-doubt").hidden = !values.doubt;
+  get("values-doubt").textContent = values.doubt ? `Not read, or not proven: ${values.doubt}` : "";
+}
+
+function showFields({ now_ms: now, fields, shards }) {
+  get("fields-section").hidden = !fields.bridged;
+  const held = shards.some((shard) => shard.held), next = fields.next_deadline_ms;
+  const ahead = next === null ? "" : next >= now ? `next deadline in ${duration((next - now) / 1000)}` : `next deadline ${duration((now - next) / 1000)} ago`;
+  text("fields-ledger", held ? counted(fields.hashes, "hash", "hashes") : "–", held ? ahead : "known to the holder");
+  text("fields-claimed", counted(sum(fields.claimed), "field"), fields.claimed.sweep ? `${number(fields.claimed.sweep)} by sweep` : "");
+  text("fields-ambiguous", number(sum(fields.ambiguous)), listed(fields.ambiguous));
+  text("fields-missed", fields.missed === null ? "Not known" : number(fields.missed), fields.missed === null ? "the server's own count is too low" : "");
+  text("fields-excluded", held ? counted(fields.excluded, "hash", "hashes") : "–", fields.excluded ? "expiry-bridge dead list" : "", held && fields.excluded ? "warn" : "");
+}
+
 function showStuck({ stuck }) {
   get("stuck-section").hidden = !stuck.channels.length;
   get("stuck-count").textContent = counted(stuck.messages, "message");
@@ -141,7 +175,7 @@ function showPast({ now_ms: now, bridge, gaps, takeovers, shards }) {
   const taken = takeovers.hot + takeovers.filled + takeovers.cold;
   const totals = `${counted(gaps.total, "gap")} and ${counted(taken, "takeover")} (${number(takeovers.hot)} hot) since the start`;
   text("gaps-summary", gaps.total || taken
-    ? `${totals}; ${number(gaps.missed)} missed, ${number(gaps.recovered)} recovered, ${number(gaps.ambiguous)} ambiguous.`
+    ? `${totals}; ${number(gaps.missed)} missed${gaps.unmeasured ? ` (unknown of ${number(gaps.unmeasured)})` : ""}, ${number(gaps.recovered)} recovered, ${number(gaps.ambiguous)} ambiguous.`
     : "None since the start.");
   get("line-from").textContent = `${duration((now - from) / 1000)} ago`;
   drawn(get("line"), `Time line of the last ${duration((now - from) / 1000)}: ${counted(shown.length, "gap")}, ${counted(takeovers.last.length, "takeover")}. The table has them all.`, [
@@ -172,6 +206,8 @@ function show() {
   text("who", `${bridge.instance} · version ${bridge.version} · to ${bridge.sink} · up ${duration(bridge.uptime_seconds)}`);
   showWindow(told);
   showNow(told);
+  showValues(told);
+  showFields(told);
   showStuck(told);
   showPast(told);
   showShards(told);

@@ -20,7 +20,7 @@ async def main() -> None:
     while True:
         try:
             batch = await messages.fetch(100, timeout=5)
-        except nats.errors.TimeoutError:
+        except TimeoutError:  # fetch raises a subclass of it, or it itself
             continue
         for message in batch:
             shares.handle(message.data)

@@ -175,7 +175,7 @@ def redis_that_is_a_replica(ground: Ground) -> Scene:
 )
 def redis_that_is_a_node_of_a_cluster(ground: Ground) -> Scene:
     """Of only one, so that it has no replica either."""
-    server = ground.redis({"cluster-enabled": "yes"})
+    server = ground.redis({"cluster-enabled": "yes", "cluster-port": str(free_port())})
     served(server.port)
     settings = {"redis_url": server.url, "sink": "stdout"}
     return Scene(settings, to_that_url(settings), {"port": server.port}, {"Redis/cluster": "warn"})
@@ -185,7 +185,7 @@ def redis_that_is_a_node_of_a_cluster(ground: Ground) -> Scene:
     Fault(
         "Redis/cluster",
         "fail",
-        "383 of 16384 slots are served by no primary: mostly a cluster takes no writes then",
+        "383 of 16384 slots are served by no primary: usually a cluster then refuses writes",
         "redis-cli --cluster fix 127.0.0.1:<port>",
     ),
     Fault(
@@ -197,7 +197,7 @@ def redis_that_is_a_node_of_a_cluster(ground: Ground) -> Scene:
 )
 def redis_cluster_that_lacks_slots(ground: Ground) -> Scene:
     """Which the only node could serve."""
-    server = ground.redis({"cluster-enabled": "yes"})
+    server = ground.redis({"cluster-enabled": "yes", "cluster-port": str(free_port())})
     with Redis(port=server.port) as admin:
         admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_000)
 
@@ -241,7 +241,8 @@ def to_that_url(settings: Settings) -> Apply:
         "Redis/connection",
         "fail",
         "Redis at 127.0.0.1:<port> refuses the login (",
-        "check BRIDGE_REDIS_USERNAME and BRIDGE_REDIS_PASSWORD (or BRIDGE_REDIS_PASSWORD_FILE)",
+        "check BRIDGE_REDIS_USERNAME and BRIDGE_REDIS_PASSWORD (or BRIDGE_REDIS_PASSWORD_FILE),"
+        " or the user in BRIDGE_REDIS_URL",
     )
 )
 def redis_with_another_password(ground: Ground) -> Scene:
@@ -255,7 +256,7 @@ def redis_with_another_password(ground: Ground) -> Scene:
     Fault(
         "Redis/connection",
         "fail",
-        "Redis at 127.0.0.1:<port>: ",
+        "Redis at 127.0.0.1:<port> cannot be reached: ",
         "start Redis there, or point BRIDGE_REDIS_URL at where it is",
     ),
     Fault(

@@ -93,7 +93,7 @@ def a_stream_that_loses_and_doubles_messages(ground: Ground) -> Scene:
         "NATS/stream",
         "warn",
         "EXPIRY is kept in memory: it is lost when its servers stop",
-        f"when its consumers have read it, make it anew: nats stream rm EXPIRY; {ADD} --defaults",
+        f"when its consumers have read it, recreate it: nats stream rm EXPIRY; {ADD} --defaults",
     ),
     Fault(
         "NATS/subjects",
@@ -119,7 +119,7 @@ def a_stream_in_memory(ground: Ground) -> Scene:
     Fault(
         "NATS/stream",
         "fail",
-        "EXPIRY acks nothing (no_ack): nobody could know what is stored",
+        "EXPIRY acks nothing (no_ack): there is no proof of what is stored",
         "nats stream edit EXPIRY --ack",
     ),
     OF_OTHERS,
@@ -151,7 +151,7 @@ def a_stream_that_is_full(ground: Ground) -> Scene:
         "NATS/stream",
         "fail",
         "EXPIRY is sealed: it takes no messages",
-        f"when its consumers have read it, make it anew: nats stream rm EXPIRY; {ADD} --defaults",
+        f"when its consumers have read it, recreate it: nats stream rm EXPIRY; {ADD} --defaults",
     )
 )
 def a_stream_that_is_sealed(ground: Ground) -> Scene:

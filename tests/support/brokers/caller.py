@@ -10,7 +10,7 @@ from bridge.errors import NotConnected
 
 PATIENCE = 30.0
 CLAIMED_MS = int(time.time() * 1000)
-"""Of all that is published."""
+"""Of all that is published, where a test does not say otherwise."""
 
 
 class NotTaken(Exception):
@@ -75,6 +75,8 @@ class Caller:
         Callers of one outbox share it. `one_shard`: all is of one all the same.
         """
         self._one_shard = one_shard
+        self.claimed_ms = CLAIMED_MS
+        """Of what is published from now on."""
         self.sink = sink
         self._places = {} if places is None else places
         self.ends: list[str] = []
@@ -167,5 +169,6 @@ class Caller:
             self._places.setdefault(message.id, (new, index))
         places = (self._places[message.id] for message in batch)
         return [
-            Run(0 if self._one_shard else shard, b"1-1", index, 1, claimed_ms=CLAIMED_MS) for shard, index in places
+            Run(0 if self._one_shard else shard, b"1-1", index, 1, claimed_ms=self.claimed_ms)
+            for shard, index in places
         ]

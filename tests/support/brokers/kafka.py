@@ -8,6 +8,9 @@ from bridge.commands.embedded import EmbeddedKafka, Unavailable, free_port
 from bridge.commands.embedded.kafka import addresses, java_version
 from tests.support.proxy import Proxy
 
+SESSION_SECONDS = 1.0
+"""After which a broker that says nothing is none for the controller."""
+
 
 class KafkaServer(EmbeddedKafka):
     """A Kafka broker that anybody may use, unless `config` says otherwise.
@@ -55,7 +58,7 @@ class KafkaServer(EmbeddedKafka):
             "listener.security.protocol.map": ",".join(f"{name}:{kind}" for name, kind in protocols.items()),
             "controller.quorum.voters": f"{first.node}@127.0.0.1:{first.controller_port}",
             # After a kill, the controller takes the broker back only when the last one's session is over.
-            "broker.session.timeout.ms": "1000",
+            "broker.session.timeout.ms": f"{SESSION_SECONDS * 1000:.0f}",
             "broker.heartbeat.interval.ms": "250",
             "transaction.state.log.num.partitions": "1",
         }

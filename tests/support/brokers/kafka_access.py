@@ -20,6 +20,14 @@ def secure_server(certificates: Path) -> KafkaServer:
         logins[f"{own}.plain.sasl.jaas.config"] = f'{login}.plain.PlainLoginModule required user_ann="{SECRET}";'
         for mechanism in ("scram-sha-256", "scram-sha-512"):
             logins[f"{own}.{mechanism}.sasl.jaas.config"] = f"{login}.scram.ScramLoginModule required;"
+    own = "listener.name.token"
+    logins |= {
+        f"{own}.sasl.enabled.mechanisms": "OAUTHBEARER",
+        # Takes unsigned tokens.
+        f"{own}.oauthbearer.sasl.jaas.config": f"{login}.oauthbearer.OAuthBearerLoginModule required;",
+        # Ends a connection with its token.
+        f"{own}.oauthbearer.connections.max.reauth.ms": "3600000",
+    }
     config = {
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS;User:CN=client",
@@ -33,13 +41,13 @@ def secure_server(certificates: Path) -> KafkaServer:
         **logins,
     }
     users = [f"{mechanism}=[name=ann,password={SECRET}]" for mechanism in MECHANISMS[1:]]
-    listeners = {"MTLS": "SSL", "LOGIN": "SASL_PLAINTEXT", "TLSLOGIN": "SASL_SSL"}
+    listeners = {"MTLS": "SSL", "LOGIN": "SASL_PLAINTEXT", "TLSLOGIN": "SASL_SSL", "TOKEN": "SASL_PLAINTEXT"}
     return KafkaServer(config, listeners=listeners, users=users)
 
 
 def at(server: KafkaServer, listener: str) -> dict[str, Any]:
     """The settings of a sink that uses the listener, but for how to log in."""
-    protocol = {"MTLS": "SSL", "LOGIN": "SASL_PLAINTEXT", "TLSLOGIN": "SASL_SSL"}[listener]
+    protocol = {"MTLS": "SSL", "TLSLOGIN": "SASL_SSL"}.get(listener, "SASL_PLAINTEXT")
     address = f"127.0.0.1:{server.ports[listener]}"
     return {"kafka_bootstrap_servers": [address], "kafka_security_protocol": protocol}
 

@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import itertools
+import time
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
-import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import NodeNotReadyError
+from aiokafka.errors import KafkaError, NodeNotReadyError
 from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest, DescribeAclsRequest
 
 from bridge.clock import SystemClock
@@ -18,9 +18,8 @@ from bridge.limits import KafkaLimits
 from bridge.settings import Settings
 from bridge.sinks.kafka import KafkaSink
 from tests.support.brokers.caller import Caller
-from tests.support.brokers.kafka import KafkaServer
-from tests.support.brokers.redis_rig import RedisRig
-from tests.support.brokers.rigs import PATIENCE, BrokerRig, JetStreamRig, Received
+from tests.support.brokers.kafka import SESSION_SECONDS, KafkaServer
+from tests.support.brokers.rigs import PATIENCE, BrokerRig, Received
 from tests.support.servers import wait_until
 
 OF_THE_TOPIC = 1
@@ -37,6 +36,9 @@ class KafkaRig(BrokerRig):
         super().__init__()
         self.server = server
         self.topic = f"expired-{next(_numbers)}"
+        self._was_frozen = False
+        self._seen_since: float | None = None
+        """Since when the broker is there without a break, in monotonic seconds."""
         self.settings = {
             "kafka_bootstrap_servers": [server.address],
             "kafka_topic": self.topic,
@@ -175,6 +177,7 @@ class KafkaRig(BrokerRig):
 
     def freeze(self) -> None:
         """See `Rig`."""
+        self._was_frozen = True
         self.server.pause()
 
     def thaw(self) -> None:
@@ -183,24 +186,24 @@ class KafkaRig(BrokerRig):
 
     async def __aexit__(self, *_: object) -> None:
         self.thaw()
+        if self._was_frozen:
+            await wait_until(self._has_a_broker, "Kafka's broker to have registered again")
 
+    async def _has_a_broker(self) -> bool:
+        """One that was frozen for longer than its session is none, until it has said that it lives.
 
-ONCE, TRANSACTION = "jetstream-subject", "kafka-transaction"
-EACH_BROKER = ["jetstream", "redis", pytest.param("kafka", marks=pytest.mark.kafka)]
-"""For the parameter of a fixture that uses `broker_of`."""
-EACH_WAY = [*EACH_BROKER, ONCE, pytest.param(TRANSACTION, marks=pytest.mark.kafka)]
-"""The same with every way of deduplication."""
-
-
-def broker_of(request: pytest.FixtureRequest) -> BrokerRig:
-    """The rig that the fixture's parameter names: one of `EACH_WAY`."""
-    if request.param in {"kafka", TRANSACTION}:
-        # A namespace for each: transactional ids are the server's, not the topic's.
-        way = {"kafka_deduplication": "transaction", "namespace": f"rig-{next(_numbers)}"}
-        return KafkaRig(request.getfixturevalue("kafka_server"), **(way if request.param == TRANSACTION else {}))
-    if request.param == "redis":
-        return RedisRig()
-    return JetStreamRig(nats_deduplication="subject" if request.param == ONCE else "window")
+        The controller may notice that after a moment only. So the broker has to be there for longer than a session.
+        """
+        client, now = AIOKafkaAdminClient(bootstrap_servers=self.server.address), time.monotonic()
+        try:
+            await client.start()
+            there = bool((await client.describe_cluster())["brokers"])
+        except KafkaError:
+            there = False
+        finally:
+            await client.close()
+        self._seen_since = (self._seen_since or now) if there else None
+        return self._seen_since is not None and now - self._seen_since > 2 * SESSION_SECONDS
 
 
 async def _any_acls(asked: Awaitable[Any]) -> bool:

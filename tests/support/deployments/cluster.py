@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 
+from redis.asyncio.cluster import RedisCluster as Client
 from redis.exceptions import ClusterDownError, ResponseError
 from redis.exceptions import ConnectionError as Unreached
 
@@ -76,6 +77,11 @@ class ClusterDeployment(Deployment):
         bridge = Bridge({**addresses, **self.settings})
         self.bridges.append(await self._stack.enter_async_context(bridge))
         return bridge
+
+    @property
+    def user(self) -> Client:
+        """See `Scene`."""
+        return self.cluster.client
 
     @property
     def servers(self) -> Sequence[RedisServer]:
@@ -169,7 +175,7 @@ class ClusterDeployment(Deployment):
                 await self.cluster.ask(node, "HSET", lease, "until", 0)
 
     async def waiting(self) -> int:
-        """See `Scene`: in all outboxes, but those of paused nodes. While the cluster is down, 1: nobody can tell."""
+        """See `Scene`: in all outboxes, but those of paused nodes. While the cluster is down, 1: it is not known."""
         try:
             lengths = [
                 await self.cluster.ask(node, "XLEN", outbox)

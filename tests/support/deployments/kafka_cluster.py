@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -37,29 +37,32 @@ def nodes_of_a_cluster(size: int = 3) -> list[KafkaServer]:
     return nodes
 
 
+@asynccontextmanager
+async def cluster_of(size: int = 3) -> AsyncIterator[list[KafkaServer]]:
+    """Such nodes, started."""
+    require(KafkaServer)
+    nodes = nodes_of_a_cluster(size)
+    with ExitStack() as stack:
+        for node in nodes:
+            stack.callback(node.close)
+        await asyncio.gather(*map(start, nodes))  # one alone is no majority, and does not answer
+        yield nodes
+
+
 class KafkaClusterDeployment(KafkaDeployment):
-    """With such a cluster, and no proxies."""
+    """With such a cluster, which others may use as well, and no proxies."""
 
     nodes: list[KafkaServer]
 
     @classmethod
     @asynccontextmanager
-    async def with_cluster(
-        cls,
-        kind: type[RedisServer],
-        *,
-        redis: Mapping[str, str] | None = None,
-        settings: Mapping[str, str] | None = None,
+    async def on(
+        cls, nodes: list[KafkaServer], kind: type[RedisServer], *, settings: Mapping[str, str] | None = None
     ) -> AsyncIterator["KafkaClusterDeployment"]:
-        """Start the servers, no bridge yet. `settings` are BRIDGE_* variables of all bridges."""
+        """Start a Redis, no bridge yet. `settings` are BRIDGE_* variables of all bridges."""
         require(kind)
-        require(KafkaServer)
         async with AsyncExitStack() as stack:
-            nodes = nodes_of_a_cluster()
-            for node in nodes:
-                stack.callback(node.close)
-            await asyncio.gather(*map(start, nodes))  # one alone is no majority, and does not answer
-            deployment = cls(stack, stack.enter_context(kind(redis)), nodes[0], settings)
+            deployment = cls(stack, stack.enter_context(kind()), nodes[0], settings)
             deployment.nodes = nodes
             await deployment._open()
             yield deployment
@@ -68,10 +71,6 @@ class KafkaClusterDeployment(KafkaDeployment):
     def _to_broker(self, *, direct: bool) -> dict[str, str]:
         own = super()._to_broker(direct=True)
         return {**own, "BRIDGE_KAFKA_BOOTSTRAP_SERVERS": ",".join(node.address for node in self.nodes)}
-
-    def look_from(self, node: KafkaServer) -> None:
-        """From now on, tests ask this node."""
-        self.rig.server = node
 
     async def partitions(self) -> list[dict[str, Any]]:
         """The partitions of the bridge's topic, as the node that is asked knows them; none while it does not answer."""
@@ -87,14 +86,14 @@ class KafkaClusterDeployment(KafkaDeployment):
         return found
 
     async def leader(self) -> KafkaServer:
-        """The node that leads the first partition; tests ask another one from now on."""
+        """The node that leads the first partition."""
         (first, *_) = sorted(await self.partitions(), key=lambda partition: int(partition["partition"]))
         leader: KafkaServer = self.nodes[first["leader"] - 1]
-        self.look_from(next(node for node in self.nodes if node is not leader))
         return leader
 
     async def led_without(self, node: KafkaServer) -> None:
-        """Return when others lead all partitions."""
+        """Return when others lead all partitions. From now on, tests ask one of them."""
+        self.rig.server = next(other for other in self.nodes if other is not node)
         number = self.nodes.index(node) + 1
 
         async def are_led() -> bool:

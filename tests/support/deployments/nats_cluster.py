@@ -34,7 +34,7 @@ class NatsClusterDeployment(Deployment):
             deployment._end()
 
     async def arrived(self, least: int = 0) -> list[StoredMessage] | None:
-        """See `Scene`. While the cluster has no leader, nobody can tell."""
+        """See `Scene`. While the cluster has no leader, that is not known."""
         try:
             return await super().arrived(least)
         except Error:

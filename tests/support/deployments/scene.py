@@ -12,9 +12,10 @@ from contextlib import AsyncExitStack
 from itertools import pairwise
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
 from bridge.commands.embedded import Server
+from bridge.limits import Limits
 from tests.support.contract import LEASE, LEDGER, OUTBOX, id_of_deadline
 from tests.support.deployments.diagnosis import diagnosis
 from tests.support.deployments.stored import StoredExpiration, StoredMessage
@@ -47,6 +48,8 @@ class Scene(ABC):
         self.redis: Redis
         """A client past the proxy."""
         self.settings = settings or {}
+        self.limits: Limits | None = None
+        """Of bridges that are started from now on; those of all tests if none are set."""
         self.bridges: list[Bridge] = []
         self.expected: dict[str, tuple[str, int]] = {}
         """Every expiration that has to be stored: id → key, deadline."""
@@ -84,6 +87,11 @@ class Scene(ABC):
         """What the broker holds, in its order; None if it holds surely fewer messages, or nobody can tell."""
 
     @property
+    def user(self) -> Redis | RedisCluster:
+        """A client for single keys, wherever they are."""
+        return self.redis
+
+    @property
     def servers(self) -> Sequence[RedisServer]:
         """All that may hold ledgers."""
         return [self.redis_server]
@@ -108,7 +116,7 @@ class Scene(ABC):
         """Start a bridge, `direct` past the proxies, and do not wait for it."""
         port = self.redis_server.port if direct else self.redis_link.port
         addresses = {"BRIDGE_REDIS_URL": f"redis://127.0.0.1:{port}/0", **self._to_broker(direct=direct)}
-        bridge = Bridge({**addresses, **self.settings})
+        bridge = Bridge({**addresses, **self.settings}, limits=self.limits)
         self.bridges.append(await self._stack.enter_async_context(bridge))
         return bridge
 

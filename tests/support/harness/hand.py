@@ -20,6 +20,7 @@ from bridge.redis.protocol.migrated_keys import MigratedKeys
 from bridge.redis.protocol.notifications import channels
 from bridge.redis.protocol.operations import ClosedGap, gap_closed
 from bridge.redis.protocol.patterns import matcher
+from bridge.redis.wire.commands import Commands
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.redis.wire.subscription import Subscription, subscribe
 from bridge.settings import Settings
@@ -51,11 +52,12 @@ class Hand:
         self._settings = settings = Settings(redis_url=server.url, keys=list(keys))
         self._endpoint = endpoint or Endpoint.of(settings)
         self._client = self._endpoint.client()
+        self._commands = Commands(self._endpoint)
         self._matches = matcher(settings.keys)
         self._instance = instance
         self._sync = b"hand:" + instance.encode()
         self._identity = Identity(settings.source, 0)
-        self.ledger = Ledger(self._client, self._endpoint, self.names, LedgerLimits())
+        self.ledger = Ledger(self._commands, self.names, LedgerLimits())
         self._outbox = Outbox(self.ledger, self._identity, settings.outbox_limit, LedgerLimits(), Telemetry().shard())
         self._wake = asyncio.Event()
         self._held: Inbox
@@ -180,7 +182,7 @@ class Hand:
 
     async def entries(self, after: bytes = b"0-0") -> list[Entry]:
         """What is in the outbox behind an entry."""
-        found = await self.ledger.entries(after, 100_000)
+        found, _ = await self.ledger.entries(after, 100_000)
         return [read_entry(self._identity, *one, self.names.shard) for one in found]
 
     async def settle(self, entries: Sequence[Entry]) -> int:
@@ -198,6 +200,7 @@ class Hand:
 
     async def __aexit__(self, *_: object) -> None:
         self.end()
+        self._commands.close()
         await self._client.aclose()
 
     async def _handle_heard(self) -> bool:

@@ -57,6 +57,7 @@ class Recorder(ShardTelemetry):
         self.recovered = 0
         self.ambiguous = 0
         self.canaries = 0
+        self.repaired = 0
 
     def gap_opened(self, cause: str, opened_ms: int, until_ms: int) -> None:
         """See `ShardTelemetry`."""
@@ -69,6 +70,11 @@ class Recorder(ShardTelemetry):
         self.closed += 1
         self.recovered += recovered
         self.ambiguous += ambiguous
+
+    def ledger_repaired(self, count: int) -> None:
+        """See `ShardTelemetry`."""
+        super().ledger_repaired(count)
+        self.repaired += count
 
     def canary_heard(self, lag: float) -> None:
         """See `ShardTelemetry`."""
@@ -176,7 +182,8 @@ class Inside:
     async def _records_are_settled(self) -> bool:
         """Else the next bridge would publish them again."""
         try:
-            return not any(b"gap" in fields for _, fields in await self._source.ledger.entries(b"0-0", 100))
+            entries, _ = await self._source.ledger.entries(b"0-0", 100)
+            return not any(b"gap" in fields for _, fields in entries)
         except (NotConnected, Refused):
             return True  # the test has cut it off
 
@@ -231,6 +238,7 @@ class Inside:
         await end(self._tasks)
         with suppress(OSError, NotConnected):
             self._source._listen_no_more()
+            await self._source._drop_relief()
             await self._source._primary.close()
         self._check()
 

@@ -58,6 +58,11 @@ async def set_for(redis: Redis, key: bytes, ms: int) -> int:
     return await deadline_after(redis, key, ("SET", key, "v", "PX", ms), atomic=True)
 
 
+async def set_known(redis: Redis, key: bytes, ms: int, ledger: str = LEDGER) -> int:
+    """The same; the ledger knows the deadline at once, however late the bridge is: see `SET_TOGETHER`."""
+    return int(await run(redis, "EVAL", SET_TOGETHER, 1, ledger, ms, 1, key))
+
+
 async def recorded(redis: Redis, key: bytes, deadline_ms: int | None, ledger: str = LEDGER) -> None:
     """Return when the ledger holds the key with this deadline; with None, when it does not hold it."""
 

@@ -18,7 +18,7 @@ from bridge.settings import SECRETS, Settings, SinkKind, reference
 ROOT = Path(__file__).parents[2]
 S3CRET = "hunter2-s3cret"
 WITH_SETTINGS = ("run", "check", "status", "dead list", "dead show ID", "dead retry --all", "dead drop ID")
-PLAN = {"keys": 1000, "rate": 200, "ttl_min_ms": 1000, "ttl_max_ms": 5000, "patience_ms": 30_000}
+PLAN = {"keys": 1000, "rate": 200, "ttl_min_ms": 1000, "ttl_max_ms": 5000, "patience_ms": 30_000, "fields": False}
 """Of `verify`, by default."""
 
 
@@ -90,10 +90,12 @@ def flag(name: str) -> str:
                     "ttl_min_ms": 1500,
                     "ttl_max_ms": 120_000,
                     "patience_ms": 500,
+                    "fields": False,
                     "as_json": True,
                 },
             ),
         ),
+        (["verify", "--fields"], ("verify", {**PLAN, "fields": True, "as_json": False})),
         (["verify", "--ttl-min", "2"], ("verify", {**PLAN, "ttl_min_ms": 2000, "as_json": False})),
         (["demo"], ("demo", {"sink": SinkKind.JETSTREAM})),
         (["demo", "--sink", "jetstream"], ("demo", {"sink": SinkKind.JETSTREAM})),
@@ -103,8 +105,9 @@ def flag(name: str) -> str:
             ["dead", "list", "--limit=3", "--show-keys", "--json"],
             ("list_letters", {"limit": 3, "show_keys": True, "as_json": True}),
         ),
-        (["dead", "show", "a"], ("show_letter", {"which": "a", "as_json": False})),
-        (["dead", "show", "a", "--json"], ("show_letter", {"which": "a", "as_json": True})),
+        (["dead", "show", "a"], ("show_letter", {"which": "a", "show_value": False, "as_json": False})),
+        (["dead", "show", "a", "--json"], ("show_letter", {"which": "a", "show_value": False, "as_json": True})),
+        (["dead", "show", "a", "--show-values"], ("show_letter", {"which": "a", "show_value": True, "as_json": False})),
         (["dead", "retry", "a", "b"], ("retry_letters", {"which": ["a", "b"]})),
         (["dead", "retry", "--all"], ("retry_letters", {})),
         (["dead", "drop", "a", "b"], ("drop_letters", {"which": ["a", "b"]})),
@@ -210,7 +213,18 @@ def test_the_help_has_every_setting_but_the_secrets_in_its_groups(
     text = capsys.readouterr().out
     flags = {word for line in text.splitlines() if line.startswith("  --") for word in line.split()[:1]}
     never = {flag(name) for name in SECRETS if not name.endswith("_url")}
-    own = {"--json", "--limit", "--show-keys", "--all", "--watch", "--rate", "--ttl-min", "--ttl-max", "--patience"}
+    own = {
+        "--json",
+        "--limit",
+        "--show-keys",
+        "--show-values",
+        "--all",
+        "--watch",
+        "--rate",
+        "--ttl-min",
+        "--ttl-max",
+        "--patience",
+    }
     assert flags - own - {"--publish", "--effective"} == {flag(name) for name in Settings.model_fields} - never
     assert ("--keys N " in text) is (command == "verify")
     for title in ("general:", "Redis:", "NATS:", "Kafka:", "HTTP and logs:"):

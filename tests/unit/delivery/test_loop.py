@@ -8,10 +8,12 @@ import pytest
 
 from bridge.contracts import Entry, Message
 from bridge.errors import NotConnected, Refused
-from bridge.expiration import GapRecord
+from bridge.expiration import FieldExpiration, GapRecord, Via
 from bridge.telemetry.events import BROKER
 from tests.support.delivery import QUICK, SMALL, Answer, Gone, Never, Rig, entry, refuse, running
 from tests.support.servers import wait_until
+
+AN_HOUR = 3_600.0
 
 
 async def test_what_is_acked_is_settled_and_counted_with_its_lag() -> None:
@@ -63,6 +65,27 @@ async def test_nothing_is_settled_before_its_ack() -> None:
         assert rig.settled == []
         rig.sink.gate.set()
         await wait_until(lambda: rig.settled == [b"7-1"])
+
+
+async def test_what_is_acked_a_moment_after_others_were_settled_is_settled_together() -> None:
+    rig = Rig(entry(1, b"a"), limits=replace(QUICK, batch=1, settle_gather=AN_HOUR))
+    async with running(rig):
+        await wait_until(lambda: rig.settled == [b"7-1"])  # at once: nothing was settled a moment before
+        rig.source.entries += [entry(2, b"b"), entry(3, b"c")]
+        await wait_until(lambda: rig.metric("bridge_published_messages_total") == 3)
+        assert rig.source.settlings == 1
+        rig.clock.gathered()
+        await wait_until(lambda: rig.settled == [b"7-1", b"7-2", b"7-3"])
+    assert rig.source.settlings == 2
+
+
+async def test_what_is_acked_when_nothing_was_settled_for_a_while_waits_for_no_timer() -> None:
+    rig = Rig(entry(1, b"a"), limits=replace(QUICK, settle_gather=AN_HOUR))
+    async with running(rig):
+        await wait_until(lambda: rig.settled == [b"7-1"])
+        rig.clock.passed = AN_HOUR
+        rig.source.entries += [entry(2, b"b")]
+        await wait_until(lambda: rig.settled == [b"7-1", b"7-2"])
 
 
 async def test_what_was_not_taken_is_sent_again_under_the_same_ids() -> None:
@@ -196,6 +219,20 @@ async def test_messages_of_one_key_are_sent_one_after_the_other() -> None:
     await rig.drained()  # the sink asserts that no key is under way twice
 
     assert [i for i in rig.sink.ids if i.endswith("-0")] == [f"{n}-0" for n in range(20)]
+
+
+async def test_fields_of_one_hash_are_sent_side_by_side_and_those_of_one_field_one_after_the_other() -> None:
+    names = [b"a", b"b", b"c", b"a"]
+    fields = [FieldExpiration(f"1-{n}", b"hash", name, 500, 501, Via.SWEEP) for n, name in enumerate(names)]
+    rig = Rig(Entry(b"7-1", fields), entry(2, b"hash"))
+    rig.sink.gate.clear()
+
+    async with running(rig):
+        await wait_until(lambda: sum(map(len, rig.sink.under_way)) == 4)
+        rig.sink.gate.set()
+        await wait_until(lambda: sorted(rig.settled) == [b"7-1", b"7-2"])
+    assert sorted(rig.sink.ids) == ["1-0", "1-1", "1-2", "1-3", "2-0"]
+    assert rig.sink.ids[-1] == "1-3"  # it waited for the other one of its field
 
 
 async def test_a_retry_keeps_the_order_of_a_key() -> None:

@@ -298,4 +298,5 @@ def test_the_page_on_uninstalling_names_every_key_of_the_bridge() -> None:
     )
 
     kept = {names.deadlines, names.outbox, names.dead, names.lease, names.canary, names.shards, names.members}
-    assert set(re.findall(r"'(.+?)'", commands)) == {name.decode() for name in kept}
+    kept |= {names.values, names.fields, names.field_prefix + b"*"}
+    assert set(re.findall(r"'({.+?)'", commands)) == {name.decode() for name in kept}

@@ -8,6 +8,7 @@ import tomllib
 
 import pytest
 from prometheus_client import generate_latest
+from prometheus_client.metrics_core import Metric
 
 from bridge.settings import Settings
 from bridge.telemetry.events import Telemetry
@@ -19,10 +20,17 @@ PROMTOOL = "run `make setup`, or Debian: apt install prometheus"
 RUNBOOK = (DEPLOY / "RUNBOOK.md").read_text()
 
 
+def collected() -> list[Metric]:
+    """All families, those of fields included."""
+    found = Metrics()
+    found.fields()
+    return list(found.registry.collect())
+
+
 def metrics() -> set[str]:
     """Every name that /metrics shows, those of histograms' parts included."""
     samples = set()
-    for family in Metrics().registry.collect():
+    for family in collected():
         samples |= {sample.name for sample in family.samples}
         samples.add(f"{family.name}_total" if family.type == "counter" else family.name)  # with labels: no sample yet
     return samples
@@ -75,9 +83,7 @@ def test_every_metric_of_the_dashboard_exists_and_none_of_the_bridges_is_left_ou
     assert all(shown)
     assert set().union(*shown) <= metrics()
     assert named_metrics(dashboard["templating"]["list"][1]["query"]["query"]) <= metrics()
-    families = {
-        f"{family.name}_total" if family.type == "counter" else family.name for family in Metrics().registry.collect()
-    }
+    families = {f"{family.name}_total" if family.type == "counter" else family.name for family in collected()}
     kept = {name for name in families if name.startswith("bridge_")}
     assert not {name for name in kept if not any(found.startswith(name) for found in set().union(*shown))}
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from bridge.redis.protocol.fingerprint import differences
 from bridge.settings import SECRETS, Settings, SinkKind, agreement, variable
 from bridge.settings.agreement import ALIKE, ALIKE_OF_SINK
 from bridge.settings.model import folded
@@ -11,6 +12,9 @@ MAY_DIFFER = {
     "shards": "agreed on in Redis: a bridge with another number does not start",
     "scan_interval": "of each bridge",
     "outbox_limit": "of each bridge",
+    "values_lead": "of each bridge",
+    "values_max_bytes": "of each bridge",
+    "values_outbox_bytes": "of each bridge",
     "stuck_seconds": "of each bridge",
     "shutdown_timeout": "of each bridge",
     "kafka_compression": "consumers do not see it",
@@ -35,6 +39,12 @@ def test_the_agreement_holds_no_secret_and_nothing_of_another_sink(sink: SinkKin
     found = agreement(Settings(sink=sink))
     assert set(found) == {variable(name) for name in (*ALIKE, *ALIKE_OF_SINK[sink])}
     assert not [name for name in Settings.model_fields if variable(name) in found and folded(name) in SECRETS]
+
+
+def test_what_is_set_in_one_bridge_and_unset_in_another_is_a_difference() -> None:
+    assert differences(agreement(Settings()), agreement(Settings(fields=["h:*"]))) == [
+        "BRIDGE_FIELDS is unset there, and 'h:*' here"
+    ]
 
 
 def test_the_order_of_patterns_makes_no_difference() -> None:

@@ -70,12 +70,13 @@ def test_no_secret_is_printed_whichever_way_it_is_given(
 
 
 def _give(patch: pytest.MonkeyPatch, name: str, *, file: bool, needed: dict[str, str]) -> None:
-    for other, value in needed.items():
+    if "_oauth_" in name:
+        sasl = {"mechanism": "OAUTHBEARER", "oauth_token_url": "https://h/token", "oauth_client_id": "other"}
+    else:
+        sasl = {"mechanism": "PLAIN", "username": "other", "password": "other"}
+    for other, value in (needed | {f"kafka_sasl_{part}": value for part, value in sasl.items()}).items():
         if other != name and (other != "nats_user" or name == "nats_password"):
             patch.setenv(variable(other), value)
-    for other in ("kafka_sasl_username", "kafka_sasl_password"):
-        patch.setenv(variable(other), S3CRET if other == name else "other")
-    patch.setenv("BRIDGE_KAFKA_SASL_MECHANISM", "PLAIN")
     if name.endswith("_key_password"):
         server = name.partition("_")[0]
         for part in ("cert", "key"):

@@ -49,12 +49,22 @@ def test_settings_built_by_hand_do_not_read_the_environment(monkeypatch: pytest.
 
 # What contradicts itself
 
+OAUTH = {"kafka_security_protocol": "SASL_SSL", "kafka_sasl_mechanism": "OAUTHBEARER"}
+
 
 @pytest.mark.parametrize(
     ("environ", "named"),
     [
         ({"redis_url": f"redis://:{S3CRET}@h", "redis_password": S3CRET}, "BRIDGE_REDIS_PASSWORD"),
         ({"redis_url": "redis://u:p@h", "redis_username": "v"}, "BRIDGE_REDIS_USERNAME"),
+        ({"redis_credentials_provider": "m:a", "redis_password": S3CRET}, "BRIDGE_REDIS_PASSWORD: has no effect"),
+        ({"sink_redis_credentials_provider": "m:a"}, "needs BRIDGE_SINK_REDIS_URL"),
+        (
+            {"sink_redis_credentials_provider": "m:a", "sink_redis_url": f"redis://:{S3CRET}@h"},
+            "BRIDGE_SINK_REDIS_URL: must hold no user and no password",
+        ),
+        ({"redis_credentials_provider": "m:a", "redis_username": "u"}, "BRIDGE_REDIS_USERNAME: has no effect"),
+        ({"redis_credentials_provider": "m:a", "redis_url": f"redis://:{S3CRET}@h"}, "BRIDGE_REDIS_URL: must hold no"),
         ({"redis_tls_ca_file": __file__}, "BRIDGE_REDIS_TLS_CA_FILE"),
         ({"redis_url": "rediss://h", "redis_tls_cert_file": __file__}, "BRIDGE_REDIS_TLS_KEY_FILE"),
         ({"redis_sentinel_password": S3CRET}, "BRIDGE_REDIS_URL must begin with redis+sentinel://"),
@@ -82,6 +92,22 @@ def test_settings_built_by_hand_do_not_read_the_environment(monkeypatch: pytest.
                 "kafka_sasl_password": S3CRET,
             },
             "BRIDGE_KAFKA_SASL_USERNAME",
+        ),
+        (
+            OAUTH,
+            "OAUTHBEARER needs exactly one of BRIDGE_KAFKA_SASL_OAUTH_TOKEN_FILE, BRIDGE_KAFKA_SASL_OAUTH_TOKEN_URL",
+        ),
+        (OAUTH | {"kafka_sasl_oauth_provider": "m:a", "kafka_sasl_oauth_token_url": "https://h"}, "exactly one of"),
+        (OAUTH | {"kafka_sasl_oauth_token_url": "https://h"}, "BRIDGE_KAFKA_SASL_OAUTH_CLIENT_SECRET: is unset"),
+        (OAUTH | {"kafka_sasl_oauth_provider": "m:a", "kafka_sasl_oauth_client_id": "u"}, "CLIENT_ID: has no effect"),
+        (
+            OAUTH | {"kafka_sasl_oauth_provider": "m:a", "kafka_sasl_oauth_extensions": "a=b"},
+            "EXTENSIONS: has no effect",
+        ),
+        (OAUTH | {"kafka_sasl_oauth_provider": "m:a", "kafka_sasl_password": S3CRET}, "PASSWORD: has no effect"),
+        (
+            OAUTH | {"kafka_sasl_mechanism": "PLAIN", "kafka_sasl_oauth_client_secret": S3CRET},
+            "BRIDGE_KAFKA_SASL_OAUTH_CLIENT_SECRET: has no effect; BRIDGE_KAFKA_SASL_MECHANISM must be OAUTHBEARER",
         ),
         ({"kafka_tls_ca_file": __file__}, "BRIDGE_KAFKA_TLS_CA_FILE"),
         ({"kafka_security_protocol": "SSL", "kafka_tls_key_password": S3CRET}, "BRIDGE_KAFKA_TLS_KEY_FILE"),

@@ -17,6 +17,12 @@ COMPANIONS = {
         "kafka_sasl_mechanism": "PLAIN",
         "kafka_sasl_username": "u",
     },
+    "kafka_sasl_oauth_client_secret": {
+        "kafka_security_protocol": "SASL_SSL",
+        "kafka_sasl_mechanism": "OAUTHBEARER",
+        "kafka_sasl_oauth_token_url": "https://h/token",
+        "kafka_sasl_oauth_client_id": "u",
+    },
     "redis_tls_key_password": {
         "redis_url": "rediss://h",
         "redis_tls_cert_file": __file__,

@@ -13,6 +13,7 @@ import pytest
 from bridge.clock import SystemClock
 from bridge.commands.embedded import free_port
 from bridge.endings import Ending
+from bridge.expiration import MISSING, Value
 from bridge.settings import Settings
 from bridge.telemetry.events import Telemetry
 from bridge.telemetry.history import GAPS, TAKEOVERS
@@ -24,7 +25,7 @@ from bridge.telemetry.shard import ShardTelemetry
 from tests.support.schemas import validator
 from tests.support.status_schema import members, status_schema
 
-PROMISED = {1: "b6a937bd114431bd"}
+PROMISED = {1: "9ac6c007a858e082"}
 """Of each version, a digest of its members and their types: whoever changes one needs a new version, whoever adds one
 a new digest.
 """
@@ -43,12 +44,12 @@ class HandClock(SystemClock):
 class Bridge:
     """What a bridge tells of itself, without one."""
 
-    def __init__(self, shards: int = 1) -> None:
+    def __init__(self, shards: int = 1, **settings: object) -> None:
         self.clock = HandClock()
         self.telemetry = Telemetry(self.clock, "me")
         self.shards = [self.telemetry.shard(number, shards) for number in range(shards)]
         self.window = Window(self.telemetry.metrics, self.clock)
-        self._document = Document(self.telemetry, self.window, "jetstream")
+        self._document = Document(self.telemetry, self.window, Settings.model_validate({"shards": shards, **settings}))
 
     def status(self) -> dict[str, Any]:
         """As a client reads it; it fits the schema."""
@@ -109,10 +110,11 @@ def test_a_standby_says_that_it_stands_by_and_for_whom() -> None:
     bridge = Bridge()
     bridge.telemetry.sink_connected()
     bridge.shards[0].lease_awaited("other")
-    bridge.shards[0].standby_listens(7)
+    bridge.shards[0].standby_listens(7, hot=True)
     status = bridge.status()
     assert (status["state"], status["shards"][0]["holder"]) == ("standby", "other")
     assert status["shards"][0]["standby_hints"] == 7
+    assert status["shards"][0]["standby_hot"]
     assert status["summary"].startswith("Standing by: ")
     bridge.telemetry.sink_lost("no route")
     status = bridge.status()
@@ -162,6 +164,84 @@ def test_a_lease_that_is_lost_has_no_holder_that_is_known() -> None:
     bridge.shards[0].epoch_ended("node:1", Ending.LEASE_LOST, "taken")
     (shard,) = bridge.status()["shards"]
     assert (shard["held"], shard["holder"], shard["subscribed"]) == (False, None, False)
+
+
+# Values and fields.
+
+
+def test_without_values_and_fields_nothing_is_told_of_them() -> None:
+    bridge = Bridge()
+    bridge.work()
+    status = bridge.status()
+    assert (status["values"]["wanted"], status["values"]["held"], status["values"]["bytes"]) == (False, 0, 0)
+    assert set(status["values"]["published"].values()) == {0}
+    assert (status["fields"]["bridged"], status["fields"]["hashes"]) == (False, 0)
+
+
+def test_values_are_told_with_their_bound_and_with_what_became_of_them() -> None:
+    bridge = Bridge(values="*", values_outbox_bytes="1000", values_max_bytes="100")
+    bridge.work()
+    shard = bridge.shards[0]
+    shard.values_captured(5, full=False, provable=True)
+    shard.values_seen(4, 640)
+    kept = [Value("string", 1, exact=True), Value("string", 1), *(Value(missing=missing) for missing in MISSING)]
+    bridge.telemetry.values_published([*kept, Value("string", 1, exact=True)])
+    values = bridge.status()["values"]
+    assert (values["wanted"], values["held"], values["bytes"], values["limit_bytes"]) == (True, 4, 640, 1000)
+    assert (values["captured"], values["doubt"]) == (5, None)
+    assert values["published"] == {"exact": 2, "not_exact": 1, **dict.fromkeys(MISSING, 1)}
+    shard.outbox_settled(0, 0, 600)
+    assert bridge.status()["values"]["bytes"] == 600
+    shard.lease_awaited("other")
+    shard.outbox_settled(0, 0, 500)  # the acks of what was under way
+    values = bridge.status()["values"]
+    assert (values["held"], values["bytes"], values["captured"]) == (0, 0, 5)
+
+
+def test_the_bound_of_values_is_that_of_the_ledgers_that_are_held() -> None:
+    bridge = Bridge(shards=4, values="*", values_outbox_bytes="1000", values_max_bytes="100")
+    bridge.work()
+    assert bridge.status()["values"]["limit_bytes"] == 1000
+    bridge.shards[0].lease_awaited("other")
+    assert bridge.status()["values"]["limit_bytes"] == 750
+
+
+def test_why_values_are_doubted_is_told_until_one_can_be_proven() -> None:
+    bridge = Bridge(values="*")
+    bridge.work()
+    shard = bridge.shards[0]
+    shard.values_doubted("no tracking")
+    shard.values_captured(1, full=False, provable=False)
+    assert bridge.status()["values"]["doubt"] == "no tracking"
+    shard.values_captured(1, full=False, provable=True)
+    assert bridge.status()["values"]["doubt"] is None
+    shard.values_doubted("no tracking")
+    assert bridge.status()["values"]["doubt"] == "no tracking"
+    shard.lease_awaited("other")
+    assert bridge.status()["values"]["doubt"] is None
+
+
+def test_fields_are_told_with_their_next_deadline_and_that_nobody_counts_those_missed() -> None:
+    bridge = Bridge(shards=2, fields="session:*")
+    bridge.work()
+    for shard in bridge.shards:
+        shard.fields_bridged()
+    bridge.shards[0].field_ledger_seen(3, 1, 7000)
+    bridge.shards[1].field_ledger_seen(2, 0, None)
+    bridge.shards[1].fields_claimed(4, 1)
+    bridge.shards[1].fields_ambiguous(1, 2, 3, 4)
+    assert bridge.status()["fields"] == {
+        "bridged": True,
+        "hashes": 5,
+        "excluded": 1,
+        "next_deadline_ms": 7000,
+        "claimed": {"notification": 4, "sweep": 1},
+        "ambiguous": {"deleted": 1, "returned": 2, "elsewhere": 3, "too_large": 4},
+        "missed": None,
+    }
+    bridge.shards[0].lease_awaited("other")
+    fields = bridge.status()["fields"]
+    assert (fields["hashes"], fields["excluded"], fields["next_deadline_ms"]) == (2, 0, None)
 
 
 # What has happened.

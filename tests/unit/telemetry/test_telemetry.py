@@ -19,10 +19,12 @@ from bridge.settings import Settings
 from bridge.telemetry import logs
 from bridge.telemetry.backlog import BacklogTelemetry
 from bridge.telemetry.events import Telemetry
+from bridge.telemetry.fields import FieldTelemetry
 from bridge.telemetry.health import Health
 from bridge.telemetry.http import serve_http
 from bridge.telemetry.reference import logged
 from bridge.telemetry.shard import LEASE_SECONDS, ShardTelemetry
+from bridge.telemetry.values import ValuesTelemetry
 
 
 def free_port() -> int:
@@ -294,7 +296,8 @@ def test_each_log_event_is_a_noun_and_what_happened_to_it() -> None:
 
 
 def test_every_event_of_telemetry_is_documented() -> None:
-    text = "".join(Path(inspect.getfile(part)).read_text() for part in (Telemetry, ShardTelemetry, BacklogTelemetry))
+    parts = (Telemetry, ShardTelemetry, FieldTelemetry, BacklogTelemetry, ValuesTelemetry)
+    text = "".join(Path(inspect.getfile(part)).read_text() for part in parts)
 
     in_source = set(re.findall(r'(?:log|info|warning|error|debug)\("([^"]+)"', text))
 

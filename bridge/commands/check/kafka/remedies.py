@@ -8,7 +8,7 @@ from bridge.sinks.kafka.topics import new_config
 
 MEGABYTE = 1_048_588
 """Kafka's own default of `max.message.bytes`."""
-AGAIN = "run the check again when Kafka serves steadily"
+AGAIN = "run the check again when Kafka is stable"
 
 
 class Tools:
@@ -24,6 +24,8 @@ class Tools:
         settings = self._settings
         if settings.kafka_sasl_username is not None:
             return settings.kafka_sasl_username
+        if settings.kafka_sasl_mechanism == "OAUTHBEARER":
+            return "<subject of the token>"
         return "ANONYMOUS" if settings.kafka_tls_cert_file is None else "<subject of the certificate>"
 
     def create(self) -> str:

@@ -7,7 +7,7 @@ No text names a topic that depends on a key.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bridge.commands.check.findings import MESSAGE_BYTES, Finding, Row, failure, passed, warning
+from bridge.commands.check.findings import Finding, Row, failure, message_bytes, passed, too_large, warning
 from bridge.commands.check.kafka.remedies import AGAIN, MEGABYTE, Tools
 from bridge.settings import Settings
 from bridge.sinks.kafka.cluster import Partition, words
@@ -183,7 +183,7 @@ def _new_replication(topic: Topic) -> Finding:
     if replicas < 0 and topic.brokers > 1 and topic.examined.creation in {None, NO_ERROR}:
         wanted = min(REPLICAS, topic.brokers)
         return warning(
-            "left to the brokers' default.replication.factor, which is 1 unless somebody has changed it",
+            "left to the brokers' default.replication.factor, which is 1 unless it was changed",
             f"set BRIDGE_KAFKA_REPLICATION={wanted}, before the topic is created; or make sure of it",
         )
     return passed("as the broker's default says" if replicas < 0 else f"{replicas} replicas")
@@ -202,11 +202,12 @@ def _unreadable(topic: Topic) -> Finding:
 
 def _message_size(topic: Topic) -> Finding:
     limit = int(topic.config[MAX_MESSAGE])
-    if limit >= MESSAGE_BYTES:
+    wanted = message_bytes(topic.settings)
+    if limit >= wanted:
         return passed(f"up to {limit} bytes")
     return warning(
-        f"up to {limit} bytes: messages of longer keys become dead letters",
-        topic.tools.configure(MAX_MESSAGE, MEGABYTE),
+        f"up to {limit} bytes: messages {too_large(topic.settings)} become dead letters",
+        topic.tools.configure(MAX_MESSAGE, max(MEGABYTE, wanted)),
     )
 
 

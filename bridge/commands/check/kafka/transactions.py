@@ -11,12 +11,18 @@ from bridge.commands.check.kafka.remedies import AGAIN
 from bridge.commands.check.kafka.topic import AREA, Topic
 from bridge.errors import ErrorKind, Unusable
 from bridge.limits import KafkaLimits
+from bridge.sinks.kafka.clocks import AFTER_MAX
 from bridge.sinks.kafka.cluster import Cluster
 from bridge.sinks.kafka.connect import connect, discard
 from bridge.sinks.kafka.tail import Tail
-from bridge.sinks.kafka.topics import CLEANUP
+from bridge.sinks.kafka.topics import BEFORE_MAX, CLEANUP, HOUR_MS
 from bridge.sinks.kafka.transactional import TIMESTAMPS, unfit
 
+NARROW_AFTER_MS = 60_000
+"""Clocks may differ by as much for a while."""
+NARROW_BEFORE_MS = 7 * 24 * HOUR_MS
+"""An outage may last so long."""
+NO_LIMIT_MS = 2**63 - 1
 CLOCK, LIMITS = SystemClock(), KafkaLimits(request=5.0, start=10.0)
 
 
@@ -27,6 +33,8 @@ async def check_transactions(cluster: Cluster, topic: Topic, db: int) -> list[Ro
     rows = [Row(AREA, "transactions", await _ids(topic, db))]
     if topic.names.fixed is not None and topic.examined.exists:
         rows.append(Row(AREA, "end of the topic", await _end(cluster, topic, topic.names.fixed)))
+        if BEFORE_MAX in topic.config and AFTER_MAX in topic.config:  # Kafka 3.6 and later
+            rows.append(Row(AREA, "timestamps", timestamps(topic)))
     return rows
 
 
@@ -57,3 +65,15 @@ async def _end(cluster: Cluster, topic: Topic, name: str) -> Finding:
     except (KafkaError, Unusable) as error:
         return warning(f"cannot be read: {type(error).__name__}", AGAIN)
     return passed(f"user {topic.tools.user} may read {name}, whose records have the time of their claims")
+
+
+def timestamps(topic: Topic) -> Finding:
+    """Whether records can have the times of their claims."""
+    before, after = int(topic.config[BEFORE_MAX]), int(topic.config[AFTER_MAX])
+    if after < NARROW_AFTER_MS:
+        found = f"{AFTER_MAX}={after}: claims wait, or become dead letters, where Redis's clock is further ahead"
+        return warning(found, topic.tools.configure(AFTER_MAX, HOUR_MS))
+    if before < NARROW_BEFORE_MS:
+        found = f"{BEFORE_MAX}={before}: claims that have waited for long get the time of sending"
+        return warning(found, topic.tools.configure(BEFORE_MAX, NO_LIMIT_MS))
+    return passed("records have the times of their claims")

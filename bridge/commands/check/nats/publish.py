@@ -17,7 +17,7 @@ OTHER_STREAM, TOO_LARGE, STREAM_FULL, ACCOUNT_FULL, SERVER_FULL = 10060, 10054, 
 
 
 async def try_to_publish(nats: Nats, bound: Sequence[str] | None, message: Message) -> Finding:
-    """Publish it as the bridge would, but to the one stream only, which has these subjects (None: nobody can tell)."""
+    """Publish it as the bridge would, but only to this stream, which has these subjects (None if unknown)."""
     tools, jetstream = nats.tools, nats.jetstream
     subject, headers = tools.subjects.of_message(message), headers_of(message)
     try:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bridge.commands.check.findings import MESSAGE_BYTES, message_bytes, too_large
 from bridge.settings import Settings
 from bridge.sinks.jetstream.api import HERE, Api
 from bridge.sinks.jetstream.once import LOOKUP, WINDOW_SECONDS
@@ -29,13 +30,18 @@ class NatsTools:
     api: Api = field(default_factory=Api)
     once: bool = False
     """Whether the stream is to take one message of a subject."""
+    message_bytes: int = MESSAGE_BYTES
+    """A limit below this is warned of."""
+    too_large: str = ""
+    """Which messages do not fit there."""
 
     @classmethod
     def of(cls, settings: Settings, db: int) -> "NatsTools":
         """Raises ConfigurationError: `BRIDGE_NATS_SUBJECT` cannot work."""
         provision = Provision.of(settings) if settings.nats_provision else None
         once = settings.nats_deduplication == "subject"
-        return cls(settings.nats_stream, subjects_of(settings, db), provision, Api.of(settings), once)
+        subjects, large = subjects_of(settings, db), (message_bytes(settings), too_large(settings))
+        return cls(settings.nats_stream, subjects, provision, Api.of(settings), once, *large)
 
     @property
     def asked(self) -> list[str]:
@@ -52,7 +58,7 @@ class NatsTools:
 
     @property
     def account_info(self) -> str:
-        """The subject that tells of the account."""
+        """The subject that reports about the account."""
         return self.api.subject("INFO")
 
     @property
@@ -62,7 +68,7 @@ class NatsTools:
 
     @property
     def _nats(self) -> str:
-        """The tool, told where the API is."""
+        """The tool, with the place of the API."""
         return "nats" if self.api.prefix == HERE else f"nats --js-api-prefix='{self.api.prefix}'"
 
     def add(self, **options: object) -> str:

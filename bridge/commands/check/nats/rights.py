@@ -47,7 +47,7 @@ def judge(known: Rights | None, tools: NatsTools) -> Finding:
     wanted = ", ".join(subjects)
     if known is None:
         return warning("cannot be read: the user may not ask", "try it: expiry-bridge check --publish")
-    user = f"user {known.user}" if known.user else "the user"  # nobody asked for a name
+    user = f"user {known.user}" if known.user else "the user"  # no name is set
     if not any(map(known.some, subjects)):
         return failure(f"{user} may not publish to {wanted}", tools.permissions())
     if not all(map(known.every, subjects)):

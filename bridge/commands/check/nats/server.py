@@ -13,7 +13,18 @@ from nats.js.api import AccountLimits, StreamInfo
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from bridge.clock import SystemClock
-from bridge.commands.check.findings import MESSAGE_BYTES, Finding, Level, Row, failed_with, failure, passed, warning
+from bridge.commands.check.findings import (
+    MESSAGE_BYTES,
+    Finding,
+    Level,
+    Row,
+    failed_with,
+    failure,
+    message_bytes,
+    passed,
+    too_large,
+    warning,
+)
 from bridge.commands.check.nats.client import API_SECONDS, Nats
 from bridge.commands.check.nats.publish import try_to_publish
 from bridge.commands.check.nats.remedies import LOG, USER_INFO, NatsTools
@@ -53,19 +64,19 @@ async def check_nats(settings: Settings, db: int, trial: Message | None) -> list
         return [Row(AREA, "connection", failed_with(error, remedy))]
     nats = Nats(client, tools.api.context(client, API_SECONDS), denials, tools)
     try:
-        return [Row(AREA, "connection", _connection(client)), *await _examine(nats, trial)]
+        return [Row(AREA, "connection", _connection(client, settings)), *await _examine(nats, trial)]
     finally:
         await discard(client, SystemClock(), JetStreamLimits().close)
 
 
-def _connection(client: Client) -> Finding:
+def _connection(client: Client, settings: Settings) -> Finding:
     url, version = client.connected_url, client.connected_server_version
     where = url.netloc.rpartition("@")[2] if url else "?"
     found = f"{where}, nats-server {version.major}.{version.minor}.{version.patch}"
-    if client.max_payload < MESSAGE_BYTES:
+    if client.max_payload < message_bytes(settings):
         return warning(
-            f"{found}, takes up to {client.max_payload} bytes: messages of longer keys become dead letters",
-            f"max_payload: {MESSAGE_BYTES} (or more) in the server's configuration",
+            f"{found}, takes up to {client.max_payload} bytes: messages {too_large(settings)} become dead letters",
+            f"max_payload: {message_bytes(settings)} (or more) in the server's configuration",
         )
     return passed(found)
 
@@ -94,7 +105,7 @@ async def _rights(nats: Nats) -> Rights | None:
 
 
 async def _look(nats: Nats) -> StreamInfo | Finding | None:
-    """The stream; None if there is none; or why nobody can tell."""
+    """The stream; None if there is none; or why that is unknown."""
     try:
         return await nats.ask(nats.tools.asked[0], nats.jetstream.stream_info(nats.tools.stream))
     except NotFoundError:
@@ -180,7 +191,7 @@ async def _stream(nats: Nats, info: StreamInfo | None) -> dict[str, Finding]:
 
 
 async def _lookup(nats: Nats) -> Finding | None:
-    """Why the bridge could not look up what it is told is stored already."""
+    """Why the bridge could not look up messages that the stream says it has stored already."""
     tools = nats.tools
     try:
         await nats.ask(tools.lookup, may_read(nats.jetstream, tools.stream, tools.subjects.gap))
@@ -196,7 +207,7 @@ async def _missing(nats: Nats) -> Finding:
     tools = nats.tools
     subjects = ",".join(tools.subjects.provisioned)
     for subject in tools.subjects.provisioned:
-        with suppress(Error):  # nobody binds it, or we may not ask
+        with suppress(Error):  # no stream binds it, or we may not ask
             other = await nats.ask(tools.stream_names, nats.jetstream.find_stream_name_by_subject(subject))
             return failure(
                 f"{tools.stream} does not exist and cannot be created: stream {other} binds some of {subjects}",
@@ -212,7 +223,7 @@ async def _missing(nats: Nats) -> Finding:
         return warning(f"{found}, with one replica: an ack will be kept by one server only, and lost with it", create)
     if not tools.bounds:
         return warning(
-            f"{found}, and keeps every message until somebody deletes it",
+            f"{found}, and keeps every message until an operator deletes it",
             "set BRIDGE_NATS_RETENTION_HOURS or BRIDGE_NATS_MAX_BYTES to what its consumers need",
         )
     return passed(found)

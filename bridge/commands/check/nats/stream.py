@@ -28,13 +28,13 @@ Check = Callable[[StreamInfo, NatsTools], Finding]
 
 def _stream(info: StreamInfo, tools: NatsTools) -> Finding:
     config, name = info.config, tools.stream
-    anew = f"when its consumers have read it, make it anew: nats stream rm {name}; {tools.add()}"
+    anew = f"when its consumers have read it, recreate it: nats stream rm {name}; {tools.add()}"
     if config.mirror is not None:
         return failure(f"{name} is a mirror: it takes no messages", "name another one in BRIDGE_NATS_STREAM")
     if config.sealed:
         return failure(f"{name} is sealed: it takes no messages", anew)
     if config.no_ack:
-        return failure(f"{name} acks nothing (no_ack): nobody could know what is stored", tools.edit(ack=True))
+        return failure(f"{name} acks nothing (no_ack): there is no proof of what is stored", tools.edit(ack=True))
     if config.storage == StorageType.MEMORY:
         return warning(f"{name} is kept in memory: it is lost when its servers stop", anew)
     if config.retention == RetentionPolicy.INTEREST and not tools.once:
@@ -89,11 +89,11 @@ def _message_size(info: StreamInfo, tools: NatsTools) -> Finding:
     limit = info.config.max_msg_size
     if limit is None or limit < 0:
         return passed("not limited by the stream")
-    if limit >= MESSAGE_BYTES:
+    if limit >= tools.message_bytes:
         return passed(f"up to {limit} bytes")
     return warning(
-        f"up to {limit} bytes: messages of longer keys become dead letters",
-        f"{tools.edit(max_msg_size=MESSAGE_BYTES)} (or more; -1 for no limit)",
+        f"up to {limit} bytes: messages {tools.too_large} become dead letters",
+        f"{tools.edit(max_msg_size=tools.message_bytes)} (or more; -1 for no limit)",
     )
 
 
@@ -142,10 +142,10 @@ def _limits(info: StreamInfo, tools: NatsTools) -> Finding:
 
 def _kept(config: StreamConfig, limits: str, tools: NatsTools) -> Finding:
     if config.retention == RetentionPolicy.WORK_QUEUE:
-        return passed(limits or "none: it is a work queue, which keeps what nobody has consumed")
+        return passed(limits or "none: it is a work queue, which keeps messages until they are consumed")
     if not limits:
         return warning(
-            "none: messages are kept until somebody deletes them, or the disk is full", tools.edit(max_age=MAX_AGE)
+            "none: messages are kept until an operator deletes them, or the disk is full", tools.edit(max_age=MAX_AGE)
         )
     return passed(f"{limits}; a full one refuses what is new, which waits in Redis" if tools.once else limits)
 

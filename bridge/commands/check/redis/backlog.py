@@ -1,4 +1,4 @@
-"""What Redis's replication backlog can tell of a gap, and what that takes. Nothing to say where it is not used."""
+"""What Redis's replication backlog can reveal of a gap, and what that needs. No rows if it is not used."""
 
 from collections.abc import Mapping
 
@@ -36,7 +36,7 @@ async def _examined(redis: Inspector) -> Finding:
     if redis.settings.redis_backlog == "keep":
         return await _to_be_made(redis)
     return warning(
-        "Redis keeps no replication backlog, since no replica was ever attached: no gap is filled",
+        "Redis keeps no replication backlog, because no replica was ever attached: no gap is filled",
         "attach a replica, or set BRIDGE_REDIS_BACKLOG=keep",
     )
 
@@ -47,7 +47,7 @@ async def _to_be_made(redis: Inspector) -> Finding:
     delay = await redis.directive("repl-diskless-sync-delay") or ""
     waits = delay.isdigit() and int(delay) > BacklogLimits().fill
     if waits and await redis.directive("repl-diskless-sync") == "yes":
-        return passed(f"none yet: the bridge is going to have Redis keep one, of {holds} of memory, without a fork")
+        return passed(f"none yet: the bridge will make Redis keep one, of {holds} of memory, without a fork")
     return warning(
         "Redis keeps none, and would fork as soon as it is asked for one: no gap is filled",
         "CONFIG SET repl-diskless-sync yes repl-diskless-sync-delay 5, and the same in its configuration file",

@@ -66,7 +66,7 @@ def judged(state: ClusterState) -> Finding:
     found = f"{count} primar{'ies serve' if count > 1 else 'y serves'} all {SLOTS} slots"
     if state.unserved:
         return failure(
-            f"{state.unserved} of {SLOTS} slots are served by no primary: mostly a cluster takes no writes then",
+            f"{state.unserved} of {SLOTS} slots are served by no primary: usually a cluster then refuses writes",
             f"redis-cli --cluster fix {one}",
         )
     if state.failing:
@@ -74,7 +74,7 @@ def judged(state: ClusterState) -> Finding:
     if state.moving:
         return warning(
             f"{found}; on their way to another one: {state.moving}",
-            f"let that come to its end; if it was broken off, redis-cli --cluster fix {one}",
+            f"let that finish; if it was interrupted, redis-cli --cluster fix {one}",
         )
     if state.alone:
         return warning(

@@ -1,7 +1,12 @@
 """What Redis allows a client's connection: the bridge's subscription, and its commands."""
 
+from bridge.commands import screen
 from bridge.commands.check.findings import Finding, passed, warning
 from bridge.redis.admin.inspector import Inspector
+from bridge.redis.protocol.inbox import Inbox
+from bridge.redis.protocol.notifications import channels
+from bridge.redis.wire.logins import VARIABLE
+from bridge.redis.wire.subscription import subscribe
 
 OUTPUT = "client-output-buffer-limit"
 BUFFER_HARD, BUFFER_SOFT = 8 * 1024**2, 1024**2
@@ -16,6 +21,22 @@ DEFAULTS = {
     "maxmemory-clients": (ALL_CLIENTS, "0"),
 }
 """What is enough, and what Redis itself sets, of each limit that is one number."""
+
+
+async def login_renewal(redis: Inspector) -> Finding | None:
+    """Whether what listens can be logged in anew; None where the login is always the same."""
+    endpoint = redis.endpoint
+    if endpoint.logins is None:
+        return None
+    session = await subscribe(endpoint, list(channels(endpoint.db)), Inbox(endpoint.limits), lambda: None)
+    session.end("it was only a try")
+    if session.login.renewable:
+        return passed(f"{VARIABLE} is asked again and again, and live connections are logged in anew")
+    return warning(
+        f"{VARIABLE} is asked again and again, but Redis lets no connection that listens be logged in anew (it has no"
+        " RESP3): another session takes over for each login",
+        "allow HELLO 3, where it is renamed, or a proxy does not know it",
+    )
 
 
 async def subscriber_buffer(redis: Inspector) -> Finding:
@@ -68,7 +89,4 @@ async def _output(redis: Inspector) -> dict[str, tuple[int, int, int]]:
 
 def size(limit: int) -> str:
     """Bytes, in words."""
-    for unit, bytes_ in (("MiB", 1024**2), ("KiB", 1024)):
-        if limit >= bytes_:
-            return f"{limit / bytes_:.3g} {unit}"
-    return f"{limit} bytes" if limit else "no limit"
+    return screen.size(limit) if limit else "no limit"

@@ -34,13 +34,13 @@ def _able(found: str, answers: Sequence[Answer]) -> Finding:
     quorum, known = max(answer.quorum for answer in answers), max(answer.others for answer in answers) + 1
     found = f"{found}; quorum {quorum} of {known}"
     if any("_down" in flag for answer in answers for flag in answer.flags):
-        return warning(f"{found}; they take it for down", "look at their log: can they reach it, and log in?")
+        return warning(f"{found}; they consider it down", "look at their log: can they reach it, and log in?")
     if not max(answer.replicas for answer in answers):
         return warning(f"{found}; there is no replica to fail over to", "add a replica")
     if known < FEWEST or quorum > known // 2 + 1:
         return warning(
-            f"{found}: with one sentinel lost there may be no failover any more",
-            f"run {FEWEST} sentinels or more, with a quorum of no more than most of them (SENTINEL SET … quorum)",
+            f"{found}: if one sentinel is lost, there may be no failover",
+            f"run {FEWEST} sentinels or more, with a quorum of at most a majority (SENTINEL SET … quorum)",
         )
     return passed(found)
 
@@ -57,7 +57,7 @@ async def check_cut_off(redis: Inspector) -> Finding | None:
         )
     if wanted == "0":
         return warning(
-            f"{REPLICAS} 0: a primary that is cut off goes on taking writes, which the failover loses",
+            f"{REPLICAS} 0: a primary that is cut off keeps accepting writes, which the failover loses",
             f"CONFIG SET {REPLICAS} 1 (and min-replicas-max-lag 10), on every node and in their configuration files",
         )
-    return passed(f"{REPLICAS} {wanted}: a primary that is cut off soon takes no writes")
+    return passed(f"{REPLICAS} {wanted}: a primary that is cut off soon refuses writes")

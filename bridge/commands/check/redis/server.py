@@ -8,16 +8,17 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from bridge.commands.check.findings import Finding, Row, failed_with, failure, passed, warning
 from bridge.commands.check.redis.backlog import replication_backlog
-from bridge.commands.check.redis.connections import command_limits, size, subscriber_buffer
+from bridge.commands.check.redis.connections import command_limits, login_renewal, size, subscriber_buffer
 from bridge.commands.check.redis.sentinel import check_cut_off, check_sentinels
 from bridge.commands.check.redis.settings import check_settings
+from bridge.commands.check.redis.values import values
 from bridge.errors import ErrorKind, NotConnected, Refused, Unusable
 from bridge.redis.admin.acl import acl_rule, denied, denied_to_standby, may_set_flags
 from bridge.redis.admin.canary import try_canary
 from bridge.redis.admin.inspector import Inspector
 from bridge.redis.protocol.notifications import NEEDED_FLAGS, missing_flags
 from bridge.redis.wire.errors import cluster_url
-from bridge.redis.wire.notify_flags import FLAGS
+from bridge.redis.wire.notify_flags import FLAGS, least_flags
 from bridge.settings import Settings
 
 AREA = "Redis"
@@ -70,9 +71,9 @@ async def safely(check: Check, redis: Inspector) -> Finding | None:
     try:
         return await check(redis)
     except NotConnected as error:
-        return failed_with(error, "run the check again when Redis serves steadily")
+        return failed_with(error, "run the check again when Redis is stable")
     except Refused as error:
-        return warning(f"cannot be read: {error}", "make sure of it with whoever runs this Redis")
+        return warning(f"cannot be read: {error}", "ask the operators of this Redis")
 
 
 async def _version(redis: Inspector) -> Finding:
@@ -84,6 +85,11 @@ async def _version(redis: Inspector) -> Finding:
         return failure(
             f"{found} has no PEXPIRETIME, by which the bridge reads deadlines",
             "upgrade to Redis 7.0 or Valkey 7.2, or newer",
+        )
+    if redis.settings.fields and not server.has_fields:
+        return failure(
+            f"{found} does not let fields of hashes expire, and BRIDGE_FIELDS is set",
+            "upgrade to Redis 7.4 or Valkey 9.0, or newer; or unset BRIDGE_FIELDS",
         )
     return passed(found)
 
@@ -117,13 +123,13 @@ async def _import_mode(redis: Inspector) -> Finding | None:
 
 
 async def _notifications(redis: Inspector) -> Finding:
-    flags = await redis.flags()
+    flags, needed = await redis.flags(), least_flags(redis.settings)
     if flags is None:
         return warning(
             f"{FLAGS} cannot be read: CONFIG GET is refused",
-            f"make sure that it holds {NEEDED_FLAGS}; the bridge notices when notifications do not come",
+            f"make sure that it holds {needed}; the bridge notices when notifications do not come",
         )
-    missing = missing_flags(flags)
+    missing = missing_flags(flags, needed)
     if not missing:
         return passed(f"{FLAGS} is '{flags}'")
     found = f"{FLAGS} is '{flags}' and lacks {missing}"
@@ -132,7 +138,18 @@ async def _notifications(redis: Inspector) -> Finding:
         return failure(f"{found}; the bridge may not add it (BRIDGE_REDIS_NOTIFICATIONS=verify)", remedy)
     if not await may_set_flags(redis):
         return failure(f"{found}; the bridge may not add it (CONFIG SET is refused)", remedy)
-    return warning(f"{found}; will be added by the bridge when it starts", f"{remedy}, to have it from the start")
+    return warning(f"{found}; the bridge adds it when it starts", f"{remedy}, to have it from the start")
+
+
+async def _fields(redis: Inspector) -> Finding | None:
+    """Nothing to say where no fields are bridged, or the row on the version says why they cannot be."""
+    server = await redis.server()
+    if not redis.settings.fields or server is None or not server.has_fields:
+        return None
+    told = (
+        "names the fields that expire" if server.names_fields else "names no field: the bridge finds out which expire"
+    )
+    return passed(f"the server {told}; how many it never notifies is unknown, as its own count is too low")
 
 
 async def _permissions(redis: Inspector) -> Finding:
@@ -160,6 +177,14 @@ async def _eviction(redis: Inspector) -> Finding:
     if policy is None:
         return _unreadable("CONFIG GET and INFO", "maxmemory-policy must be noeviction or one of volatile-*")
     if policy.startswith("allkeys"):
+        if (server := await redis.server()) and server.blesses:
+            own = redis.names.own_pattern.decode()
+            return warning(
+                f"maxmemory-policy {policy}: the bridge has Redis spare the ledger and the outbox (BLESS),"
+                " but for the first second of each",
+                "CONFIG SET maxmemory-policy noeviction (or one of volatile-*); without that, let the bridge's user"
+                f" protect its keys: ACL SETUSER {redis.user} (~{own} +bless|set)",
+            )
         return failure(
             f"maxmemory-policy {policy} can evict the deadline ledger and the outbox",
             "CONFIG SET maxmemory-policy noeviction (or one of volatile-*), and the same in its configuration file",
@@ -259,10 +284,10 @@ def _not_set(error: Unusable) -> Finding | None:
 async def _hz(redis: Inspector) -> Finding:
     hz = await redis.directive("hz")
     if hz is None or not hz.isdecimal():
-        return passed("unknown, and no matter: the bridge touches each key at its deadline")
+        return passed("unknown, but irrelevant: the bridge touches each key at its deadline")
     if int(hz) > HZ:
         return warning(f"hz {hz}: costs CPU, and the bridge does not need it", f"CONFIG SET hz {DEFAULT_HZ}")
-    return passed(f"hz {hz}: no matter, the bridge touches each key at its deadline")
+    return passed(f"hz {hz}: irrelevant, the bridge touches each key at its deadline")
 
 
 def _unreadable(command: str, remedy: str) -> Finding:
@@ -276,13 +301,16 @@ CHECKS: Mapping[str, Check] = {
     "role": _role,
     "import mode": _import_mode,
     "notifications": _notifications,
+    "fields": _fields,
     "permissions": _permissions,
+    "login renewal": login_renewal,
     "eviction": _eviction,
     "persistence": _persistence,
     "clock": _clock,
     "subscriber buffer": subscriber_buffer,
     "command limits": command_limits,
     "replication backlog": replication_backlog,
+    "values": values,
     "hz": _hz,
     "settings": check_settings,
     "canary": _canary,

@@ -62,7 +62,7 @@ async def _safely(finding: Awaitable[Finding]) -> Finding:
     try:
         return await finding
     except Unusable as error:
-        return warning(f"cannot be read: {error}", "make sure of it with whoever runs this Redis")
+        return warning(f"cannot be read: {error}", "ask the operators of this Redis")
 
 
 async def _judged(server: Server, judge: Callable[[Info], Finding]) -> Finding:
@@ -74,7 +74,7 @@ def _length(settings: Settings) -> Finding:
     most = settings.sink_redis_maxlen
     if most is None:
         return warning(
-            "every entry is kept until somebody deletes it, or memory is full",
+            "every entry is kept until an operator deletes it, or memory is full",
             "set BRIDGE_SINK_REDIS_MAXLEN to what its consumers need",
         )
     return passed(f"about {most} entries are kept, and older ones dropped, whether or not they were consumed")

@@ -1,5 +1,5 @@
--- Take in a part of what another ledger on this node of a cluster holds, which is no longer the ledger of a primary:
--- the slot of its name came here from another node, or this node has got a slot whose ledger goes before.
+-- Adopt a part of another ledger on this node of a cluster, which no longer belongs to a primary: the slot of its name
+-- came here from another node, or this node got a slot whose ledger has a smaller number.
 --
 -- KEYS  lease, outbox, moved, dead, ended
 -- ARGV  fence
@@ -13,8 +13,8 @@
 --       or 'DONE': this sequence number was used before
 -- Error FENCED, LEASELOST
 --
--- Its keys are of another slot of this node, hence not among KEYS. Deadlines go to `moved`, as those from other nodes
--- do: only there it is found out on which node a key is. Outbox entries keep their ids in fields of their own.
+-- Its keys are in another slot of this node, hence not among KEYS. Deadlines go to `moved`, as those from other nodes
+-- do: only from there is it found out on which node a key is. Outbox entries keep their ids in fields of their own.
 
 --- @include "clock"
 --- @include "here"
@@ -23,17 +23,17 @@
 
 local lease, outbox, moved, dead, ended = unpack(KEYS)
 local fence, seq, number, prefix, most, ttl = unpack(ARGV)
-local FIELDS = 1000 -- of a foreign entry; Lua hands some thousands of words to a command at most
+local FIELDS = 2000 -- of a foreign entry; Lua can pass only some thousands of words to a command
 local LETTERS = 10 -- dead letters at once; of outbox entries, one
 local its = {
   lease = prefix .. 'lease', canary = prefix .. 'canary', deadlines = prefix .. 'deadlines', moved = prefix .. 'moved',
-  outbox = prefix .. 'outbox', dead = prefix .. 'dead', ended = prefix .. 'ended',
+  outbox = prefix .. 'outbox', dead = prefix .. 'dead', ended = prefix .. 'ended', values = prefix .. 'values',
 }
 
 local refusal, instance = answered(lease, fence, seq, 'holder')
 if refusal then return refusal end
 
--- Read all of it before anything is written.
+-- Read everything before anything is written.
 
 local any_here = false
 local function read(...)
@@ -43,8 +43,8 @@ local function read(...)
 end
 local holder, ends, recovered, ambiguous =
   unpack(read('HMGET', its.lease, 'holder', 'until', 'recovered', 'ambiguous'), 1, 4)
--- What its sorted sets hold. Where a key is in the first two, the first one counts. The last one is gone through first:
--- what was noted of a key has to be here before its entry is.
+-- What its sorted sets hold. If a key is in both of the first two, the first one counts. The last one is read first:
+-- what was noted about a key has to be here before its entry is.
 local waiting = {}
 for n, name in ipairs({its.ended, its.deadlines, its.moved}) do
   local to = name == its.ended and ended or moved
@@ -53,14 +53,15 @@ end
 local claimed = read('XRANGE', its.outbox, '-', '+', 'COUNT', 1)
 local letters = read('XRANGE', its.dead, '-', '+', 'COUNT', LETTERS)
 if not any_here then return {'elsewhere'} end
--- What this bridge held itself, it could not give back where the slot had left already.
+-- This bridge could not give back a lease of its own if the slot had already left.
 if holder and holder ~= '' and holder ~= instance and in_force(ends, clock(), tonumber(ttl)) then return {'held'} end
 
 -- Move it.
 
-here('DEL', its.lease) -- whoever worked on it can do so no more
+here('DEL', its.lease) -- a bridge that worked on it no longer can
 here('DEL', its.canary, its.lease) -- two keys: see acquire.lua
--- Of a gap that was open there: they go into the next record here.
+here('DEL', its.values) -- their keys are not claimed yet: the values are read again, where the keys are
+-- The counts of a gap that was open there go into the next record here.
 redis.call('HINCRBY', lease, 'recovered', tonumber(recovered) or 0)
 redis.call('HINCRBY', lease, 'ambiguous', tonumber(ambiguous) or 0)
 
@@ -83,11 +84,12 @@ end
 
 for _, entry in ipairs(claimed) do
   local id, words = unpack(entry)
-  local fields, claims, origin = {}, nil, false
+  local fields, claims, origin, bytes = {}, nil, false, 0
   for n = 1, math.min(#words, FIELDS) do
     fields[n] = words[n]
     if n % 2 == 0 and fields[n - 1] == 'claims' then claims = fields[n] end
     if n % 2 == 0 and fields[n - 1] == 'origin' then origin = true end
+    if n % 2 == 0 and string.find(fields[n - 1], '^%l+:%d+$') then bytes = bytes + #words[n] end -- a value
   end
   if not origin then
     fields[#fields + 1], fields[#fields + 2] = 'origin', id
@@ -95,6 +97,7 @@ for _, entry in ipairs(claimed) do
   end
   local count = expirations_in(claims)
   if count > 0 then redis.call('HINCRBY', lease, 'depth', count) end
+  if bytes > 0 then redis.call('HINCRBY', lease, 'value_bytes', bytes) end
   redis.call('XADD', outbox, fence .. '-' .. seq, unpack(fields))
   redis.call('XDEL', its.outbox, id)
 end

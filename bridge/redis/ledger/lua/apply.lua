@@ -1,16 +1,18 @@
 -- Handle one batch of hints: the one place where the ledger is changed and expirations are claimed.
 --
--- KEYS  deadlines, lease, outbox, mark, moved, ended
+-- KEYS  deadlines, lease, outbox, mark, moved, ended, values; the last one only where values are wanted
 -- ARGV  fence
 --       seq        sequence number of the batch
 --       gap_start  in ms; 0: no gap is open
 --       heard      notifications handled so far, these included
 --       batch      operations in stream order, as one msgpack array (a third of the cost of an argument each)
 --       clustered  '1': a node of a cluster
---       place      how far the stream is handled with this batch (acquire.lua); '' if that is not to be told
---       channel    where a batch announces what a bridge that takes over cannot know
---       most       how many ends are noted, the last ones
+--       place      how far the stream is handled with this batch (acquire.lua); '' if no bridge may go on from there
+--       channel    where a batch announces what a bridge that takes over cannot know otherwise
+--       most       how many ends are noted: the last ones
+--       reply_room bytes of an entry of the outbox that the reply may carry; 0: none
 -- Operations (protocol/operations.py makes them)
+--       e key score             proven: if `x` claims that score, the value held with it is the last one
 --       x key                   expired: `expired` notified
 --       X key                   expired_ahead: `expired` notified, while the key is ahead
 --       d key                   gone: deleted, evicted, renamed or moved away (not sent if the key is ahead)
@@ -19,17 +21,20 @@
 --       f key                   forget: BRIDGE_KEYS no longer matches it
 --       p key                   appeared, or its TTL changed; deduplicated, at the end of the batch
 --       m key score told        placed: another node's ledger had this entry. If the key is gone: '0' its end was not
---                               notified, '1' nothing is left to announce, '2' it is to be looked at once more
+--                               notified, '1' nothing is left to announce, '2' it has to be looked at once more
 --                               (protocol/migrated_keys.py)
---       s cursor count room match own    scan: the next part of the keyspace, about `count` keys and `room` bytes of
---                               them; as `p` for each but those that begin with `own`. The last of all operations, at
---                               most one
+--       s cursor count room match own    scan: the next part of the keyspace, about `count` keys or `room` bytes of
+--                               them; as `p` for each, except those that begin with `own`. The last of all operations,
+--                               at most one
 --       g node opened_ms closed_ms cause missed reading     gap_closed: put its record into the outbox
---       F node opened_ms closed_ms cause filled excess      gap_filled: likewise, of a gap that needs no reconciling
+--       F node opened_ms closed_ms cause filled excess      gap_filled: the same for a gap that needs no reconciling
 -- Reply {now in µs, lowest score or '', ledger size, outbox depth, claimed by notification, claimed by sweep,
 --        recovered and ambiguous in the open gap so far, 1 if the ledger was emptied (Redis then notifies its `del`),
 --        keys that are ahead, cursor of the next part or '' (nothing was scanned), how many keys were found,
---        1 unless what there was to announce could not be, entries that were forgotten}
+--        0 if there was something to announce and that failed, else 1, entries that were forgotten,
+--        0 if nothing was put into the outbox, else 1, or fields and values of the entry (its id: fence-seq);
+--        then, where values are wanted, the first deadline that was recorded or '', bytes of values in Redis,
+--        1 if something other than values was in their place, how many values are held}
 --       or 'DONE': this sequence number was applied before, and its reply was lost
 -- Error FENCED, LEASELOST
 --
@@ -37,19 +42,20 @@
 -- their way. It stays ahead until this script's mark has come back in the stream.
 --
 -- Every score written was read in this call (so it is not past); every score claimed is past. Hence no (key, deadline)
--- is claimed twice. Lua has no rollback: nothing behind the first write can fail, and a call is bounded by its caller.
+-- is claimed twice. Lua has no rollback: nothing after the first write can fail. The caller limits the size of a call.
 
 --- @include "clock"
 --- @include "deadline_of"
 --- @include "entries"
 --- @include "first_write"
+--- @include "held_values"
 --- @include "noted_ends"
 --- @include "page"
 --- @include "sequence"
 
 local call = redis.call
-local deadlines, lease, outbox, mark, moved, ended = unpack(KEYS)
-local fence, seq, gap_start, heard, batch, clustered, place, channel, most = unpack(ARGV)
+local deadlines, lease, outbox, mark, moved, ended, values = unpack(KEYS)
+local fence, seq, gap_start, heard, batch, clustered, place, channel, most, reply_room = unpack(ARGV)
 gap_start, batch, clustered = tonumber(gap_start), cmsgpack.unpack(batch), clustered == '1'
 
 local refusal, recovered_before, ambiguous_before, noting =
@@ -63,6 +69,7 @@ local changed, ahead = {}, {} -- sets of keys
 local claims = {} -- key, deadline or false, via
 local sent_on = {} -- score, key of entries for another node's ledger
 local taken = {} -- keys of other nodes' entries that are placed
+local proven = {} -- of a key: the deadline whose value is
 local by_notification, by_sweep, recovered, ambiguous, forgotten = 0, 0, 0, 0, 0
 local gap, seen_ms, reading -- of a gap that is closed: its record, and what is stored with it
 local filled -- the record of a gap that was filled
@@ -227,16 +234,18 @@ end
 local operations = {
   x = expired, X = expired_ahead, r = resolve, f = forget, p = appeared, m = placed, s = scan, g = gap_closed,
   F = gap_filled,
+  e = function(key, score) proven[key] = tonumber(score) end,
   d = function(key) gone(key, true) end, D = function(key) gone(key, false) end,
 }
-local words = {x = 2, X = 2, d = 2, D = 2, r = 5, f = 2, p = 2, m = 4, s = 6, g = 7, F = 7} -- of each, with its name
+-- Of each, with its name.
+local words = {e = 3, x = 2, X = 2, d = 2, D = 2, r = 5, f = 2, p = 2, m = 4, s = 6, g = 7, F = 7}
 
 -- Carry them out, in order. Nothing is written yet.
 
 local keys, i = {}, 1
 while i <= #batch do
   local name = batch[i]
-  if name ~= 's' and name ~= 'g' and name ~= 'F' then keys[#keys + 1] = batch[i + 1] end
+  if name ~= 's' and name ~= 'g' and name ~= 'F' and name ~= 'e' then keys[#keys + 1] = batch[i + 1] end
   i = i + words[name]
 end
 read_scores(deadlines, keys, scores)
@@ -262,7 +271,15 @@ if gap or filled then
   fields[#fields + 1] = 'gap'
   fields[#fields + 1] = cmsgpack.pack(gap or filled)
 end
-if #fields > 2 then call('XADD', outbox, fence .. '-' .. seq, unpack(fields)) end
+local sizes, taken_bytes, held, repaired = {}, 0, 0, 0
+if values then held, repaired = held_count(values) end
+if held > 0 and #claims > 0 then sizes, taken_bytes = take_values(values, claims, proven, fields) end
+local entry = 0
+if #fields > 2 then
+  call('XADD', outbox, fence .. '-' .. seq, unpack(fields))
+  reply_room = tonumber(reply_room)
+  entry = taken_bytes <= reply_room and #table.concat(fields) <= reply_room and fields or 1
+end
 
 local depth = call('HINCRBY', lease, 'depth', #claims / 3)
 call('HSET', lease, 'seq', seq, 'heard', heard)
@@ -273,6 +290,11 @@ elseif gap_start > 0 or ambiguous > 0 then
 end
 
 local removed = write_scores(deadlines, changed, scores)
+local about_values = {}
+if values then
+  local first_recorded, bytes, left = let_go(values, lease, changed, scores, sizes, taken_bytes, held > 0)
+  about_values = {first_recorded, bytes, repaired, left}
+end
 if #sent_on > 0 then call('ZADD', moved, unpack(sent_on)) end
 if #taken > 0 then call('ZREM', moved, unpack(taken)) end
 
@@ -297,4 +319,5 @@ local lowest = call('ZRANGE', deadlines, 0, 0, 'WITHSCORES')
 return {
   now_us, lowest[2] or '', size, depth, by_notification, by_sweep, all_recovered, all_ambiguous,
   emptied and 1 or 0, known, next_part, found, announced and 1 or 0, forgotten,
+  entry, unpack(about_values),
 }

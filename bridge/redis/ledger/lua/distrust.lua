@@ -1,8 +1,8 @@
--- Have the next epoch open with a gap: what was notified may not be all that happened.
+-- Make the next epoch open with a gap: some notifications may be missing.
 --
 -- KEYS  lease
 -- ARGV  fence
--- Reply 1, or 0 where another epoch holds the lease
+-- Reply 1, or 0 if another epoch holds the lease
 
 --- @include "first_write"
 

@@ -1,4 +1,4 @@
--- Read where the replication stream is, and leave a mark just there.
+-- Read the position of the replication stream, and leave a mark there.
 --
 -- KEYS  lease, mark
 -- ARGV  fence

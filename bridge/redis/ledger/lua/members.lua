@@ -17,7 +17,7 @@ if ttl > 0 then redis.call('HSET', members, instance, string.format('%.0f', now 
 local fields, before, alive = redis.call('HGETALL', members), 0, 0
 for i = 1, #fields, 2 do
   local name, ends = fields[i], tonumber(fields[i + 1])
-  -- `now + ttl` bounds what a clock that was set back can make of it.
+  -- `now + ttl` limits the effect of a clock that was set back.
   if ends and ends >= now and (ends <= now + ttl or ttl == 0) then
     alive = alive + 1
     if name < instance then before = before + 1 end

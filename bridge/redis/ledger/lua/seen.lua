@@ -1,8 +1,8 @@
--- What the bridges of a cluster tell each other of its primaries: up to when the notifications of each were handled.
+-- What the bridges of a cluster tell each other about its primaries: up to when the notifications of each were handled.
 --
 -- KEYS  seen
--- ARGV  (node, what to say of it, or '' to forget it)*
--- Reply {now in ms, {node, what is said of it, ...}}
+-- ARGV  (node, what to say about it, or '' to forget it)*
+-- Reply {now in ms, {node, what is said about it, ...}}
 
 --- @include "clock"
 --- @include "first_write"

@@ -1,7 +1,7 @@
--- How many shards there are: what was first said holds for all, because a key's shard depends on it.
+-- How many shards there are. The first number holds for all bridges, because a key's shard depends on it.
 --
 -- KEYS  agreed, lease
--- ARGV  shards     how many this bridge is to have
+-- ARGV  shards     how many the settings of this bridge say
 -- Reply the number that holds; 0: another program has written there
 
 local agreed, lease = unpack(KEYS) -- the lease is the first shard's
@@ -10,7 +10,8 @@ local held = redis.call('GET', agreed)
 if held then return tonumber(held) or 0 end
 
 redis.call('DEL', agreed) -- a first write that passes at maxmemory; then all later ones of the script pass too
--- Lost with all else, it is said anew; alone, the lease knows it. One that does not is from before there were shards.
+-- If it was lost with everything else, it is set anew; if it alone was lost, the lease has it. A lease without it is
+-- from before there were shards.
 local number = redis.call('HGET', lease, 'shards')
 if not (number and string.find(number, '^%d+$')) then number = redis.call('EXISTS', lease) == 1 and '1' or shards end
 redis.call('SET', agreed, number)

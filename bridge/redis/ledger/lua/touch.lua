@@ -4,10 +4,10 @@
 --
 -- KEYS  deadlines, lease, mark, dead, canary, moved; then lease and canary of each other shard
 -- ARGV  fence
---       mode       'due': the first `limit` entries whose deadline is past, but for as many as `skip`
+--       mode       'due': the first `limit` entries whose deadline is past, after `skip` of them
 --                  'walk': about `limit` entries of the whole ledger, from `cursor`
 --       limit
---       room       bytes of keys to reply with: no more entries are touched than fit, or one
+--       room       bytes of keys to reply with: no more entries are touched than fit, but at least one
 --       cursor
 --       ttl        how long the lease is valid without a sign of life, in ms
 --       heard      notifications handled so far
@@ -18,11 +18,11 @@
 --       void       how many canaries were set and did not expire
 --       skip
 --       clustered  '1': a node of a cluster
---       place      how far the stream is handled (acquire.lua); '' if the next epoch shall not go on from there
+--       place      how far the stream is handled (acquire.lua); '' if the next epoch must not go on from there
 --       open       '1': a gap is open
 --       noting     slots of a cluster move: for how long ends of keys are noted, in ms (apply.lua); else '0'
---       measure    '1': read where the replication stream is
--- Reply {now in µs, next cursor ('due': '0' where all that is due was touched, else '1'), lowest score or '',
+--       measure    '1': read the position of the replication stream
+-- Reply {now in µs, next cursor ('due': '0' if everything due was touched, else '1'), lowest score or '',
 --        ledger size, outbox depth, dead letters,
 --        {key, score, 'gone' | 'alive' | 'moved', '1' due | '0' not due, ...},   what is due, or not alive
 --        1 if the canary is gone,
@@ -32,8 +32,8 @@
 --        what was measured (include/measured.lua)}
 -- Error FENCED, LEASELOST, IMPORTING (the server hides what is past its deadline: nothing that is gone has expired)
 --
--- The mark also makes this a *write* script. A script that only reads runs during CLIENT PAUSE WRITE, and would then be
--- told that a key is gone which Redis has neither deleted nor announced.
+-- The mark also makes this a *write* script. A script that only reads runs during CLIENT PAUSE WRITE. It would then see
+-- a key as gone that Redis has neither deleted nor announced.
 
 --- @include "clock"
 --- @include "deadline_of"
@@ -64,9 +64,9 @@ while more and looked < limit and room > 0 do
     entries = call('ZRANGE', deadlines, '-inf', past, 'BYSCORE', 'LIMIT', skip + looked, wanted, 'WITHSCORES')
     more = #entries == 2 * wanted
     if clustered == '0' and #entries > 0 then
-      -- Mostly all of what is due is gone with this, in one call. A user that may not send it pays with time. Not in a
-      -- cluster: keys of several slots in one command are an error there, after which Valkey 9.1 takes every key in a
-      -- script for one of another node, until it is started again.
+      -- Usually this one call expires everything that is due. A user without the right to it pays with time. Not in a
+      -- cluster: keys of several slots in one command are an error there, and after it Valkey 9.1 takes every key in
+      -- a script for one of another node, until it is restarted.
       local keys = {}
       for i = 1, #entries, 2 do keys[#keys + 1] = entries[i] end
       all_gone = redis.pcall('EXISTS', unpack(keys)) == 0
@@ -104,12 +104,12 @@ if (missing or canary_gone) and hides_expired(mark) then
   return redis.error_reply('IMPORTING what is past its deadline is hidden')
 end
 
--- Behind all that expires keys here, and before the mark: what these count was notified before the mark.
+-- After everything that expires keys here, and before the mark: what these count was notified before the mark.
 local counters = {}
 if count == '1' then
   local function canaries_of(its_lease) return tonumber(call('HGET', its_lease, 'canaries')) or 0 end
   local canaries = canaries_of(lease) - void - (canary_out and 1 or 0)
-  for i = 7, #KEYS, 2 do -- those of other shards; one that is out has not expired yet, or does now
+  for i = 7, #KEYS, 2 do -- canaries of other shards; one that exists has not expired yet, or does now
     canaries = canaries + canaries_of(KEYS[i]) - call('EXISTS', KEYS[i + 1])
   end
   local info = redis.pcall('INFO', 'server', 'persistence', 'stats')
@@ -130,7 +130,7 @@ if canary_ttl then call('SET', canary, '', 'PXAT', string.format('%.0f', now + c
 if noting ~= '0' then call('HSET', lease, 'noting', string.format('%.0f', now + tonumber(noting))) end
 local more_canaries = (canary_ttl and 1 or 0) - void
 if more_canaries ~= 0 then call('HINCRBY', lease, 'canaries', more_canaries) end
-local stream = measure == '1' and measured(now) or {} -- behind all that may expire a key
+local stream = measure == '1' and measured(now) or {} -- after everything that may expire a key
 call('SET', mark, '')
 call('DEL', mark)
 local lowest = call('ZRANGE', deadlines, 0, 0, 'WITHSCORES')

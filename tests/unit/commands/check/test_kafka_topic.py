@@ -73,7 +73,7 @@ def test_a_topic_that_nobody_can_tell_of_is_the_only_finding(code: int, found: s
     ("code", "remedy"),
     [
         (44, "change BRIDGE_KAFKA_TOPIC, or create it as the rules of this Kafka want it"),
-        (41, "run the check again when Kafka serves steadily"),
+        (41, "run the check again when Kafka is stable"),
     ],
 )
 def test_a_topic_that_cannot_be_created_is_found_with_what_fixes_it(code: int, remedy: str) -> None:

@@ -44,7 +44,7 @@ def test_replicas_are_judged_by_how_many_keep_what_is_acked(
 @pytest.mark.parametrize(
     ("config", "level", "found", "remedy"),
     [
-        ({}, "warn", "none: messages are kept until somebody deletes them", "nats stream edit EXPIRY --max-age=7d"),
+        ({}, "warn", "none: messages are kept until an operator deletes them", "nats stream edit EXPIRY --max-age=7d"),
         ({"retention": RetentionPolicy.WORK_QUEUE}, "pass", "none: it is a work queue", ""),
         ({"max_msgs": 20_000, "max_age": 7200.0}, "pass", "20000 messages, 2 h", ""),
         ({"max_bytes": 5000}, "warn", "5000 bytes: at a burst", "nats stream edit EXPIRY --max-bytes=-1"),

@@ -40,10 +40,10 @@ def inspector(*replies: Reply, wanted_replicas: str | None = "1") -> Inspector:
         ([SOUND] * 3, "pass", "3 of 3 name 10.0.0.1:6379 as the primary of mymaster; quorum 2 of 3"),
         ([SOUND, SOUND, NotConnected("Sentinel at h:1: gone")], "warn", "2 of 3 name .*; Sentinel at h:1: gone"),
         ([SOUND, ANOTHER], "warn", "1 of 2 name 10.0.0.1:6380 .*, the others another one"),
-        ([DOWN, SOUND], "warn", "they take it for down"),
+        ([DOWN, SOUND], "warn", "they consider it down"),
         ([replace(SOUND, replicas=0)] * 3, "warn", "there is no replica to fail over to"),
-        ([replace(SOUND, others=1)] * 2, "warn", "quorum 2 of 2: with one sentinel lost"),
-        ([replace(SOUND, quorum=3)] * 3, "warn", "quorum 3 of 3: with one sentinel lost"),
+        ([replace(SOUND, others=1)] * 2, "warn", "quorum 2 of 2: if one sentinel is lost"),
+        ([replace(SOUND, quorum=3)] * 3, "warn", "quorum 3 of 3: if one sentinel is lost"),
         ([NotConnected("gone")], "warn", "none answers now"),
     ],
 )

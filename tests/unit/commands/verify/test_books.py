@@ -19,8 +19,9 @@ NOW_MS = 1_795_346_562_000
 LATER = Moment(NOW_MS + 60_000, 1)
 
 
-def plan(keys: int, **changed: int) -> Plan:
-    return Plan(**{"keys": keys, "rate": 200, "ttl_min_ms": 1000, "ttl_max_ms": 5000, "patience_ms": 0, **changed})
+def plan(keys: int, *, fields: bool = False, **changed: int) -> Plan:
+    planned = {"keys": keys, "rate": 200, "ttl_min_ms": 1000, "ttl_max_ms": 5000, "patience_ms": 0, **changed}
+    return Plan(fields=fields, **planned)
 
 
 def books(keys: int) -> Books:
@@ -159,6 +160,14 @@ def test_where_all_ids_are_others_the_remedy_is_the_source_and_not_the_bridge() 
     notes = "\n".join(Report(made, "", interrupted=False, left=0)._notes())
     assert "is BRIDGE_SOURCE the bridge's own" in notes
     assert "is the bridge running" not in notes
+
+
+@pytest.mark.parametrize(("fields", "patterns"), [(True, "BRIDGE_FIELDS"), (False, "BRIDGE_KEYS")])
+def test_where_all_are_missed_the_remedy_names_the_patterns_that_count(*, fields: bool, patterns: str) -> None:
+    made = books(2)
+    made.plan = replace(made.plan, fields=fields)
+    notes = "\n".join(Report(made, "", interrupted=False, left=0)._notes())
+    assert f"these settings, {patterns} and" in notes
 
 
 # What a message says.

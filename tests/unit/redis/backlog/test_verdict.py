@@ -182,7 +182,7 @@ def test_an_expiration_that_was_heard_while_its_key_was_ahead_is_held() -> None:
     gap = Gap([f"SET a v PXAT {SHORT}", announced, "DEL a"], expired=1, handled=1)
     gap.announcements = {2: Announcement(NAMES.mark(7, 4), anchored, emptied=False, keys=[b"a"])}
     assert gap.told().held == [b"a"]
-    gap.announcements = {2: Announcement(NAMES.mark(7, 4), replace(anchored, heard=41), emptied=False, keys=[b"a"])}
+    gap.announcements = {2: Announcement(NAMES.mark(7, 4), anchored._replace(heard=41), emptied=False, keys=[b"a"])}
     assert gap.told().held == [], "that batch has claimed it"
     gap.announcements = {2: Announcement(NAMES.mark(7, 4), Place(MARK, 0, b"scope"), emptied=False, keys=[b"a"])}
     with pytest.raises(Unfillable, match="just begun"):

@@ -87,6 +87,15 @@ def test_one_that_outlives_a_clock_that_was_set_back_is_left_to_its_fate(canary:
     assert canary.order(NOW) == LOOK
 
 
+def test_one_whose_ttl_was_changed_is_left_to_its_fate(canary: Canary) -> None:
+    deadline_ms = 1_000 + TTL_MS
+    touch(canary, NOW, deadline_ms + LIMITS.canary_late_ms)
+    assert canary.order(NOW) == LOOK, "Redis may have expired nothing for a moment"
+    touch(canary, NOW, deadline_ms + LIMITS.canary_late_ms + 1)
+    assert (canary.void, canary.deadline_ms) == (1, None)
+    assert canary.order(NOW) == TTL_MS
+
+
 def test_one_that_was_left_and_ends_all_the_same_is_counted_once(canary: Canary) -> None:
     touch(canary, NOW, 1_000 - 3_600_000)
     canary.ended(expired=True)

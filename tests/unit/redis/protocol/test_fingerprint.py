@@ -16,6 +16,12 @@ def test_a_difference_is_named_with_both_values() -> None:
     assert differences({**HERE, "BRIDGE_KEYS": "*"}, HERE) == ["BRIDGE_KEYS is '*' there, and 'share:*' here"]
 
 
+def test_an_unset_setting_is_called_so() -> None:
+    assert differences({"BRIDGE_VALUES": "None"}, {"BRIDGE_VALUES": "*"}) == [
+        "BRIDGE_VALUES is unset there, and '*' here"
+    ]
+
+
 def test_what_only_one_version_knows_of_is_no_difference() -> None:
     assert differences({"BRIDGE_SINK": "jetstream", "BRIDGE_LATER": "1"}, HERE) == []
 

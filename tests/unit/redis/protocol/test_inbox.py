@@ -36,3 +36,25 @@ def test_it_is_full_above_its_bound_and_not_once_something_was_taken(limits: Wir
         full.append(inbox.full)
     inbox.take()
     assert [*full, inbox.full] == [False] * (len(keys) - 1) + [True, False]
+
+
+def test_what_is_urgent_presses_until_nothing_is_left_and_so_does_as_much_as_a_script_takes() -> None:
+    inbox, pressing = Inbox(WireLimits(pressing_hints=3), urgent=[b"urgent"]), list[bool]()
+    for hints in ([hint(b"a"), hint(b"b")], [hint(b"c")]):
+        inbox.put(hints)
+        pressing.append(inbox.pressing)
+    assert pressing == [False, True]
+
+    inbox.take()
+    inbox.put([])
+    inbox.take()
+    inbox.put([(b"urgent", b"k")])
+    inbox.put([])
+    pressing = [inbox.pressing]
+    while inbox:
+        inbox.take()
+        pressing.append(inbox.pressing)
+    assert pressing == [True, True, False]
+
+    inbox.put([hint(b"d")])
+    assert not inbox.pressing

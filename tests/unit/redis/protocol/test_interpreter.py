@@ -1,7 +1,5 @@
 """From hints to operations, without a server: each rule of the ledger protocol that is decided on this side."""
 
-from dataclasses import replace
-
 import pytest
 
 from bridge.limits import EpochLimits, WireLimits
@@ -199,20 +197,27 @@ def test_what_a_scan_found_is_handled_like_an_appearance_when_there_is_room() ->
     assert not one.waiting
 
 
-def test_the_next_part_of_a_scan_is_the_last_operation_of_a_batch_that_is_not_full() -> None:
+def test_the_next_part_of_a_scan_is_the_last_operation_of_a_batch_and_no_rate_of_hints_keeps_it_from_its_end() -> None:
     one = interpreter()
     one.findings.begin(b"share:*")
     notified(one, ("expire", b"a"))
     scan = op.scan(b"0", LIMITS.found_keys - 1, LIMITS.batch_bytes - 1, b"share:*", NAMES.own_prefix)
     assert one.batch() == [*op.appeared(b"a"), *scan]
-    assert one.waiting
+    assert one.findings.waiting
 
-    one.applied(MARK, replace(applied(), next_part=b"160"))
-    notified(one, *(("expired", b"%d" % n) for n in range(LIMITS.found_keys)))
-    assert scan[0] not in one.batch()
+    one.applied(MARK, applied()._replace(next_part=b"160"))
+    notified(one, *(("expired", b"%03d" % n) for n in range(LIMITS.batch_keys)))
+    left = LIMITS.batch_bytes - 3 * LIMITS.batch_keys
+    least = op.scan(b"160", LIMITS.found_keys // 5, left, b"share:*", NAMES.own_prefix)
+    assert one.batch()[2 * LIMITS.batch_keys :] == [*least]
+    notified(one, ("expired", b"a"), ("expired", b"b" * 9))
+    least = op.scan(b"160", LIMITS.found_keys - 2, 2, b"share:*", NAMES.own_prefix)
+    assert one.batch(10)[4:] == [*least]
+    notified(one, ("expired", b"a"))
+    assert one.batch(None, 0) == [*op.expired(b"a")]
     assert one.batch() == list(op.scan(b"160", LIMITS.found_keys, LIMITS.batch_bytes, b"share:*", NAMES.own_prefix))
 
-    one.applied(MARK, replace(applied(), next_part=b"0"))
+    one.applied(MARK, applied()._replace(next_part=b"0"))
     assert one.batch() == []
     assert not one.waiting
 
@@ -234,3 +239,25 @@ def test_nothing_more_is_scanned_once_the_stream_has_ended() -> None:
 )
 def test_missing_notification_flags_are_found(flags: str, missing: str) -> None:
     assert missing_flags(flags) == missing
+
+
+def test_hints_may_wait_unless_something_waits_for_what_one_of_them_decides() -> None:
+    one, patient = interpreter(), list[bool]()
+
+    def look() -> None:
+        patient.append(one.patient)
+
+    notified(one, ("expire", b"a"), ("del", b"b"))
+    look()
+    one.batch()
+    touch(one)
+    look()
+    notified(one, ("del", MARK))
+    one.batch()
+    one.marks.finished_round()
+    look()
+    one.applied(MARK, applied(b"a"))
+    notified(one, ("expired", b"a"))
+    one.batch()
+    look()  # held until the mark is back
+    assert patient == [True, False, True, False]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.clock import SystemClock
+from bridge.clock import Clock, SystemClock
 from bridge.contracts import Entry, Settlement
 from bridge.errors import NotConnected
 from bridge.expiration import Expiration, Identity, Via
@@ -21,6 +21,7 @@ from bridge.redis.ledger.roster import Roster
 from bridge.redis.protocol.patterns import matcher
 from bridge.redis.source.membership import Members
 from bridge.settings import Settings
+from tests.support.hand_clock import HandClock
 from tests.support.servers import wait_until
 
 
@@ -57,8 +58,16 @@ BUSY = Limits(source=SourceLimits(sign_of_life=0.001, unable=0.05))
 SLOW = Limits().scaled(1000)
 
 
-def members(ledger: FakeRoster, shards: int, limits: Limits = BUSY) -> Members:
-    runtime = Runtime(Settings(), "me", SystemClock(), limits)
+def members(ledger: FakeRoster, shards: int, limits: Limits = BUSY, clock: Clock | None = None) -> Members:
+    """They count: they could go on with each shard."""
+    found = unprepared(ledger, shards, limits, clock)
+    for shard in range(shards):
+        found.prepared(shard)
+    return found
+
+
+def unprepared(ledger: FakeRoster, shards: int, limits: Limits = BUSY, clock: Clock | None = None) -> Members:
+    runtime = Runtime(Settings(), "me", clock or SystemClock(), limits)
     return Members(runtime, lambda: cast("Roster", ledger), shards)
 
 
@@ -85,13 +94,41 @@ async def test_shares_are_even_and_make_up_all_shards(shards: int, bridges: int)
 
 
 async def test_a_bridge_that_cannot_work_does_not_count_for_a_while() -> None:
-    ledger = FakeRoster()
-    here = members(ledger, 4)
+    ledger, clock = FakeRoster(), HandClock()
+    here = members(ledger, 4, clock=clock)
     here.unable()
     running = asyncio.create_task(here.run())
-    await wait_until(lambda: ledger.lives[:1] == [0], "no sign of life")
+    await wait_until(lambda: ledger.lives[:2] == [0, 0], "no signs of life")
     assert here.share == 0
+    clock.now += BUSY.source.unable
     await wait_until(lambda: here.share == 4, "a share, as it tries again")
+    here.leave()
+    await running
+
+
+async def test_a_bridge_that_has_just_started_counts_once_it_could_go_on_with_all_shards() -> None:
+    ledger = FakeRoster()
+    ledger.said = 1, 1  # there is another one
+    here = unprepared(ledger, 4)
+    running = asyncio.create_task(here.run())
+    for shard in range(3):
+        here.prepared(shard)
+    await wait_until(lambda: len(ledger.lives) > 2, "looks at the others")
+    assert set(ledger.lives) == {0}
+    assert here.share == 0
+    ledger.said = 1, 2
+    here.prepared(3)
+    await wait_until(lambda: here.share == 2, "its share")
+    here.leave()
+    await running
+
+
+async def test_a_bridge_that_nobody_else_shares_with_has_all_shards_at_once() -> None:
+    ledger = FakeRoster()
+    ledger.said = 0, 0
+    here = unprepared(ledger, 4, SLOW)
+    running = asyncio.create_task(here.run())
+    await wait_until(lambda: here.share == 4, "all of them")
     here.leave()
     await running
 

@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
+from bridge.clock import SystemClock
 from bridge.endings import Ending
 from bridge.errors import NotConnected, Refused
 from bridge.limits import WireLimits
@@ -88,6 +90,49 @@ async def test_bytes_split_anywhere_make_the_same_hints() -> None:
 
         assert [key for _, key in hints] == [b"a\r\nb\x00", b""]
         session.end("done")
+
+
+class Resting(SystemClock):
+    """A clock by which a rest lasts until it is over."""
+
+    def __init__(self) -> None:
+        self.over = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        """See `Clock`."""
+        del seconds
+        await self.over.wait()
+
+
+async def test_what_comes_while_it_rests_is_taken_in_one_piece_and_is_there_when_that_is_over() -> None:
+    script, hints, clock, woken = Script(CONFIRMED), Inbox(WireLimits()), Resting(), list[int]()
+    async with served(script) as endpoint:
+        session = await opened(replace(endpoint, clock=clock), hints, lambda: woken.append(len(hints)))
+        resting = asyncio.create_task(session.rest(3600))
+        for number in range(5):
+            script.say(hint(b"%d" % number))
+            await asyncio.sleep(0.01)
+        assert not hints
+        clock.over.set()
+        await resting
+
+        assert woken == [5]
+        session.end("done")
+
+
+async def test_a_session_that_ends_while_it_rests_stays_ended() -> None:
+    script, hints, clock = Script(CONFIRMED), Inbox(WireLimits()), Resting()
+    async with served(script) as endpoint:
+        session = await opened(replace(endpoint, clock=clock), hints)
+        resting = asyncio.create_task(session.rest(3600))
+        await asyncio.sleep(0)
+        session.end("done")
+        clock.over.set()
+        await resting
+        clock.over.clear()
+        await session.rest(3600)
+
+        assert session.ended == "done"
 
 
 @pytest.mark.parametrize(

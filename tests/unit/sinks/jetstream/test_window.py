@@ -124,6 +124,7 @@ async def scene() -> AsyncIterator[Scene]:
         yield scene
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outage", [1.0, 20.0, 300.0])
 async def test_what_a_lost_leader_swallowed_is_sent_again_soon_after_another_one_leads_however_often_that_was(
     scene: Scene, outage: float

@@ -166,6 +166,35 @@ async def test_nothing_is_sent_where_there_is_no_connection() -> None:
         await wire.send([b"PING\r\n"])
 
 
+async def test_frames_keep_their_order_whether_the_system_takes_them_at_once_or_not() -> None:
+    frames, received = [b"%06d\r\n" % number * 1000 for number in range(400)], bytearray()
+    read_on, all_read = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"max_payload":1048576,"headers":true}\r\n')
+        await reader.readuntil(b"PING\r\n")
+        writer.write(b"PONG\r\n")
+        await read_on.wait()  # until then, nothing makes room
+        while len(received) < sum(map(len, frames)):
+            received.extend(await reader.read(1 << 20))
+        all_read.set()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 20)
+    async with server:
+        wire = Wire(MOST_BYTES)
+        await wire.connect(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", allow_reconnect=False)
+        for number, one in enumerate(frames):
+            await wire.send([one])
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+            if number == len(frames) // 2:
+                read_on.set()
+        await asyncio.wait_for(all_read.wait(), 30)
+        await wire.close()
+    assert bytes(received) == b"".join(frames)
+
+
 @pytest.mark.parametrize("line", [b"MSG any 9 %d\r\n", b"HMSG any 9 12 %d\r\n", b"MSG _INBOX.a.1 3 %d\r\n"])
 async def test_a_message_larger_than_any_may_be_ends_the_connection_before_it_is_gathered(line: bytes) -> None:
     wire = Listening()

@@ -2,9 +2,12 @@
 
 import asyncio
 import ssl
+import struct
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     CoordinatorNotAvailableError,
@@ -80,3 +83,33 @@ async def test_a_producer_of_another_version_is_asked_to_stop_within_bounds(how:
 
     await connect.discard(SimpleNamespace(client=SimpleNamespace(), stop=stop), SystemClock(), KafkaLimits(close=0.05))
     assert asked
+
+
+async def test_a_consumer_whose_start_is_cancelled_leaves_no_connection() -> None:
+    asked, closed = asyncio.Event(), asyncio.Event()
+    api_versions, metadata = 18, 3
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A broker that says what it knows, and then never answers."""
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                (size,) = struct.unpack(">i", await reader.readexactly(4))
+                kind, _, correlation = struct.unpack(">hhi", (await reader.readexactly(size))[:8])
+                if kind != api_versions:
+                    asked.set()
+                    continue
+                known = struct.pack(">hihhhhhh", 0, 2, api_versions, 0, 0, metadata, 0, 5)
+                writer.write(struct.pack(">ii", 4 + len(known), correlation) + known)
+        closed.set()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        consumer = AIOKafkaConsumer(bootstrap_servers=f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        starting = asyncio.create_task(connect.begin(consumer))
+        await asyncio.wait_for(asked.wait(), 30)
+        starting.cancel()
+        await asyncio.wait([starting])
+        await consumer.stop()
+        await asyncio.wait_for(closed.wait(), 30)
+
+    assert starting.cancelled()

@@ -1,6 +1,6 @@
--- The ledger's entries, many at once: a call for each would take longer than all else together.
+-- The ledger's entries, many at once: a call for each would take longer than everything else together.
 
--- Keys in one command: Lua unpacks 8000 words at most, and SCAN may find more keys than it was asked for.
+-- Keys in one command: Lua unpacks 8000 words at most, and SCAN may find more keys than requested.
 local SLICE = 1000
 
 -- Into `scores`, for each of the keys that is not there yet: its score, or false.

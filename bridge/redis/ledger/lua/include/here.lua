@@ -1,6 +1,6 @@
 --- @include "elsewhere"
 
--- The reply to a command; nil where the slot of its key is elsewhere.
+-- The reply to a command; nil if the slot of its key is elsewhere.
 local function here(...)
   local reply = redis.pcall(...)
   if type(reply) ~= 'table' or not reply.err then return reply end

@@ -1,6 +1,6 @@
--- Where the replication stream is, and what Redis has counted up to there: {id of the stream, run id, bytes of it
--- before those of this script, now in ms, expired keys, evicted keys, and counters that only grow}. What it does not
--- say is ''.
+-- The position of the replication stream, and Redis's counters at that position: {id of the stream, run id, bytes of
+-- the stream before those of this script, now in ms, expired keys, evicted keys, and counters that only grow}. What
+-- Redis does not report is ''.
 local function measured(now)
   local reply = {}
   local info = redis.pcall('INFO', 'server', 'replication', 'stats')

@@ -1,14 +1,14 @@
 --- @include "entries"
 
--- The ends of keys, noted while slots of a cluster move: `ended` has the deadline up to which nothing is left to
--- announce of a key here, since all of its lives up to then were claimed or deleted, or are in this ledger. An entry of
--- another ledger may come later, and its deadline be an earlier one by what MIGRATE took.
+-- The ends of keys, noted while slots of a cluster move. `ended` has, for each key, the deadline up to which nothing is
+-- left to announce here: all of its lives up to then were claimed or deleted, or are in this ledger. An entry of
+-- another ledger may come later; its deadline may be earlier by the time that MIGRATE took.
 --
 -- `until_ms`: when noting ends (a field of the lease), or false. Returns four functions:
 --   note(key, deadline)        the key has ended, with that deadline, if it is known
---   note_alive(key)            it was read alive: no later life is to be taken for one that has ended
+--   note_alive(key)            it was read alive: no later life may be taken for one that has ended
 --   is_noted(key, deadline)
---   keep(most)                 write all that; at most so many ends are kept, the last ones
+--   keep(most)                 write all that; at most `most` ends are kept, the last ones
 local function noted_ends(ended, now, lease, until_ms)
   local noting = until_ms and (tonumber(until_ms) or 0) > now
   local notes, alive = {}, {}

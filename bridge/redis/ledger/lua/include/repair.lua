@@ -3,7 +3,8 @@
 local HIGHEST = 2 ^ 53 -- beyond it, not every whole number is one of Lua's
 
 local function repair_lease(lease)
-  local names = {'until', 'fence', 'seq', 'depth', 'heard', 'canaries', 'seen_ms', 'recovered', 'ambiguous'}
+  local names = {'until', 'fence', 'seq', 'depth', 'heard', 'canaries', 'seen_ms', 'recovered', 'ambiguous',
+    'held_bytes', 'value_bytes'}
   local values, forgotten = redis.call('HMGET', lease, unpack(names)), 0
   for i, name in ipairs(names) do
     local value = values[i]

@@ -22,16 +22,17 @@ class Writer:
 
     def __init__(self, deployment: Deployment) -> None:
         self.turns = 0
+        self.resting = False
         self.deadlines: dict[str, int] = {}
         """Key → when it has to expire. What was deleted is not in it."""
         self.deleted: set[str] = set()
-        self._redis = deployment.redis
+        self._redis = deployment.user
         self._random = Random(7)
         self._numbers = count()
 
     async def run(self) -> None:
-        """Write until cancelled."""
-        while True:
+        """Write until told to rest."""
+        while not self.resting:
             keys = [f"short:{next(self._numbers)}" for _ in range(OF_A_TURN)]
             for key in keys:
                 both = self._redis.pipeline()
@@ -55,10 +56,29 @@ class Writer:
             del self.deadlines[gone]
             self.deleted.add(gone)
 
+    @property
+    def expired(self) -> int:
+        """How many keys had to expire."""
+        return len(self.deadlines)
+
     async def goes_on(self) -> None:
         """Return some turns later."""
         until = self.turns + TURNS_BETWEEN
         await wait_until(lambda: self.turns >= until, "the writer", PATIENCE)
+
+
+@asynccontextmanager
+async def at_work(deployment: Deployment) -> AsyncIterator[Writer]:
+    """A writer at work while the context lasts. What it does is known then: no turn is broken off."""
+    writer = Writer(deployment)
+    task = asyncio.create_task(writer.run(), name="writer")
+    try:
+        await writer.goes_on()
+        yield writer
+        await writer.goes_on()
+    finally:
+        writer.resting = True
+        await task
 
 
 @asynccontextmanager
@@ -67,15 +87,8 @@ async def writing(deployment: Deployment, *, exact: bool = True) -> AsyncIterato
 
     `exact`: with the last deadline, where one is known; else it may be the last one that was recorded.
     """
-    writer = Writer(deployment)
-    task = asyncio.create_task(writer.run(), name="writer")
-    try:
-        await writer.goes_on()
+    async with at_work(deployment) as writer:
         yield writer
-        await writer.goes_on()
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
     stored: list[tuple[str, int | None]] = []
 
     async def are_stored() -> bool:

@@ -1,0 +1,34 @@
+"""The task that goes through all hashes, with a ledger that answers as the test says."""
+
+import asyncio
+from typing import Any, cast
+
+from bridge.limits import FieldLimits
+from bridge.redis.epoch.fields import Fields
+from bridge.redis.protocol.fields import FieldHints
+from bridge.redis.protocol.own_keys import Names
+
+
+class Overwritten:
+    """Another program overwrites it while it is gone through."""
+
+    def __init__(self) -> None:
+        self.scanned: list[int] = []
+
+    async def known(self, cursor: int) -> tuple[int, list[bytes]] | None:
+        return None if cursor else (17, [b"known"])
+
+    async def hashes(self, cursor: int, match: bytes) -> tuple[int, list[bytes]]:
+        del match
+        self.scanned.append(cursor)
+        return (0, [b"last"]) if cursor else (5, [b"first"])
+
+
+async def test_the_keyspace_is_gone_through_from_its_beginning_though_the_ledger_was_overwritten() -> None:
+    ledger = Overwritten()
+    fields = cast("Any", Fields.__new__(Fields))
+    fields._ledger, fields._match, fields._limits = ledger, b"*", FieldLimits()
+    fields._hints, fields._wake = FieldHints(Names("expiry-bridge", 0), None), asyncio.Event()
+    await fields._go_through()
+    assert ledger.scanned == [0, 5]
+    assert fields._hints.unread() == {b"known", b"first", b"last"}
