@@ -3,17 +3,21 @@
 This is the one place that knows how `bridge.service` is put together.
 """
 
+import asyncio
 import signal
 from collections.abc import Callable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, cast
 
 import structlog
+from redis.asyncio.connection import AbstractConnection
 
 from bridge.clock import SystemClock
+from bridge.contracts import Sink
 from bridge.errors import BridgeError
 from bridge.limits import Limits
 from bridge.service import Service, World
 from bridge.settings import Settings
+from bridge.sinks import create
 from bridge.telemetry.events import Telemetry
 from tests.simulation.broker import Broker, SimSink
 from tests.simulation.loop import OWNER, SimLoop, SimProcess
@@ -21,6 +25,17 @@ from tests.simulation.network import Network
 
 Tell = Callable[[str, str], None]
 """Who, and what."""
+
+
+def _place(connection: AbstractConnection) -> int:
+    """A hash that does not depend on where in memory it lies: a pool keeps its connections in a set, in that order."""
+    place = connection.__dict__.get("place")
+    if place is None:
+        place = connection.__dict__["place"] = cast("SimLoop", asyncio.get_running_loop()).serial()
+    return cast("int", place)
+
+
+AbstractConnection.__hash__ = _place  # type: ignore[method-assign,assignment]
 
 
 class SimClock(SystemClock):
@@ -32,6 +47,10 @@ class SimClock(SystemClock):
     def monotonic(self) -> float:
         """Virtual seconds."""
         return self._loop.time()
+
+    async def tick(self, seconds: float) -> None:
+        """See `Clock`. All bridges have this clock: they must not look at things at the same moments."""
+        await self.sleep(seconds)
 
 
 class Bridge:
@@ -48,6 +67,7 @@ class Bridge:
         """What it has ended with, and may not."""
         self._asked = False
         """Whether this process was asked to end."""
+        self._service: Service | None = None
         self._settings = settings
         self._limits = limits
         self._network = network
@@ -79,6 +99,13 @@ class Bridge:
         self._tell(process.name, "starts")
         process.run(self._serve(process))
 
+    def relieve(self) -> None:
+        """Its logins are about to end: each source needs another session."""
+        if self.running and self._service is not None:
+            self._tell(self.process.name if self.process else self.name, "needs another session")
+            for source in self._service._source._sources:  # type: ignore[attr-defined]
+                source._primary.endpoint.binding.login_ends(self._network.loop.time())
+
     def kill(self) -> None:
         """End it at once."""
         if self.process is not None and self.process.alive:
@@ -94,12 +121,18 @@ class Bridge:
             self._asked = True
             self.process.signal(signal.SIGTERM)
 
+    @property
+    def _sink(self) -> Callable[..., Sink]:
+        """What makes it: the real one where its server is simulated."""
+        return create if self._broker.kind == "redis" else lambda *_: SimSink(self._broker)
+
     async def _serve(self, process: SimProcess) -> None:
         clock = SimClock(self._network.loop)
         self.telemetry = telemetry = Telemetry(clock)
         try:
-            world = World(clock, process.name, self._limits, lambda *_: SimSink(self._broker))
-            status = await Service(self._settings, telemetry, world).run()
+            world = World(clock, process.name, self._limits, self._sink)
+            self._service = service = Service(self._settings, telemetry, world)
+            status = await service.run()
             self._tell(process.name, f"ends with {status}")
         except BridgeError as error:  # the command line says it, and a supervisor starts the process again
             self._tell(process.name, f"ends: {error}")

@@ -5,12 +5,11 @@ Of each strike it is known whether Redis itself loses something by it; then noth
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tests.simulation.book import NAMES
-from tests.simulation.network import Link
 from tests.simulation.redis.server import Session
+from tests.simulation.traps import Traps
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -21,7 +20,6 @@ SOON = 0.15
 """Seconds until a strike that follows at once, on average."""
 EXCUSED_MS = 20_000
 """How long what Redis has lost may show."""
-SCRIPTS = ("apply.lua", "apply.lua", "apply.lua", "touch.lua", "touch.lua", "acquire.lua", "settle.lua", "release.lua")
 
 
 class Nemesis:
@@ -34,11 +32,11 @@ class Nemesis:
         """The numbers of the strikes that were made."""
         self._world = world
         self._rng = rng
-        self._mutes = 0
+        self.mutes = 0
+        """How often notifications were off."""
         self._healing: dict[str, Callable[[], object]] = {}
         """What undoes the strikes that are under way, by their names."""
-        self._traps: list[tuple[str, str]] = []
-        """For which script, and what happens to it."""
+        self.traps = Traps(world, self)
 
     async def work(self, seconds: float) -> None:
         """For so long. Each strike has choices of its own: without one of them, the others are as they were."""
@@ -66,7 +64,7 @@ class Nemesis:
 
     def heal(self) -> None:
         """All is well from now on."""
-        self._traps.clear()
+        self.traps.clear()
         healing, self._healing = self._healing, {}  # what is undone now is not undone again later
         for undo in healing.values():
             undo()
@@ -76,58 +74,90 @@ class Nemesis:
         for bridge in world.bridges:
             bridge.start()
 
+    @property
+    def rng(self) -> random.Random:
+        """That of the last strike."""
+        return self._rng
+
+    def _trap(self) -> None:
+        self.traps.lay()
+
+    def _hush(self) -> None:
+        if self._may_mute():
+            self.traps.lay_hush()
+
+    def _may_mute(self) -> bool:
+        """Once more."""
+        self.mutes += 1
+        return self.mutes <= (1 if self._world.plan.confined else MOST_MUTES)
+
     # Of the network.
 
     def _cut(self) -> None:
         links = self._world.network.links
         if links:
             link = self._rng.choice(links)
-            self._tell(f"cuts a connection of {link.process and link.process.name}")
+            self.tell(f"cuts a connection of {link.process and link.process.name}")
             link.sever()
 
     def _deafen(self) -> None:
         links = [link for link in self._world.network.links if isinstance(link.peer, Session) and link.peer.channels]
         if links:
             link = self._rng.choice(links)
-            self._tell(f"cuts a subscription of {link.process and link.process.name}")
+            self.tell(f"cuts a subscription of {link.process and link.process.name}")
             link.sever()
 
     def _stall(self) -> None:
         links = self._world.network.links
         if links:
             link, seconds = self._rng.choice(links), self._rng.uniform(0.05, self._rng.choice([0.5, 8]))
-            self._tell(f"stalls a connection of {link.process and link.process.name} for {seconds:.3f}")
+            self.tell(f"stalls a connection of {link.process and link.process.name} for {seconds:.3f}")
             for pipe in self._rng.choice([(link.up,), (link.down,), (link.up, link.down)]):
                 pipe.stall(seconds)
+
+    def _untrack(self) -> None:
+        tracked = [link for link in self._world.network.links if isinstance(link.peer, Session) and link.peer.redirect]
+        if tracked:
+            link = self._rng.choice(tracked)
+            self.tell(f"cuts a tracked connection of {link.process and link.process.name}")
+            if self._rng.random() < 0.3:
+                link.sever(client=self._rng.random() < 0.5)
+            elif isinstance(link.peer, Session):
+                self._world.server.disconnect([link.peer])
+                for _ in range(3):
+                    self._world.writer.overwrite()
 
     # Of the bridges.
 
     def _kill(self) -> None:
         bridge = self._rng.choice(self._world.bridges)
         bridge.kill()
-        self._later(f"start {bridge.name}", self._rng.choice([0.01, 1, 6]), bridge.start)
+        self.later(f"start {bridge.name}", self._rng.choice([0.01, 1, 6]), bridge.start)
 
     def _stop(self) -> None:
         bridge = self._rng.choice(self._world.bridges)
-        self._tell(f"stops {bridge.name}")
+        self.tell(f"stops {bridge.name}")
         bridge.stop()
-        self._later(f"start {bridge.name}", self._rng.uniform(0.01, 12), bridge.start)
+        self.later(f"start {bridge.name}", self._rng.uniform(0.01, 12), bridge.start)
 
     def _pause(self) -> None:
         bridge = self._rng.choice(self._world.bridges)
         if bridge.process is not None and bridge.process.alive and not bridge.process.frozen:
             seconds = self._rng.uniform(0.01, self._rng.choice([0.3, 9]))
-            self._tell(f"freezes {bridge.process.name} for {seconds:.3f}")
+            self.tell(f"freezes {bridge.process.name} for {seconds:.3f}")
             bridge.process.freeze()
-            self._later(f"thaw {bridge.process.name}", seconds, bridge.process.thaw)
+            self.later(f"thaw {bridge.process.name}", seconds, bridge.process.thaw)
+
+    def _relieve(self) -> None:
+        self._rng.choice(self._world.bridges).relieve()
 
     # Of the broker.
 
     def _broker_away(self) -> None:
         broker, seconds = self._world.broker, self._rng.uniform(0.01, self._rng.choice([0.5, 10]))
-        self._tell(f"the broker is away for {seconds:.3f}")
-        broker.lose(up=False)
-        self._later("broker_away", seconds, lambda: setattr(broker, "up", True))
+        self.tell(f"the broker is away for {seconds:.3f}")
+        broker.lose()
+        self.later("broker_away", seconds, broker.back)
 
     # Of the server.
 
@@ -143,30 +173,39 @@ class Nemesis:
     def _switch(self, name: str, undo: Callable[[], object] | None = None) -> None:
         server, seconds = self._world.server, self._rng.uniform(0.01, self._rng.choice([0.3, 7]))
         if not getattr(server, name):
-            self._tell(f"redis is {name} for {seconds:.3f}")
+            self.tell(f"redis is {name} for {seconds:.3f}")
             setattr(server, name, True)
-            self._later(name, seconds, undo or (lambda: setattr(server, name, False)))
+            self.later(name, seconds, undo or (lambda: setattr(server, name, False)))
 
     def _pause_writes(self) -> None:
         server = self._world.server
         if not server.writes_paused:
             seconds = self._rng.uniform(0.005, self._rng.choice([0.1, 3]))
-            self._tell(f"CLIENT PAUSE WRITE for {seconds:.3f}")
+            self.tell(f"CLIENT PAUSE WRITE for {seconds:.3f}")
             server.pause_writes(paused=True)
-            self._later("pause_writes", seconds, lambda: server.pause_writes(paused=False))
+            self.later("pause_writes", seconds, lambda: server.pause_writes(paused=False))
 
     def _mute(self) -> None:
-        keyspace, self._mutes = self._world.server.keyspace, self._mutes + 1
-        if self._mutes > MOST_MUTES:
+        keyspace = self._world.server.keyspace
+        if not self._may_mute():
             return
-        former, seconds = keyspace.flags, self._rng.uniform(0.001, self._rng.choice([0.05, 8]))
-        self._tell(f"takes the flags {former} away for {seconds:.3f}")
+        former, seconds = keyspace.flags, self._rng.uniform(0.001, self._rng.choice([0.05, 1, 8]))
+        self.tell(f"takes the flags {former} away for {seconds:.3f}")
         keyspace.flags = ""
-        self._later("mute", seconds, lambda: setattr(keyspace, "flags", keyspace.flags or former or "Egxe"))
+        self.later("mute", seconds, lambda: setattr(keyspace, "flags", keyspace.flags or former or "Egxe"))
 
     def _flush_scripts(self) -> None:
-        self._tell("SCRIPT FLUSH")
+        self.tell("SCRIPT FLUSH")
         self._world.server.scripts.flush()
+
+    def _overflow(self) -> None:
+        self._world.server.tracking.overflow()
+
+    def _flush_elsewhere(self) -> None:
+        self._world.server.user("FLUSHDB", database=5)
+
+    def _displace(self) -> None:
+        self._world.server.user("SET", self._rng.choice(self._world.book.shards).names.values, "another program's")
 
     def _evict(self) -> None:
         server = self._world.server
@@ -183,41 +222,44 @@ class Nemesis:
 
     def _clock_forward(self) -> None:
         seconds = self._rng.uniform(0.001, self._rng.choice([0.05, 6]))
-        self._tell(f"sets Redis's clock forward by {seconds:.3f}")
+        self.tell(f"sets Redis's clock forward by {seconds:.3f}")
         self._world.server.offset_us += int(seconds * 1e6)
 
     def _restart(self) -> None:
-        self._tell("redis is killed, and starts with its AOF")
+        self.tell("redis is killed, and starts with its AOF")
         self._world.restart(None)
 
     # With loss.
 
     def _delete_own(self) -> None:
-        key = self._rng.choice([NAMES.deadlines, NAMES.lease, NAMES.outbox])
-        self._tell(f"deletes {key.decode()}")
+        names = self._rng.choice(self._world.book.shards).names
+        values = [] if self._world.plan.rewriting is None else [names.values]
+        values += [] if self._world.plan.fielding is None else [names.fields]
+        key = self._rng.choice([names.deadlines, names.lease, names.outbox, *values])
+        self.tell(f"deletes {key.decode()}")
         self._excuse(0)
         self._world.server.user("DEL", key)
 
     def _flush(self) -> None:
-        self._tell("FLUSHALL")
+        self.tell("FLUSHALL")
         self._excuse(0)
         self._world.server.user("FLUSHALL")
 
     def _restart_empty(self) -> None:
-        self._tell("redis is killed, and starts empty")
+        self.tell("redis is killed, and starts empty")
         self._excuse(0)
         self._world.restart([])
 
     def _restart_old(self) -> None:
         if self._world.snapshots:
             at_ms, held = self._rng.choice(self._world.snapshots)
-            self._tell(f"redis is killed, and starts with its data of {at_ms}")
+            self.tell(f"redis is killed, and starts with its data of {at_ms}")
             self._excuse(self._world.server.clock_ms - at_ms)
             self._world.restart(held)
 
     def _clock_back(self) -> None:
         seconds = self._rng.uniform(0.001, self._rng.choice([0.05, 4]))
-        self._tell(f"sets Redis's clock back by {seconds:.3f}")
+        self.tell(f"sets Redis's clock back by {seconds:.3f}")
         self._excuse(int(seconds * 1000) + 1)
         self._world.server.offset_us -= int(seconds * 1e6)
 
@@ -225,65 +267,9 @@ class Nemesis:
         now = self._world.server.clock_ms
         self.excused.append((now - back_ms - EXCUSED_MS, now + EXCUSED_MS))
 
-    # Traps.
-
-    def _trap(self) -> None:
-        self._traps.append((self._rng.choice(SCRIPTS), self._rng.choice(TRAPS)))
-
-    def before(self, script: str, session: Session, words: list[bytes]) -> bool:
-        """A script is about to run. False: it does not, or not now."""
-        act = self._sprung(script, ("request lost", "late", "killed before"))
-        if act is None:
-            return True
-        link = next((link for link in self._world.network.links if link.peer is session), None)
-        self._tell(f"{act}: {script} of {link and link.process and link.process.name}")
-        if link is not None:
-            link.up.closed = link.down.closed = True
-            if act == "killed before":
-                self._kill_owner(link)
-            link.sever(server=False)
-        if act == "late":
-            self._world.rerun(session, words, self._rng.choice([0.05, 0.5, 3, 8]) * self._rng.random())
-        return False
-
-    def after(self, script: str, session: Session) -> None:
-        """A script has run, and its reply is not sent yet."""
-        act = self._sprung(script, ("reply lost", "reply lost", "all cut", "killed after", "frozen"))
-        if act is None:
-            return
-        link = next((link for link in self._world.network.links if link.peer is session), None)
-        if link is None:
-            return
-        owner = link.process
-        self._tell(f"{act}: {script} of {owner and owner.name}")
-        link.down.closed = act != "frozen"
-        if act == "killed after":
-            self._kill_owner(link)
-        elif act == "all cut":
-            for other in [other for other in self._world.network.links if other.process is owner]:
-                other.sever()
-        elif act == "frozen" and owner is not None and not owner.frozen:
-            owner.freeze()
-            self._later(f"thaw {owner.name}", self._rng.uniform(0.01, 9), owner.thaw)
-        else:
-            link.sever()
-
-    def _sprung(self, script: str, acts: Sequence[str]) -> str | None:
-        for trap in self._traps:
-            if trap[0] == script and trap[1] in acts:
-                self._traps.remove(trap)
-                return trap[1]
-        return None
-
-    def _kill_owner(self, link: Link) -> None:
-        for bridge in self._world.bridges:
-            if bridge.process is not None and bridge.process is link.process:
-                bridge.kill()
-                self._later(f"start {bridge.name}", self._rng.choice([0.01, 1, 6]), bridge.start)
-
     # In general.
 
-    def _later(self, name: str, seconds: float, undo: Callable[[], object]) -> None:
+    def later(self, name: str, seconds: float, undo: Callable[[], object]) -> None:
         """Undo it, once."""
 
         def once() -> None:
@@ -293,8 +279,5 @@ class Nemesis:
         self._healing[name] = undo
         self._world.loop.call_later(seconds, once, context=self._world.network.context)
 
-    def _tell(self, said: str) -> None:
+    def tell(self, said: str) -> None:
         self._world.tell("fate", said)
-
-
-TRAPS = ("request lost", "late", "killed before", "reply lost", "all cut", "killed after", "frozen")

@@ -9,25 +9,30 @@ from collections import defaultdict, deque
 from typing import TYPE_CHECKING
 
 from bridge.contracts import Entry
-from bridge.expiration import Expiration, Identity, Via
+from bridge.expiration import Expiration, GapRecord, Identity, Via
 from bridge.redis.ledger.entries import read_entry
 from tests.simulation.redis.values import Stream, StreamId
 
 if TYPE_CHECKING:
-    from tests.simulation.book import Life
+    from tests.simulation.lives import Life
 
 IDENTITY = Identity("/redis", 0)
 
 
 class Hints:
-    """Those of one server's users' keys that expired."""
+    """Those of users' keys that expired, of one shard of the ledger."""
 
-    def __init__(self) -> None:
+    def __init__(self, shard: int) -> None:
+        self.shard = shard
+        self.gaps: set[str] = set()
+        """Ids of its gap records."""
         self.told: dict[str, list[Life]] = defaultdict(list)
         """The expirations whose notifications were claimed under each id."""
         self._stream: dict[bytes, deque[tuple[int, Life]]] = defaultdict(deque)
         """What was notified of each key, and not claimed: number in the stream, and what it says."""
         self._notified = 0
+        self._marks: dict[bytes, int] = {}
+        """How much was notified before each mark."""
         self.fence = 0
         """In the lease."""
         self._boundary = 0
@@ -43,6 +48,15 @@ class Hints:
         """Subscribers are told that it expired."""
         self._notified += 1
         self._stream[life.key].append((self._notified, life))
+
+    def marked(self, mark: bytes) -> None:
+        """A script has left it."""
+        self._marks[mark] = self._notified
+
+    def waits(self, mark: bytes) -> bool:
+        """Whether anything is not claimed that was notified before that mark."""
+        before = self._marks.get(mark, 0)
+        return any(waiting and waiting[0][0] <= before for waiting in self._stream.values())
 
     def granted(self, fence: int, place: bytes | None) -> None:
         """That fence is in the lease, with the place of the former epoch."""
@@ -73,10 +87,16 @@ class Hints:
         if outbox.entries and outbox.last > former and outbox.entries[-1][0] == outbox.last:
             number, fields = outbox.entries[-1]
             pairs = iter(fields)
-            self._claimed(read_entry(IDENTITY, b"%d-%d" % number, dict(zip(pairs, pairs, strict=True))))
+            said = dict(zip(pairs, pairs, strict=True))
+            self._claimed(read_entry(IDENTITY, b"%d-%d" % number, said, self.shard))
+
+    def passed(self, outbox: Stream) -> None:
+        """Something else was put into it."""
+        self._last = max(self._last, outbox.last)
 
     def _claimed(self, entry: Entry) -> None:
         self._drop()
+        self.gaps |= {event.id for event in entry.events if isinstance(event, GapRecord)}
         for event in entry.events:
             if isinstance(event, Expiration) and event.via is Via.NOTIFICATION and self._stream[event.key]:
                 _, life = self._stream[event.key].popleft()

@@ -196,7 +196,7 @@ class SimLoop(asyncio.BaseEventLoop):
     ) -> asyncio.Task[Any]:
         context: Context | None = options.get("context")
         owner = OWNER.get() if context is None else context.get(OWNER)
-        task = SimTask(coroutine, next(self._serial), owner, loop=loop, **options)
+        task = SimTask(coroutine, self.serial(), owner, loop=loop, **options)
         cast("Any", task)._log_destroy_pending = False
         self._all.add(task)
         task.add_done_callback(self._all.discard)
@@ -204,7 +204,11 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def create_future(self) -> asyncio.Future[Any]:
         """A future with a place of its own."""
-        return SimFuture(next(self._serial), self)
+        return SimFuture(self.serial(), self)
+
+    def serial(self) -> int:
+        """A number that no other task, future or connection of this run has."""
+        return next(self._serial)
 
     def _complain(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.complaints.append(f"{context.get('message')}: {context.get('exception')!r}")

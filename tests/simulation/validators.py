@@ -4,99 +4,15 @@ Each validator has the name of its sentence and returns what contradicts it. The
 allow only what the promise allows: what a gap record counts, and what Redis itself has lost.
 """
 
-import json
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
-from tests.simulation.book import Book, Fate, Life, Promise
-from tests.simulation.broker import Stored
-
-
-@dataclass(eq=False, slots=True)
-class Told:
-    """What one id says; of several copies the first."""
-
-    id: str
-    key: bytes
-    deadline: int | None
-    observed: int
-    sweep: bool
-    copies: int = 1
-
-
-@dataclass(eq=False, slots=True)
-class GapSpan:
-    """A gap record."""
-
-    opened: int
-    closed: int
-    missed: int | None
-    recovered: int
-    ambiguous: int
-    cause: str
-
-
-@dataclass
-class Evidence:
-    """All that a run has left."""
-
-    book: Book
-    stored: Sequence[Stored]
-    kind: str
-    """Of the broker."""
-    excused: list[tuple[int, int]]
-    """Spans, in Redis's ms, in which Redis itself has lost something: nothing is promised of what lies in them."""
-    told: dict[bytes, list[Told]] = field(default_factory=lambda: defaultdict(list))
-    gaps: list[GapSpan] = field(default_factory=list)
-    lost: list[tuple[Life, list[GapSpan]]] = field(default_factory=list)
-    swept: list[tuple[Life, list[GapSpan]]] = field(default_factory=list)
-    unexplained: list[str] = field(default_factory=list)
-    uncovered: list[str] = field(default_factory=list)
-    contradictions: list[str] = field(default_factory=list)
-
-    def around(self, since: int, until: int) -> list[GapSpan]:
-        """The gaps that overlap that span. The first one begins with the first bridge, whatever it says."""
-        if self.gaps and until < self.gaps[0].opened:
-            return self.gaps[:1]
-        return [gap for gap in self.gaps if gap.opened <= until and since <= gap.closed]
-
-    def excuse(self, since: int, until: int) -> bool:
-        """Whether something was lost by Redis in that span."""
-        return any(begun <= until and since <= ended for begun, ended in self.excused)
-
-
-def evidence(book: Book, stored: Sequence[Stored], kind: str, excused: list[tuple[int, int]]) -> Evidence:
-    """Read the stream."""
-    found = Evidence(book, stored, kind, excused)
-    known: dict[str, Told] = {}
-    gaps: dict[str, GapSpan] = {}
-    for message in stored:
-        data = json.loads(message.body)["data"]
-        if message.gap:
-            gaps.setdefault(
-                message.id,
-                GapSpan(
-                    data["opened_ms"],
-                    data["closed_ms"],
-                    data["missed"],
-                    data["recovered"],
-                    data["ambiguous"],
-                    data["cause"],
-                ),
-            )
-            continue
-        told = Told(message.id, data["key"].encode(), data["deadline_ms"], data["observed_ms"], data["via"] == "sweep")
-        former = known.setdefault(message.id, told)
-        if former is told:
-            found.told[told.key].append(told)
-        else:
-            former.copies += 1
-            same = (former.key, former.deadline, former.observed) == (told.key, told.deadline, told.observed)
-            if not same and not found.excuse(former.observed, told.observed):
-                found.contradictions.append(f"{message.id[:8]} is {former} and {told}")
-    found.gaps = sorted(gaps.values(), key=lambda gap: (gap.opened, gap.closed))
-    return found
+from tests.simulation.broker import ONCE
+from tests.simulation.evidence import Evidence, FieldTold, GapSpan, Told
+from tests.simulation.field_validators import (
+    an_expiration_of_a_hash_field_is_announced_once_or_counted,
+    no_expiration_of_a_hash_field_is_announced_that_is_known_to_be_none,
+)
+from tests.simulation.lives import Fate, Life, Promise
 
 
 def match(found: Evidence) -> None:
@@ -111,9 +27,9 @@ def _match_key(found: Evidence, key: bytes) -> None:
     for one in sorted(found.told.get(key, []), key=lambda told: (told.sweep, told.observed)):
         if one.sweep:
             told = [life for life in _swept(found, one, lives) if life not in of][:1]
-            found.swept += [(life, found.around(life.ended_ms, one.observed)) for life in told]
+            found.swept += [(life, found.around(life, one.observed)) for life in told]
         else:
-            told = found.book.hints.told.get(one.id, [])
+            told = found.book.shard(key).hints.told.get(one.id, [])
         if len(told) != 1 and not _explained(found, one, lives):
             found.unexplained.append(f"{one} tells of {told}: {lives}")
         of |= dict.fromkeys(told, one)
@@ -127,7 +43,7 @@ def _judge(found: Evidence, life: Life, told: Told | None) -> None:
     where = _where(found, life)
     if told is None and where:
         found.lost.append((life, where))
-    elif found.excuse(life.ended_ms, life.ended_ms):
+    elif found.excuse(life.ended_ms, life.ended_ms) or _unknown(found, life):
         pass
     elif told is None:
         found.uncovered.append(f"{life} is not announced, and no gap covers it: {found.told.get(life.key)}")
@@ -135,18 +51,27 @@ def _judge(found: Evidence, life: Life, told: Told | None) -> None:
         found.uncovered.append(f"{life} is announced without its deadline: {told}")
 
 
+def _unknown(found: Evidence, life: Life) -> bool:
+    """Whether it was muted, and cannot be known: it has no entry, there is no audit, and no mark was missed."""
+    unnoticed = not life.notified and life.epoch not in found.book.noticed
+    return unnoticed and not found.audited and (life.back_ms is not None or life.promise is not Promise.RECORDED)
+
+
 def _swept(found: Evidence, told: Told, lives: Sequence[Life]) -> list[Life]:
-    """The expirations that a sweep may tell of: what became of the lives that had the deadline; the likeliest first."""
+    """The expirations that a sweep may tell of: what became of the lives that had the deadline; the likeliest first.
+
+    A key may have had the deadline twice. The sweep claims an entry: so it rather tells of the life that ended with it.
+    """
     ends = [found.book.became(life) for life in lives if life.deadline == told.deadline]
     ends = [life for life in ends if life.fate is Fate.EXPIRED and life.ended_ms <= told.observed]
-    return sorted(ends, key=lambda life: (life.deadline != told.deadline, life.number))
+    return sorted(ends, key=lambda life: (life.deadline != told.deadline, life.entry != told.deadline, life.number))
 
 
 def _where(found: Evidence, life: Life) -> list[GapSpan]:
     """In which gaps it may have been lost; none if it has to be announced."""
     if life.promise is Promise.RECORDED and (life.back_ms is None or life.sure):
         return []
-    return found.around(life.ended_ms, life.ended_ms)
+    return found.around(life, life.ended_ms)
 
 
 def _explained(found: Evidence, told: Told, lives: Sequence[Life]) -> bool:
@@ -159,7 +84,7 @@ def _explained(found: Evidence, told: Told, lives: Sequence[Life]) -> bool:
         if life.deadline == told.deadline:
             end = found.book.became(life)
             if end.fate is Fate.DELETED and (
-                not end.notified or any(told.deadline <= gap.closed for gap in found.around(end.ended_ms, end.ended_ms))
+                not end.notified or any(told.deadline <= gap.closed for gap in found.around(end, end.ended_ms))
             ):
                 return True
     return False
@@ -199,11 +124,18 @@ def what_is_missed_is_measured(found: Evidence) -> list[str]:
         if any(gap.missed is None for gap in run) or found.excuse(run[0].opened, run[-1].closed):
             continue
         lost = [life for life, where in unheard if any(gap in run for gap in where)]
-        others = sum(run[0].opened <= moment <= run[-1].closed for moment in found.book.elsewhere)
+        elsewhere = [*found.book.elsewhere, *(life.ended_ms for life in _of_other_shards(found, run[0].shard))]
+        others = sum(run[0].opened <= moment <= run[-1].closed for moment in elsewhere)
         missed = sum(gap.missed or 0 for gap in run)
         if not len(lost) <= missed <= len(lost) + others:
             problems.append(f"{len(lost)} lost or swept, {missed} missed, {others} elsewhere: {lost} in {run}")
     return problems
+
+
+def _of_other_shards(found: Evidence, shard: int) -> list[Life]:
+    """Lives that have expired: whoever works on that shard only counts them."""
+    others = [lives for key, lives in found.book.lives.items() if found.book.shard(key).names.shard != shard]
+    return [life for lives in others for life in lives if life.fate is Fate.EXPIRED]
 
 
 def _runs(spans: Sequence[list[GapSpan]]) -> list[list[GapSpan]]:
@@ -248,17 +180,53 @@ def copies_within_the_duplicate_window_are_dropped(found: Evidence) -> list[str]
     """By JetStream."""
     if found.kind != "jetstream":
         return []
-    return [f"stored twice: {told}" for messages in found.told.values() for told in messages if told.copies > 1]
+    return [f"stored twice: {told}" for told in _messages(found) if told.copies > 1]
+
+
+def _messages(found: Evidence) -> list[Told | FieldTold]:
+    """Of keys and of fields."""
+    return [*(told for messages in found.told.values() for told in messages), *found.fields.values()]
+
+
+def each_id_is_stored_once_where_that_is_asked_for(found: Evidence) -> list[str]:
+    """By a stream with a message for each subject, by transactions, or by a Redis."""
+    if found.kind not in ONCE:
+        return []
+    copied = [told for told in _messages(found) if told.copies > 1]
+    return [f"stored twice: {told}" for told in copied if not found.excuse(told.observed, told.observed)]
+
+
+def an_exact_value_is_never_wrong(found: Evidence) -> list[str]:
+    """It is the last one of the life that has expired. And any value is one that the key had with that deadline."""
+    problems = []
+    for told in found.valued:
+        lives = [life for life in found.book.lives.get(told.key, []) if life.deadline == told.deadline]
+        ends = [life for life in found.book.shard(told.key).hints.told.get(told.id, []) if life in lives] or lives
+        if told.exact and (told.sweep or told.value not in [life.values[-1] for life in ends if life.values]):
+            problems.append(f"{told} is not the last value of {ends}")
+        elif not any(told.value in life.values for life in lives):
+            problems.append(f"{told} was not a value of {lives}")
+    return problems
 
 
 IS_DELIVERED = "what_is_recorded_is_delivered_when_all_is_well_again"
 ON_TIME = "on_time"
 NO_GAP = "while_a_standby_listens_the_death_of_a_bridge_opens_no_gap"
+IS_RELIEVED = "a_login_that_ends_or_is_replaced_opens_no_gap"
 NO_PROCESS_ENDS = "no_process_ends_by_itself"
 NO_ERROR_UNNOTICED = "no_error_goes_unnoticed"
 NO_KEYS_IN_LOGS = "no_log_line_holds_a_users_key"
 COMES_TO_ITS_END = "the_run_comes_to_its_end"
-WHILE_IT_RUNS = (IS_DELIVERED, ON_TIME, NO_GAP, NO_PROCESS_ENDS, NO_ERROR_UNNOTICED, NO_KEYS_IN_LOGS, COMES_TO_ITS_END)
+WHILE_IT_RUNS = (
+    IS_DELIVERED,
+    ON_TIME,
+    NO_GAP,
+    IS_RELIEVED,
+    NO_PROCESS_ENDS,
+    NO_ERROR_UNNOTICED,
+    NO_KEYS_IN_LOGS,
+    COMES_TO_ITS_END,
+)
 """Sentences that `world.py` looks after itself."""
 VALIDATORS: Sequence[Callable[[Evidence], list[str]]] = (
     every_expiration_of_a_recorded_key_reaches_the_broker_at_least_once,
@@ -269,6 +237,10 @@ VALIDATORS: Sequence[Callable[[Evidence], list[str]]] = (
     no_expiration_is_announced_before_its_deadline_is_past,
     messages_of_a_key_come_in_their_order,
     copies_within_the_duplicate_window_are_dropped,
+    each_id_is_stored_once_where_that_is_asked_for,
+    an_exact_value_is_never_wrong,
+    an_expiration_of_a_hash_field_is_announced_once_or_counted,
+    no_expiration_of_a_hash_field_is_announced_that_is_known_to_be_none,
 )
 
 

@@ -125,11 +125,10 @@ RULES: Mapping[str, Sequence[Substitution]] = {
         ),
         (
             OUTBOX,
-            "            self.news = True  # there may be more\n",
+            "                return entries\n",
             (
-                "            self.news = True  # there may be more\n"
-                '            if getattr(self, "_late", False):\n                self._late = False\n'
-                "                self._cursor = found[-1][0]\n                continue\n"
+                '                if getattr(self, "_late", False):\n                    self._late = False\n'
+                "                    continue\n                return entries\n"
             ),
         ),
     ),

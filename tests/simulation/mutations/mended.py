@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from tests.simulation.mutations.files import EPOCH, TELEMETRY, Substitution
+from tests.simulation.mutations.files import EPOCH, FIELD_HINTS, HANDSHAKE, TELEMETRY, Substitution
 
 MENDED: Mapping[str, Sequence[Substitution]] = {
     "ready_after_a_full_outbox": (
@@ -12,5 +12,13 @@ MENDED: Mapping[str, Sequence[Substitution]] = {
             "",
         ),
     ),
+    "reset_is_noticed": (
+        (
+            HANDSHAKE,
+            "        if self._reader is not None and self._reader.exception() is not None:\n",
+            "        if False:\n",
+        ),
+    ),
+    "replacing_hashes_count_as_deletions": ((FIELD_HINTS, "    Kind.APPEARED: DELETED,", '    Kind.APPEARED: b"",'),),
     "seen_when_audited": ((EPOCH, " and (self._audit is None or finished.purpose.audit)", ""),),
 }

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from tests.simulation.mutations.files import (
+    ACQUIRE,
     APPLY,
     INTERPRETER,
     MARKS,
     RELEASE,
+    RELIEF,
     SHARD,
     STANDBY,
     TAKEOVER,
@@ -15,6 +17,10 @@ from tests.simulation.mutations.files import (
 )
 
 RULES: Mapping[str, Sequence[Substitution]] = {
+    "who_listened_goes_first": ((ACQUIRE, "if not is_known then return false end", "do return false end"),),
+    "the_heir_goes_first": ((ACQUIRE, "if hot == '' and heir_until and heir ~= instance", "if false"),),
+    "not_taken_is_given_up": ((ACQUIRE, "if holder == instance then -- the", "if false then -- the"),),
+    "announced_marks_follow": ((TAKEOVER, "if announcement is not None or key != awaited:", "if False:"),),
     "standby_drops_handled": (
         (TAKEOVER, "_expired(inheritance.place.hints, inbox, kinds)", "_expired(0, inbox, kinds)"),
     ),
@@ -75,6 +81,7 @@ RULES: Mapping[str, Sequence[Substitution]] = {
         ),
     ),
     "open_gap_is_closed": ((SHARD, "if inherits and not lease.gap_open:", "if inherits:"),),
+    "relief_hears_the_place": ((RELIEF, "            await self._caught_up(ears, ledger)\n", ""),),
     "boundary_before_canaries": (
         (INTERPRETER, "if key == self._canary.key and self._boundary is None:", "if key == self._canary.key:"),
     ),

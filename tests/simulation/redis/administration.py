@@ -22,13 +22,9 @@ def _time(server: "Server", _: "Session | None", _words: Sequence[bytes]) -> Rep
 
 
 def _info(server: "Server", _: "Session | None", words: Sequence[bytes]) -> Reply:
-    if server.kind == "valkey":
-        version = ["redis_version:7.2.4", "server_name:valkey", "valkey_version:9.1.2", "server_mode:standalone"]
-    else:
-        version = ["redis_version:7.0.15", "redis_mode:standalone"]
     keys = server.keyspace
     sections = {
-        "server": [*version, f"run_id:{server.run_id}"],
+        "server": [*server.kind.info, f"run_id:{server.run_id}"],
         "replication": [f"role:{server.role}"],
         "persistence": [f"loading:{int(server.loading)}", f"rdb_last_load_keys_expired:{server.dropped_at_load}"],
         "stats": [
@@ -74,9 +70,20 @@ def shown_flags(flags: str) -> str:
     return classes + "".join(flag for flag in "KEmn" if flag in known)
 
 
-def _client(_: "Server", session: "Session | None", words: Sequence[bytes]) -> Reply:
-    if words[1].upper() == b"SETNAME" and session is not None:
+def _client(server: "Server", session: "Session | None", words: Sequence[bytes]) -> Reply:
+    name = words[1].upper()
+    if session is None:
+        return OK
+    if name == b"SETNAME":
         session.name = words[2]
+    elif name == b"ID":
+        return session.id
+    elif name == b"TRACKING":
+        return server.tracking.turn_on(session, words)
+    elif name == b"CACHING":
+        return server.tracking.caching(session)
+    elif name == b"NO-TOUCH" and not server.kind.knows_no_touch:
+        raise CommandError("ERR unknown subcommand 'NO-TOUCH'. Try CLIENT HELP.")
     return OK
 
 
@@ -103,6 +110,7 @@ def _flushall(server: "Server", _: "Session | None", _words: Sequence[bytes]) ->
     for database in server.keyspace.databases:
         for key in list(database.values):
             server.keyspace.drop(database, key)
+    server.keyspace.invalidate_all()
     return OK
 
 

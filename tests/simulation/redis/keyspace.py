@@ -28,6 +28,8 @@ class Database:
         self.number = number
         self.values: dict[bytes, Value] = {}
         self.deadlines: dict[bytes, int] = {}
+        self.timed = False
+        """Whether a field of any hash has ever had a deadline."""
 
     def snapshot(self) -> Held:
         """What it holds now."""
@@ -58,6 +60,10 @@ class Keyspace:
         """Called before a key is gone, with the name of the event."""
         self.on_write: Callable[[Database, bytes], object] = lambda _database, _key: None
         """Called after a key was changed, or is gone."""
+        self.invalidate: Callable[[bytes], object] = lambda _key: None
+        """Called where clients that have read the key are to be told of that: mostly before it is notified."""
+        self.invalidate_all: Callable[[], object] = lambda: None
+        """Likewise, of a whole database."""
         self.tell = publish
         """Where notifications go: a channel, and a message."""
         self._clock_us = clock_us
@@ -108,18 +114,22 @@ class Keyspace:
             self.expire(database, key)
         return False
 
-    def expire(self, database: Database, key: bytes) -> None:
-        """It is past its deadline."""
+    def expire(self, database: Database, key: bytes, *, written: bool = False) -> None:
+        """It is past its deadline. `written`: by that command."""
         self.on_end(database, key, "expired")
         self._remove(database, key)
         self.expired_keys += 1
+        if written:
+            self.invalidate(key)
         self.notify("x", "expired", key, database)
+        self.invalidate(key)
 
     def evict(self, database: Database, key: bytes) -> None:
         """There is no memory left for it."""
         self.on_end(database, key, "evicted")
         self._remove(database, key)
         self.evicted_keys += 1
+        self.invalidate(key)
         self.notify("e", "evicted", key, database)
 
     def delete(self, database: Database, key: bytes, event: str = "del") -> bool:
@@ -128,6 +138,7 @@ class Keyspace:
             return False
         self.on_end(database, key, event)
         self._remove(database, key)
+        self.invalidate(key)
         self.notify("g", event, key, database)
         return True
 
@@ -151,9 +162,37 @@ class Keyspace:
         if self.expiry_paused or self.replica:
             return
         for database in self.databases:
+            if database.timed:
+                self._cycle_fields(database, rng, share)
             now = self.now_ms
             for key in [key for key, deadline in database.deadlines.items() if now > deadline and rng.random() < share]:
                 self.expire(database, key)
+
+    def _cycle_fields(self, database: Database, rng: random.Random, share: float) -> None:
+        """Likewise of fields: not always all that a hash has of them."""
+        for key, value in list(database.values.items()):
+            names = self.lapsed(value) if isinstance(value, Hash) and self.alive(database, key) else []
+            if isinstance(value, Hash) and names and rng.random() < share:
+                self.expire_fields(database, key, value, names[: rng.choice([None, None, 1])])
+
+    def lapsed(self, found: Hash) -> list[bytes]:
+        """Its fields that are past their deadlines; the first deadline first."""
+        now = self.now_ms
+        past = [name for name, deadline in found.deadlines.items() if deadline < now]
+        return sorted(past, key=found.deadlines.__getitem__)
+
+    def expire_fields(self, database: Database, key: bytes, found: Hash, names: Sequence[bytes]) -> None:
+        """They are past their deadlines, and go now."""
+        self.drop_fields(database, key, found, names, "hexpired")
+
+    def drop_fields(self, database: Database, key: bytes, found: Hash, names: Sequence[bytes], event: str) -> None:
+        """They go; the hash with them, if nothing is left of it."""
+        for name in names:
+            found.drop(name)
+        self.changed(database, key)
+        self.notify("h", event, key, database)
+        if not found:
+            self.delete(database, key)
 
     def get(self, database: Database, key: bytes, kind: type[V]) -> V | None:
         """The value; None where it is not there. Raises CommandError where it is of another kind."""
@@ -175,3 +214,4 @@ class Keyspace:
     def changed(self, database: Database, key: bytes) -> None:
         """It was changed in place."""
         self.on_write(database, key)
+        self.invalidate(key)

@@ -5,20 +5,25 @@ is done at the moment at which it arrives, unless the server is frozen or busy.
 """
 
 import random
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 from bridge.redis.ledger.assembly import names, script
+from bridge.sinks.redis.script import text
 from tests.simulation.redis.administration import OWN
 from tests.simulation.redis.commands import Command, commands, unknown
 from tests.simulation.redis.keyspace import Database, Keyspace
+from tests.simulation.redis.kinds import KINDS
 from tests.simulation.redis.resp import Requests, encode
 from tests.simulation.redis.scripting import Interpreter, Scripts
+from tests.simulation.redis.tracking import Tracking
 from tests.simulation.redis.values import CommandError, Failure, Reply
 from tests.simulation.redis.watcher import Watcher
 
 BUSY = b"BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
 LOADING = b"LOADING Redis is loading the dataset in memory"
+_ELSEWHERE = re.compile(rb"__keyevent@(?!0__)")
 OOM = "OOM command not allowed when used memory > 'maxmemory'."
 
 
@@ -31,34 +36,39 @@ def interpreter() -> Interpreter:
 @lru_cache(maxsize=1)
 def shipped() -> dict[str, str]:
     """The bridge's own scripts: source → name."""
-    return {script(name): f"{name}.lua" for name in names()}
+    return {**{script(name): f"{name}.lua" for name in names()}, text(): "append.lua"}
 
 
 class Session:
     """One connection."""
 
     def __init__(self, server: "Server", reply: Callable[[bytes], None], hang_up: Callable[[], None]) -> None:
+        self.id = server.connections_received + 1
         self.name = b""
+        self.redirect: int | None = None
+        """Which session is told of what this one has read; None: it is not tracked."""
+        self.caching = False
+        """Whether it is tracked what the next command reads."""
         self.channels: dict[bytes, None] = {}
         self.database = server.keyspace.databases[0]
         self.reply = reply
         self.hang_up = hang_up
-        self._server = server
+        self.server = server
         self._requests = Requests()
 
     def received(self, data: bytes) -> None:
         """See `Peer`."""
-        self._server.receive(self, data)
+        self.server.receive(self, data)
 
     def gone(self) -> None:
         """See `Peer`."""
-        self._server.drop(self)
+        self.server.drop(self)
 
     def handle(self, data: bytes) -> None:
         """Do the commands that are complete, and answer them in one write."""
         out: list[bytes] = []
         for words in self._requests.feed(data):
-            out += map(encode, self._server.execute(self, words))
+            out += map(encode, self.server.execute(self, words))
         if out:
             self.reply(b"".join(out))
 
@@ -74,10 +84,14 @@ class Server:
         kind: str = "redis",
         flags: str = "",
         run_id: str = "0",
+        confined: bool = False,
     ) -> None:
-        """`kind`: `redis` (7.0) or `valkey` (9.1). `flags`: what the configuration file sets."""
-        self.kind = kind
+        """`kind`: see `KINDS`. `flags`: what the configuration file sets. `confined`: no client may hear the channels
+        of other databases.
+        """  # noqa: D205 - one paragraph
+        self.kind = KINDS[kind]
         self.run_id = run_id
+        self._confined = confined
         self.watcher = Watcher()
         self.sessions: list[Session] = []
         self.role = "master"
@@ -102,8 +116,11 @@ class Server:
         self.keyspace.flags = flags
         self.keyspace.on_end = self._ended
         self.keyspace.on_write = self._changed
+        self.tracking = Tracking(lambda: self.sessions, declared=self.kind.tracks_declared)
+        self.keyspace.invalidate = self.tracking.written
+        self.keyspace.invalidate_all = self.tracking.flushed
         self.scripts = Scripts(interpreter())
-        self._commands = commands(self.keyspace, "expired" if kind == "valkey" else "del")
+        self._commands = commands(self.keyspace, self.kind)
         self._names: dict[bytes, str] = {}
 
     # Connections.
@@ -167,6 +184,8 @@ class Server:
         if self.busy or self.loading:
             return [Failure(BUSY if self.busy else LOADING)]
         if name == b"SUBSCRIBE":
+            if self._confined and any(_ELSEWHERE.match(channel) for channel in words[1:]):
+                return [Failure(b"NOPERM No permissions to access a channel")]
             return [self._subscribe(session, channel) for channel in words[1:]]
         if session.channels:
             return [[b"pong", b""] if name == b"PING" else Failure(b"ERR Can't execute it in subscriber mode")]
@@ -192,6 +211,7 @@ class Server:
         """From its beginning to its end: time stands still."""
         name = words[0].upper()
         self.keyspace.freeze()
+        self.tracking.begin(session)
         script: str | None = None
         reply: Reply = None
         try:
@@ -206,8 +226,9 @@ class Server:
         except CommandError as error:
             return Failure(str(error).encode("latin-1"))
         finally:
+            self.tracking.end(session, name)
             self.keyspace.thaw()
-            self.watcher.done(script, session, reply)
+            self.watcher.done(script, session, reply, words)
 
     def _known(self, words: Sequence[bytes]) -> Command:
         command = self._commands.get(words[0].upper())
@@ -215,7 +236,15 @@ class Server:
             raise unknown(words)
         return command
 
-    def _call(self, database: Database, command: Command, words: Sequence[bytes], oom: str) -> Reply:
+    def _call(
+        self,
+        database: Database,
+        command: Command,
+        words: Sequence[bytes],
+        oom: str,
+        declared: Sequence[bytes] | None = None,
+    ) -> Reply:
+        """`declared`: the keys of the script whose command it is."""
         if command.needs_memory and self.out_of_memory and not self._wrote:
             raise CommandError(oom)
         if command.writes and self.role != "master":
@@ -224,14 +253,18 @@ class Server:
             return command.handle(database, words[1:])
         except IndexError:
             raise CommandError(f"ERR wrong number of arguments for '{words[0].decode().lower()}' command") from None
+        finally:
+            self.tracking.read(command.reads(words), declared)
 
     def _script(self, database: Database, words: Sequence[bytes]) -> Reply:
+        declared = words[3 : 3 + int(words[2])]
+
         def call(said: list[bytes]) -> Reply:
             name = said[0].upper()
             if name in {b"TIME", b"INFO", b"PUBLISH", b"PUBSUB"}:
                 return OWN[name](self, None, said)
             command = self._known(said)
-            reply = self._call(database, command, said, OOM)
+            reply = self._call(database, command, said, OOM, declared)
             self._wrote = self._wrote or command.writes
             if name == b"PEXPIRETIME":
                 self.watcher.read(said[1], reply)
@@ -286,6 +319,7 @@ class Server:
         self._paused.clear()
         self.run_id = run_id
         self.scripts.flush()
+        self.tracking.forget()
         self.frozen = self.busy = self.writes_paused = self.keyspace.expiry_paused = False
         self.keyspace.flags = self._configured
         self.keyspace.expired_keys = self.keyspace.evicted_keys = 0

@@ -6,7 +6,8 @@ from functools import lru_cache
 from zlib import crc32
 
 from tests.simulation.redis.keyspace import Database, Keyspace
-from tests.simulation.redis.values import OK, CommandError, Reply, Status, clone, type_name
+from tests.simulation.redis.kinds import Kind
+from tests.simulation.redis.values import OK, CommandError, Hash, Reply, Status, clone, type_name
 
 Words = Sequence[bytes]
 SYNTAX = "ERR syntax error"
@@ -23,11 +24,11 @@ def whole(word: bytes) -> int:
 
 
 class Strings:
-    """See the module. `expired_event`: what a TTL in the past is notified as; Redis says `del`, Valkey 9 `expired`."""
+    """See the module."""
 
-    def __init__(self, keyspace: Keyspace, expired_event: str = "del") -> None:
+    def __init__(self, keyspace: Keyspace, kind: Kind) -> None:
         self._keys = keyspace
-        self._expired_event = expired_event
+        self._kind = kind
 
     # Strings.
 
@@ -49,16 +50,28 @@ class Strings:
         there = self._keys.alive(database, key)
         if (there and only_new) or (not there and only_old):
             return None
-        if deadline is not None and deadline <= self._keys.now_ms and self._expired_event == "expired":
+        if deadline is not None and deadline <= self._keys.now_ms and self._kind.past == "expired":
             if there:
-                self._keys.expire(database, key)  # Valkey 9 does not even store it
+                self._keys.expire(database, key, written=True)  # Valkey 9 does not even store it
             return OK
         self._store(database, key, value, keep=keep)
+        self._keys.changed(database, key)
         self._keys.notify("$", "set", key, database)
         if deadline is not None:
             self._give(database, key, deadline)
-        self._keys.changed(database, key)
         return OK
+
+    def append(self, database: Database, words: Words) -> Reply:
+        """APPEND key value."""
+        former = self._keys.get(database, words[0], bytes) or b""
+        self._store(database, words[0], former + words[1], keep=True)
+        self._keys.changed(database, words[0])
+        self._keys.notify("$", "append", words[0], database)
+        return len(former) + len(words[1])
+
+    def strlen(self, database: Database, words: Words) -> Reply:
+        """STRLEN key."""
+        return len(self._keys.get(database, words[0], bytes) or b"")
 
     def setex(self, database: Database, words: Words) -> Reply:
         """SETEX key s value."""
@@ -94,8 +107,8 @@ class Strings:
             if deadline <= self._keys.now_ms and options[0].upper().endswith(b"AT"):
                 self._end(database, key)
             else:
-                self._give(database, key, deadline)
                 self._keys.changed(database, key)
+                self._give(database, key, deadline)
         return value
 
     # Keys.
@@ -145,7 +158,10 @@ class Strings:
             if not options:
                 return 0
             self._keys.drop(database, other)
-        database.values[other] = clone(database.values[key])
+        database.values[other] = copied = clone(database.values[key])
+        if isinstance(copied, Hash) and not self._kind.fields_go_when_used:
+            for name in self._keys.lapsed(copied):
+                copied.drop(name)
         if key in database.deadlines:
             database.deadlines[other] = database.deadlines[key]
         self._keys.changed(database, other)
@@ -198,14 +214,14 @@ class Strings:
         if deadline <= self._keys.now_ms:
             self._end(database, key)
         else:
-            self._give(database, key, deadline)
             self._keys.changed(database, key)
+            self._give(database, key, deadline)
         return 1
 
     def _end(self, database: Database, key: bytes) -> None:
         """A TTL in the past."""
-        if self._expired_event == "expired":
-            self._keys.expire(database, key)
+        if self._kind.past == "expired":
+            self._keys.expire(database, key, written=True)
         else:
             self._keys.delete(database, key)
 
@@ -229,20 +245,32 @@ class Strings:
 
     def scan(self, database: Database, words: Words) -> Reply:
         """SCAN cursor [COUNT n] [MATCH pattern]: each key that is there all the time comes at least once."""
+        words, kind = _of_type(words)
         start, count, matches = scan_options(words)
         page, following = scanned(list(database.values), start, count)
-        found = [key for key in page if matches(key) and self._keys.alive(database, key)]
+        looked = page if self._kind.scan_expires_all else [key for key in page if matches(key)]
+        alive = [key for key in looked if self._keys.alive(database, key)]
+        found = [key for key in alive if matches(key) and kind in {None, type_name(database.values[key])}]
         return [following, list[Reply](found)]
 
     def flush(self, database: Database, _: Words) -> Reply:
         """FLUSHDB. Nothing is notified."""
         for key in list(database.values):
             self._keys.drop(database, key)
+        self._keys.invalidate_all()
         return OK
 
     def size(self, database: Database, _: Words) -> Reply:
         """DBSIZE."""
         return len(database.values)
+
+
+def _of_type(words: Words) -> tuple[Words, bytes | None]:
+    """The words without TYPE, and what that asks for."""
+    for place, word in enumerate(words):
+        if place % 2 and word.upper() == b"TYPE":
+            return [*words[:place], *words[place + 2 :]], words[place + 1].lower()
+    return words, None
 
 
 def scan_options(words: Words) -> tuple[int, int, Callable[[bytes], bool]]:

@@ -1,76 +1,16 @@
-"""Commands on hashes, sorted sets and streams: those that the bridge's scripts and commands use."""
+"""Commands on sorted sets and streams: those that the bridge's scripts and commands use."""
 
 from collections.abc import Sequence
 from math import inf
 
 from tests.simulation.redis.keyspace import Database, Keyspace
 from tests.simulation.redis.strings import scan_options, scanned, whole
-from tests.simulation.redis.values import CommandError, Hash, Reply, SortedSet, Stream, StreamId, number
+from tests.simulation.redis.values import CommandError, Reply, SortedSet, Stream, StreamId, number
 
 Words = Sequence[bytes]
 LISTPACK = 128
 """Members up to which a ZSCAN gives all at once, as Redis does."""
 _MOST = (1 << 64) - 1
-
-
-class Hashes:
-    """Commands on hashes."""
-
-    def __init__(self, keyspace: Keyspace) -> None:
-        self._keys = keyspace
-
-    def hset(self, database: Database, words: Words) -> Reply:
-        """HSET key (field value)+."""
-        found, new = self._keys.make(database, words[0], Hash), 0
-        for name, value in zip(words[1::2], words[2::2], strict=True):
-            new += name not in found
-            found[name] = value
-        self._keys.changed(database, words[0])
-        self._keys.notify("h", "hset", words[0], database)
-        return new
-
-    def hget(self, database: Database, words: Words) -> Reply:
-        """HGET key field."""
-        return self._fields(database, words[0]).get(words[1])
-
-    def hexists(self, database: Database, words: Words) -> Reply:
-        """HEXISTS key field."""
-        return int(words[1] in self._fields(database, words[0]))
-
-    def hmget(self, database: Database, words: Words) -> Reply:
-        """HMGET key field+."""
-        found = self._fields(database, words[0])
-        return [found.get(name) for name in words[1:]]
-
-    def hgetall(self, database: Database, words: Words) -> Reply:
-        """HGETALL key."""
-        found = self._fields(database, words[0])
-        return [word for pair in found.items() for word in pair]
-
-    def hdel(self, database: Database, words: Words) -> Reply:
-        """HDEL key field+."""
-        found = self._keys.get(database, words[0], Hash)
-        if found is None:
-            return 0
-        gone = sum(found.pop(name, None) is not None for name in words[1:])
-        if gone:
-            self._keys.changed(database, words[0])
-            self._keys.notify("h", "hdel", words[0], database)
-            if not found:
-                self._keys.delete(database, words[0])
-        return gone
-
-    def _fields(self, database: Database, key: bytes) -> Hash:
-        return self._keys.get(database, key, Hash) or Hash()
-
-    def hincrby(self, database: Database, words: Words) -> Reply:
-        """HINCRBY key field n."""
-        found = self._keys.make(database, words[0], Hash)
-        total = whole(found.get(words[1], b"0")) + whole(words[2])
-        found[words[1]] = b"%d" % total
-        self._keys.changed(database, words[0])
-        self._keys.notify("h", "hincrby", words[0], database)
-        return total
 
 
 def _bound(word: bytes) -> tuple[float, bool]:
@@ -121,6 +61,17 @@ class SortedSets:
     def zcard(self, database: Database, words: Words) -> Reply:
         """ZCARD key."""
         return len(self._keys.get(database, words[0], SortedSet) or ())
+
+    def zcount(self, database: Database, words: Words) -> Reply:
+        """ZCOUNT key low high."""
+        found = self._keys.get(database, words[0], SortedSet) or SortedSet()
+        return len(self._by_score(found, words[1], words[2]))
+
+    def zrank(self, database: Database, words: Words) -> Reply:
+        """ZRANK key member."""
+        found = self._keys.get(database, words[0], SortedSet) or SortedSet()
+        score = found.scores.get(words[1])
+        return None if score is None else found.order.index((score, words[1]))
 
     def zscore(self, database: Database, words: Words) -> Reply:
         """ZSCORE key member."""

@@ -2,8 +2,9 @@
 
 import copy
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 StreamId = tuple[int, int]
 
@@ -91,6 +92,16 @@ class Stream:
 class Hash(dict[bytes, bytes]):
     """Values by field."""
 
+    def __init__(self, values: Mapping[bytes, bytes] = MappingProxyType({})) -> None:
+        super().__init__(values)
+        self.deadlines: dict[bytes, int] = {}
+        """By field, of those that have one."""
+
+    def drop(self, name: bytes) -> None:
+        """Without a field that is there."""
+        del self[name]
+        self.deadlines.pop(name, None)
+
 
 Value = bytes | Hash | SortedSet | Stream
 
@@ -109,7 +120,9 @@ def clone(value: Value) -> Value:
     if isinstance(value, bytes):
         return value
     if isinstance(value, Hash):
-        return Hash(value)
+        same = Hash(value)
+        same.deadlines.update(value.deadlines)
+        return same
     if isinstance(value, Stream):
         return Stream(list(value.entries), value.last)
     return copy.deepcopy(value)

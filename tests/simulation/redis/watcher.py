@@ -1,5 +1,6 @@
 """What the simulated world sees of a server, from inside."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tests.simulation.redis.keyspace import Database
@@ -25,5 +26,9 @@ class Watcher:
         """A script is about to run. False: its request was lost, or is done later."""
         return True
 
-    def done(self, script: str | None, session: "Session | None", reply: Reply = None) -> None:
-        """A command, or a script of that name, has come to its end; its reply is not sent yet."""
+    def done(
+        self, script: str | None, session: "Session | None", reply: Reply = None, words: Sequence[bytes] = ()
+    ) -> None:
+        """A command, or a script of that name, has come to its end; its reply is not sent yet. `words`: how it was
+        called.
+        """  # noqa: D205 - one paragraph
