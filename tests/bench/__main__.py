@@ -1,6 +1,7 @@
 """The benchmark: `python -m tests.bench`, or `make bench`. Starts its own servers; takes some minutes.
 
-    python -m tests.bench [--case NAME]… [--runs N] [--scale X] [--out DIRECTORY | --publish] [--profile]
+    python -m tests.bench [--case NAME]… [--variant PART] [--runs N] [--scale X] [--against COMMIT]
+                          [--out DIRECTORY | --publish] [--profile]
 
 Figures of one run are comparable with each other, and with no others: what matters is their ratios. Leave the machine
 alone meanwhile. Exit status 1 if a bar is missed, or a case could not be measured: then nothing is published.
@@ -10,9 +11,12 @@ import argparse
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.bench import report
+from tests.bench.builds import of_commit
+from tests.bench.case import Figures
 from tests.bench.cases import CASES
 from tests.bench.machine import machine
 from tests.bench.profile import profiled
@@ -26,23 +30,35 @@ SCRATCH = ROOT / ".cache" / "bench"
 def main(arguments: list[str]) -> int:
     """Do what the arguments say. The exit status."""
     given = _parsed(arguments)
-    results = asyncio.run(_measured(given.case or list(CASES), given.scale, given.runs))
+    on = machine()
+    results: list[Result] = []
+
+    def found(stages: Figures) -> report.Report:
+        return report.Report(on, given.scale, given.runs, results, stages)
+
+    asyncio.run(_measured(given, results, lambda: report.write(found({}), given.out)))
     publish = given.publish and not any(result.failure for result in results)
     out: Path = report.PUBLISHED if publish else given.out
-    stages = asyncio.run(profiled(given.scale)) if given.profile else {}
-    found = report.Report(machine(), given.scale, given.runs, results, stages)
-    report.write(found, out)
-    sys.stdout.write("\n".join(["", *report.tables(found), f"Written to {out}\n"]))
+    complete = found(asyncio.run(profiled(given.scale)) if given.profile else {})
+    if publish and given.case and (out / report.FILE).exists():
+        report.write(report.joined(report.read(out), complete, list(CASES)), out, given.case)
+    else:
+        report.write(complete, out)
+    sys.stdout.write("\n".join(["", *report.tables(complete), f"Written to {out}\n"]))
     if publish:
         renew()
     reached = all(verdict.reached for result in results for verdict in result.verdicts)
     return 0 if reached and not any(result.failure for result in results) else 1
 
 
-async def _measured(names: list[str], scale: float, runs: int | None) -> list[Result]:
+async def _measured(given: argparse.Namespace, results: list[Result], keep: Callable[[], None]) -> None:
+    """Add the result of each case. After each, `keep` is called: what was found is not lost, whatever comes."""
+    against = None if given.against is None else of_commit(given.against)
     if (this := asyncio.current_task()) is not None:  # as on Ctrl-C: servers are closed, with their files
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
-    return [await run(CASES[name](), scale, runs, _tell) for name in names]
+    for name in given.case or CASES:
+        results.append(await run(CASES[name](), given.scale, given.runs, _tell, against, given.variant))
+        keep()
 
 
 def _tell(line: str) -> None:
@@ -55,15 +71,27 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
         "--case", action="append", choices=list(CASES), help="only this one; may be given several times"
     )
     parser.add_argument(
+        "--variant", default="", metavar="PART", help="only variants whose names contain that; then nothing is judged"
+    )
+    parser.add_argument(
         "--runs", type=int, help="how often each variant is measured, instead of as often as its case says"
     )
     parser.add_argument("--scale", type=float, default=1.0, help="factor for the number of keys, such as 0.1")
+    parser.add_argument(
+        "--against", metavar="COMMIT", help="measure its bridge in turn with this one, and show both as a pair"
+    )
     parser.add_argument("--out", type=Path, default=SCRATCH, help="where JSON and SVG go (default: %(default)s)")
     parser.add_argument(
-        "--publish", action="store_true", help="put them where RESULTS.md shows them, and renew its tables"
+        "--publish",
+        action="store_true",
+        help="put them where RESULTS.md shows them, and renew its tables;"
+        " of single cases, beside the others that are there",
     )
     parser.add_argument("--profile", action="store_true", help="also sample where the bridge's processor time goes")
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    if given.publish and given.variant:
+        parser.error("what is published has all variants: --publish goes with no --variant")
+    return given
 
 
 if __name__ == "__main__":

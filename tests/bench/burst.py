@@ -36,11 +36,11 @@ LEAD = Lead()
 
 @asynccontextmanager
 async def recorded(
-    stage: Stage, count: int, *, others: int = 0, settings: Mapping[str, str] | None = None
+    stage: Stage, count: int, *, others: int = 0, settings: Mapping[str, str] | None = None, longer: float = 0.0
 ) -> AsyncIterator[tuple[BareBridge, int]]:
     """A bridge, with these settings, that has recorded so many keys; and their common deadline, still ahead.
 
-    It has also recorded so many `others`, which stay.
+    It has also recorded `others` keys that stay. The deadline comes `longer` seconds after all are recorded.
 
     Raises TooLate: it is past. A longer lead is used next time.
     """
@@ -48,7 +48,7 @@ async def recorded(
     async with stage.bridge(**(settings or {})) as bridge:
         await bridge.ready()
         await stage.recorded(others)
-        deadline_ms = in_seconds(LEAD.seconds(count))
+        deadline_ms = in_seconds(LEAD.seconds(count) + longer)
         await stage.fill(count, deadline_ms)
         try:
             await stage.recorded(others + count, deadline_ms - 50)

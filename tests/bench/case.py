@@ -8,7 +8,7 @@ their medians: a *verdict* is one of them, or a ratio of two, beside its bar.
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from tests.bench.chart import Chart
 
@@ -16,6 +16,8 @@ Figures = dict[str, float]
 """Name → value. The name ends with the unit: `rate_per_s`, `bridge_cpu_us`."""
 Medians = Mapping[str, Figures]
 """Variant → the median of each of its figures."""
+CONTROL_SHARE: Final = 1 / 3
+"""Of a bar: where the control takes more than that, the machine is what is measured."""
 Variant = Callable[[], Awaitable[Figures]]
 """One measurement."""
 
@@ -33,13 +35,31 @@ class Verdict:
     """The bar; with neither, the figure only informs."""
     beyond: bool = False
     """Whether the measurement was given up at that value: it is more."""
+    control: float | None = None
+    """For an absolute bar: what a bare timer and an echo took in the same seconds, in the same unit (`control.py`)."""
+    before: float | None = None
+    """What an older bridge had in the same run."""
+    at_most_of_before: float | None = None
+    """A bar for the ratio to that."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether the machine was quiet enough for the bar to mean anything."""
+        return self.control is None or self.at_most is None or self.control <= self.at_most * CONTROL_SHARE
+
+    @property
+    def ratio(self) -> float | None:
+        """To what it was before; None if that was not measured."""
+        return self.value / self.before if self.before else None
 
     @property
     def reached(self) -> bool:
-        """Whether the bar is reached; also true where there is none."""
+        """Whether all bars are reached that can be judged; also true where there are none."""
+        ratio = self.ratio
         return not (
             (self.at_least is not None and self.value < self.at_least)
-            or (self.at_most is not None and self.value > self.at_most)
+            or (self.at_most is not None and self.judged and self.value > self.at_most)
+            or (self.at_most_of_before is not None and ratio is not None and ratio > self.at_most_of_before)
         )
 
 
@@ -64,3 +84,11 @@ class Case(Protocol):
 
     def charts(self, medians: Medians) -> Sequence[Chart]:
         """How they are shown."""
+
+
+@runtime_checkable
+class Tabled(Protocol):
+    """A case whose variants are best shown beside each other, in a table of its own."""
+
+    def table(self, medians: Medians) -> Sequence[Sequence[str]]:
+        """Rows of cells; the first row is the head."""

@@ -17,6 +17,17 @@ SHORTEST: Final = 0.1
 
 PARTS: Final = {"client": "#9a6fb0", "bridge": "#2f6fb0", "redis": "#d9822b", "broker": "#4c9a5b"}
 """Processes have the same colour in all charts, and the same order."""
+DELAYS: Final = {
+    "≤ 10 ms": "#1f6f3f",
+    "≤ 100 ms": "#5aa469",
+    "≤ 1 s": "#a8cf8e",
+    "≤ 10 s": "#f0c75e",
+    "later": "#d9822b",
+    "lost": "#b3261e",
+}
+"""How late, likewise."""
+COLOURS: Final = PARTS | DELAYS
+LEGEND_STEP: Final = 85
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,7 @@ class Bar:
 
     label: str
     parts: Mapping[str, float]
-    """By the name of a process: see `PARTS`."""
+    """By names of `COLOURS`."""
     said: str = ""
     """The value in words; the sum if empty."""
 
@@ -57,7 +68,7 @@ def cost_of(label: str, figures: Mapping[str, float]) -> Bar:
 
 def svg(chart: Chart) -> str:
     """The chart as a document."""
-    names = [name for name in PARTS if any(name in bar.parts for bar in chart.bars)]
+    names = [name for name in COLOURS if any(name in bar.parts for bar in chart.bars)]
     height = TOP + STEP * len(chart.bars) + (28 if len(names) > 1 else 8)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">',
@@ -85,7 +96,7 @@ def _bar(chart: Chart, bar: Bar, top: int) -> list[str]:
     x = float(LABEL_WIDTH)
     for name, value in bar.parts.items():
         width = _length(chart, value)
-        colour = PARTS[name]
+        colour = COLOURS[name]
         lines.append(f'<rect x="{x:.1f}" y="{top}" width="{width:.1f}" height="{BAR_HEIGHT}" fill="{colour}"/>')
         x += width
     said = bar.said or f"{number(bar.total)} {chart.unit}"
@@ -106,7 +117,7 @@ def _length(chart: Chart, value: float) -> float:
 def _legend(names: Sequence[str], top: int) -> list[str]:
     lines = []
     for index, name in enumerate(names):
-        x, colour = LABEL_WIDTH + 110 * index, PARTS[name]
+        x, colour = LABEL_WIDTH + LEGEND_STEP * index, COLOURS[name]
         lines += [
             f'<rect x="{x}" y="{top}" width="12" height="12" fill="{colour}"/>',
             f'<text x="{x + 17}" y="{top + 11}">{escape(name)}</text>',

@@ -1,8 +1,9 @@
 """What was found: as JSON, as SVG, and as the tables of RESULTS.md."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from tests.bench.runner import Result
 PUBLISHED: Final = Path(__file__).resolve().parent / "results"
 """What RESULTS.md shows."""
 FILE: Final = "results.json"
-SHOWN: Final = {"throughput-jetstream", "throughput-kafka", "lag"}
+SHOWN: Final = {"throughput-jetstream", "throughput-kafka", "lag", "peers"}
 """Charts that RESULTS.md does not fold away."""
 
 
@@ -35,19 +36,30 @@ class Report:
 _FORMAT: Final = TypeAdapter(Report)
 
 
-def write(report: Report, directory: Path) -> None:
-    """The figures as JSON, and the charts."""
+def write(report: Report, directory: Path, drawn: Collection[str] | None = None) -> None:
+    """The figures as JSON, and the charts: of the cases `drawn`, by name, where the others' are there already."""
     directory.mkdir(parents=True, exist_ok=True)
     figures = _rounded(_FORMAT.dump_python(report))
     (directory / FILE).write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
     for result in report.results:
-        for chart in result.charts:
+        for chart in result.charts if drawn is None or result.name in drawn else ():
             (directory / f"{chart.name}.svg").write_text(svg(chart))
 
 
 def read(directory: Path) -> Report:
     """What `write` wrote there."""
     return _FORMAT.validate_json((directory / FILE).read_bytes())
+
+
+def joined(published: Report, found: Report, order: Sequence[str]) -> Report:
+    """What was published, with the cases that were measured since in the place of the same ones. `order` is by name.
+
+    Those say for themselves on what they were measured: figures of one run are comparable with no others.
+    """
+    kept = {result.name: result for result in published.results}
+    kept |= {result.name: replace(result, apart=_machine(found, [result])) for result in found.results}
+    results = [kept[name] for name in order if name in kept]
+    return replace(published, results=results, stages=found.stages or published.stages)
 
 
 def published() -> str:
@@ -57,28 +69,39 @@ def published() -> str:
     report = read(PUBLISHED)
     charts = [chart for result in report.results for chart in result.charts]
     shown = [_image(chart) for chart in charts if chart.name in SHOWN]
-    others = [_image(chart) for chart in charts if chart.name not in SHOWN]
-    folded = ["<details>", "<summary>More charts</summary>", "", *others, "", "</details>", ""] if others else []
+    more = [_image(chart) for chart in charts if chart.name not in SHOWN]
+    folded = ["<details>", "<summary>More charts</summary>", "", *more, "", "</details>", ""] if more else []
     questions = [f"* *{result.title}*: {result.question}" for result in report.results]
-    found, *costs_and_stages = tables(report)
-    return "\n".join([*questions, "", found, *shown, "", *costs_and_stages, *folded, _machine(report)])
+    found, *others = tables(report)
+    together = [result for result in report.results if not result.apart]
+    apart = [f"*{result.title}*, apart from the others. {result.apart}" for result in report.results if result.apart]
+    return "\n".join(
+        [*questions, "", found, *shown, "", *others, *folded, "\n\n".join([_machine(report, together), *apart]), ""]
+    )
 
 
 def tables(report: Report) -> list[str]:
     """All of them, in Markdown."""
-    return [verdicts(report), costs(report), *([stages(report)] if report.stages else [])]
+    own = [_table(result) for result in report.results if result.rows]
+    return [verdicts(report), *own, costs(report), *([stages(report)] if report.stages else [])]
 
 
 def verdicts(report: Report) -> str:
     """What was found, beside the bars."""
+    pairs = any(result.before for result in report.results)
     rows = ["| case | figure | found | bar | |", "|---|---|---|---|---|"]
+    if pairs:
+        rows = ["| case | figure | found | before | ratio | bar | |", "|---|---|---|---|---|---|---|"]
     for result in report.results:
         title = result.title
         for verdict in result.verdicts:
-            rows.append(f"| {title} | {verdict.what} | {_found(verdict)} | {_bar(verdict)} | {_mark(verdict)} |")
+            before = f" {_before(verdict)} |" if pairs else ""
+            rows.append(
+                f"| {title} | {verdict.what} | {_found(verdict)} |{before} {_bar(verdict)} | {_mark(verdict)} |"
+            )
             title = ""
         if result.failure:
-            rows.append(f"| {title} | | | | **failed**: {result.failure} |")
+            rows.append(f"| {title} | | | |{' | |' if pairs else ''} **failed**: {result.failure} |")
     return _lines(rows)
 
 
@@ -90,13 +113,19 @@ def costs(report: Report) -> str:
     ]
     for result in report.results:
         title = result.title
-        for variant, figures in result.medians.items():
-            used = [figures.get(f"{part}_cpu_us") for part in PARTS]
-            if "rate_per_s" in figures:
-                cells = ["–" if value is None else number(value) for value in used]
-                cells = [str(len(result.samples[variant])), number(figures["rate_per_s"]), *cells]
-                rows.append(f"| {title} | {variant} | {' | '.join(cells)} |")
-                title = ""
+        for variant, now in result.medians.items():
+            runs = len(result.samples[variant])
+            pair = [(variant, now)] + (
+                [(f"{variant}, before", result.before[variant])] if variant in result.before else []
+            )
+            for said, figures in pair:
+                used = [figures.get(f"{part}_cpu_us") for part in PARTS]
+                if "rate_per_s" in figures:
+                    cells = ["–" if value is None else number(value) for value in used]
+                    rows.append(
+                        f"| {title} | {said} | {runs} | {number(figures['rate_per_s'])} | {' | '.join(cells)} |"
+                    )
+                    title = ""
     return _lines(rows)
 
 
@@ -113,24 +142,43 @@ def _image(chart: Chart) -> str:
     return f"![{chart.title}]({file})"
 
 
-def _machine(report: Report) -> str:
-    seconds = sum(result.seconds for result in report.results)
+def _table(result: Result) -> str:
+    head, *rows = [f"| {' | '.join(row)} |" for row in result.rows]
+    return _lines([f"*{result.title}*:", "", head, "|" + "---|" * len(result.rows[0]), *rows])
+
+
+def _machine(report: Report, results: Iterable[Result]) -> str:
+    seconds = sum(result.seconds for result in results)
     size = "" if report.scale == 1 else f", with {report.scale:g} times as many keys as are told of"
-    return _lines([f"Measured in {seconds / 60:.0f} minutes{size}, on: {'. '.join(report.machine.values())}."])
+    return f"Measured in {seconds / 60:.0f} minutes{size}, on: {'. '.join(report.machine.values())}."
 
 
 def _found(verdict: Verdict) -> str:
     return f"{'> ' * verdict.beyond}{number(verdict.value)} {verdict.unit}".strip()
 
 
+def _before(verdict: Verdict) -> str:
+    if verdict.before is None:
+        return "|"
+    return f"{number(verdict.before)} {verdict.unit}".strip() + " | " + number(verdict.ratio or math.nan)
+
+
 def _bar(verdict: Verdict) -> str:
+    bars = []
     if verdict.at_least is not None:
-        return f"≥ {number(verdict.at_least)} {verdict.unit}".strip()
-    return f"≤ {number(verdict.at_most)} {verdict.unit}".strip() if verdict.at_most is not None else ""
+        bars.append(f"≥ {number(verdict.at_least)} {verdict.unit}".strip())
+    if verdict.at_most is not None:
+        bars.append(f"≤ {number(verdict.at_most)} {verdict.unit}".strip())
+    if verdict.at_most_of_before is not None:
+        bars.append(f"≤ {number(verdict.at_most_of_before)} of before")
+    return "; ".join(bars)
 
 
 def _mark(verdict: Verdict) -> str:
-    if verdict.at_least is None and verdict.at_most is None:
+    if not verdict.judged:
+        return f"not judged here: a bare timer and an echo took {number(verdict.control or 0)} {verdict.unit}"
+    of_before = verdict.at_most_of_before is not None and verdict.ratio is not None
+    if verdict.at_least is None and verdict.at_most is None and not of_before:
         return ""
     return "reached" if verdict.reached else "**missed**"
 

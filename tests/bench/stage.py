@@ -6,16 +6,17 @@ Everything is on one machine, so `time.time()` is Redis's clock, too.
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import nats
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.api import AckPolicy, ConsumerConfig, StorageType, StreamConfig
 from redis.asyncio import Redis
 
 from bridge.redis.protocol.own_keys import Names
+from tests.bench.builds import build_to_start
 from tests.support.servers import FreshBridge, NatsServer, RedisServer, wait_until
 
 NAMES = Names("expiry-bridge", 0)
@@ -29,6 +30,7 @@ KEY = f"{PREFIX}:%010d"
 FILL_KEYS = 2_000
 """Set by one call: some milliseconds of Redis's time."""
 FETCH = 500
+DUPLICATE_SECONDS = 600
 POLL_SECONDS = 0.01
 AN_HOUR = 3_600.0
 PATIENCE = 240.0
@@ -47,11 +49,32 @@ class TooLate(Exception):
 
 
 class BareBridge(FreshBridge):
-    """A bridge as users run it."""
+    """A bridge as users run it, of the build that is measured."""
+
+    def __init__(self, settings: Mapping[str, str], *arguments: str) -> None:
+        """See `Bridge`."""
+        super().__init__(settings, *arguments)
+        self._build = build_to_start()
+
+    def command(self) -> Sequence[str]:
+        """See `Process`."""
+        return [str(self._build.python), "-m", "bridge", *self.arguments]
 
     def environment(self) -> Mapping[str, str]:
         """See `Process`. What the tests' coverage costs is no cost of the bridge."""
-        return {name: value for name, value in super().environment().items() if name != "COVERAGE_PROCESS_CONFIG"}
+        passed_on = {name: value for name, value in super().environment().items() if name != "COVERAGE_PROCESS_CONFIG"}
+        return {**passed_on, "PYTHONPATH": str(self._build.root)}
+
+    async def stands_by(self) -> None:
+        """Return when it says that another bridge holds the lease."""
+
+        async def does() -> bool:
+            with suppress(OSError):
+                _, answer = await self.get("/readyz")
+                return "standing by" in answer
+            return False
+
+        await wait_until(does, lambda: f"a standby\n{self.log()}")
 
     async def metric(self, name: str) -> float:
         """One value of its metrics; of a metric of shards, that of the only one."""
@@ -134,10 +157,24 @@ class JetStreamStage(Stage):
     nats: NatsServer
 
     async def stored(self, subject: str = SUBJECT) -> int:
-        """Messages of that subject in the stream."""
+        """Messages in the stream of all subjects that this one matches."""
         async with self._jetstream() as jetstream:
             info = await jetstream.stream_info(STREAM, subjects_filter=subject)
-            return (info.state.subjects or {}).get(subject, 0)
+            return sum((info.state.subjects or {}).values())
+
+    async def last_stored(self, subject: str = SUBJECT) -> float:
+        """When the last message of that subject was stored, Unix time in seconds."""
+        async with self._jetstream() as jetstream:
+            message = await jetstream.get_last_msg(STREAM, subject)
+            return message.time.timestamp() if message.time else math.nan
+
+    async def make_stream(self) -> None:
+        """The stream, as a bridge makes it: for those that do not."""
+        config = StreamConfig(
+            name=STREAM, subjects=["expired.0.*"], storage=StorageType.FILE, duplicate_window=DUPLICATE_SECONDS
+        )
+        async with self._jetstream() as jetstream:
+            await jetstream.add_stream(config)
 
     async def read(self, subject: str, count: int) -> list[tuple[bytes, float]]:
         """The first `count` messages of that subject, once they are there: body, and when it was stored (Unix ms)."""
@@ -162,9 +199,11 @@ class JetStreamStage(Stage):
 
 
 @asynccontextmanager
-async def staged(settings: Mapping[str, str] | None = None) -> AsyncIterator[Stage]:
+async def staged(
+    settings: Mapping[str, str] | None = None, *, appendonly: bool = False, kind: type[RedisServer] = RedisServer
+) -> AsyncIterator[Stage]:
     """A fresh Redis; `settings` are those of bridges, beyond its address."""
-    with RedisServer() as server:
+    with kind(appendonly=appendonly) as server:
         redis = Redis.from_url(server.url, protocol=2)
         try:
             yield Stage(server, redis, {"BRIDGE_REDIS_URL": server.url, **(settings or {})})
@@ -173,10 +212,12 @@ async def staged(settings: Mapping[str, str] | None = None) -> AsyncIterator[Sta
 
 
 @asynccontextmanager
-async def staged_with_nats() -> AsyncIterator[JetStreamStage]:
+async def staged_with_nats(
+    *, appendonly: bool = False, kind: type[RedisServer] = RedisServer
+) -> AsyncIterator[JetStreamStage]:
     """A fresh Redis, and a fresh NATS server."""
     with NatsServer() as server:
-        async with staged({"BRIDGE_NATS_URL": server.url}) as stage:
+        async with staged({"BRIDGE_NATS_URL": server.url}, appendonly=appendonly, kind=kind) as stage:
             yield JetStreamStage(stage.server, stage.redis, stage.settings, server)
 
 

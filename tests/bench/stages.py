@@ -19,18 +19,20 @@ STOP_SECONDS: Final = 10.0
 
 OTHER: Final = "event loop and the rest"
 STAGES: Final[dict[str, str]] = {
-    "hear the notifications": r"redis/subscription\.py",
-    "claim (hints, scripts)": r"Ledger\.(apply|touch)|redis/(epoch|hints|schedule|canary|gap|audit)\.py",
-    "settle": r"\.settle |Delivery\._settle_acked",
-    "read the outbox": r"Ledger\.entries|redis/(outbox|entries)\.py|bridge/expiration\.py",
+    "hear the notifications": r"bridge/redis/wire/subscription\.py",
+    "claim (hints, scripts)": r"Ledger\.(apply|touch)\b|Exchange\.data_received|bridge/redis/(epoch|protocol)/",
+    "settle": r"Outboxes\.settle\b|Ledger\.settle\b|Delivery\._settle_done|bridge/redis/ledger/settler\.py",
+    "read the outbox": r"bridge/redis/ledger/(outboxes|reader|outbox|entries)\.py|bridge/expiration\.py",
     "encode": r"bridge/cloudevents\.py",
     "ack": (
-        r"Window\.on_reply|Flight\.answered|Delivery\._acked|Client\._read_loop|Subscription\._wait_for_msgs"
+        r"Window\.on_(acks|reply)|Flight\.(give|answered|acked)|Publisher\.landed|Client\._read_loop"
         r"|nats/protocol/parser\.py|AIOKafkaConnection\._read"
     ),
-    "publish": r"bridge/sinks/|bridge/delivery\.py|Client\._flusher|aiokafka/",
+    "publish": r"bridge/sinks/|bridge/delivery/|Client\._flusher|aiokafka/",
 }
-"""Stage → functions and files of it. The first that fits a frame is the frame's."""
+"""Stage → functions and files of it. The first that fits a frame is the frame's. A test finds each of ours in the
+source (`test_stages.py`).
+"""
 _RULES: Final = [(stage, re.compile(pattern)) for stage, pattern in STAGES.items()]
 
 

@@ -4,6 +4,7 @@ Two processors are shared by the bridge, Redis, the broker and whoever measures,
 them; a process's own processor time does so much less.
 """
 
+import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,18 @@ _PROCESS_CLOCK = 2
 def cpu_seconds(pid: int) -> float:
     """Processor time that the process has used, with its threads, those that ended included."""
     return time.clock_gettime(~pid << 3 | _PROCESS_CLOCK)
+
+
+def waited_seconds(pid: int) -> float:
+    """How long the threads of the process could have run, and waited for a processor that others had."""
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(thread.read_text().split()[1]) for thread in threads) / 1e9
+
+
+def cpu_seconds_of_children() -> float:
+    """Processor time of all child processes of ours that have ended, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def resident_bytes(pid: int) -> int:

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bridge.commands.embedded import Process
+from tests.bench.spoken import READY
 from tests.support.servers import ROOT, wait_until
-
-READY = "ready"
 
 
 class Worker(Process):
@@ -49,15 +48,3 @@ class Worker(Process):
 
     def _said(self, word: str) -> bool:
         return word in self.output().split()
-
-
-def told() -> dict[str, Any]:
-    """In the worker: its arguments."""
-    arguments: dict[str, Any] = json.loads(sys.argv[1])
-    return arguments
-
-
-def say(answer: object) -> None:
-    """In the worker: print one line."""
-    sys.stdout.write((answer if isinstance(answer, str) else json.dumps(answer)) + "\n")
-    sys.stdout.flush()

@@ -16,9 +16,11 @@ from tests.bench.worker import Worker
 FLAGS: Final = "Egxe"
 """Those that the bridge needs."""
 COLUMNS: Final = ("alone", "notifications", "bridge")
-FULL, PIPELINED, PACED = "full speed", "in pipelines", "5,000/s"
-PACE: Final = 5_000
-SECONDS: Final = {PIPELINED: 1.5, PACED: 1.5}
+FULL, PIPELINED, PACED, SLOW = "full speed", "in pipelines", "5,000/s", "500/s"
+PACES: Final = {PIPELINED: 0, PACED: 5_000, SLOW: 500}
+SECONDS: Final = {PIPELINED: 1.5, PACED: 1.5, SLOW: 3.0}
+KEPT: Final = "500/s, kept on disk"
+"""With an append-only file."""
 COUNT: Final = 150_000
 """At full speed."""
 KEYS: Final = 200_000
@@ -28,7 +30,7 @@ KEY_BYTES: Final = len(KEY % 0)
 async def loaded(column: str, speed: str, scale: float) -> Figures:
     """`SET … EX` of ever new keys, from one process, while somebody listens or not."""
     scale = min(max(scale, 0.5), 1.0)
-    async with staged_with_nats() as stage:
+    async with staged_with_nats(appendonly=speed == KEPT) as stage:
         if column == "alone":
             return await _load(stage, speed, scale)
         if column == "notifications":
@@ -50,10 +52,18 @@ async def _load(stage: Stage, speed: str, scale: float, **pids: int) -> Figures:
         with RedisBenchmark(stage.server.port, round(COUNT * scale)) as load:
             found = await load.found()
         return {**found, **usage.per_event(round(found["events"]))}
-    rate, seconds = PACE if speed == PACED else 0, SECONDS[speed] * scale
+    kept = await _kept_bytes(stage)
+    paced = SLOW if speed == KEPT else speed
+    rate, seconds = PACES[paced], SECONDS[paced] * scale
     with Worker("generator", port=stage.server.port, kind="set", seconds=seconds, rate=rate) as generator:
         figures: Figures = await generator.found()
-    return {**figures, **usage.per_event(round(figures["events"]))}
+    aof_bytes = (await _kept_bytes(stage) - kept) / figures["events"]
+    return {**figures, **usage.per_event(round(figures["events"])), "aof_bytes": aof_bytes}
+
+
+async def _kept_bytes(stage: Stage) -> int:
+    """Of the append-only file; 0 where there is none."""
+    return int((await stage.redis.info("persistence")).get("aof_current_size", 0))
 
 
 async def remembered(count: int) -> Figures:
@@ -78,7 +88,8 @@ class RedisCost:
     question = (
         "SET … EX of ever new keys: with Redis alone, with notifications and a subscriber that throws them away, with a"
         f" bridge. By {CONNECTIONS} connections of redis-benchmark, as fast as it goes; by eight in pipelines of 16, as"
-        f" fast as Redis goes; and {PACE:,} a second. Memory: {KEYS:,} recorded keys of {KEY_BYTES} bytes."
+        f" fast as Redis goes; and 5,000 or 500 a second. Memory: {KEYS:,} recorded keys of {KEY_BYTES} bytes. On disk:"
+        " what the append-only file grows by for each SET."
     )
     runs = 3
     seconds = 76.0
@@ -86,7 +97,7 @@ class RedisCost:
     @asynccontextmanager
     async def opened(self, scale: float) -> AsyncIterator[Mapping[str, Variant]]:
         """See `Case`."""
-        turns = itertools.product((FULL, PIPELINED, PACED), COLUMNS)
+        turns = [*itertools.product((FULL, PIPELINED, PACED, SLOW), COLUMNS), (KEPT, "alone"), (KEPT, "bridge")]
         yield {
             **{f"{speed}, {column}": partial(loaded, column, speed, scale) for speed, column in turns},
             "memory": partial(remembered, round(KEYS * scale)),
@@ -95,7 +106,7 @@ class RedisCost:
     def judge(self, medians: Medians) -> Sequence[Verdict]:
         """See `Case`."""
         verdicts = []
-        for speed, bar in ((FULL, 0.5), (PIPELINED, None), (PACED, 0.97)):
+        for speed, bar in ((FULL, 0.62), (PIPELINED, None), (PACED, 0.97)):
             alone, notified, bridged = (medians[f"{speed}, {column}"] for column in COLUMNS)
             rate, cost = alone["rate_per_s"], alone["redis_cpu_us"]
             verdicts += [
@@ -106,9 +117,20 @@ class RedisCost:
                 Verdict(f"{speed}: p99 of the writes, with the bridge", bridged["p99_ms"], "ms"),
                 Verdict(f"{speed}: p99 of the writes, without", alone["p99_ms"], "ms"),
             ]
+        for speed, bar in ((PACED, 1.8), (SLOW, 2.2)):
+            notified, bridged = (medians[f"{speed}, {column}"] for column in ("notifications", "bridge"))
+            ratio = bridged["redis_cpu_us"] / notified["redis_cpu_us"]
+            most = 0.4 if speed == PACED else None
+            verdicts += [
+                Verdict(f"{speed}: Redis's processor time, bridge ÷ notifications", ratio, at_most=bar),
+                Verdict(f"{speed}: the bridge, for each SET", bridged["bridge_cpu_us"], "µs", at_most_of_before=most),
+            ]
+        kept, unaccompanied = (medians[f"{KEPT}, {column}"]["aof_bytes"] for column in ("bridge", "alone"))
         memory = medians["memory"]
         return [
             *verdicts,
+            Verdict("append-only file, with the bridge", kept, "bytes a SET"),
+            Verdict("append-only file, with the bridge ÷ without", kept / unaccompanied, at_most=2.7),
             Verdict("memory of one recorded key", memory["ledger_bytes"], "bytes", at_most=KEY_BYTES + 110),
             Verdict("growth of Redis's memory", memory["grown_bytes"], "bytes a key"),
         ]

@@ -6,7 +6,7 @@ import time
 from types import FrameType
 from typing import Final
 
-from tests.bench.worker import READY, say, told
+from tests.bench.spoken import READY, say, told
 
 PAUSE_SECONDS: Final = 0.0005
 QUESTION: Final = b"*2\r\n$3\r\nGET\r\n$6\r\ncanary\r\n"

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Final
 
+from tests.bench.spoken import say, told
 from tests.bench.stage import KEY, VALUE
-from tests.bench.worker import say, told
 
 CONNECTIONS: Final = 8
 PIPELINE: Final = 16
@@ -81,17 +81,19 @@ def at_full_speed(port: int, kind: str, seconds: float) -> tuple[int, list[float
 
 def at_a_pace(port: int, kind: str, seconds: float, rate: int) -> tuple[int, list[float]]:
     """The same; after a stall it catches up."""
-    commands = Commands(kind, round(rate * TICK_SECONDS))
-    ticks, took = round(seconds / TICK_SECONDS), []
+    tick_seconds = max(TICK_SECONDS, 1 / rate)
+    each = round(rate * tick_seconds)
+    commands = Commands(kind, each)
+    ticks, took = round(seconds / tick_seconds), []
     with connected(port) as connection:
         begun = time.perf_counter()
         for tick, batch in zip(range(ticks), commands.batches(), strict=False):
-            time.sleep(max(begun + tick * TICK_SECONDS - time.perf_counter(), 0))
+            time.sleep(max(begun + tick * tick_seconds - time.perf_counter(), 0))
             asked = time.perf_counter()
             connection.sendall(batch)
             answered(connection, commands.answer)
             took.append((time.perf_counter() - asked) * 1000)
-    return ticks * round(rate * TICK_SECONDS), took
+    return ticks * each, took
 
 
 def main(port: int, kind: str, seconds: float, rate: int = 0) -> None:

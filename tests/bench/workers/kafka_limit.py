@@ -12,7 +12,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer
 
 from tests.bench.messages import BODY, KEY_BYTES, kafka_headers
-from tests.bench.worker import say, told
+from tests.bench.spoken import say, told
 
 BATCH_BYTES: Final = 256 * 1024
 """As the bridge's: more gains nothing."""

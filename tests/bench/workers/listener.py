@@ -6,7 +6,7 @@ import sys
 from types import FrameType
 from typing import Final
 
-from tests.bench.worker import READY, say, told
+from tests.bench.spoken import READY, say, told
 
 CHANNELS: Final = ("expire", "expired", "del")
 READ_BYTES: Final = 1 << 20

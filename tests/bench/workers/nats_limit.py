@@ -13,8 +13,8 @@ from nats.aio.msg import Msg
 from nats.js.api import StorageType, StreamConfig
 
 from tests.bench.messages import BODY, headers
+from tests.bench.spoken import say, told
 from tests.bench.stage import STREAM, SUBJECT
-from tests.bench.worker import say, told
 
 WINDOW: Final = 4_000
 """Messages without an ack: more gains nothing."""

@@ -7,8 +7,8 @@ import nats
 from nats.js.api import StorageType, StreamConfig
 from redis.asyncio import Redis
 
+from tests.bench.spoken import READY, say, told
 from tests.bench.stage import STREAM
-from tests.bench.worker import READY, say, told
 
 
 async def main(redis_url: str, nats_url: str, count: int, deadline_ms: int) -> None:

@@ -5,15 +5,17 @@ import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from tests.bench.builds import Build, build_to_start
 from tests.bench.case import Figures, Medians, Variant, Verdict
 from tests.bench.cases.lag import Lag
 from tests.bench.chart import Bar, Chart, cost_of, number, svg
 from tests.bench.figures import median, percentile
-from tests.bench.report import Report, verdicts
+from tests.bench.report import Report, joined, tables, verdicts
 from tests.bench.runner import Result, run
 from tests.bench.stages import OTHER, folded
 
@@ -81,7 +83,7 @@ async def test_a_case_that_hangs_ends_with_what_it_has_found(
     monkeypatch.setattr("tests.bench.runner.TOO_LONG", 1.0)
     monkeypatch.setattr(Broken, "until", until)
     result = await run(Broken(seconds=0.3), 1.0, 3, list[str]().append)
-    assert result.failure.startswith("TimeoutError after ")
+    assert result.failure == "took too long: more than 0 s"
     assert bool(result.verdicts) is judged
     assert result.medians["one"] == {"figure": 1.5 if judged else 1.0}
 
@@ -119,8 +121,8 @@ def test_medians_and_percentiles() -> None:
 def test_a_sample_belongs_to_the_stage_of_the_innermost_function_that_has_one() -> None:
     stages = folded(
         "run (bridge/__main__.py:8);Delivery._publish (bridge/delivery/loop.py:9);encode (bridge/cloudevents.py:53) 6\n"
-        "run (bridge/__main__.py:8);Delivery._settle_acked (bridge/delivery/loop.py:9)"
-        ";Outbox.settle (bridge/redis/outbox.py:7);Ledger.settle (bridge/redis/ledger.py:7);execute (redis/x.py:1) 3\n"
+        "run (bridge/__main__.py:8);Delivery._settle_done (bridge/delivery/loop.py:9);Outbox.settle"
+        " (bridge/redis/ledger/outbox.py:7);Ledger.settle (bridge/redis/ledger/scripts.py:7);x (redis/x.py:1) 3\n"
         "run (bridge/__main__.py:8);select (selectors.py:468) 1\n"
     )
     assert {stage: share for stage, share in stages.items() if share} == {"encode": 0.6, "settle": 0.3, OTHER: 0.1}
@@ -139,3 +141,83 @@ def test_costs_are_shown_by_process_in_the_same_order() -> None:
     bar = cost_of("bridge", {"rate_per_s": 1.0, "broker_cpu_us": 3.0, "bridge_cpu_us": 1.0})
     assert list(bar.parts.items()) == [("bridge", 1.0), ("broker", 3.0)]
     assert bar.total == 4.0
+
+
+def test_a_bar_is_not_judged_where_the_control_takes_more_than_a_third_of_it() -> None:
+    noisy = Verdict("lag", 50.0, "ms", at_most=9.0, control=3.1)
+    quiet = Verdict("lag", 50.0, "ms", at_most=9.0, control=3.0)
+    assert (noisy.judged, noisy.reached) == (False, True)
+    assert (quiet.judged, quiet.reached) == (True, False)
+    report = Report({}, 1.0, None, [Result("lag", "Lag", "", 1.0, {}, {}, [noisy], [])], {})
+    assert "| ≤ 9.00 ms | not judged here: a bare timer and an echo took 3.10 ms |" in verdicts(report)
+
+
+class Compared(Made):
+    """Its first variant runs a bridge, of which an older one is twice as slow; its third is new."""
+
+    @asynccontextmanager
+    async def opened(self, scale: float) -> AsyncIterator[Mapping[str, Variant]]:
+        yield {
+            "one": partial(self._bridged, "one", scale),
+            "two": partial(self._measured, "two", scale),
+            "new": partial(self._bridged, "new", scale),
+        }
+
+    async def _bridged(self, name: str, factor: float) -> Figures:
+        build = build_to_start()
+        if build.name and name == "new":
+            raise RuntimeError("no such setting")
+        return await self._measured(f"{name}{build.name}", factor * (2 if build.name else 1))
+
+    def judge(self, medians: Medians) -> Sequence[Verdict]:
+        return [
+            Verdict("one", medians["one"]["figure"], "s", at_most_of_before=0.4),
+            Verdict("two ÷ one", medians["two"]["figure"] / medians["one"]["figure"]),
+            Verdict("new", medians["new"]["figure"], "s", at_most_of_before=0.4),
+        ]
+
+
+async def test_an_older_bridge_is_measured_in_turn_with_this_one_where_there_is_one_at_all() -> None:
+    case, old = Compared(seconds=math.inf), Build("old", Path("python"), Path())
+    result = await run(case, 1.0, 2, list[str]().append, old)
+    assert case.order == ["one", "oneold", "two", "new"] * 2
+    assert not result.failure
+    assert result.before == {"one": {"figure": 3.0}}
+    assert [(verdict.before, verdict.ratio, verdict.reached) for verdict in result.verdicts] == [
+        (3.0, 0.5, False),
+        (0.5, 2.0, True),
+        (None, None, True),
+    ]
+    shown = verdicts(Report({}, 1.0, None, [result], {}))
+    assert "| one | 1.50 s | 3.00 s | 0.500 | ≤ 0.400 of before | **missed** |" in shown
+    assert len({line.count("|") for line in shown.splitlines()}) == 1
+
+
+class Shown(Made):
+    """It has a table of its own."""
+
+    def table(self, medians: Medians) -> Sequence[Sequence[str]]:
+        return [["variant", "figure"], *([name, number(found["figure"])] for name, found in medians.items())]
+
+
+async def test_a_case_may_show_its_variants_in_a_table_of_its_own() -> None:
+    result = await run(Shown(seconds=math.inf), 1.0, 1, list[str]().append)
+    _, own, _ = tables(Report({}, 1.0, None, [result], {}))
+    assert own == "*Made*:\n\n| variant | figure |\n|---|---|\n| one | 1.00 |\n| two | 2.00 |\n"
+    cut = await run(Shown(seconds=math.inf), 1.0, 1, list[str]().append, only="one")
+    assert not cut.rows
+
+
+def test_single_cases_are_published_beside_the_others_and_say_on_what_they_were_measured() -> None:
+    def result(name: str, seconds: float) -> Result:
+        return Result(name, name.title(), "", seconds, {}, {}, [Verdict("figure", seconds, "s")], [])
+
+    old = Report({"load": "Load: 1"}, 1.0, None, [result("lag", 60.0), result("scan", 120.0)], {"encode": 1.0})
+    new = Report({"load": "Load: 9"}, 1.0, None, [result("peers", 180.0), result("scan", 240.0)], {})
+    both = joined(old, new, ["lag", "peers", "scan"])
+    assert [(one.name, one.seconds, one.apart) for one in both.results] == [
+        ("lag", 60.0, ""),
+        ("peers", 180.0, "Measured in 3 minutes, on: Load: 9."),
+        ("scan", 240.0, "Measured in 4 minutes, on: Load: 9."),
+    ]
+    assert (both.machine, both.stages) == (old.machine, old.stages)
