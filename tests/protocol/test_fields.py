@@ -478,11 +478,12 @@ async def test_what_expires_is_announced_or_counted_and_nothing_twice(calm: bool
                 assert not judgement.twice, text
                 assert not judgement.foreign, text
                 assert len(judgement.missed) <= counted, text
-                assert judgement.expired > 20, text
+                assert judgement.expired, text
                 if calm and not LONG:
                     assert not judgement.missed, text
                     assert not judgement.false, text
                 if LONG:
+                    assert judgement.expired > 20, text
                     share = judgement.announced / judgement.expired
                     assert share == 1 if calm else share >= 0.985, text
                 return text

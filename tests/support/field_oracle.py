@@ -71,7 +71,7 @@ class Oracle:
     shortest_ms: int = 150
     longest_ms: int = 500
     fates: dict[Life, Fate] = field(default_factory=dict)
-    _unrecorded: set[Life] = field(default_factory=set)
+    _recorded: set[Life] = field(default_factory=set)
 
     async def write(self, seconds: float) -> None:
         """Let all writers work for so long, and what they leave expire."""
@@ -106,6 +106,7 @@ class Oracle:
         while asyncio.get_running_loop().time() < end:
             life = await self._live(hash_, name, life)
         if life is not None:
+            await self._see(life)
             await self._until(life[2] + 50)
             self._end(life, life[2] + 50, life[2] + 50)
 
@@ -115,12 +116,12 @@ class Oracle:
         life = await self._set(hash_, name, ttl, former)
         deadline = life[2]
         if self.chance.random() < self.near:
-            await self._see(life, ttl)
+            await self._see(life)
             await self._until(deadline + self.chance.uniform(-4, 4))
         elif self.chance.random() < 0.4:
             await self._until(deadline - self.chance.uniform(self.apart_ms, max(ttl, self.apart_ms)))
         else:
-            await self._see(life, ttl)
+            await self._see(life)
             await self._until(deadline + self.apart_ms + self.chance.uniform(0, 100))
         match self.chance.randrange(4):
             case 0:
@@ -153,20 +154,19 @@ class Oracle:
         if command[0] == "HPERSIST" and before > life[2] and (reply[0] if isinstance(reply, list) else reply) == 1:
             self.fates[life] = Fate.UNKNOWN  # it was past its deadline, and is back
 
-    async def _see(self, life: Life, ttl: int) -> None:
-        """Halfway, look whether a bridge has recorded it: else nothing is promised of it."""
+    async def _see(self, life: Life) -> None:
+        """Halfway to its deadline, look whether a bridge has recorded it: else nothing is promised of it."""
         hash_, name, deadline = life
-        await self._until(deadline - ttl / 2)
-        if await self.user.zscore(self.index_of + hash_, name) != deadline:
-            self._unrecorded.add(life)
+        await self._until((await self._now() + deadline) / 2)
+        if await self.user.zscore(self.index_of + hash_, name) == deadline:
+            self._recorded.add(life)
 
     def _end(self, life: Life, before: float, after: float) -> None:
         deadline = life[2]
-        if life in self._unrecorded:
-            return
-        self.fates[life] = (
-            Fate.EXPIRED if before > deadline + 1 else Fate.WITHDRAWN if after < deadline else Fate.UNKNOWN
-        )
+        if after < deadline:
+            self.fates[life] = Fate.WITHDRAWN
+        elif before > deadline + 1 and life in self._recorded:
+            self.fates[life] = Fate.EXPIRED
 
     async def _until(self, moment: float) -> None:
         await asyncio.sleep(max(moment - await self._now(), 0) / 1000)
