@@ -59,8 +59,9 @@ async def prove(world: "World") -> None:
 
 
 def _keep_enough(world: "World") -> bool:
-    """Whether no standby forgets anything: where it may keep little, the marks of other shards alone are too many."""
-    return world.plan.backlog >= ENOUGH or world.plan.shards == 1
+    """Whether no standby forgets anything: where it may keep little, the marks of shards or of fields are too many."""
+    plan = world.plan
+    return plan.backlog >= ENOUGH or (plan.shards == 1 and plan.fielding is None)
 
 
 async def _relieved(world: "World") -> bool:
