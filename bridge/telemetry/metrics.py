@@ -160,7 +160,7 @@ class Metrics:
         self.scan_progress = self._by_shard(
             Gauge,
             "scan_progress_ratio",
-            "Share of the keyspace that the scan under way has gone through; 1 when it is done.",
+            "Share of the keyspace that the scan under way has gone through; 1 while none is.",
         )
         self.scan_seconds = self._by_shard(Gauge, "scan_duration_seconds", "How long the last scan took.")
         # The process.

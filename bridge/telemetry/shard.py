@@ -19,7 +19,7 @@ SUBSCRIPTION = "subscription"
 CANARY = "canary"
 OUTBOX = "outbox"
 LEASE_SECONDS = 5.0
-"""How long a lease is valid without a sign of life: as in `bridge/redis/ledger.py`."""
+"""How long a lease is valid without a sign of life: `LedgerLimits.lease_ms`."""
 
 
 class ShardTelemetry(FieldTelemetry, ValuesTelemetry):
@@ -212,6 +212,10 @@ class ShardTelemetry(FieldTelemetry, ValuesTelemetry):
             self._without_lease()
         log = self._log.info if ending in {Ending.SHUTDOWN, Ending.HANDED_OVER, Ending.RELIEVED} else self._log.warning
         log("epoch.ended", ending=ending.value, reason=reason)
+
+    def scan_spared(self) -> None:
+        """None is under way: the bridge goes on from where another one was."""
+        self._scan_progress.set(1)
 
     def scan_started(self) -> None:
         """A scan of the keyspace begins."""

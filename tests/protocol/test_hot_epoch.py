@@ -33,8 +33,9 @@ LONG_MS = 60_000
 class Running:
     """An epoch at work."""
 
-    def __init__(self, outbox: Outbox, caught_up: list[int]) -> None:
+    def __init__(self, outbox: Outbox, telemetry: Telemetry, caught_up: list[int]) -> None:
         self.outbox = outbox
+        self.telemetry = telemetry
         self.caught_up = caught_up
 
 
@@ -51,13 +52,13 @@ async def hot(server: RedisServer, user: Redis, unknown: bytes) -> AsyncIterator
     await user.config_set("notify-keyspace-events", "Egxe")
     settings = Settings.model_validate({"redis_url": server.url, "scan_interval": 0})
     runtime = Runtime(settings, "hot", SystemClock(), Limits())
-    endpoint, telemetry = runtime.endpoint(), Telemetry().shard()
+    endpoint, telemetry = runtime.endpoint(), Telemetry()
     client = endpoint.client()
     commands = Commands(endpoint)
     ledger = Ledger(commands, NAMES, runtime.limits.ledger)
     identity = Identity(settings.source, 0)
-    outbox = Outbox(ledger, identity, settings.outbox_limit, runtime.limits.ledger, telemetry)
-    shard = Shard(runtime, NAMES, (), outbox, RedisClock(runtime.clock), telemetry, Budget(EpochLimits()))
+    outbox = Outbox(ledger, identity, settings.outbox_limit, runtime.limits.ledger, telemetry.shard())
+    shard = Shard(runtime, NAMES, (), outbox, RedisClock(runtime.clock), telemetry.shard(), Budget(EpochLimits()))
     lease = await ledger.acquire(Claim(runtime.instance))
     assert isinstance(lease, Lease)
     outbox.open()
@@ -66,7 +67,7 @@ async def hot(server: RedisServer, user: Redis, unknown: bytes) -> AsyncIterator
     epoch = Epoch(Attempt(shard, endpoint, ledger, lease, ears, Gap("", 0, 0), 0, audited=True), caught_up.append)
     task = asyncio.create_task(run_together(epoch.tasks()))
     try:
-        yield Running(outbox, caught_up)
+        yield Running(outbox, telemetry, caught_up)
         if task.done():
             task.result()
     finally:
@@ -94,6 +95,8 @@ async def test_it_records_and_claims_and_neither_walks_nor_scans(hot: Running, u
     assert (claim.key, claim.deadline_ms) == (b"due", deadline)
     assert claim.via in {Via.NOTIFICATION, Via.SWEEP}
     assert await entry(user, unknown) is None, "no scan"
+    progress = hot.telemetry.metrics.registry.get_sample_value("bridge_scan_progress_ratio", {"shard": "0"})
+    assert progress == 1, "or an alert says that a scan is slow"
 
 
 async def test_whatever_can_fail_comes_before_the_subscription_which_nobody_would_end(

@@ -204,6 +204,8 @@ def _scan(told: Figures) -> str:
     keys = f"{count:,.0f} key{'s' * (count != 1)}"
     if progress < 1:
         return f"{progress:.0%} done, {keys} so far"
+    if not values[figures.SCAN_SECONDS]:
+        return "none by this bridge so far: it went on from where another one was"
     return f"the last one read {keys} in {duration(values[figures.SCAN_SECONDS])}"
 
 

@@ -45,6 +45,7 @@ class Scan:
     async def run(self) -> None:
         """Scan at once if a gap is open, then at every interval (0: never), and when asked to."""
         if self.complete:
+            self._telemetry.scan_spared()
             await self._clock.wait(self._again, self._interval)
         while True:
             self._again.clear()

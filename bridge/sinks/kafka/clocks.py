@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from bridge.errors import NotConnected
-from bridge.sinks.kafka.cluster import Cluster
+from bridge.sinks.kafka.cluster import Cluster, explained
 from bridge.sinks.kafka.records import EMPTY_BYTES, MAGIC
 from bridge.sinks.kafka.topics import INVALID_TIMESTAMP
 
@@ -50,7 +50,7 @@ async def clocks_ahead(cluster: Cluster, topic: str, limit_ms: int, now: Callabl
             if code == INVALID_TIMESTAMP and said is not None:
                 found[broker] = (int(said[1]) - limit_ms) / 1000 - between
     except KafkaError as error:
-        raise NotConnected(f"Kafka does not answer: {type(error).__name__}") from None
+        raise NotConnected(f"Kafka does not answer: {explained(error)}") from None
     return found
 
 

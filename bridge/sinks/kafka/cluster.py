@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka.client import ConnectionGroup
-from aiokafka.errors import KafkaConnectionError, KafkaError, for_code
+from aiokafka.errors import BrokerResponseError, KafkaConnectionError, KafkaError, for_code
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.produce import ProduceRequest, ProduceRequest_v8
@@ -200,3 +200,10 @@ def words(code: int) -> str:
     """Kafka's name for an error."""
     error = for_code(code)
     return f"{error.message}, error {code}"
+
+
+def explained(error: BaseException) -> str:
+    """What went wrong. The library's own words are left out where they may name a topic, and so part of a key."""
+    if isinstance(error, BrokerResponseError):
+        return f"{error.message}, error {error.errno}"
+    return str(error) if type(error) is KafkaError else type(error).__name__

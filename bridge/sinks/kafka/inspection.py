@@ -13,7 +13,7 @@ from bridge.contracts import Message
 from bridge.errors import NotConnected
 from bridge.settings import Settings
 from bridge.sinks.kafka.clocks import AFTER_MAX, TIMESTAMP_TYPE
-from bridge.sinks.kafka.cluster import Cluster, Found
+from bridge.sinks.kafka.cluster import Cluster, Found, explained
 from bridge.sinks.kafka.partitioner import murmur2, partition_of
 from bridge.sinks.kafka.records import alone
 from bridge.sinks.kafka.topics import (
@@ -66,7 +66,7 @@ async def examine(cluster: Cluster, topic: str, settings: Settings) -> Examined:
         configs = await cluster.describe([topic], (*CONFIGS, TIMESTAMP_TYPE, AFTER_MAX, BEFORE_MAX))
         return Examined(found, writing, configs=configs.get(topic, {}))
     except KafkaError as error:
-        raise NotConnected(f"Kafka does not answer: {type(error).__name__}") from None
+        raise NotConnected(f"Kafka does not answer: {explained(error)}") from None
 
 
 async def store(cluster: Cluster, topic: str, message: Message, compression: str) -> tuple[int, int]:
@@ -79,4 +79,4 @@ async def store(cluster: Cluster, topic: str, message: Message, compression: str
         partition = partition_of(murmur2([message.key])[0], max(cluster.partitions(topic), 1))
         return partition, await cluster.write(topic, partition, alone(message, compression))
     except KafkaError as error:
-        raise NotConnected(f"Kafka does not answer: {type(error).__name__}") from None
+        raise NotConnected(f"Kafka does not answer: {explained(error)}") from None

@@ -9,7 +9,6 @@ there is one way back to health, and it reads the credentials afresh, asks the b
 from typing import Any
 
 from aiokafka.errors import (
-    BrokerResponseError,
     InvalidTimestampError,
     KafkaError,
     LeaderNotAvailableError,
@@ -18,7 +17,7 @@ from aiokafka.errors import (
 
 from bridge.contracts import Batch, Receipts
 from bridge.errors import NotConnected
-from bridge.sinks.kafka.cluster import Cluster
+from bridge.sinks.kafka.cluster import Cluster, explained
 from bridge.sinks.kafka.connect import connect, discard
 from bridge.sinks.kafka.context import Context
 from bridge.sinks.kafka.lanes import Lanes
@@ -65,8 +64,8 @@ class KafkaSession:
         try:
             await topics.prepare()
         except KafkaError as error:
-            raise NotConnected(f"Kafka does not answer: {_words(error)}") from None
-        lanes = Lanes(self._producer, self._clock, self._refused, lambda error: self._life.end(_words(error)))
+            raise NotConnected(f"Kafka does not answer: {explained(error)}") from None
+        lanes = Lanes(self._producer, self._clock, self._refused, lambda error: self._life.end(explained(error)))
         self._lanes = lanes
         self._loading = Loading(lanes, topics, self._context)
         self._life.watch(self._watch(topics, lanes))
@@ -75,7 +74,7 @@ class KafkaSession:
         try:
             await self._loading.load(load)
         except KafkaError as error:
-            self._life.end(_words(error))
+            self._life.end(explained(error))
             raise self._life.ended_error() from None
         await load.done.wait()
 
@@ -83,16 +82,16 @@ class KafkaSession:
         """See `Refusal`."""
         if isinstance(error, TOO_LARGE):
             bytes_ = records.builder.size()
-            return True, f"{bytes_} bytes as a Kafka record are more than the topic takes ({_words(error)})"
+            return True, f"{bytes_} bytes as a Kafka record are more than the topic takes ({explained(error)})"
         if isinstance(error, InvalidTimestampError):
             return False, (
-                f"the topic does not take the time of the bridge's clock ({_words(error)}): set the clocks of the"
+                f"the topic does not take the time of the bridge's clock ({explained(error)}): set the clocks of the"
                 " bridge and of the brokers, or the topic's message.timestamp limits"
             )
         if isinstance(error, LeaderNotAvailableError | NotLeaderForPartitionError):
             return False, "the partition has no leader: start the brokers that have it"
         self._topics.doubt(records.place[0])
-        return False, f"the topic refuses it ({_words(error)})"
+        return False, f"the topic refuses it ({explained(error)})"
 
     async def _watch(self, topics: Topics, lanes: Lanes) -> None:
         while True:
@@ -116,10 +115,3 @@ class KafkaSession:
             await self._lanes.close()
         if self._producer is not None:
             await discard(self._producer, self._clock, self._limits)
-
-
-def _words(error: BaseException) -> str:
-    """Without the library's own words, which may name a topic, and so part of a key."""
-    if isinstance(error, BrokerResponseError):
-        return f"{error.message}, error {error.errno}"
-    return type(error).__name__

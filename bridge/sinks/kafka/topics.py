@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError
 
 from bridge.errors import NotConnected, Refused
 from bridge.settings import Settings
-from bridge.sinks.kafka.cluster import Cluster, words
+from bridge.sinks.kafka.cluster import Cluster, explained, words
 from bridge.sinks.kafka.context import Context
 
 HOUR_MS = 3_600_000
@@ -178,7 +178,7 @@ class Topics:
                 found |= await self._closed_to_us(ready)
                 await self.describe(ready)
         except KafkaError as error:
-            return dict.fromkeys(topics, Finding(Standing.LATER, f"Kafka does not answer: {type(error).__name__}"))
+            return dict.fromkeys(topics, Finding(Standing.LATER, f"Kafka does not answer: {explained(error)}"))
         for topic in ready:
             self._missed.pop(topic, None)
         return found

@@ -10,11 +10,11 @@ from itertools import groupby
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import BrokerResponseError, KafkaError, TopicAuthorizationFailedError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from bridge.contracts import Batch, Receipts, Run
 from bridge.errors import NotConnected, Refused
-from bridge.sinks.kafka.cluster import Cluster
+from bridge.sinks.kafka.cluster import Cluster, explained
 from bridge.sinks.kafka.connect import admitted, begin
 from bridge.sinks.kafka.context import Context
 from bridge.sinks.kafka.load import OpenLoad, OutboxPlace
@@ -149,11 +149,8 @@ def _places(batch: Batch) -> list[OutboxPlace]:
 
 
 def _words(error: BaseException) -> str:
-    """Without the library's own words, which may name a topic, and so part of a key."""
     if isinstance(error, TopicAuthorizationFailedError):
         return UNREADABLE
     if isinstance(error, NotConnected | Refused):
         return str(error)
-    if isinstance(error, BrokerResponseError):
-        return f"{error.message}, error {error.errno}"
-    return str(error) if type(error) is KafkaError else type(error).__name__
+    return explained(error)

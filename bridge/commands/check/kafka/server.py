@@ -1,4 +1,4 @@
-"""What Kafka must be for the bridge: a connection, then the topic (`check_kafka_topic.py`).
+"""What Kafka must be for the bridge: a connection, then the topic (`topic.py`).
 
 Nothing is changed, but that with `publish` one message is published, to a topic that exists.
 """
