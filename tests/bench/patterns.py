@@ -12,6 +12,6 @@ DUE = "due"
 
 
 def span_end(moment_ms: float, seconds: float) -> int:
-    """The end of the span, of those of so many seconds, in which the moment is: Unix time in ms."""
+    """The end of the span of that many seconds in which the moment lies: Unix time in ms."""
     step = round(seconds * 1000)
     return int(moment_ms // step + 1) * step

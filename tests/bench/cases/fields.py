@@ -1,4 +1,4 @@
-"""How late the fields of hashes are announced, where many others have deadlines, too."""
+"""How late expirations of hash fields are announced while many other fields have deadlines."""
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence

@@ -107,8 +107,8 @@ class Lag:
     name = "lag"
     title = "Lag"
     question = (
-        f"From the deadline to the broker's timestamp, {RATE} keys a second, with so many other keys that hold a TTL;"
-        f" beside Redis's own notifications, without a bridge. And with the bridge alone, {BESIDE}."
+        f"From the deadline to the broker's timestamp, {RATE} keys a second, with up to {OTHERS[-1]:,} other keys that"
+        f" have a TTL; beside Redis's own notifications, without a bridge. And with the bridge alone, {BESIDE}."
     )
     runs = 2
     seconds = 150.0

@@ -25,7 +25,7 @@ from tests.support.servers import wait_until
 RATE: Final = 500
 SECONDS: Final = 20.0
 TTL_SECONDS: Final = 10.0
-"""Longer than nobody listens, on a slow machine too: a bridge as well loses a key that is set and expires meanwhile."""
+"""Longer than the outage, even on a slow machine: a bridge also loses a key that is set and expires within it."""
 SHORTEST_SECONDS: Final = 2 * TTL_SECONDS
 """Half of it is the time that costs are those of: keys are set and expire in all of that."""
 DOWN_SECONDS: Final = 2.0
@@ -109,7 +109,7 @@ def _costs(peer: Peer, usage: Usage, events: int) -> Figures:
 
 
 async def _complete(stage: JetStreamStage, peer: Peer, count: int) -> None:
-    """Return when all is stored, or what is missing will not come: Redis has no key left to tell of."""
+    """Return when all is stored, or when no key is left: then what is missing will not come."""
 
     async def all_expired() -> bool:
         return int((await stage.redis.info("stats"))["expired_keys"]) >= count

@@ -21,7 +21,7 @@ Write = Callable[[Any, str, int, float], None]
 def main(
     port: int, key: str, kind: str, begin_ms: int, count: int, rate: int, ttl_seconds: float, clean_up_seconds: float
 ) -> None:
-    """Set keys, named by a template, of which so many expire each second from `begin_ms` on.
+    """Set keys, named by a template. `rate` of them expire each second, from `begin_ms` on.
 
     Says how late the latest was set.
     """
