@@ -35,7 +35,11 @@ def test_whether_there_is_one_is_said_and_what_makes_one() -> None:
     with RedisServer(SOUND) as server:
         row = rows(server, "read")[ROW]
         assert (row["level"], "BRIDGE_REDIS_BACKLOG=keep" in row["remedy"]) == ("warn", True)
-        assert rows(server, "keep")[ROW]["level"] == "pass"
+        for word, level in (("no", "warn"), ("yes", "pass")):
+            with Redis(port=server.port) as admin:
+                admin.config_set("lazyfree-lazy-expire", word)
+            row = rows(server, "keep")[ROW]
+            assert (row["level"], {"no": "is a DEL", "yes": "is an UNLINK"}[word] in row["found"]) == (level, True)
     with RedisServer(SOUND | AT_ONCE) as server:
         row = rows(server, "keep")[ROW]
         assert (row["level"], "repl-diskless-sync-delay" in row["remedy"]) == ("warn", True)
@@ -45,7 +49,7 @@ def test_what_it_covers_is_said_and_by_which_word_expirations_are_there() -> Non
     with RedisServer(SOUND) as server, Redis(port=server.port) as admin:
         attach(server, admin)
         row = rows(server, "read")[ROW]
-        assert (row["level"], "1 MiB" in row["found"]) == ("warn", True)
+        assert (row["level"], "1 MiB" in row["found"], "nothing now" in row["found"]) == ("warn", True, True)
         assert row["remedy"].startswith("CONFIG SET lazyfree-lazy-expire yes")
         admin.config_set("lazyfree-lazy-expire", "yes")
         assert rows(server, "read")[ROW]["level"] == "pass"

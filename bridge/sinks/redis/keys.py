@@ -55,10 +55,15 @@ class StreamTemplate:
     def _filled(self, prefix: str) -> bytes:
         return self._template.replace(_PREFIX, prefix).encode()
 
+    @property
+    def check(self) -> bytes:
+        """The stream of what `check --publish` appends."""
+        return self._filled(CHECK)
+
     def of_message(self, message: Message) -> bytes:
         """The stream of a message."""
         if message.gap:
-            return self._filled(CHECK if message.key == CHECK_KEY else GAP)
+            return self.check if message.key == CHECK_KEY else self._filled(GAP)
         return self.of(message.key)
 
     def without_key(self, message: Message) -> str:

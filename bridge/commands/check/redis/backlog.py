@@ -47,7 +47,9 @@ async def _to_be_made(redis: Inspector) -> Finding:
     delay = await redis.directive("repl-diskless-sync-delay") or ""
     waits = delay.isdigit() and int(delay) > BacklogLimits().fill
     if waits and await redis.directive("repl-diskless-sync") == "yes":
-        return passed(f"none yet: the bridge will make Redis keep one, of {holds} of memory, without a fork")
+        return await _with_word(
+            redis, f"none yet: the bridge will make Redis keep one, of {holds} of memory, without a fork"
+        )
     return warning(
         "Redis keeps none, and would fork as soon as it is asked for one: no gap is filled",
         "CONFIG SET repl-diskless-sync yes repl-diskless-sync-delay 5, and the same in its configuration file",
@@ -57,13 +59,19 @@ async def _to_be_made(redis: Inspector) -> Finding:
 async def _covered(redis: Inspector, info: Mapping[str, object]) -> Finding:
     holds = int(str(info.get("repl_backlog_size", 0)))
     rate = await _rate(redis, info)
-    seconds = holds / rate if rate else None
-    covers = f"the last {size(holds)} of what is written" + (f", now about {seconds:.0f} s" if seconds else "")
-    if seconds is not None and seconds < LEAST:
+    covers = f"the last {size(holds)} of what is written, "
+    covers += f"now about {holds / rate:.0f} s" if rate else "of which there is nothing now"
+    finding = await _with_word(redis, covers)
+    if rate and holds / rate < LEAST:
         return warning(
-            f"{covers}: a gap that is longer is not filled",
+            f"{finding.found}. A gap that is longer is not filled",
             f"CONFIG SET repl-backlog-size {int(rate * 60)}, for a minute, and the same in its configuration file",
         )
+    return finding
+
+
+async def _with_word(redis: Inspector, found: str) -> Finding:
+    """That, and by which word expirations are in the backlog."""
     word = WORDS.get(await redis.directive("lazyfree-lazy-expire") or "")
     if word is None:
         return warning(
@@ -71,11 +79,11 @@ async def _covered(redis: Inspector, info: Mapping[str, object]) -> Finding:
         )
     if word == "DEL":
         return warning(
-            f"{covers}; there, an expiration is a DEL, as most deletions are: those in a gap may be announced, and its"
+            f"{found}; there, an expiration is a DEL, as most deletions are: those in a gap may be announced, and its"
             " record says how many (excess)",
             "CONFIG SET lazyfree-lazy-expire yes, and the same in its configuration file: an expiration is UNLINK then",
         )
-    return passed(f"{covers}; there, an expiration is an {word}: only a user's own UNLINK looks the same")
+    return passed(f"{found}; there, an expiration is an {word}: only a user's own UNLINK looks the same")
 
 
 async def _rate(redis: Inspector, before: Mapping[str, object]) -> float:

@@ -96,7 +96,7 @@ async def _stream(servers: Servers, settings: Settings, streams: StreamTemplate)
 
 
 async def _rights(servers: Servers, settings: Settings, streams: StreamTemplate) -> Finding:
-    stream = streams.of(b"_check")
+    stream = streams.check
     client, endpoint = servers.of(stream)
     try:
         await may_append(client, endpoint, stream)
@@ -104,7 +104,7 @@ async def _rights(servers: Servers, settings: Settings, streams: StreamTemplate)
         if error.kind is not ErrorKind.DENIED:
             raise
         return failure(error.found, streams_rule(settings, endpoint.user))
-    return passed(f"user {endpoint.user} may append to {streams.of(b'_check').decode()}")
+    return passed(f"user {endpoint.user} may append to {stream.decode()}")
 
 
 def streams_rule(settings: Settings, user: str) -> str:
