@@ -225,8 +225,11 @@ class Receipts(Protocol):
     def acked(self, indices: Collection[int]) -> None:
         """The broker has stored these durably. They are never sent again."""
 
-    def refused(self, reasons: Mapping[int, str]) -> None:
-        """The broker did not take these now, for these reasons, and has not stored them. They are sent again later."""
+    def refused(self, reasons: Mapping[int, str], *, alone: bool = False) -> None:
+        """The broker did not take these now, for these reasons, and has not stored them. They are sent again later.
+
+        `alone`: the reasons concern only the stream or topic of these messages, of several: the broker takes others.
+        """
 
     def rejected(self, reasons: Mapping[int, str]) -> None:
         """The broker will never take these. They become dead letters, with these reasons."""

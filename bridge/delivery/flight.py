@@ -16,8 +16,8 @@ class Tower(Protocol):
     def acked(self, flight: "Flight", parcels: list[Parcel]) -> None:
         """Some are acked."""
 
-    def refused(self, flight: "Flight", reasons: list[tuple[Parcel, str]]) -> None:
-        """Some were not taken now."""
+    def refused(self, flight: "Flight", reasons: list[tuple[Parcel, str]], *, alone: bool) -> None:
+        """Some were not taken now. `alone`: see `Receipts.refused`."""
 
     def rejected(self, flight: "Flight", reasons: list[tuple[Parcel, str]]) -> None:
         """Some will never be taken."""
@@ -73,7 +73,7 @@ class Flight:
         if parcels := [parcel for index in indices if (parcel := self._take(index)) is not None]:
             self._tower.acked(self, parcels)
 
-    def refused(self, reasons: Mapping[int, str]) -> None:
+    def refused(self, reasons: Mapping[int, str], *, alone: bool = False) -> None:
         """See `Receipts`."""
         if self._whole:
             parcels, open_ = self._all(), self._indices()
@@ -81,7 +81,7 @@ class Flight:
         else:
             taken = self._taken(reasons)
         if taken:
-            self._tower.refused(self, taken)
+            self._tower.refused(self, taken, alone=alone)
 
     def rejected(self, reasons: Mapping[int, str]) -> None:
         """See `Receipts`."""

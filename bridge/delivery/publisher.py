@@ -179,9 +179,11 @@ class Publisher:
         self._published([parcel.event for parcel in parcels])
         self._final(flight, parcels)
 
-    def refused(self, flight: Flight, reasons: list[tuple[Parcel, str]]) -> None:
+    def refused(self, flight: Flight, reasons: list[tuple[Parcel, str]], *, alone: bool) -> None:
         """See `Tower`."""
         if self._by_shard:
+            if alone:  # nothing may be acked of this shard meanwhile, though the broker would take it
+                self._passed()
             for parcel, reason in reasons:
                 self.stuck.late(parcel, reason)
             self._telemetry.messages_retried(len(reasons), reasons[0][1], 0.0)
@@ -267,6 +269,6 @@ class Publisher:
         for flight in self._flights.values():
             if flight.stuck or self._by_shard:
                 flight.give_up(ids)
-        since = f"for {self._context.stuck_seconds:g} s, while others were acked"
+        since = f"for {self._context.stuck_seconds:g} s, while the broker took others"
         self._bury([(stuck.parcel, f"{stuck.reason}: {since}") for stuck in given_up])
         self._close([stuck.parcel for stuck in given_up])

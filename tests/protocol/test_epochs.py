@@ -12,8 +12,11 @@ import pytest
 from redis.asyncio import Redis
 
 from bridge.limits import Limits, WireLimits
+from bridge.redis.ledger.scripts import Ledger
+from bridge.redis.protocol.anchor import Measured
 from bridge.redis.protocol.inbox import Inbox
 from bridge.redis.protocol.notifications import channels
+from bridge.redis.protocol.place import Place
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.redis.wire.subscription import Subscription
 from bridge.settings import Settings
@@ -328,3 +331,32 @@ async def test_what_is_heard_before_all_channels_are_confirmed_is_dropped_and_al
 def _reply(kind: bytes, channel: bytes, last: bytes | int) -> bytes:
     tail = b":%d\r\n" % last if isinstance(last, int) else b"$%d\r\n%b\r\n" % (len(last), last)
     return b"*3\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in (kind, channel)) + tail
+
+
+async def test_a_lease_that_is_lost_while_a_gap_is_filled_is_asked_for_again(
+    server: RedisServer, user: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[int] = []
+    measure = Ledger.measure
+
+    async def too_late(ledger: Ledger, fence: int, mark: bytes) -> Measured | None:
+        if not lost:
+            lost.append(await user.hincrby(NAMES.lease, "fence", 1))
+        return await measure(ledger, fence, mark)
+
+    monkeypatch.setattr(Ledger, "measure", too_late)
+    async with Inside(server.port, limits=SOON, redis_backlog="keep") as first:
+        await first.reconciled()
+        await set_for(user, b"k", LONG_MS)
+        await recorded(user, b"k")
+
+        async def leaves_a_place() -> bool:
+            place = Place.parse(await user.hget(NAMES.lease, "place") or b"")
+            return place is not None and place.anchor is not None
+
+        await wait_until(leaves_a_place, "a place to go on from")
+    async with Inside(server.port, "second", limits=SOON, redis_backlog="keep") as second:
+        await wait_until(lambda: lost, "the filler to measure")
+        await second.reconciled()
+        await user.pexpire(b"k", 1)
+        await second.told(1)

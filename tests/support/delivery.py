@@ -147,6 +147,10 @@ class Never(dict[int, str]):
     """An answer: why messages are rejected."""
 
 
+class Alone(dict[int, str]):
+    """An answer: why messages are refused, of whose stream alone that is true."""
+
+
 class FakeSession:
     """One session of it."""
 
@@ -185,7 +189,7 @@ class FakeSession:
             if isinstance(not_acked, Never):
                 receipts.rejected(not_acked)
             else:
-                receipts.refused(not_acked)
+                receipts.refused(not_acked, alone=isinstance(not_acked, Alone))
             silent = [index for index, message in enumerate(messages) if sink.silent(message)]
             receipts.acked([n for n in range(len(messages)) if n not in not_acked and n not in silent])
             if silent:

@@ -36,6 +36,7 @@ from bridge.redis.source.preparation import prepare
 from bridge.redis.source.relief import Relief, Reliefs
 from bridge.redis.source.stop import Stop
 from bridge.redis.wire import notify_flags as notifications
+from bridge.redis.wire.errors import Fenced
 from bridge.redis.wire.primary import Primary
 from bridge.redis.wire.topology import LedgerFinder
 from bridge.tasks import run_together
@@ -188,7 +189,10 @@ class RedisSource:
         self.phases.enter(Phase.TAKING_OVER)
         self._leftover.learn(lease)
         filler = filler_of(shard, self._primary, self.ledger, ears, self._gaps.cause)
-        inheritance = await standby.take_over(lease, filler)
+        try:
+            inheritance = await standby.take_over(lease, filler)
+        except Fenced as error:
+            raise EpochEnded(Ending.LEASE_LOST, f"lease lost: {error}") from error
         self._began = runtime.clock.monotonic()
         gap = await self._begin(lease, inheritance, len(ears.inbox))
         if self._stop.given:

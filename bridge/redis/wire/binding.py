@@ -67,8 +67,7 @@ class Binding:
         self._bound_at = 0.0
         self._former: tuple[Process, float] | None = None
         """The last process, and since when we were bound to it."""
-        self.moved = False
-        """Whether this is a different process, not a restart: it already ran while we were bound to the former one."""
+        self._moved = False
         self.releases = 0
         """How often connections were dropped."""
         self.login: Login | None = None
@@ -94,7 +93,16 @@ class Binding:
         self._process, self._bound_at = process, now
         if self._former is not None:
             former, since = self._former
-            self.moved = process.run_id != former.run_id and process.uptime > now - since + ROUNDING
+            self._moved |= process.run_id != former.run_id and process.uptime > now - since + ROUNDING
+
+    def has_moved(self) -> bool:
+        """Whether another process was bound since this was last asked, that is no restart of the one before.
+
+        It already ran while we were bound to that one. This is remembered over releases: whatever connects first, the
+        one who has to know may ask much later.
+        """
+        moved, self._moved = self._moved, False
+        return moved
 
     def login_ends(self, at: float) -> None:
         """A connection was logged in with a login that ends at `at`, on the bridge's clock (`Clock.monotonic`)."""
@@ -109,10 +117,11 @@ class Binding:
     async def release(self) -> None:
         """Drop all connections; the next one decides what the following epoch is bound to."""
         self.releases += 1
-        self.moved = False
         self.ends_at = self.login = self.context = None
         if self._process is not None:
-            self._former, self._process = (self._process, self._bound_at), None
+            if not self._moved:
+                self._former = self._process, self._bound_at
+            self._process = None
         for connection in list(self._connections):
             await connection.drop()
         self._connections.clear()

@@ -95,7 +95,7 @@ class Primary:
         else:
             async with conversation(endpoint):
                 await self.client.ping()
-        return endpoint.binding.moved
+        return endpoint.binding.has_moved()
 
     async def lost(self) -> str:
         """Return when this server is no longer the primary, with the reason.

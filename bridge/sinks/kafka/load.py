@@ -26,10 +26,10 @@ class Load:
             self._receipts.acked(indices)
             self._count(len(indices))
 
-    def refused(self, reasons: Mapping[int, str]) -> None:
-        """Not now."""
+    def refused(self, reasons: Mapping[int, str], *, alone: bool = False) -> None:
+        """Not now. `alone`: see `Receipts.refused`."""
         if reasons:
-            self._receipts.refused(reasons)
+            self._receipts.refused(reasons, alone=alone)
             self._count(len(reasons))
 
     def rejected(self, reasons: Mapping[int, str]) -> None:
@@ -58,10 +58,10 @@ class OpenLoad(Load):
         self.open.difference_update(indices)
         super().acked(indices)
 
-    def refused(self, reasons: Mapping[int, str]) -> None:
+    def refused(self, reasons: Mapping[int, str], *, alone: bool = False) -> None:
         """See `Load`."""
         self.open.difference_update(reasons)
-        super().refused(reasons)
+        super().refused(reasons, alone=alone)
 
     def rejected(self, reasons: Mapping[int, str]) -> None:
         """See `Load`."""

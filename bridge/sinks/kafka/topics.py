@@ -115,6 +115,10 @@ class Topics:
                 later[topic] = finding.reason
         return never, later
 
+    def unsuitable(self, topic: str) -> bool:
+        """Whether that topic, of several, cannot be created as the settings ask: others may be taken."""
+        return self._names.fixed is None and self._found[topic].standing is Standing.UNSUITABLE
+
     def doubt(self, topic: str) -> None:
         """It has refused what it should take: it is looked at again before it is used."""
         self._found.pop(topic, None)

@@ -101,7 +101,15 @@ class TransactionalSession:
         try:
             never, later = await self._topics.ensure(set(topics))
             load.rejected({index: never[topic] for index, topic in enumerate(topics) if topic in never})
-            load.refused({index: later[topic] for index, topic in enumerate(topics) if topic in later})
+            for alone in (False, True):
+                load.refused(
+                    {
+                        index: later[topic]
+                        for index, topic in enumerate(topics)
+                        if topic in later and self._topics.unsuitable(topic) is alone
+                    },
+                    alone=alone,
+                )
             wanted = [(index, of) for index, of in enumerate(topics) if of not in never and of not in later]
             for name, part in groupby(wanted, lambda item: names_of[item[0]]):
                 writer = name

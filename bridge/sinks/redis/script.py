@@ -15,7 +15,8 @@ from bridge.redis.wire.errors import error_reply
 from bridge.sinks.redis.entries import Word
 from bridge.sinks.redis.keys import memory_of
 
-FULL = ("OOM", "WRONGTYPE")
+OTHER_TYPE = "WRONGTYPE"
+FULL = ("OOM", OTHER_TYPE)
 """Errors that concern a stream, or the moment, and not the connection."""
 
 

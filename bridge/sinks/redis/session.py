@@ -12,7 +12,7 @@ from bridge.errors import NotConnected, Refused, Unusable
 from bridge.redis.wire.conversation import conversation
 from bridge.sinks.redis.context import Context
 from bridge.sinks.redis.entries import Place, Word, fields_of, places
-from bridge.sinks.redis.script import append
+from bridge.sinks.redis.script import OTHER_TYPE, append
 from bridge.sinks.redis.servers import named, servers_of
 from bridge.sinks.session_life import SessionLife
 from bridge.tasks import end
@@ -115,13 +115,13 @@ class RedisSession:
         receipts.acked(indices[:count])
         if count < len(indices):
             self._context.refused(stream, mine[count:])
-            reason = _words(failure)
-            receipts.refused(dict.fromkeys(indices[count:], reason))
+            alone = failure.startswith(OTHER_TYPE) and self._context.streams.fixed is None
+            receipts.refused(dict.fromkeys(indices[count:], _words(failure)), alone=alone)
 
 
 def _words(failure: str) -> str:
     """Of an error, without what may be a key."""
-    if failure.startswith("WRONGTYPE"):
+    if failure.startswith(OTHER_TYPE):
         return "the key of the stream, or of its memory, holds something else (WRONGTYPE)"
     if failure.startswith("OOM"):
         return "the sink's Redis is at its maxmemory (OOM)"

@@ -37,6 +37,8 @@ class Tally:
     def __init__(self) -> None:
         self.acks: list[int] = []
         self.refusals: dict[int, str] = {}
+        self.alone: set[int] = set()
+        """Refused for a reason that concerns only their stream or topic."""
         self.rejections: dict[int, str] = {}
 
     def acked(self, indices: Collection[int]) -> None:
@@ -44,8 +46,9 @@ class Tally:
         self._new(indices)
         self.acks += indices
 
-    def refused(self, reasons: Mapping[int, str]) -> None:
+    def refused(self, reasons: Mapping[int, str], *, alone: bool = False) -> None:
         """See `Receipts`."""
+        self.alone |= reasons.keys() if alone else set()
         self._new(reasons)
         self.refusals |= reasons
 

@@ -20,7 +20,7 @@ from bridge.delivery.stuck import StuckRoom
 from bridge.errors import NotConnected
 from bridge.limits import DeliveryLimits
 from bridge.telemetry.events import STUCK, Telemetry
-from tests.support.delivery import QUICK, SMALL, Answer, Gone, Rig, entry, refuse, refuse_keys, running
+from tests.support.delivery import QUICK, SMALL, Alone, Answer, Gone, Rig, entry, refuse, refuse_keys, running
 from tests.support.hand_clock import HandClock
 from tests.support.servers import wait_until
 
@@ -303,7 +303,7 @@ async def test_what_is_refused_for_long_while_others_are_acked_becomes_a_dead_le
     (settlement,) = [settlement for settlement in rig.source.settled if settlement.id == b"7-1"]
     (letter,) = settlement.dead
     assert letter.event.key == b"full"
-    assert letter.reason == "full: for 0.2 s, while others were acked"
+    assert letter.reason == "full: for 0.2 s, while the broker took others"
     assert rig.metric("bridge_rejected_messages_total") == 1
 
 
@@ -434,6 +434,18 @@ async def test_a_sink_that_needs_the_order_of_a_shard_gets_its_batches_one_by_on
         ids = [id_ for id_ in dict.fromkeys(rig.sink.ids) if int(id_.split("-")[0]) % 2 == shard]
         assert ids == [f"{n}-{i}" for n in range(shard, 20, 2) for i in range(2)]
     assert len(rig.settled) == 20
+
+
+async def test_where_a_shard_keeps_its_order_what_one_stream_alone_refuses_is_given_up_too() -> None:
+    limits = replace(QUICK, batch=1)
+    rig = Rig(*(entry(n, b"k%d" % n) for n in range(3)), limits=limits, stuck_seconds=0.05, order=Order.SHARD)
+    rig.sink.answer = lambda batch: Alone({0: "of another type"}) if batch[0].key == b"k1" else None
+
+    await rig.drained()
+
+    (letter,) = [letter for settlement in rig.source.settled for letter in settlement.dead]
+    assert letter.reason.startswith("of another type: for ")
+    assert list(dict.fromkeys(rig.sink.ids)) == ["0-0", "1-0", "2-0"]
 
 
 class NewestFirst(asyncio.SelectorEventLoop):
