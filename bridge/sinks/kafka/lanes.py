@@ -72,11 +72,17 @@ class Lanes:
         lane = self._lanes[records.place] = deque([records])
         task = asyncio.create_task(self._send(records.place, lane), name="kafka-lane")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
 
     async def close(self) -> None:
         """Send nothing more."""
         await end(list(self._tasks))
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Its records have no receipts if it failed: the library hands on whatever went wrong in its own tasks."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error)
 
     async def _send(self, place: Place, lane: deque[Records]) -> None:
         topic, partition = place
