@@ -24,7 +24,7 @@ from tests.support.harness.inside import SOON, Inside
 from tests.support.harness.published import deadlines, ids, keys
 from tests.support.harness.user import NAMES, NOTIFY, entry, expired, known, passed, recorded
 from tests.support.proxy import TO_CLIENT, TO_SERVER, Action, Proxy, command, is_subscriber
-from tests.support.redis.commands import lazily, set_for, user_of
+from tests.support.redis.commands import lazily, run, set_for, user_of
 from tests.support.redis.operations import APPEARED, SCAN, batch_with_any, claim_of
 from tests.support.servers import RedisServer, wait_until
 
@@ -351,7 +351,7 @@ async def test_a_lease_that_is_lost_while_a_gap_is_filled_is_asked_for_again(
         await recorded(user, b"k")
 
         async def leaves_a_place() -> bool:
-            place = Place.parse(await user.hget(NAMES.lease, "place") or b"")
+            place = Place.parse(await run(user, "HGET", NAMES.lease, "place") or b"")
             return place is not None and place.anchor is not None
 
         await wait_until(leaves_a_place, "a place to go on from")
