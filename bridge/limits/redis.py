@@ -278,7 +278,8 @@ class SourceLimits(Scaled):
     join: float = seconds(3.0)
     """How long a bridge that has just started does not count, unless it could go on with all shards before."""
     unable: float = seconds(60.0)
-    """How long a bridge that cannot work leaves the shards to others, before it tries again to get some."""
+    """How long a bridge that cannot work leaves the shards to others, before it tries again to get some. Where it lacks
+    its broker, it is at least so long."""
     alone: float = seconds(5.0)
     """Without an answer for so long, a bridge takes whatever is free: just the part of a cluster may be down that
     knows which bridges there are."""

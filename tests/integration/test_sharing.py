@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from bridge.broker_state import BrokerState
 from bridge.clock import SystemClock
 from bridge.errors import NotConnected, Refused
 from bridge.expiration import GapRecord, Identity
+from bridge.limits import Limits
 from bridge.redis.epoch.shard import Runtime
 from bridge.redis.ledger.entries import read_entry
 from bridge.redis.protocol.own_keys import Names
@@ -31,12 +34,14 @@ PATIENCE = 40.0
 
 
 class Sharing:
-    """One bridge, without delivery."""
+    """One bridge, without delivery. Its broker is there, unless a test says that it is not."""
 
-    def __init__(self, url: str, name: str, shards: int) -> None:
+    def __init__(self, url: str, name: str, shards: int, limits: Limits = SOON) -> None:
         settings = Settings.model_validate({"redis_url": url, "shards": shards, "scan_interval": 0})
         self.telemetry = Telemetry()
-        self.shards = Shards(Runtime(settings, name, SystemClock(), SOON), self.telemetry)
+        self.broker = BrokerState()
+        self.broker.up = True
+        self.shards = Shards(Runtime(settings, name, SystemClock(), limits, self.broker), self.telemetry)
         self.task = asyncio.create_task(self.shards.run(), name=name)
 
     @property
@@ -53,9 +58,9 @@ class Sharing:
 
 
 @asynccontextmanager
-async def sharing(shards: int, *urls: str) -> AsyncIterator[list[Sharing]]:
+async def sharing(shards: int, *urls: str, limits: Limits = SOON) -> AsyncIterator[list[Sharing]]:
     """So many bridges, each by its URL."""
-    bridges = [Sharing(url, f"bridge-{number}", shards) for number, url in enumerate(urls)]
+    bridges = [Sharing(url, f"bridge-{number}", shards, limits) for number, url in enumerate(urls)]
     try:
         yield bridges
     finally:
@@ -121,6 +126,28 @@ async def test_a_bridge_that_cannot_listen_leaves_its_shards_to_one_that_can(red
                 await wait_until(partial(is_sound, bridge), "readiness", PATIENCE)
             await user.execute_command("ACL", "SETUSER", "deaf", "resetchannels")  # type: ignore[no-untyped-call]
             await at_work(bridges, 2, 0)
+
+
+async def test_a_bridge_without_its_broker_takes_nothing_back_until_the_broker_is_back(
+    redis_server: RedisServer,
+) -> None:
+    limits = replace(SOON, source=replace(SOON.source, broker_patience=0.3, unable=0.5))
+    async with (
+        user_of(redis_server) as user,
+        sharing(2, redis_server.url, redis_server.url, limits=limits) as (able, other),
+    ):
+        await at_work([able, other], 1, 1)
+        other.broker.up = False
+        await at_work([able, other], 2, 0)
+        before, members, clock = await fences(user, 2), other.shards._members, SystemClock()
+        tried_again = clock.monotonic() + limits.source.unable + 5 * limits.source.sign_of_life
+        await wait_until(lambda: members.works and clock.monotonic() > tried_again, "what would be another attempt")
+        assert (other.at_work, await fences(user, 2)) == ([], before)
+
+        await able.stop()
+        await at_work([other], 2)
+        other.broker.up = True
+        await wait_until(lambda: members.counts, "it to count again")
 
 
 async def test_a_bridge_that_may_not_give_signs_of_life_ends(redis_server: RedisServer) -> None:

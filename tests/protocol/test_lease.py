@@ -94,6 +94,15 @@ async def test_one_that_could_not_go_on_leaves_it_to_one_that_could(ledger: Ledg
         assert not await ledger.has_claimant("holder"), "it has the lease"
 
 
+async def test_one_that_does_not_reach_its_broker_asks_for_no_share(ledger: Ledger, user: Redis) -> None:
+    async with listening(user, "holder", "heir"):
+        assert isinstance(await ledger.acquire(Claim("holder", listens=True)), Lease)
+        assert isinstance(await ledger.acquire(Claim("heir", listens=True, hot=True, able=False)), Held)
+        assert not await ledger.has_claimant("holder"), "the holder could deliver, it could not"
+        assert isinstance(await ledger.acquire(Claim("heir", listens=True, hot=True)), Held)
+        assert await ledger.has_claimant("holder")
+
+
 async def test_it_is_not_left_to_the_heir_for_ever(ledger: Ledger, user: Redis) -> None:
     async with listening(user, "holder", "heir"):
         holder = await ledger.acquire(Claim("holder", listens=True))

@@ -92,10 +92,8 @@ class Tenure:
             free_for = 0.0 if free_since is None else now - free_since
             late = late and now - began < self._limits.yield_to_listener
             patient = free_for < self._limits.yield_to_heir
-            if not self._members.counts:
-                free_for = 0.0
-            helps = hot and free_for >= self._limits.leave_to_share
-            forsaken = free_for >= self._limits.forsaken
+            helps = hot and self._members.counts and free_for >= self._limits.leave_to_share
+            forsaken = self._members.works and free_for >= self._limits.forsaken  # claimed in time, whoever delivers
             if now - looked >= self._limits.successor_check:
                 looked = now
                 if await primary.successor() is not None:
@@ -185,7 +183,7 @@ class Tenure:
             with suppress(NotConnected, Refused):  # the epoch will notice
                 if await ledger.has_able_standby(self._instance):
                     if self._members.shared:
-                        self._members.unable()
+                        self._members.unable(broker=True)
                     reason = "handed over: the broker cannot be reached from here, and another bridge reaches it"
                     subscription.finish(reason, Ending.HANDED_OVER)
                     return

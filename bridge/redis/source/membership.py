@@ -29,6 +29,7 @@ class Members:
         self._clock = runtime.clock
         self._limits = runtime.limits.source
         self._instance = runtime.instance
+        self._broker = runtime.broker
         self._roster = roster
         self.shards = shards
         """How many there are now."""
@@ -51,6 +52,8 @@ class Members:
         """Whether the share was read again since it took more than that. Until then it has no surplus."""
         self._heard_of = False
         self._unable_until = 0.0
+        self._brokerless = False
+        """Whether it was unable because its broker was away, and has not counted since."""
         self._joined = False
         self._prepared = set[int]()
         """Shards that it could take over hot since it started, or that no other bridge held."""
@@ -91,14 +94,23 @@ class Members:
         """The bridge that should have that shard did not take it. This one keeps it for a while."""
         self._kept[shard] = self._clock.monotonic() + self._limits.unable
 
-    def unable(self) -> None:
-        """No epoch can begin here. This bridge does not count for a while, so bridges that can work get all shards."""
+    def unable(self, *, broker: bool = False) -> None:
+        """No epoch can begin here. This bridge does not count for a while, so bridges that can work get all shards.
+
+        `broker`: others reach the broker, this one does not. It does not count before that is back, however long.
+        """
         self._unable_until = self._clock.monotonic() + self._limits.unable
+        self._brokerless = self._brokerless or broker
+
+    @property
+    def works(self) -> bool:
+        """Whether epochs can begin here: it has started, was able to work lately, and is not about to leave."""
+        return self._joined and not self._leaving and self._clock.monotonic() >= self._unable_until
 
     @property
     def counts(self) -> bool:
-        """Whether it has a share: it has started, can work here, and is not about to leave."""
-        return self._joined and not self._leaving and self._clock.monotonic() >= self._unable_until
+        """Whether it has a share: it works, and another bridge does not have to deliver in its place."""
+        return self.works and (self._broker.up or not self._brokerless)
 
     def leave(self) -> None:
         """Stop counting, so that the others' shares grow at once. `run` announces that, and returns."""
@@ -120,6 +132,7 @@ class Members:
             joined = 0 < self.shards <= len(self._prepared) or self._clock.monotonic() >= joins_at
             self._joined = self._joined or joined
             away = not self.counts
+            self._brokerless = self._brokerless and away
             try:
                 roster = self._roster()
                 while self._dead:

@@ -64,7 +64,7 @@ local ends = in_force(last, now, ttl)
 local another = holder and holder ~= '' and holder ~= instance
 local dead = another and is_dead(holder)
 -- A standby that reaches its broker says so in the lease; so do one that could go on from the place, the *heir*, and
--- one that also may take what is free, the *claimant*. Any one of each does, a few times while a lease lasts.
+-- one that is both, and may take what is free, the *claimant*. Any one of each does, a few times while a lease lasts.
 local function noted(role)
   local bridge, until_ms = unpack(redis.call('HMGET', lease, role, role .. '_until'))
   return bridge, in_force(until_ms, now, ttl)
@@ -90,7 +90,7 @@ local is_held = another and ends and not dead
 if is_held or another_is_to_take_it or another_goes_on() or claim ~= '1' and not (dead or left == '1') then
   if is_held and able == '1' then note('able', rival_until) end
   if hot == '1' and is_known and not another_is_to_take_it then note('heir', heir_until) end
-  if is_held and hot == '1' and claim == '1' then note('claimant', claimant_until) end
+  if is_held and hot == '1' and claim == '1' and able == '1' then note('claimant', claimant_until) end
   if holder == instance then -- the others would wait for its end
     first_write(lease)
     redis.call('HSET', lease, 'holder', '', 'until', '0')

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.broker_state import BrokerState
 from bridge.clock import Clock, SystemClock
 from bridge.contracts import Entry, Settlement
 from bridge.errors import NotConnected
@@ -58,16 +59,28 @@ BUSY = Limits(source=SourceLimits(sign_of_life=0.001, unable=0.05))
 SLOW = Limits().scaled(1000)
 
 
-def members(ledger: FakeRoster, shards: int, limits: Limits = BUSY, clock: Clock | None = None) -> Members:
+def members(
+    ledger: FakeRoster,
+    shards: int,
+    limits: Limits = BUSY,
+    clock: Clock | None = None,
+    broker: BrokerState | None = None,
+) -> Members:
     """They count: they could go on with each shard."""
-    found = unprepared(ledger, shards, limits, clock)
+    found = unprepared(ledger, shards, limits, clock, broker)
     for shard in range(shards):
         found.prepared(shard)
     return found
 
 
-def unprepared(ledger: FakeRoster, shards: int, limits: Limits = BUSY, clock: Clock | None = None) -> Members:
-    runtime = Runtime(Settings(), "me", clock or SystemClock(), limits)
+def unprepared(
+    ledger: FakeRoster,
+    shards: int,
+    limits: Limits = BUSY,
+    clock: Clock | None = None,
+    broker: BrokerState | None = None,
+) -> Members:
+    runtime = Runtime(Settings(), "me", clock or SystemClock(), limits, broker or BrokerState())
     return Members(runtime, lambda: cast("Roster", ledger), shards)
 
 
@@ -102,6 +115,43 @@ async def test_a_bridge_that_cannot_work_does_not_count_for_a_while() -> None:
     assert here.share == 0
     clock.now += BUSY.source.unable
     await wait_until(lambda: here.share == 4, "a share, as it tries again")
+    here.leave()
+    await running
+
+
+async def test_a_bridge_that_has_lost_its_broker_does_not_count_until_that_is_back() -> None:
+    ledger, clock, broker = FakeRoster(), HandClock(), BrokerState()
+    ledger.said = 0, 1  # there is another one
+    here = members(ledger, 4, clock=clock, broker=broker)
+    running = asyncio.create_task(here.run())
+    await wait_until(lambda: here.share == 4, "its share: it was not the broker that it could not work without")
+    here.unable(broker=True)
+
+    async def looks() -> None:
+        """It counts, or not, as it is now."""
+        seen = len(ledger.lives)
+        await wait_until(lambda: len(ledger.lives) > seen + 2, "looks at the others")
+
+    await looks()
+    broker.up = True  # for a moment: no reason to move shards at once
+    await looks()
+    broker.up = False
+    clock.now += BUSY.source.unable
+    await looks()
+    assert ledger.lives[-1] == 0
+    assert (here.works, here.counts) == (True, False), "another bridge delivers"
+
+    ledger.said = 0, 0
+    await wait_until(lambda: here.share == 4, "all of them, where it is alone")
+    assert ledger.lives[-1] == 0
+
+    ledger.said = 1, 2
+    broker.up = True
+    await wait_until(lambda: here.share == 2, "its share, now that the broker is back")
+    assert here.counts
+    broker.up = False
+    await looks()
+    assert here.counts, "it keeps its share: it may be that no other bridge reaches the broker"
     here.leave()
     await running
 
