@@ -252,7 +252,8 @@ class SourceLimits(Scaled):
     """How long a bridge that could not go on leaves a free lease to one that said that it could."""
     forsaken: float = seconds(15.0)
     """How long a free lease is left to them. Then any bridge takes it, and keeps it for `unable`.
-    As long, a bridge keeps a shard that another one is to have, until that one could go on."""
+    As long, a bridge keeps a shard that another one is to have, until that one could go on. If none listens by then, it
+    is kept for `unable`."""
     yield_to_listener: float = seconds(0.3)
     """How long a bridge that has just begun to listen leaves a free lease to those that listened before. One may not
     have said yet that it could go on."""

@@ -214,3 +214,55 @@ async def test_one_that_the_bridge_whose_share_it_is_does_not_take_is_taken_by_a
     finally:
         await end(tasks)
         await source.close()
+
+
+@asynccontextmanager
+async def with_one_too_many(url: str, user: Redis) -> AsyncIterator[tuple[RedisSource, Members, Recorder]]:
+    """A bridge that has both of two shards, and was about to give the second one up: another bridge lives."""
+    limits = replace(QUICK, source=replace(QUICK.source, backoff_most=0.2, forsaken=0.5, join=0.1, unable=1.0))
+    runtime = Runtime(Settings(redis_url=url, shards=2), "able", SystemClock(), limits, BrokerState())
+    names = Names(runtime.settings.namespace, 0, 1)
+    members = Members(runtime, lambda: source.ledger.roster, 2)
+    told = Recorder(Telemetry())
+    source = RedisSource(runtime, told, members, number=1)
+    members.took(0, None)
+
+    async def another_lives() -> None:
+        while True:
+            await user.hset(names.members, "another", await redis_ms(user) + limits.source.life_ms)
+            await asyncio.sleep(limits.source.sign_of_life)
+
+    tasks = [asyncio.create_task(work) for work in (members.run(), source.run())]
+    try:
+        await wait_until(lambda: source.phases.now is Phase.WATCHING, "the shard to be taken")
+        tasks.append(asyncio.create_task(another_lives()))
+        await wait_until(lambda: members.share == 1, "a smaller share")
+        yield source, members, told
+    finally:
+        await end(tasks)
+        await source.close()
+
+
+async def test_one_that_no_other_bridge_could_take_is_not_handed_over(server: RedisServer, user: Redis) -> None:
+    async with with_one_too_many(f"redis://127.0.0.1:{server.port}", user) as (source, members, told):
+
+        async def is_kept() -> bool:
+            return members.share == 1 and not members.surplus(1)
+
+        for _ in range(2):
+            await wait_until(lambda: members.surplus(1) or told.endings, "the shard to be one too many")
+            await wait_until(is_kept, "nobody to be found who listens")
+        assert told.endings == []
+        assert source.phases.now is Phase.WATCHING
+
+        async with user.pubsub() as another:
+            await another.subscribe(Names("expiry-bridge", 0, 1).announcements)
+            await wait_until(lambda: told.endings, "the shard to be handed over to a bridge that listens")
+        assert told.endings == ["handed over: another bridge has fewer shards"]
+
+
+async def test_it_is_handed_over_where_redis_does_not_say_who_listens(server: RedisServer, user: Redis) -> None:
+    await user.execute_command("ACL", "SETUSER", "unsure", "on", ">secret", "~*", "&*", "+@all", "-pubsub")  # type: ignore[no-untyped-call]
+    async with with_one_too_many(f"redis://unsure:secret@127.0.0.1:{server.port}", user) as (_, _, told):
+        await wait_until(lambda: told.endings, "the shard to be handed over")
+    assert told.endings[0] == "handed over: another bridge has fewer shards"

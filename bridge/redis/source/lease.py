@@ -155,7 +155,8 @@ class Tenure:
     async def _watch_share(self, ledger: Ledger, subscription: Subscription) -> None:
         """End the subscription when another bridge is to have the shard: what was received is still handled.
 
-        It waits until a bridge that may take the shard could go on; but not for ever.
+        It waits until a bridge that may take the shard could go on. It does not wait for ever for one that listens.
+        Where none does, the bridge whose share it is cannot take it, and this one keeps it for a while.
         """
         since: float | None = None
         while self._members.shared:
@@ -167,9 +168,21 @@ class Tenure:
             since = now if since is None else since
             waits = subscription.present and now - since < self._limits.forsaken
             with suppress(NotConnected, Refused):  # the epoch will notice
-                if not waits or await ledger.has_claimant(self._instance):
-                    subscription.finish("handed over: another bridge has fewer shards", Ending.HANDED_OVER)
-                    return
+                if waits and not await ledger.has_claimant(self._instance):
+                    continue
+                if not waits and await self._listens_alone(ledger, subscription):
+                    self._members.keep(self._number)
+                    since = None
+                    continue
+                subscription.finish("handed over: another bridge has fewer shards", Ending.HANDED_OVER)
+                return
+
+    async def _listens_alone(self, ledger: Ledger, subscription: Subscription) -> bool:
+        """Whether no other bridge listens here; False where Redis does not say. May raise NotConnected."""
+        try:
+            return subscription.present and await ledger.listeners() <= 1
+        except Refused:
+            return False
 
     async def _watch_broker(self, ledger: Ledger, subscription: Subscription) -> None:
         """End the subscription when this bridge has lost its broker, and one that stands by reaches its own."""
