@@ -180,7 +180,8 @@ class FieldLimits(Scaled):
     """Fields of hashes."""
 
     most: int = 500
-    """Fields of a hash that is read: all of them each time, 1 to 3 µs a field. One with more is a dead letter."""
+    """Live fields of a hash that is read: all of them each time, 1 to 3 µs a field. One with more is a dead letter, as
+    is one in which more than four times as many are stored, with those that have expired."""
     hashes: int = 250
     """Hashes read by one script: of those that were notified; and of those that are due."""
     read: int = 500

@@ -254,6 +254,55 @@ async def test_a_hash_that_is_about_too_large_is_one_dead_letter(redis8: RedisSe
         assert await user.xlen(NAMES.dead) == 1
 
 
+async def test_fields_that_have_expired_and_are_still_stored_make_no_hash_too_large(
+    server: RedisServer, user: Redis
+) -> None:
+    await run(user, "DEBUG", "SET-ACTIVE-EXPIRE", 0)
+    async with bridge_of(server) as bridge:
+        await bridge.reconciled()
+        deadline = await timed(user, b"h", 1_000, *(b"first %d" % number for number in range(300)))
+        await recorded(user, b"h", b"first 299")
+        await passed(user, deadline + 1)
+        fields = [b"%d" % number for number in range(300)]
+        await timed(user, b"h", 60_000, *fields)
+        assert await user.hlen("h") == 601
+        await recorded(user, b"h", *fields)
+        await bridge.told(300)
+        assert not await user.xlen(NAMES.dead)
+        assert ambiguous(bridge) == {}
+
+
+async def test_so_many_stored_fields_that_they_are_not_read_are_a_dead_letter_until_they_are_fewer(
+    server: RedisServer, user: Redis
+) -> None:
+    await run(user, "DEBUG", "SET-ACTIVE-EXPIRE", 0)
+    limits = replace(SOON, fields=replace(SOON.fields, most=10))
+    expired = [b"expired %d" % number for number in range(36)]
+    await passed(user, await timed(user, b"h", 20, *expired, keep=False) + 1)
+    fields = [b"%d" % number for number in range(10)]
+    async with Inside(server.port, limits=limits, fields="*") as bridge:
+        await bridge.reconciled()
+        await timed(user, b"h", 60_000, *fields[:9], keep=False)
+        await wait_until(lambda: _dead(user, 1))
+        ((_, words),) = await run(user, *ALL_DEAD)
+        assert dict(zip(words[::2], words[1::2], strict=True)) == {
+            b"reason": b"the hash has 45 fields, with those that have expired and are still stored, more than 40: "
+            b"their expirations are not announced",
+            b"hash": b"h",
+            b"fields": b"45",
+        }
+        await run(user, "DEBUG", "SET-ACTIVE-EXPIRE", 1)
+        await wait_until(lambda: _stores(user, b"h", 9))
+        await recorded(user, b"h", *fields[:9])
+        await timed(user, b"h", 60_000, fields[9], keep=False)
+        await recorded(user, b"h", fields[9])
+        assert await user.xlen(NAMES.dead) == 1
+
+
+async def _stores(user: Redis, key: bytes, count: int) -> bool:
+    return bool(await run(user, "HLEN", key) == count)
+
+
 async def test_all_else_goes_on_while_a_large_hash_is_looked_at(redis8: RedisServer) -> None:
     limits = replace(SOON, fields=replace(SOON.fields, most=1))  # so that each answer is of a few fields
     async with user_of(redis8) as user, Inside(redis8.port, limits=limits, fields="*") as bridge:

@@ -5,7 +5,7 @@
 --       seq        sequence number, of those of the batches
 --       gap_start  in ms; 0: no gap is open
 --       index_of   the beginning of the name of a hash's index; the hash's own name follows
---       most       how many fields a hash may have
+--       most       how many fields a hash may have, not counting those that have expired and that the server still stores
 --       room       how many fields are read, not counting those of the last hash; and
 --       bytes      how many bytes of their names
 --       due_hashes    how many hashes are read whose first field is due
@@ -40,6 +40,8 @@
 --- @include "here"
 --- @include "repair_type"
 --- @include "sequence"
+
+local STORED = 4 -- times `most`: so many fields may be stored in a hash, with those that have expired, for it to be read
 
 local call = redis.call
 local ledger, lease, outbox, mark, dead = unpack(KEYS)
@@ -85,7 +87,7 @@ local function forget(hash, index)
   later('ZREM', ledger, hash)
 end
 
-local function too_large(hash, index, size, known, why)
+local function too_large(hash, index, size, live, known, why)
   if known == 0 then return end
   if not known and not string.find(why, '[fe]') then
     unsure[#unsure + 1] = hash
@@ -95,7 +97,9 @@ local function too_large(hash, index, size, known, why)
   later('DEL', index)
   later('ZADD', ledger, 0, hash)
   excluded[#excluded + 1] = hash
-  local reason = 'the hash has ' .. size .. ' fields, more than ' .. most .. ': their expirations are not announced'
+  local reason = 'the hash has ' .. size .. ' fields'
+  if not live then reason = reason .. ', with those that have expired and are still stored' end
+  reason = reason .. ', more than ' .. (live and most or most * STORED) .. ': their expirations are not announced'
   later('XADD', dead, '*', 'reason', reason, 'hash', hash, 'fields', size)
 end
 
@@ -158,6 +162,7 @@ end
 local function look(hash, why, named)
   if looked_at[hash] then return end
   looked_at[hash] = true
+  room = room - 1
   local index, known = index_of .. hash, tonumber(call('ZSCORE', ledger, hash) or '')
   if not known and string.find(why, 'k', 1, true) then return end
   repaired = repaired + repair_type(index)
@@ -172,13 +177,14 @@ local function look(hash, why, named)
   local size, names, times = 0, {}, {}
   if kind.ok == 'hash' then
     size = call('HLEN', hash)
-    -- One that is about that large would be a dead letter again and again.
-    if size > (known == 0 and most * 0.9 or most) then return too_large(hash, index, size, known, why) end
+    if size > most * STORED then return too_large(hash, index, size, false, known, why) end
     names = call('HKEYS', hash)
+    room = room - size
+    for _, name in ipairs(names) do bytes = bytes - #name end
+    -- One that is about that large would be a dead letter again and again.
+    if #names > (known == 0 and most * 0.9 or most) then return too_large(hash, index, #names, true, known, why) end
     if #names > 0 then times = call('HPEXPIRETIME', hash, 'FIELDS', #names, unpack(names)) end
   end
-  room = room - #names - 1
-  for _, name in ipairs(names) do bytes = bytes - #name end
   -- A SET over a hash is not heard.
   local replaced = kind.ok ~= 'hash' and kind.ok ~= 'none'
   compare(hash, index, known, why, named, names, times, size - #names, replaced)
