@@ -185,7 +185,8 @@ class FieldLimits(Scaled):
     hashes: int = 250
     """Hashes read by one script: of those that were notified; and of those that are due."""
     read: int = 500
-    """Fields read by one script, but for those of the last hash: a bound on how long it keeps Redis busy (3 ms)."""
+    """Fields read by one script: a bound on how long it keeps Redis busy (3 ms). Half of them of hashes that were
+    notified and half of those that are due, if any is; those of the last hash of either are read as well."""
     read_bytes: int = MIB // 2
     """Bytes of their names, likewise."""
     waiting: int = 100_000

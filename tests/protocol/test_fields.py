@@ -3,19 +3,21 @@
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import NoReturn
 
 import pytest
 from redis.asyncio import Redis
 
 from bridge.errors import Refused
+from bridge.limits import FieldLimits
 from bridge.redis.ledger.fields import FieldLedger
-from bridge.redis.protocol.field_calls import Look
-from bridge.redis.protocol.fields import EXPIRED, TIMED, Reasons
+from bridge.redis.protocol.field_calls import Look, Looked
+from bridge.redis.protocol.fields import EXPIRED, TIMED, Hint, Reasons
 from bridge.redis.protocol.notifications import NEEDED_FLAGS
 from bridge.redis.wire.commands import Commands
 from bridge.redis.wire.endpoint import Endpoint
@@ -355,6 +357,38 @@ async def test_a_gap_is_closed_though_hashes_change_all_the_time(redis8: RedisSe
                 assert await user.zcard(NAMES.fields) == len(keys)
         finally:
             await end([writing])
+
+
+async def test_hashes_that_are_due_are_read_though_a_large_one_is_notified_before_each_script(
+    server: RedisServer, user: Redis
+) -> None:
+    await run(user, "DEBUG", "SET-ACTIVE-EXPIRE", 0)  # nothing is said of those that are due
+    await user.hset(NAMES.lease.decode(), "fence", "7")
+    await timed(user, b"busy", 60_000, *(b"%d" % number for number in range(499)))
+    due = [b"due %d" % number for number in range(3)]
+    await passed(user, max([await known(user, key, 1, b"a") for key in due]) + 1)
+    async with looking(server) as look:
+        looked = await look([(b"busy", Reasons(TIMED)), *((b"other", Reasons(TIMED)) for _ in range(9))], 250)
+    assert (looked.handled, looked.by_notification, looked.by_sweep) == (1, 3, 0)
+    assert await user.zcard(NAMES.field_prefix + b"busy") == 499
+
+
+@asynccontextmanager
+async def looking(
+    server: RedisServer, limits: FieldLimits = SOON.fields
+) -> AsyncIterator[Callable[[list[Hint], int], Awaitable[Looked]]]:
+    """Scripts of the epoch 7: hints, and how many of the hashes that are due."""
+    endpoint = Endpoint.of(Settings(redis_url=f"redis://127.0.0.1:{server.port}/0", sink="stdout"))
+    with closing(Commands(endpoint)) as commands:
+        ledger, seqs = FieldLedger(commands, NAMES, limits), count(1)
+
+        async def look(hints: list[Hint], due: int) -> Looked:
+            seq = next(seqs)
+            looked = await ledger.look(Look(7, seq, NAMES.mark(7, seq), 0, hints, due))
+            assert looked is not None
+            return looked
+
+        yield look
 
 
 async def _dead(user: Redis, count: int) -> bool:

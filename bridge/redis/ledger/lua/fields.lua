@@ -5,9 +5,9 @@
 --       seq        sequence number, of those of the batches
 --       gap_start  in ms; 0: no gap is open
 --       index_of   the beginning of the name of a hash's index; the hash's own name follows
---       most       how many fields a hash may have, not counting those that have expired and that the server still stores
+--       most       how many fields a hash may have, not counting those that have expired and are still stored
 --       room       how many fields are read, not counting those of the last hash; and
---       bytes      how many bytes of their names
+--       bytes      how many bytes of their names. If hashes are due, half of both is for them, and half for the hints
 --       due_hashes    how many hashes are read whose first field is due
 --       hints      hash, why, named, hash, why, named, ... as one msgpack array. `why` holds
 --                    k   only if the ledger has the hash
@@ -41,7 +41,8 @@
 --- @include "repair_type"
 --- @include "sequence"
 
-local STORED = 4 -- times `most`: so many fields may be stored in a hash, with those that have expired, for it to be read
+-- Times `most`: how many fields may be stored in a hash that is read, with those that have expired.
+local STORED = 4
 
 local call = redis.call
 local ledger, lease, outbox, mark, dead = unpack(KEYS)
@@ -162,9 +163,9 @@ end
 local function look(hash, why, named)
   if looked_at[hash] then return end
   looked_at[hash] = true
-  room = room - 1
   local index, known = index_of .. hash, tonumber(call('ZSCORE', ledger, hash) or '')
   if not known and string.find(why, 'k', 1, true) then return end
+  room = room - 1
   repaired = repaired + repair_type(index)
   local kind = here('TYPE', hash)
   if not kind then -- its slot is elsewhere: another bridge finds it there
@@ -190,18 +191,24 @@ local function look(hash, why, named)
   compare(hash, index, known, why, named, names, times, size - #names, replaced)
 end
 
+local first_due, due = call('ZCOUNT', ledger, '-inf', 0), 0
+if tonumber(due_hashes) > 0 then
+  due = math.min(due_hashes, call('ZCOUNT', ledger, '(0', '(' .. string.format('%.0f', now)))
+end
+-- Hints may come faster than they are handled, for ever.
+local share = due > 0 and 0.5 or 1
+local room_for_due, bytes_for_due = room * (1 - share), bytes * (1 - share)
+room, bytes = room * share, bytes * share
 local handled = 0
 for i = 1, #hints, 3 do
   if handled > 0 and (room <= 0 or bytes <= 0) then break end
   look(hints[i], hints[i + 1], hints[i + 2])
   handled = handled + 1
 end
-if tonumber(due_hashes) > 0 and room > 0 and bytes > 0 then
-  local before = '(' .. string.format('%.0f', now)
-  local due = call('ZRANGE', ledger, '(0', before, 'BYSCORE', 'LIMIT', 0, due_hashes)
-  for _, hash in ipairs(due) do
-    if room > 0 and bytes > 0 then look(hash, '') end
-  end
+room, bytes = math.max(room, 0) + room_for_due, math.max(bytes, 0) + bytes_for_due
+for place = first_due, first_due + due - 1 do
+  if room <= 0 or bytes <= 0 then break end
+  look(call('ZRANGE', ledger, place, place)[1], '') -- one by one: a name may be long
 end
 
 -- Write what came of it.
