@@ -188,7 +188,7 @@ class FieldLimits(Scaled):
     """Fields read by one script: a bound on how long it keeps Redis busy (3 ms). Half of them of hashes that were
     notified and half of those that are due, if any is; those of the last hash of either are read as well."""
     read_bytes: int = MIB // 2
-    """Bytes of their names, likewise."""
+    """Bytes of their names and of those of their hashes, which each expiration repeats: likewise, but for one."""
     waiting: int = 100_000
     """Hashes that were notified, and not read yet. With more, all are forgotten, and all hashes gone through."""
     waiting_bytes: int = 64 * MIB

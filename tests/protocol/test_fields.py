@@ -10,6 +10,7 @@ from functools import partial
 from itertools import count
 from typing import NoReturn
 
+import msgpack
 import pytest
 from redis.asyncio import Redis
 
@@ -373,6 +374,40 @@ async def test_hashes_that_are_due_are_read_though_a_large_one_is_notified_befor
     assert await user.zcard(NAMES.field_prefix + b"busy") == 499
 
 
+async def test_a_script_claims_no_more_than_the_names_have_bytes_for(server: RedisServer, user: Redis) -> None:
+    await user.hset(NAMES.lease.decode(), "fence", "7")
+    key, fields = b"h" * 100_000, {b"%d" % number for number in range(40)}
+    await run(user, "DEBUG", "SET-ACTIVE-EXPIRE", 0)  # the server still stores them: they have certainly expired
+    await passed(user, await known(user, key, 1, *fields) + 1)
+    async with looking(server) as look:
+        for hints in ([(key, Reasons(TIMED + EXPIRED))], [], [(b"other", Reasons(b""))]):
+            looked = await look(hints, 250)
+            assert (looked.unfinished, looked.lowest_ms is not None) == ([key], True)
+        while looked.unfinished:
+            looked = await look([], 250)
+        assert looked.lowest_ms is None
+    entries = [words for _, words in await user.xrange(NAMES.outbox)]
+    claims = [msgpack.unpackb(words[b"fields"], raw=True) for words in entries]
+    assert max(map(len, claims)) <= 4 * 5
+    assert sorted(field for claim in claims for field in claim[1::4]) == sorted(fields)
+
+
+@pytest.mark.parametrize("active", [0, 1])
+async def test_what_expires_in_a_hash_with_a_long_name_is_announced_all_the_same(
+    server: RedisServer, user: Redis, active: int
+) -> None:
+    await run(user, "DEBUG", "SET-ACTIVE-EXPIRE", active)
+    limits = replace(SOON, fields=replace(SOON.fields, read_bytes=400))
+    fields = [b"%d" % number for number in range(40)]
+    async with Inside(server.port, limits=limits, fields="*") as bridge:
+        await bridge.reconciled()
+        deadline = await known(user, b"h" * 200, 200, *fields)
+        await known(user, b"other", 300, b"a")
+        await bridge.told(41)
+        assert {one[1:3] for one in told(bridge) if one[0] != "other"} == {(one.decode(), deadline) for one in fields}
+        assert ambiguous(bridge) == {}
+
+
 @asynccontextmanager
 async def looking(
     server: RedisServer, limits: FieldLimits = SOON.fields
@@ -498,11 +533,13 @@ async def _knows(user: Redis, key: bytes) -> bool:
     return await user.zscore(NAMES.fields, key) is not None
 
 
-async def test_where_the_server_names_fields_that_decides(redis8: RedisServer) -> None:
+@pytest.mark.parametrize("read_bytes", [SOON.fields.read_bytes, 1], ids=["at once", "one by one"])
+async def test_where_the_server_names_fields_that_decides(redis8: RedisServer, read_bytes: int) -> None:
+    limits = replace(SOON, fields=replace(SOON.fields, read_bytes=read_bytes))
     async with (
         user_of(redis8) as user,
         naming_fields(redis8.port) as port,
-        Inside(port, limits=SOON, fields="*") as bridge,
+        Inside(port, limits=limits, fields="*") as bridge,
     ):
         await bridge.reconciled()
         assert await user.publish("__keyevent@0__:hexpired", "h") == 0

@@ -90,7 +90,8 @@ class Fields:
         due_in = self.due_in()
         if due_in is None or due_in > 0:
             return
-        hints, mark = self._hints.take(self._limits.hashes), self._writer.next_mark()
+        hints = self._hints.take(self._limits.hashes, self._limits.read_bytes)
+        mark = self._writer.next_mark()
         due = 0 if self._outbox.full or self._hints.waiting else self._limits.hashes
         look = Look(self._writer.fence, self._writer.next_seq(), mark, self._gap.start_ms, hints, due)
         looked = await self._ledger.look(look)
@@ -100,7 +101,8 @@ class Fields:
         if looked.waiting:
             self._marks.left(mark)
             self._hints.wait(mark, looked.waiting, hints)
-        self._owed -= {key for key, _ in hints[: looked.handled]}.difference(looked.waiting)
+        self._hints.go_on(looked.unfinished, hints[: looked.handled])
+        self._owed -= {key for key, _ in hints[: looked.handled]}.difference(looked.waiting, looked.unfinished)
         self._learn(looked, due=due > 0)
 
     def _learn(self, looked: Looked, *, due: bool) -> None:

@@ -66,3 +66,5 @@ class Looked:
     """Keys of the ledger in whose place something else was: no bridge writes that, so it is gone."""
     left_out: int = 0
     """Of the hashes in the ledger, those with too many fields."""
+    unfinished: Sequence[bytes] = ()
+    """Hashes that have to be read again at once: not all was claimed that has expired."""

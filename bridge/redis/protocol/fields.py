@@ -8,7 +8,7 @@ A field that is gone and due, and not proven to have expired, is read again when
 back. By then everything that may have ended it has been heard.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -152,9 +152,14 @@ class FieldHints:
             into[key] = Reasons(why, [*expired], [*deleted])
             self.bytes += len(key) if mark is None else 0
 
-    def take(self, count: int) -> list[Hint]:
-        """At most `count` hashes to read, and why."""
-        some = list(islice(self._pending.items(), count))
+    def take(self, count: int, most_bytes: int) -> list[Hint]:
+        """At most `count` hashes to read, and why. Their names have so many bytes, or it is one."""
+        some = list[Hint]()
+        for hint in islice(self._pending.items(), count):
+            most_bytes -= len(hint[0])
+            if some and most_bytes < 0:
+                break
+            some.append(hint)
         for key, _ in some:
             self._drop(key)
         return some
@@ -163,6 +168,17 @@ class FieldHints:
         """Put hints back that were taken, and not read."""
         for key, reasons in hints:
             self.add(key, reasons.why, reasons.expired, reasons.deleted)
+
+    def go_on(self, hashes: Collection[bytes], hints: Iterable[Hint]) -> None:
+        """Read these hashes again: not all was claimed that has expired. `hints`: why they were read.
+
+        Those that were read because they are due still are. That a field expired, or that a mark is back, says nothing
+        about fields that are deleted from now on.
+        """
+        for key, reasons in hints:
+            if key in hashes:
+                why = reasons.why.replace(EXPIRED, b"").replace(WAITED, b"")
+                self.add(key, why, reasons.expired, reasons.deleted)
 
     def wait(self, mark: bytes, hashes: Iterable[bytes], hints: Iterable[Hint]) -> None:
         """Read these hashes again when the mark is back. `hints`: why they were read."""

@@ -7,7 +7,8 @@
 --       index_of   the beginning of the name of a hash's index; the hash's own name follows
 --       most       how many fields a hash may have, not counting those that have expired and are still stored
 --       room       how many fields are read, not counting those of the last hash; and
---       bytes      how many bytes of their names. If hashes are due, half of both is for them, and half for the hints
+--       bytes      how many bytes of their names, and of those of hashes, which each claim repeats. If hashes are
+--                  due, half of both is for them, and half for the hints
 --       due_hashes    how many hashes are read whose first field is due
 --       hints      hash, why, named, hash, why, named, ... as one msgpack array. `why` holds
 --                    k   only if the ledger has the hash
@@ -21,7 +22,7 @@
 --        ambiguous by {deleted, returned, elsewhere, too large},
 --        hashes to be read again when the mark is back, hashes that are too large (their fields have to be looked at),
 --        hashes that were given up, 1 for each key of the ledger in whose place was something else,
---        hashes in the ledger that are too large}
+--        hashes in the ledger that are too large, hashes of which not all was claimed that has expired}
 --       or 'DONE': this sequence number was used before
 -- Error FENCED, LEASELOST
 --
@@ -60,7 +61,7 @@ local claims = {} -- hash, field, deadline, via
 local writes = {} -- functions that write
 local by_notification, by_sweep, recovered = 0, 0, 0
 local ambiguous = {deleted = 0, returned = 0, elsewhere = 0, large = 0}
-local waiting, unsure, excluded = {}, {}, {}
+local waiting, unsure, excluded, unfinished = {}, {}, {}, {}
 local repaired = repair_type(ledger)
 local looked_at = {}
 
@@ -73,6 +74,7 @@ local function claim(hash, field, deadline, via)
   claims[n + 1], claims[n + 2], claims[n + 3], claims[n + 4] = hash, field, deadline, via
   if via == 'n' then by_notification = by_notification + 1 else by_sweep = by_sweep + 1 end
   if deadline < gap_start then recovered = recovered + 1 end
+  bytes = bytes - #hash - #field
 end
 
 local function is_due_in(index) return call('ZCOUNT', index, '-inf', string.format('%.0f', now)) end
@@ -113,6 +115,16 @@ local function compare(hash, index, known, why, named, names, times, unseen, rep
   end
   local gone, removed, added, kept = {}, {}, {}, {}
   local expired, deleted = set_of(named and named.expired), set_of(named and named.deleted)
+  local claimed_before, is_unfinished = #claims, false
+  -- Claim a field, if there is room or it is the first of the hash. Else its entry stays, and the hash is read again.
+  local function claimed(name, via)
+    if bytes <= 0 and #claims > claimed_before then
+      is_unfinished = true
+      return false
+    end
+    claim(hash, name, kept[name], via)
+    return true
+  end
   for i = 1, #held, 2 do
     local name, deadline = held[i], tonumber(held[i + 1])
     local time = there[name]
@@ -120,12 +132,13 @@ local function compare(hash, index, known, why, named, names, times, unseen, rep
     if not time and not over[name] then
       if deadline <= late then gone[#gone + 1] = name else removed[#removed + 1] = name end
     elseif time and time ~= deadline then
+      local decided = true
       if deadline < now and expired[name] then
-        claim(hash, name, deadline, 'n')
+        decided = claimed(name, 'n')
       elseif deadline < now then
         ambiguous.returned = ambiguous.returned + 1 -- it expired, or was postponed just before
       end
-      if time < 0 then removed[#removed + 1] = name end
+      if not decided then there[name] = nil elseif time < 0 then removed[#removed + 1] = name end
     end
   end
 
@@ -135,13 +148,13 @@ local function compare(hash, index, known, why, named, names, times, unseen, rep
   for _, name in ipairs(gone) do
     local decided = true
     if certain or said or expired[name] then
-      claim(hash, name, kept[name], 'n')
+      decided = claimed(name, 'n')
     elseif replaced then
       ambiguous.returned = ambiguous.returned + 1
     elseif deleted[name] or waited and any_deleted then
       ambiguous.deleted = ambiguous.deleted + 1
     elseif waited then
-      claim(hash, name, kept[name], 's')
+      decided = claimed(name, 's')
     else
       decided, waits = false, true
     end
@@ -149,7 +162,7 @@ local function compare(hash, index, known, why, named, names, times, unseen, rep
   end
 
   for i, name in ipairs(names) do
-    if times[i] > 0 and kept[name] ~= times[i] then
+    if times[i] > 0 and there[name] and kept[name] ~= times[i] then
       added[#added + 1], added[#added + 2] = string.format('%.0f', times[i]), name
     end
   end
@@ -157,12 +170,13 @@ local function compare(hash, index, known, why, named, names, times, unseen, rep
   if #added > 0 then later('ZADD', index, unpack(added)) end
   local differs = known ~= tonumber(held[2] or '') -- one of the two was deleted, or written by another program
   if #removed + #added > 0 or differs then later('first', index, hash) end
-  if waits then waiting[#waiting + 1] = hash end
+  if waits then waiting[#waiting + 1] = hash elseif is_unfinished then unfinished[#unfinished + 1] = hash end
 end
 
 local function look(hash, why, named)
   if looked_at[hash] then return end
   looked_at[hash] = true
+  bytes = bytes - #hash
   local index, known = index_of .. hash, tonumber(call('ZSCORE', ledger, hash) or '')
   if not known and string.find(why, 'k', 1, true) then return end
   room = room - 1
@@ -242,5 +256,5 @@ local lowest = call('ZRANGE', ledger, '(0', '(9007199254740992', 'BYSCORE', 'LIM
 return {
   now_us, depth, lowest[2] or '', call('ZCARD', ledger), handled, by_notification, by_sweep,
   {ambiguous.deleted, ambiguous.returned, ambiguous.elsewhere, ambiguous.large}, waiting, unsure, excluded,
-  repaired, call('ZCOUNT', ledger, 0, 0),
+  repaired, call('ZCOUNT', ledger, 0, 0), unfinished,
 }

@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.redis.protocol.fields import DELETED, EXPIRED, KNOWN, TIMED, WAITED, FieldHints, Hint, named
+from bridge.redis.protocol.fields import DELETED, EXPIRED, KNOWN, TIMED, WAITED, FieldHints, Hint, Reasons, named
 from bridge.redis.protocol.notifications import FIELD_FLAGS, Kind, channels, field_channels, missing_flags
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.protocol.patterns import matcher
 
 NAMES = Names("expiry-bridge", 0)
+MANY = 1_000
 
 
 def hints(patterns: str = "*") -> FieldHints:
@@ -20,7 +21,7 @@ def hints(patterns: str = "*") -> FieldHints:
 
 def taken(found: FieldHints) -> dict[bytes, bytes]:
     """Hashes, and why they are to be read."""
-    return {key: reasons.why for key, reasons in found.take(100)}
+    return {key: reasons.why for key, reasons in found.take(100, MANY)}
 
 
 def test_hints_of_one_hash_are_one() -> None:
@@ -34,12 +35,32 @@ def test_hints_of_one_hash_are_one() -> None:
     assert found.bytes == 0
 
 
+def test_so_many_hashes_are_read_at_once_as_their_names_have_bytes_for_but_one_at_least() -> None:
+    found = hints()
+    for key in (b"long", b"a", b"b", b"c"):
+        found.add(key)
+
+    assert [[key for key, _ in found.take(10, 2)] for _ in range(3)] == [[b"long"], [b"a", b"b"], [b"c"]]
+    assert (len(found), found.bytes) == (0, 0)
+
+
+def test_a_hash_that_is_unfinished_is_read_again_and_decided_anew() -> None:
+    found = hints()
+    found.notified(b"", Kind.NAMED_EXPIRED, b"1:h|1:a")
+    found.add(b"h", EXPIRED + DELETED + WAITED)
+    found.add(b"finished", EXPIRED)
+    found.go_on([b"h", b"due"], found.take(10, MANY))
+
+    ((key, reasons),) = found.take(10, MANY)
+    assert (key, reasons) == (b"h", Reasons(TIMED + DELETED, [b"a"]))
+
+
 @pytest.mark.parametrize("kind", [Kind.FIELD_SET, Kind.FIELD_DELETED, Kind.EXPIRED, Kind.GONE])
 def test_what_gives_no_field_a_deadline_is_of_a_hash_of_the_ledger_only(kind: Kind) -> None:
     found = hints()
     found.notified(b"", kind, b"h")
 
-    ((_, reasons),) = found.take(1)
+    ((_, reasons),) = found.take(1, MANY)
     assert KNOWN in reasons.why
 
     found.give_back([(b"h", reasons)])
@@ -90,7 +111,7 @@ def test_a_hash_whose_index_was_evicted_is_read_anew() -> None:
 def test_a_hash_that_waits_for_a_mark_is_read_when_it_is_back_for_all_that_was_heard() -> None:
     found = hints()
     found.notified(b"", Kind.FIELD_DELETED, b"h")
-    some: list[Hint] = found.take(10)
+    some: list[Hint] = found.take(10, MANY)
     found.notified(b"", Kind.FIELD_TIMED, b"h")  # behind the reading, while its reply was on its way
     found.wait(b"mark", [b"h", b"due"], some)
     found.notified(b"", Kind.FIELD_EXPIRED, b"h")
@@ -112,7 +133,7 @@ def test_a_hash_that_waits_for_a_mark_is_read_when_it_is_back_for_all_that_was_h
 def test_what_is_unread_is_all_that_waits_for_its_turn_or_for_a_mark() -> None:
     found = hints()
     found.notified(b"", Kind.FIELD_TIMED, b"h")
-    found.wait(b"mark", [b"h"], found.take(10))
+    found.wait(b"mark", [b"h"], found.take(10, MANY))
     found.notified(b"", Kind.FIELD_TIMED, b"other")
     assert found.unread() == {b"h", b"other"}
 
@@ -123,7 +144,7 @@ def test_names_of_fields_are_kept() -> None:
     assert found.notified(b"", Kind.NAMED_DELETED, b"1:h|1:c")
     assert found.notified(b"", Kind.NAMED_DELETED, b"of another form")
 
-    ((key, reasons),) = found.take(10)
+    ((key, reasons),) = found.take(10, MANY)
     assert (key, reasons.names()) == (b"h", {"expired": [b"a", b"b,"], "deleted": [b"c"]})
     assert reasons.why == TIMED
 
