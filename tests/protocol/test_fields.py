@@ -18,8 +18,8 @@ from bridge.errors import Refused
 from bridge.limits import FieldLimits
 from bridge.redis.ledger.fields import FieldLedger
 from bridge.redis.protocol.field_calls import Look, Looked
-from bridge.redis.protocol.fields import EXPIRED, TIMED, Hint, Reasons
-from bridge.redis.protocol.notifications import NEEDED_FLAGS
+from bridge.redis.protocol.fields import EXPIRED, TIMED, FieldHints, Hint, Reasons
+from bridge.redis.protocol.notifications import NEEDED_FLAGS, Kind
 from bridge.redis.wire.commands import Commands
 from bridge.redis.wire.endpoint import Endpoint
 from bridge.settings import Settings
@@ -372,6 +372,25 @@ async def test_hashes_that_are_due_are_read_though_a_large_one_is_notified_befor
         looked = await look([(b"busy", Reasons(TIMED)), *((b"other", Reasons(TIMED)) for _ in range(9))], 250)
     assert (looked.handled, looked.by_notification, looked.by_sweep) == (1, 3, 0)
     assert await user.zcard(NAMES.field_prefix + b"busy") == 499
+
+
+async def test_a_field_that_is_gone_while_hints_were_lost_is_ambiguous(server: RedisServer, user: Redis) -> None:
+    await user.hset(NAMES.lease.decode(), "fence", "7")
+    deadline = await known(user, b"h", 300, b"a")
+    await user.hdel("h", "a")
+    await passed(user, deadline + 1)
+    hints, mark = FieldHints(NAMES), NAMES.mark(7, 1)
+    hints.notified(b"__keyevent@0__:hdel", Kind.FIELD_DELETED, b"h")
+    hints.clear()
+    async with looking(server) as look:
+        looked = await look([], 250)
+        assert looked.waiting == [b"h"]
+        hints.wait(mark, looked.waiting, [])
+        # The server may name what it deletes from now on.
+        hints.add(b"h", TIMED, deleted=[b"another"])
+        hints.returned(mark)
+        looked = await look(hints.take(1, 100), 250)
+    assert (looked.ambiguous.deleted, looked.by_sweep, looked.by_notification) == (1, 0, 0)
 
 
 async def test_a_script_claims_no_more_than_the_names_have_bytes_for(server: RedisServer, user: Redis) -> None:

@@ -83,6 +83,8 @@ class Fields:
         if self._listed:  # here, where no script is under way: what a script reads is in neither place
             self._listed, self._through = False, True
             self._owed = self._hints.unread()
+        if self.settled:
+            self._hints.lost = False
         if self._hints.emptied:
             self._hints.emptied = False
             if self._hashes:  # this bridge did not remove the last one

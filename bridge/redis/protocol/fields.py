@@ -15,7 +15,7 @@ from itertools import islice
 from bridge.redis.protocol.notifications import OF_FIELDS, Kind
 from bridge.redis.protocol.own_keys import Names, is_of_a_bridge
 
-KNOWN, TIMED, EXPIRED, DELETED, WAITED = b"k", b"f", b"e", b"d", b"m"
+KNOWN, TIMED, EXPIRED, DELETED, LOST, WAITED = b"k", b"f", b"e", b"d", b"l", b"m"
 """Why a hash is read, in the letters of `fields.lua`. KNOWN: only if it is in the ledger."""
 
 _LENGTH_DIGITS = 10
@@ -94,6 +94,8 @@ class FieldHints:
         self._own_prefix, self._ledger, self._index_of = names.own_prefix, names.fields, names.field_prefix
         self.emptied = False
         """Whether the end of the field ledger was notified: its last hash was removed, or it was deleted."""
+        self.lost = False
+        """Whether hints were lost of hashes that are not read since. Any of them may have told of a deletion."""
         self.bytes = 0
         """Bytes of the names of hashes that have to be read."""
         self._pending: dict[bytes, Reasons] = {}
@@ -185,7 +187,7 @@ class FieldHints:
         former, waiting = dict(hints), dict[bytes, Reasons]()
         for key in hashes:
             waiting[key] = former.get(key) or Reasons(b"")
-            waiting[key].add(WAITED)
+            waiting[key].add(WAITED + LOST if self.lost else WAITED)
             if (heard := self._pending.get(key)) is not None:
                 waiting[key].add(heard.why, heard.expired, heard.deleted)
                 self._drop(key)
@@ -202,7 +204,7 @@ class FieldHints:
     def clear(self) -> None:
         """Forget what has to be read: all hashes will be gone through."""
         self._pending.clear()
-        self.bytes = 0
+        self.bytes, self.lost = 0, True
 
     def _drop(self, key: bytes) -> None:
         del self._pending[key]

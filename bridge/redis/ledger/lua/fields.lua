@@ -15,6 +15,7 @@
 --                    f   some field is known to have, or to have had, a deadline
 --                    e   `hexpired` was notified
 --                    d   a field, or the whole hash, was deleted
+--                    l   what was heard of it may be lost, as a deletion
 --                    m   the mark that was left for the fields gone and due last time is back
 --                  `named`: false, or {expired = {field, ...}, deleted = {field, ...}} if the server names fields
 -- Reply {now in µs, outbox depth, lowest score or '', hashes in the ledger, hints that were handled,
@@ -144,6 +145,7 @@ local function compare(hash, index, known, why, named, names, times, unseen, rep
 
   local certain, said = unseen >= #gone, not named and string.find(why, 'e', 1, true)
   local waited, any_deleted = string.find(why, 'm', 1, true), not named and string.find(why, 'd', 1, true)
+  any_deleted = any_deleted or string.find(why, 'l', 1, true)
   local waits = false
   for _, name in ipairs(gone) do
     local decided = true

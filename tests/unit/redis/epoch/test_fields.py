@@ -32,3 +32,24 @@ async def test_the_keyspace_is_gone_through_from_its_beginning_though_the_ledger
     await fields._go_through()
     assert ledger.scanned == [0, 5]
     assert fields._hints.unread() == {b"known", b"first", b"last"}
+
+
+async def test_hints_are_lost_until_all_hashes_were_read_once_more() -> None:
+    fields = cast("Any", Fields.__new__(Fields))
+    hints = fields._hints = FieldHints(Names("expiry-bridge", 0), None)
+    fields._limits, fields._lowest_ms, fields._hashes = FieldLimits(waiting=1), None, 0
+    fields._room, fields._again = asyncio.Event(), asyncio.Event()
+    fields._listed, fields._through, fields._owed = False, True, set()
+    for key in (b"a", b"b"):
+        hints.add(key)
+    await fields.step()
+    assert (len(hints), hints.lost, fields._again.is_set()) == (0, True, True)
+
+    hints.wait(b"mark", [b"a"], [])
+    fields._listed = True  # all were handed over, and one of them is not read yet
+    await fields.step()
+    assert hints.lost
+
+    fields._owed.clear()
+    await fields.step()
+    assert not hints.lost

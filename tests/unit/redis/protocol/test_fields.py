@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.redis.protocol.fields import DELETED, EXPIRED, KNOWN, TIMED, WAITED, FieldHints, Hint, Reasons, named
+from bridge.redis.protocol.fields import DELETED, EXPIRED, KNOWN, LOST, TIMED, WAITED, FieldHints, Hint, Reasons, named
 from bridge.redis.protocol.notifications import FIELD_FLAGS, Kind, channels, field_channels, missing_flags
 from bridge.redis.protocol.own_keys import Names
 from bridge.redis.protocol.patterns import matcher
@@ -128,6 +128,19 @@ def test_a_hash_that_waits_for_a_mark_is_read_when_it_is_back_for_all_that_was_h
         b"due": {*WAITED},
     }
     assert not found.waiting
+
+
+def test_where_hints_were_lost_a_deletion_may_have_been_among_them() -> None:
+    found = hints()
+    found.notified(b"", Kind.FIELD_DELETED, b"h")
+    found.clear()
+    found.notified(b"", Kind.FIELD_SET, b"h")
+    found.wait(b"mark", [b"h", b"due"], found.take(10, MANY))
+    found.returned(b"mark")
+    assert {key: set(why) for key, why in taken(found).items()} == {
+        b"h": {*LOST, *WAITED},
+        b"due": {*LOST, *WAITED},
+    }
 
 
 def test_what_is_unread_is_all_that_waits_for_its_turn_or_for_a_mark() -> None:
