@@ -34,7 +34,7 @@ from tests.support.servers import Redis8Server, RedisServer, ValkeyServer, requi
 SECONDS = float(os.environ.get("FIELDS_SECONDS", "2.5"))
 """How long each oracle writes. With more, the shares are judged that the machine's speed decides."""
 LONG = SECONDS >= 20
-ALL_DEAD = ("EVAL", "return redis.call('XRANGE', KEYS[1], '-', '+')", 1, NAMES.dead)
+ALL_IN = ("EVAL", "return redis.call('XRANGE', KEYS[1], '-', '+')", 1)
 KINDS = [pytest.param(Redis8Server, id="redis8"), pytest.param(ValkeyServer, id="valkey9")]
 
 
@@ -230,7 +230,7 @@ async def test_a_hash_with_too_many_fields_is_a_dead_letter_once(server: RedisSe
         await known(user, b"small", 300, b"a")
         await bridge.told(1)
 
-        letters = [dict(zip(words[::2], words[1::2], strict=True)) for _, words in await run(user, *ALL_DEAD)]
+        letters = [dict(zip(words[::2], words[1::2], strict=True)) for _, words in await run(user, *ALL_IN, NAMES.dead)]
         assert {letter[b"hash"] for letter in letters} == {b"found", b"grown"}
         assert all(b"more than 500" in letter[b"reason"] for letter in letters)
         assert ambiguous(bridge) == {"too_large": 1}
@@ -287,7 +287,7 @@ async def test_so_many_stored_fields_that_they_are_not_read_are_a_dead_letter_un
         await bridge.reconciled()
         await timed(user, b"h", 60_000, *fields[:9], keep=False)
         await wait_until(lambda: _dead(user, 1))
-        ((_, words),) = await run(user, *ALL_DEAD)
+        ((_, words),) = await run(user, *ALL_IN, NAMES.dead)
         assert dict(zip(words[::2], words[1::2], strict=True)) == {
             b"reason": b"the hash has 45 fields, with those that have expired and are still stored, more than 40: "
             b"their expirations are not announced",
@@ -405,8 +405,8 @@ async def test_a_script_claims_no_more_than_the_names_have_bytes_for(server: Red
         while looked.unfinished:
             looked = await look([], 250)
         assert looked.lowest_ms is None
-    entries = [words for _, words in await user.xrange(NAMES.outbox)]
-    claims = [msgpack.unpackb(words[b"fields"], raw=True) for words in entries]
+    entries = await run(user, *ALL_IN, NAMES.outbox)
+    claims = [msgpack.unpackb(words[-1], raw=True) for _, words in entries]
     assert max(map(len, claims)) <= 4 * 5
     assert sorted(field for claim in claims for field in claim[1::4]) == sorted(fields)
 
