@@ -148,7 +148,7 @@ class EpochLimits(Scaled):
     capture_declared: int = 16
     """The same if a server tracks only keys that a script declares: the cost grows with the square of their number."""
     value_bytes: int = 256 * KIB
-    """Bytes of values that one script reads, or claims, and one more value: about 2 ms."""
+    """Bytes of values that one script reads, whatever becomes of them, or claims, and one more value: about 2 ms."""
     held_values: int = 250_000
     """Keys whose captures are known here. Further ones have to wait."""
     forget_values_ms: int = milliseconds(60_000)

@@ -6,6 +6,7 @@ import random
 import re
 import shlex
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,6 +14,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from bridge.limits import EpochLimits, LedgerLimits
+from bridge.redis.ledger.scripts import Ledger
+from bridge.redis.protocol.calls import Capture, Claim, Lease
+from bridge.redis.wire.commands import Commands
+from bridge.redis.wire.endpoint import Endpoint
+from bridge.settings import Settings
 from tests.support.harness.inside import Inside
 from tests.support.harness.lives import Lives
 from tests.support.harness.published import key_of
@@ -159,6 +166,36 @@ async def test_the_value_of_each_type_goes_along(any_kind: type[RedisServer]) ->
     assert found[b"large"]["value_bytes"] == 65_537
     assert all(data["value_exact"] for data in found.values() if "value_exact" in data)
     assert not [name for name in found[b"no:string"] if name.startswith(("value", "captured"))]
+
+
+async def test_one_script_looks_at_no_more_than_it_has_room_for_whatever_becomes_of_it(
+    any_kind: type[RedisServer],
+) -> None:
+    crowd, fields = 50, any_kind is not RedisServer
+    with any_kind() as server, closing(Commands(Endpoint.of(Settings(redis_url=server.url)))) as commands:
+        async with user_of(server) as user:
+            ledger = Ledger(commands, NAMES, LedgerLimits())
+            lease = await ledger.acquire(Claim("test", keeps_values=True))
+            assert isinstance(lease, Lease)
+            deadline = await redis_ms(user) + 60_000
+            for number in range(crowd):
+                await user.hset(f"hash:{number}", mapping={f"{field:010d}": "x" * 10 for field in range(4000)})
+                await user.sadd(f"set:{number}", *range(3500))
+                await user.rpush(f"list:{number}", *["x"] * 500, "x" * 70_000)
+                await user.zadd(f"zset:{number}", {f"{member:040d}": 1 for member in range(2000)})
+                await user.hset(f"kept:{number}", mapping={str(field): "" for field in range(500)})
+                await user.rpush(f"many:{number}", *["x"] * 3000)
+                await user.sadd(f"count:{number}", *range(4097))
+            looked = {}
+            for kind in ("hash", "set", "list", "zset", "kept", "many", "count"):
+                asked = [(b"%s:%d" % (kind.encode(), number), deadline) for number in range(crowd)]
+                for key, at in asked:
+                    await user.pexpireat(key, at)
+                await user.zadd(NAMES.deadlines, dict(asked))
+                capture = Capture(lease.fence, asked, 65_536, EpochLimits().value_bytes, 1 << 30, fields=fields)
+                looked[kind] = len((await ledger.capture(capture)).sizes)
+    kept = 2 if fields else 28
+    assert looked == {"hash": 2, "set": 4, "list": 4, "zset": 3, "kept": kept, "many": 6, "count": crowd}
 
 
 @pytest.mark.both_kinds

@@ -3,7 +3,8 @@
 -- KEYS  lease, deadlines, values; then the keys themselves, where the server tracks only what a script declares
 -- ARGV  fence
 --       most    bytes of one value
---       room    bytes of values to read at once: no more keys are looked at then
+--       room    bytes of values to read at once: no more keys are looked at then. What was looked at, and is left out,
+--               counts as well
 --       limit   bytes of values in Redis, in all, at which further ones are left out
 --       fields  '1': the server may have deadlines of hash fields
 --       asked   key, deadline, ... as one msgpack array
@@ -33,13 +34,17 @@ local before = number > 0 and tonumber(held_bytes) or 0
 local total, full = before + (tonumber(outbox_bytes) or 0), false
 
 local EACH = 16 -- bytes that an element counts for besides its own: what is small and many takes time, too
+local LISTPACK = 512 -- up to so many fields, a hash may be a list, which is searched for each field from its beginning
 local counts = {hash = 'HLEN', list = 'LLEN', set = 'SCARD', zset = 'ZCARD'}
 local reads = {
   hash = {'HGETALL'}, list = {'LRANGE', 0, -1}, set = {'SMEMBERS'}, zset = {'ZRANGE', 0, -1, 'WITHSCORES'},
 }
+local cost = 0 -- what it took to look at the last value, also if it is left out: in bytes that take as long to read
 
 -- Deadlines of fields up to that of the key: what they end is not notified as a write of it.
 local function fields_expire(key, list, deadline)
+  local count = #list / 2
+  cost = cost + count * (count <= LISTPACK and count / 2 or 2 * EACH)
   for first = 1, #list, 1000 do
     local names = {}
     for i = first, math.min(first + 999, #list), 2 do names[#names + 1] = list[i] end
@@ -55,6 +60,7 @@ end
 -- Type, value or false, its size or why it is missing, whether it may change without a write. Raises what Redis says no
 -- to.
 local function read(key, deadline)
+  cost = 0
   local kind = redis.call('TYPE', key).ok
   if kind == 'string' then
     local size = redis.call('STRLEN', key)
@@ -63,6 +69,7 @@ local function read(key, deadline)
   end
   if kind == 'ReJSON-RL' then
     local about = redis.call('MEMORY', 'USAGE', key)
+    cost = about
     if about > 8 * most + 4096 then return kind, false, 'too_large', about end
     local text = redis.call('JSON.GET', key)
     if #text > most then return kind, false, 'too_large', #text end
@@ -71,7 +78,9 @@ local function read(key, deadline)
   if not counts[kind] then return kind, false, 'unsupported_type', 0 end
   local count = redis.call(counts[kind], key)
   if count * EACH > most then return kind, false, 'too_large', count * EACH end
-  -- A few elements may be huge: those are not even copied.
+  -- A few elements may be huge: those are not even copied. There are few enough to look at all: a sample would miss a
+  -- huge one, or take all for as large as that.
+  cost = count * EACH
   local about = redis.call('MEMORY', 'USAGE', key, 'SAMPLES', 0)
   if about > 2 * most + 256 * count + 4096 then return kind, false, 'too_large', about end
   local command, first, last, scores = unpack(reads[kind])
@@ -85,6 +94,7 @@ local function read(key, deadline)
   end
   local size = count * EACH
   for i = 1, #list do size = size + #list[i] end
+  cost = size
   if size > most then return kind, false, 'too_large', size end
   local changing = kind == 'hash' and fields == '1' and fields_expire(key, list, deadline)
   return kind, cmsgpack.pack(list), size, changing
@@ -117,7 +127,7 @@ for n, key in ipairs(keys) do
       write[#write + 1], write[#write + 2] = key, text
       held[n] = #text
       more = more + #text - (before > 0 and redis.call('HSTRLEN', values, key) or 0)
-      room = room - #text
+      room = room - math.max(#text, cost)
     end
   end
 end
