@@ -48,6 +48,11 @@ class Capturing:
         self._busy_since: float | None = None
         """Where the last capture left more to do: when it was done."""
 
+    @property
+    def listed_ms(self) -> int:
+        """Up to which deadline the ledger is listed. It may have more entries of that deadline itself."""
+        return self._captures.cursor.deadline_ms
+
     def due_in(self) -> float:
         """Seconds until there is something to do."""
         if (pause := self._not_before - self._clock.monotonic()) > 0:

@@ -234,7 +234,8 @@ class Epoch:
         room = min(
             self._outbox.room, self._budget.bytes
         )  # where a server takes no large batch, it sends no large reply
-        mark, applied = await self._writer.apply(operations, self._gap.start_ms, handled, place, room)
+        listed_ms = None if self._capturing is None else self._capturing.listed_ms
+        mark, applied = await self._writer.apply(operations, self._gap.start_ms, handled, place, room, listed_ms)
         self._interpreter.applied(mark, applied)
         self._scan.applied(applied)
         self._gap.applied(applied)

@@ -32,7 +32,6 @@ class Writer:
         self._clock = attempt.shard.runtime.clock
         self.applied_at = -math.inf
         """When the last batch was answered, on the bridge's clock in seconds."""
-        self._values = attempt.shard.runtime.settings.values is not None
         self.tracked: Ledger | None = None
         """The scripts, on a connection that Redis tracks. The proof of a value holds for claims that are sent on it."""
         self._seq = 0
@@ -48,19 +47,17 @@ class Writer:
         return place if self._announces else b""
 
     async def apply(
-        self, operations: Sequence[bytes], gap_start_ms: int, heard: int, place: bytes, room: int
+        self, operations: Sequence[bytes], gap_start_ms: int, heard: int, place: bytes, room: int, listed_ms: int | None
     ) -> tuple[bytes, Applied]:
         """Send a batch. Returns its mark, and what it did.
 
-        `heard`: how many expirations are handled with it, in all epochs. `place`: how far the stream is. `room`: see
-        `Batch`.
+        `heard`: how many expirations are handled with it, in all epochs. `place`: how far the stream is. `room`,
+        `listed_ms`: see `Batch`.
         """
         mark, place = self.next_mark(), self.told(place)
-        if self._values and self.tracked is None:
+        if listed_ms is not None and self.tracked is None:
             operations = unproven(operations)
-        batch = Batch(
-            self.fence, self.next_seq(), gap_start_ms, heard, mark, operations, place, room, values=self._values
-        )
+        batch = Batch(self.fence, self.next_seq(), gap_start_ms, heard, mark, operations, place, room, listed_ms)
         self.in_doubt = batch
         applied = await self._measured(self._send(batch))
         self.applied_at = self._clock.monotonic()

@@ -184,18 +184,19 @@ class Ledger:
             "apply",
             [
                 *(names.deadlines, names.lease, names.outbox, batch.mark, names.moved, names.ended),
-                *([names.values] if batch.values else []),
+                *([] if batch.listed_ms is None else [names.values]),
             ],
             [
                 *(batch.fence, batch.seq, batch.gap_start_ms, batch.heard, packed),
                 *(int(self._runner.clustered), batch.place, names.announcements, self._limits.noted_keys, batch.room),
+                *([] if batch.listed_ms is None else [batch.listed_ms]),
             ],
         )
         if reply == b"DONE":
             return None
         now_us, lowest, size, depth, *rest = reply
         state = _state(now_us, lowest, size, depth)
-        first_recorded, value_bytes, repaired, values = rest[11:] or (b"", 0, 0, 0)
+        first_recorded, value_bytes, repaired, values, behind = rest[11:] or (b"", 0, 0, 0, ())
         *counts, emptied, ahead, next_part, found, announced, forgotten, wrote = rest[:11]
         by_notification, by_sweep, recovered, ambiguous = counts
         return Applied(
@@ -203,6 +204,7 @@ class Ledger:
             *(ahead, next_part, found, bool(announced), forgotten, bool(wrote)),
             (b"%d-%d" % (batch.fence, batch.seq), pairs(wrote)) if isinstance(wrote, list) else None,
             *(int(first_recorded) if first_recorded else None, int(value_bytes), repaired, values),
+            [(key, int(deadline)) for key, deadline in zip(behind[::2], behind[1::2], strict=True)],
         )
 
     async def adopt(self, fence: int, seq: int, number: int) -> int | str:

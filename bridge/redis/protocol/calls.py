@@ -178,13 +178,15 @@ class Applied(NamedTuple):
     entry: StreamEntry | None = None
     """That entry, if the reply had room for it."""
     first_recorded_ms: int | None = None
-    """Where values are wanted: the first deadline that it wrote; None if it wrote none."""
+    """Where values are wanted: the first deadline that it wrote, of those not in `behind`; None if there is none."""
     value_bytes: int = 0
     """Where values are wanted: bytes of values in Redis."""
     repaired: int = 0
     """1 if something other than values was in their place: it is deleted."""
     values: int = 0
     """Where values are wanted: how many are held, of keys that have not expired yet."""
+    behind: Sequence[tuple[bytes, int]] = ()
+    """Where values are wanted: keys and deadlines that it wrote, up to `Batch.listed_ms`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,5 +266,5 @@ class Batch(NamedTuple):
     """How far the stream is handled with it; empty where the next epoch is not to go on from there."""
     room: int = 0
     """Bytes of the entry that it puts into the outbox that its reply may carry."""
-    values: bool = False
-    """Whether values are captured, and claimed with it."""
+    listed_ms: int | None = None
+    """Up to which deadline the ledger is listed to capture values; None if none are captured, or claimed with it."""

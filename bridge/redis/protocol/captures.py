@@ -7,8 +7,9 @@ life of the key. It is *proven* if that connection still stands when the claim i
 
 * An invalidation removes the proof, until the value is captured again.
 * Nothing of a former epoch, or of a former connection, is proven. Nor is what a sweep claims.
-* The list of deadlines follows the ledger: an entry that is written when its place in the list was already passed
-  moves the list back (`recorded`).
+* The list of deadlines follows the ledger: an entry that is written when its place in the list was already passed is
+  captured in its time (`recorded`). The list does not go back for it: where a crowd is listed early, it would never get
+  through.
 
 Pure: no I/O, no clock.
 """
@@ -16,6 +17,8 @@ Pure: no I/O, no clock.
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
+from math import inf
 
 from bridge.limits import EpochLimits
 from bridge.redis.protocol import operations as op
@@ -93,6 +96,10 @@ class Captures:
         """To be captured, in the order of their deadlines."""
         self._again: deque[bytes] = deque()
         """To be captured again, because they were written."""
+        self._behind: dict[bytes, int] = {}
+        """The deadlines of those that were recorded when their place in the list was already passed."""
+        self._behind_in_order: list[tuple[int, bytes]] = []
+        """A heap of them, and of what they were before."""
 
     def __len__(self) -> int:
         """The number of keys about which something is known."""
@@ -104,12 +111,12 @@ class Captures:
         """Time until there is something to capture, or to list; None if nothing is in sight."""
         if self._again or self._listed:
             return 0.0
-        if self.full or self._following_ms is None:
-            return None
-        start_ms = self._following_ms - self._wanted.lead_ms / 2
-        listed_ms = self.cursor.deadline_ms - bool(self.cursor.key)  # there may be more entries of its last deadline
-        start_ms = min(start_ms, self.crowds.begin_ms(listed_ms))
-        return max(start_ms - now_ms, 0.0)
+        start_ms = self._behind_in_order[0][0] - self._wanted.lead_ms / 2 if self._behind_in_order else inf
+        if not self.full and self._following_ms is not None:
+            start_ms = min(start_ms, self._following_ms - self._wanted.lead_ms / 2)
+            listed_ms = self.cursor.deadline_ms - bool(self.cursor.key)  # there may be more of its last deadline
+            start_ms = min(start_ms, self.crowds.begin_ms(listed_ms))
+        return None if start_ms == inf else max(start_ms - now_ms, 0.0)
 
     def up_to_ms(self, now_ms: float) -> int:
         """The last deadline that should be listed now."""
@@ -118,7 +125,7 @@ class Captures:
     @property
     def full(self) -> bool:
         """Whether no more may be listed now."""
-        return len(self._held) >= self._limits.held_values
+        return len(self._held) + len(self._behind_in_order) >= self._limits.held_values
 
     @property
     def idle(self) -> bool:
@@ -130,10 +137,11 @@ class Captures:
     def listed(self, entries: Sequence[Entry], up_to_ms: int, following_ms: int | None) -> None:
         """These follow in the ledger. `following_ms`: the first deadline after them; None if there is none."""
         for key, deadline_ms in entries:
+            self._behind.pop(key, None)
             held = self._held.get(key)
             if held is not None and held.deadline_ms == deadline_ms:
                 continue
-            if self._wanted.matches is None or self._wanted.matches(key):
+            if self._wants(key):
                 if held is None or not held.waiting:
                     self._listed.append(key)
                 self._held[key] = Held(deadline_ms)
@@ -144,8 +152,18 @@ class Captures:
             self.cursor = Cursor(max(up_to_ms, self.cursor.deadline_ms))
         self._following_ms = following_ms
 
-    def recorded(self, first_ms: int | None) -> None:
-        """Entries were written, the first of them with that deadline."""
+    def recorded(self, behind: Iterable[Entry], first_ms: int | None) -> None:
+        """Entries were written: these, whose place was already passed; and others, the first with that deadline."""
+        for key, deadline_ms in behind:
+            if not self._wants(key):
+                continue
+            self._held.pop(key, None)  # what was held of it went with its former entry
+            if self.full:
+                self._behind.pop(key, None)
+                first_ms = deadline_ms if first_ms is None else min(first_ms, deadline_ms)
+            else:
+                self._behind[key] = deadline_ms
+                heappush(self._behind_in_order, (deadline_ms, key))
         if first_ms is None:
             return
         if first_ms <= self.cursor.deadline_ms:
@@ -157,6 +175,7 @@ class Captures:
 
     def take(self, most: int, now_ms: float) -> list[Entry]:
         """What to capture next, up to a limit. Call `captured` or `lost` after it."""
+        self._catch_up(now_ms)
         taken: list[Entry] = []
         for waiting in (self._again, self._listed):
             while waiting and len(taken) < most:
@@ -201,6 +220,20 @@ class Captures:
             del self._held[key]
             self._former.count += held.size > 0
             self._former.bytes += held.size
+
+    def _catch_up(self, now_ms: float) -> None:
+        """What was recorded late, and is due, comes before everything that is listed: it may be a crowd."""
+        due: list[bytes] = []
+        while self._behind_in_order and self._behind_in_order[0][0] <= now_ms + self._wanted.lead_ms:
+            deadline_ms, key = heappop(self._behind_in_order)
+            if self._behind.get(key) == deadline_ms:
+                del self._behind[key]
+                self._held[key] = Held(deadline_ms)
+                due.append(key)
+        self._listed.extendleft(reversed(due))
+
+    def _wants(self, key: bytes) -> bool:
+        return self._wanted.matches is None or bool(self._wanted.matches(key))
 
     def _pass_by(self, key: bytes, held: Held) -> None:
         """It is too late to capture it."""

@@ -148,7 +148,7 @@ class Interpreter:
         self.marks.batch_left(mark, applied.ahead)
         self.findings.applied(applied)
         if self._captures is not None:
-            self._captures.recorded(applied.first_recorded_ms)
+            self._captures.recorded(applied.behind, applied.first_recorded_ms)
         if self._migrated is not None:
             self._migrated.applied(applied.state.now_us // 1000)
         self._own_deletions += applied.emptied

@@ -11,6 +11,7 @@
 --       channel    where a batch announces what a bridge that takes over cannot know otherwise
 --       most       how many ends are noted: the last ones
 --       reply_room bytes of an entry of the outbox that the reply may carry; 0: none
+--       listed     where values are wanted: up to which deadline the ledger is listed (upcoming.lua)
 -- Operations (protocol/operations.py makes them)
 --       e key score             proven: if `x` claims that score, the value held with it is the last one
 --       x key                   expired: `expired` notified
@@ -34,7 +35,8 @@
 --        0 if there was something to announce and that failed, else 1, entries that were forgotten,
 --        0 if nothing was put into the outbox, else 1, or fields and values of the entry (its id: fence-seq);
 --        then, where values are wanted, the first deadline that was recorded or '', bytes of values in Redis,
---        1 if something other than values was in their place, how many values are held}
+--        1 if something other than values was in their place, how many values are held,
+--        {key, deadline, ...} of what was recorded up to `listed`: the first deadline is one of the others}
 --       or 'DONE': this sequence number was applied before, and its reply was lost
 -- Error FENCED, LEASELOST
 --
@@ -55,8 +57,9 @@
 
 local call = redis.call
 local deadlines, lease, outbox, mark, moved, ended, values = unpack(KEYS)
-local fence, seq, gap_start, heard, batch, clustered, place, channel, most, reply_room = unpack(ARGV)
-gap_start, batch, clustered = tonumber(gap_start), cmsgpack.unpack(batch), clustered == '1'
+local fence, seq, gap_start, heard, batch, clustered, place, channel, most, reply_room, listed =
+  unpack(ARGV)
+gap_start, batch, clustered, listed = tonumber(gap_start), cmsgpack.unpack(batch), clustered == '1', tonumber(listed)
 
 local refusal, recovered_before, ambiguous_before, noting =
   answered(lease, fence, seq, 'recovered', 'ambiguous', 'noting')
@@ -292,8 +295,9 @@ end
 local removed = write_scores(deadlines, changed, scores)
 local about_values = {}
 if values then
-  local first_recorded, bytes, left = let_go(values, lease, changed, scores, sizes, taken_bytes, held > 0)
-  about_values = {first_recorded, bytes, repaired, left}
+  local first_recorded, bytes, left, behind =
+    let_go(values, lease, changed, scores, sizes, taken_bytes, held > 0, listed)
+  about_values = {first_recorded, bytes, repaired, left, behind}
 end
 if #sent_on > 0 then call('ZADD', moved, unpack(sent_on)) end
 if #taken > 0 then call('ZREM', moved, unpack(taken)) end

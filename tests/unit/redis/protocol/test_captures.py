@@ -1,5 +1,9 @@
 """Which values are captured when, and which of them are proven."""
 
+from bisect import bisect_right, insort
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 from bridge.limits import EpochLimits
 from bridge.redis.protocol.captures import UNREAD, Captures, Former, Wanted
 from bridge.redis.protocol.operations import proven
@@ -47,67 +51,115 @@ def test_nothing_is_due_where_the_ledger_has_nothing_more() -> None:
     assert listed(captures()).due_in_ms(NOW) is None
 
 
-def test_what_is_recorded_later_with_a_deadline_that_was_passed_takes_the_list_back() -> None:
+def test_what_is_recorded_later_with_a_deadline_that_was_passed_is_captured_in_its_time() -> None:
+    some = captures()
+    some.listed([(b"crowd", NOW + 1000)], NOW + 1000, NOW + 1000)
+    some.take(100, NOW)
+    some.recorded([(b"late", NOW + 500), (b"later", NOW + 540), (b"latest", NOW + 600)], None)
+    assert (some.cursor.deadline_ms, some.cursor.key) == (NOW + 1000, b"crowd")
+    some.listed([], NOW + 999, NOW + 1000)
+    assert some.take(100, NOW) == []
+    assert some.due_in_ms(NOW) == 500 - LEAD / 2
+    assert some.take(100, NOW + 490) == [(b"late", NOW + 500), (b"later", NOW + 540)]
+
+
+def test_it_comes_before_a_crowd_that_is_listed_already() -> None:
+    some = listed(captures(), (b"a", DEADLINE), (b"b", DEADLINE))
+    some.recorded([(b"late", DEADLINE), (b"first", NOW + 1)], None)
+    assert [key for key, _ in some.take(100, NOW)] == [b"first", b"late", b"a", b"b"]
+
+
+def test_of_what_is_recorded_again_the_last_deadline_counts() -> None:
+    some = held(b"later", b"same", b"listed", b"no")
+    some.listed([], NOW + 1000, None)
+    some.recorded([(b"later", NOW + 45), (b"same", NOW + 45), (b"listed", NOW + 45), (b"no", NOW + 45)], None)
+    assert some.expired(b"same") == (), "what was held of it went with its entry"
+    some.recorded([(b"later", NOW + 500), (b"same", DEADLINE)], None)
+    some.listed([(b"listed", NOW + 2000)], NOW + 2000, None)
+    assert some.take(100, NOW) == [(b"same", DEADLINE), (b"listed", NOW + 2000)]
+    assert some.take(100, NOW + 480) == [(b"later", NOW + 500)]
+
+
+def test_what_a_batch_does_not_tell_by_name_takes_the_list_back() -> None:
     some = listed(captures(), following_ms=NOW + 10_000)
-    some.recorded(NOW + 20)
+    some.recorded([], NOW + 20)
     assert some.cursor.deadline_ms == NOW + 19
     assert some.due_in_ms(NOW) == 0
 
 
-def test_what_is_recorded_behind_it_is_due_in_its_time() -> None:
-    some = listed(captures())
-    some.recorded(NOW + 500)
-    assert some.due_in_ms(NOW) == 500 - LEAD / 2
+def test_nor_is_there_room_for_names_without_end() -> None:
+    some = listed(captures(limits=EpochLimits(held_values=2)), (b"a", DEADLINE), following_ms=NOW + 10_000)
+    some.recorded([(b"b", NOW + 30), (b"c", NOW + 20), (b"d", NOW + 10)], None)
+    assert some.full
+    assert some.cursor.deadline_ms == NOW + 9
+    assert some.take(100, NOW) == [(b"b", NOW + 30), (b"a", DEADLINE)]
 
 
-def test_a_page_that_is_full_is_gone_on_with_behind_its_last_entry() -> None:
-    some = listed(captures(), (b"a", DEADLINE), (b"b", DEADLINE), following_ms=DEADLINE)
-    assert (some.cursor.deadline_ms, some.cursor.key) == (DEADLINE, b"b")
+@dataclass(slots=True)
+class Played:
+    """A ledger with a crowd of 20,000 keys, and captures of it at 5,000 a second until its deadline."""
+
+    others: int
+    """Other keys that are recorded each 10 ms, with a TTL of a second. Every second of them is not wanted."""
+    expired: int = 0
+    """Of the other ones, those that are wanted."""
+    captured: set[bytes] = field(default_factory=set)
+    lists: int = 0
+
+    def play(self) -> None:
+        """In steps that list and capture, each followed by a batch, if one is due."""
+        some, now, end = captures(limits=EpochLimits(listed_values=1000)), float(NOW), NOW + 6000
+        ledger = [(end, b"crowd:%05d" % number) for number in range(20_000)]
+        look_at = batch_at = now
+        while now < end:
+            if some.due_in_ms(now) == 0 or now >= look_at:
+                if some.idle:
+                    bounds, look_at = (some.crowds.bounds(now), now + 250) if now >= look_at else ((), look_at)
+                    self.look(some, ledger, now, bounds)
+                asked = some.take(250, now)
+                some.captured(asked, [10] * len(asked), [], tracked=True)
+                self.captured.update(key for key, _ in asked)
+                now += len(asked) / 5
+            now += 1
+            if now >= batch_at:
+                batch_at = now + 10
+                self.batch(some, ledger, now)
+
+    def look(self, some: Captures, ledger: list[tuple[int, bytes]], now: float, bounds: Sequence[int]) -> None:
+        """As `upcoming.lua` does."""
+        up_to_ms, cursor = some.up_to_ms(now), some.cursor
+        first = bisect_right(ledger, (cursor.deadline_ms, cursor.key or b"\xff"))
+        page = [(key, at) for at, key in ledger[first : first + 1000] if at <= up_to_ms]
+        following = first + len(page)
+        some.listed(page, up_to_ms, ledger[following][0] if following < len(ledger) else None)
+        if bounds:
+            some.crowds.counted([bisect_right(ledger, (bound, b"\xff")) - first for bound in bounds])
+        self.lists += 1
+
+    def batch(self, some: Captures, ledger: list[tuple[int, bytes]], now: float) -> None:
+        """As `apply.lua` does."""
+        at, listed_ms = int(now) + 1000, some.cursor.deadline_ms
+        recorded = [(b"%sother:%d:%d" % (b"no" * (n % 2), at, n), at) for n in range(self.others)]
+        for key, _ in recorded:
+            insort(ledger, (at, key))
+        if recorded and at <= listed_ms:
+            some.recorded(recorded, None)
+        elif recorded:
+            some.recorded([], at)
+        while ledger[0][0] < now:
+            _, key = ledger.pop(0)
+            some.expired(key)
+            self.expired += key.startswith(b"other")
 
 
-def test_a_page_of_a_crowd_is_gone_on_with_however_late_the_next_one_is_wanted() -> None:
-    some = captures()
-    some.listed([(b"a", DEADLINE)], DEADLINE, DEADLINE)
-    some.listed([], DEADLINE - 1, DEADLINE)
-    assert (some.cursor.deadline_ms, some.cursor.key) == (DEADLINE, b"a")
-    some.listed([(b"b", DEADLINE)], DEADLINE, None)
-    assert (some.cursor.deadline_ms, some.cursor.key) == (DEADLINE, b"")
-
-
-def test_what_is_left_of_a_crowd_with_one_deadline_is_still_begun_early() -> None:
-    some = captures(limits=EpochLimits(capture_rate=1000))
-    bounds = some.crowds.bounds(NOW)
-    some.listed([(b"a", bounds[-1])], bounds[-1], bounds[-1])
-    some.captured(some.take(100, NOW), [10], [], tracked=True)
-    some.crowds.counted([0] * 33 + [100_000])
-    assert some.due_in_ms(NOW) == 0
-
-
-def test_a_crowd_is_begun_so_early_that_it_is_through_in_time() -> None:
-    limits = EpochLimits(capture_rate=1000)
-    some = listed(captures(limits=limits), following_ms=NOW + 5000)
-    bounds = some.crowds.bounds(NOW)
-    some.crowds.counted([2000 if bound >= NOW + 5000 else 0 for bound in bounds])
-    due = some.due_in_ms(NOW)
-    assert due is not None
-    assert due <= 3000
-    assert some.up_to_ms(NOW + due) >= NOW + 5000
-
-
-def test_what_comes_steadily_is_no_crowd() -> None:
-    some = listed(captures(), following_ms=NOW + 5000)
-    bounds = some.crowds.bounds(NOW)
-    some.crowds.counted([(bound - NOW) // 100 * 50 for bound in bounds if bound <= NOW + 2000] + [1000] * 14)
-    assert some.due_in_ms(NOW) == 5000 - LEAD / 2
-
-
-def test_the_pace_is_measured() -> None:
-    some = captures()
-    for _ in range(100):
-        some.crowds.took(100, 1000)
-    some.crowds.bounds(NOW)
-    some.crowds.counted([0] * 9 + [200] * 25)  # in a second, and two are needed
-    assert some.crowds.begin_ms(0) < NOW
+def test_a_crowd_gets_through_whatever_else_is_recorded() -> None:
+    calm, busy = Played(0), Played(2)
+    calm.play()
+    busy.play()
+    crowds = [sum(key.startswith(b"crowd") for key in played.captured) for played in (calm, busy)]
+    assert crowds == [20_000, 20_000]
+    assert len(busy.captured) - 20_000 > 0.9 * busy.expired > 150
+    assert busy.lists < 2 * calm.lists + 10
 
 
 # What is captured

@@ -29,13 +29,19 @@ local function take_values(values, claims, proven, fields)
 end
 
 -- Drop what is held of a set of keys, whose entries have changed; `taken` bytes of it are in the outbox now. `sizes`:
--- those that are known. `any`: whether anything is held. Returns the first deadline that was recorded or '', the bytes
--- of values in Redis, and how many are held.
-local function let_go(values, lease, changed, scores, sizes, taken, any)
-  local keys, bytes, first_recorded = {}, 0, nil
+-- those that are known. `any`: whether anything is held. `listed`: up to which deadline the ledger is listed.
+-- Returns what was recorded later than that, as its first deadline or ''; the bytes of values in Redis; how many are
+-- held; what was recorded up to `listed`, as {key, deadline, ...}. Of this, what finds no room counts as the former.
+local function let_go(values, lease, changed, scores, sizes, taken, any, listed)
+  local keys, bytes, first_recorded, behind, room = {}, 0, nil, {}, 65536
   for key in pairs(changed) do
     local score = scores[key]
-    if score and (not first_recorded or score < first_recorded) then first_recorded = score end
+    if score and score <= listed and room > 0 then
+      behind[#behind + 1], behind[#behind + 2] = key, string.format('%.0f', score)
+      room = room - #key
+    elseif score and (not first_recorded or score < first_recorded) then
+      first_recorded = score
+    end
     if any then
       local size = sizes[key] or redis.pcall('HSTRLEN', values, key)
       keys[#keys + 1] = key
@@ -54,5 +60,6 @@ local function let_go(values, lease, changed, scores, sizes, taken, any)
     local known = {string.format('%.0f', held), string.format('%.0f', waiting)}
     redis.call('HSET', lease, 'held_bytes', known[1], 'value_bytes', known[2])
   end
-  return first_recorded and string.format('%.0f', first_recorded) or '', string.format('%.0f', held + waiting), number
+  first_recorded = first_recorded and string.format('%.0f', first_recorded) or ''
+  return first_recorded, string.format('%.0f', held + waiting), number, behind
 end
