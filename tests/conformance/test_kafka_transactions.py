@@ -314,3 +314,10 @@ async def test_a_user_needs_the_transactional_ids_and_the_right_to_read(secure_k
 
 async def all_stored(rig: KafkaRig, number: int) -> bool:
     return len(await rig.stored()) == number
+
+
+async def test_a_topic_of_several_that_cannot_be_made_is_refused_alone(rig: KafkaRig) -> None:
+    async with rig.opened(kafka_topic=f"{rig.topic}-{{prefix}}", kafka_replication=99) as sink:
+        tally = Tally()
+        await sink.publish_with(tally, messages(1))
+        assert ("INVALID_REPLICATION_FACTOR" in tally.refusals[0], tally.alone) == (True, {0})
