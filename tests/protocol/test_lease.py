@@ -251,7 +251,7 @@ async def test_one_that_no_other_bridge_could_take_is_not_handed_over(server: Re
 
         for _ in range(2):
             await wait_until(lambda: members.surplus(1) or told.endings, "the shard to be one too many")
-            await wait_until(is_kept, "nobody to be found who listens")
+            await wait_until(is_kept, "that no other bridge listens to be found out")
         assert told.endings == []
         assert source.phases.now is Phase.WATCHING
 

@@ -95,7 +95,7 @@ class FieldHints:
         self.emptied = False
         """Whether the end of the field ledger was notified: its last hash was removed, or it was deleted."""
         self.lost = False
-        """Whether hints were lost of hashes that are not read since. Any of them may have told of a deletion."""
+        """Whether hints were lost, and the hashes have not been read since. Any hint may have been of a deletion."""
         self.bytes = 0
         """Bytes of the names of hashes that have to be read."""
         self._pending: dict[bytes, Reasons] = {}
@@ -155,7 +155,7 @@ class FieldHints:
             self.bytes += len(key) if mark is None else 0
 
     def take(self, count: int, most_bytes: int) -> list[Hint]:
-        """At most `count` hashes to read, and why. Their names have so many bytes, or it is one."""
+        """At most `count` hashes to read, and why. Their names have at most that many bytes, or it is one hash."""
         some = list[Hint]()
         for hint in islice(self._pending.items(), count):
             most_bytes -= len(hint[0])

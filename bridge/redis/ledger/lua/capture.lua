@@ -34,7 +34,7 @@ local before = number > 0 and tonumber(held_bytes) or 0
 local total, full = before + (tonumber(outbox_bytes) or 0), false
 
 local EACH = 16 -- bytes that an element counts for besides its own: what is small and many takes time, too
-local LISTPACK = 512 -- up to so many fields, a hash may be a list, which is searched for each field from its beginning
+local LISTPACK = 512 -- fields: a hash of no more may be a list, which is searched for each field from its beginning
 local counts = {hash = 'HLEN', list = 'LLEN', set = 'SCARD', zset = 'ZCARD'}
 local reads = {
   hash = {'HGETALL'}, list = {'LRANGE', 0, -1}, set = {'SMEMBERS'}, zset = {'ZRANGE', 0, -1, 'WITHSCORES'},
