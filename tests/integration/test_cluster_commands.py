@@ -286,7 +286,15 @@ async def ledgers_move(ground: Ground, bridge: Bridge) -> None:
     """The slot of the first ledger's name goes to another primary, and comes back: what it holds is adopted."""
     before = await sizes(ground)
     slot = slot_of(b"{expiry-bridge:0:%d}" % ground.numbers[0])
+
+    async def is_recorded_anew() -> bool:
+        """Whether the ledger that the first primary has meanwhile knows its keys: else there is nothing to adopt."""
+        ledgers = await ground.cluster.ask(ground.primaries[0], "KEYS", "{expiry-bridge:0:*}:deadlines")
+        known = [await ground.cluster.ask(ground.primaries[0], "ZCARD", ledger) for ledger in ledgers]
+        return sum(known) == before[ground.names[0]]
+
     for node in (ground.primaries[1], ground.primaries[0]):
+        await wait_until(is_recorded_anew, bridge.log, PATIENCE)
         adopted = len(events(bridge, "ledger.adopted"))
         await ground.cluster.move_slot(slot, node)
         await wait_until(lambda seen=adopted: len(events(bridge, "ledger.adopted")) > seen, bridge.log, PATIENCE)  # type: ignore[misc]

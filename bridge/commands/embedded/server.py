@@ -1,22 +1,24 @@
 """What all servers have in common: a port of their own, and a start that ends when they answer."""
 
 import contextlib
-import itertools
 import os
 import signal
 import socket
+import threading
 import time
 from abc import abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from bridge.commands.embedded.process import Process
 from bridge.errors import BridgeError
 
 PORTS = range(20_000, 32_000)
-# One after the other, because who was given one may not listen on it yet. Processes with neighbouring ids begin far
-# from each other: they may be tests that run side by side.
-_numbers = itertools.count(os.getpid() * 977)
+BLOCK = 100
+"""Of so many ports each process takes blocks: tests run side by side, and whoever was given a port may not listen on it
+yet, or not now."""
+_keepers: list[socket.socket] = []
+"""Datagram sockets, bound to the first port of each block that is ours: so no other process takes it, until we end."""
 
 STOP_SECONDS = 5.0
 POLL_SECONDS = 0.01
@@ -30,14 +32,39 @@ class StartFailed(BridgeError):
     """A server ended, or did not answer in time: the message ends with its log."""
 
 
+def _own_ports() -> Iterator[int]:
+    """Ports of blocks that no other process has, and then the same again. None if there is no such block."""
+    blocks = [PORTS[first : first + BLOCK] for first in range(0, len(PORTS), BLOCK)]
+    start, ours = os.getpid() % len(blocks), list[range]()
+    for block in (*blocks[start:], *blocks[:start]):
+        keeper = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            keeper.bind(("127.0.0.1", block[0]))
+        except OSError:
+            keeper.close()
+            continue
+        _keepers.append(keeper)
+        ours.append(block)
+        yield from block
+    while ours:
+        for block in ours:
+            yield from block
+
+
+_ports, _handing_out = _own_ports(), threading.Lock()
+
+
 def free_port() -> int:
     """A loopback TCP port that nobody has now, and that this function has not given to anybody for long.
 
     Below the range from which systems take the ports of outgoing connections (32768 and up): so nobody gets it by
     chance while its server is down, and a client that keeps trying to connect cannot end up connected with itself.
     """
-    for number in itertools.islice(_numbers, len(PORTS)):
-        port = PORTS[number % len(PORTS)]
+    for _ in PORTS:
+        with _handing_out:
+            port = next(_ports, None)
+        if port is None:
+            break
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else TIME_WAIT counts as taken
             try:

@@ -87,6 +87,8 @@ class _Greeting(AbstractConnection):
                 # the next command would go out without a login.
                 raise client.RedisError(str(error)) from error
             self._take(accepted)
+            if not self.is_connected:  # the library would connect for the next command, and greet in the midst of this
+                await self._connect()  # type: ignore[no-untyped-call]
             await super().on_connect_check_health(check_health)
 
     def _take(self, login: Login | None) -> None:
