@@ -290,7 +290,7 @@ async def ledgers_move(ground: Ground, bridge: Bridge) -> None:
     async def is_recorded_anew() -> bool:
         """Whether the ledger that the first primary has meanwhile knows its keys: else there is nothing to adopt."""
         ledgers = await ground.cluster.ask(ground.primaries[0], "KEYS", "{expiry-bridge:0:*}:deadlines")
-        known = [await ground.cluster.ask(ground.primaries[0], "ZCARD", ledger) for ledger in ledgers]
+        known = [int(await ground.cluster.ask(ground.primaries[0], "ZCARD", ledger)) for ledger in ledgers]
         return sum(known) == before[ground.names[0]]
 
     for node in (ground.primaries[1], ground.primaries[0]):
