@@ -15,8 +15,8 @@ from bridge.errors import BridgeError
 
 PORTS = range(20_000, 32_000)
 BLOCK = 100
-"""Of so many ports each process takes blocks: tests run side by side, and whoever was given a port may not listen on it
-yet, or not now."""
+"""A process takes ports in blocks of that size. Tests run side by side, and a server that was given a port may not
+listen on it yet, or may be down."""
 _keepers: list[socket.socket] = []
 """Datagram sockets, bound to the first port of each block that is ours: so no other process takes it, until we end."""
 
