@@ -110,9 +110,14 @@ class KafkaRig(BrokerRig):
                 return False
 
     async def delete(self) -> None:
-        """Delete the topic."""
+        """Delete the topic; return when the broker knows, which still acks for a moment what then goes with the topic."""
         async with self.admin() as admin:
             await admin.delete_topics([self.topic])
+
+        async def is_gone() -> bool:
+            return not await self.exists()
+
+        await wait_until(is_gone)
 
     async def allow(self, user: str, operation: str, topic: str | None = None) -> None:
         """Give a right to a topic; return when it counts."""
