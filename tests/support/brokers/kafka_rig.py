@@ -110,7 +110,7 @@ class KafkaRig(BrokerRig):
                 return False
 
     async def delete(self) -> None:
-        """Delete the topic; return when the broker knows, which still acks for a moment what then goes with the topic."""
+        """Delete the topic; return when the broker knows: until then it acks what then goes with the topic."""
         async with self.admin() as admin:
             await admin.delete_topics([self.topic])
 
