@@ -202,7 +202,7 @@ def fielded(drawn: Plan, rng: random.Random) -> Plan:
         ttl=10 ** rng.uniform(-1.5, 0.2),
         same=rng.choice([0.0, 0.3, 0.6]),
         provoked=rng.choice([0.0, 0.1, 0.3]),
-        most=rng.choice([500, 500, 500, 500, 6]),
+        most=rng.choice([500, 500, 6]),
         read=rng.choice([500, 500, 500, 1, 4]),
     )
     if fielding.provoked and rng.random() < 0.5:  # so that what they do about fields stands alone

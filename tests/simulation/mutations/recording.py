@@ -88,7 +88,7 @@ first_write(lease)
             INTERPRETER,
             "        count = size = looked = 0\n",
             (
-                "        if marks.round is not None and marks.round.marked:\n"
+                "        if marks.round is not None and marks.round.marked and not inbox:\n"
                 "            marks.round.resolving.extend(marks.round.pending.items())\n"
                 "            marks.round.pending.clear()\n        count = size = looked = 0\n"
             ),

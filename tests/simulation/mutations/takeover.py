@@ -49,16 +49,8 @@ RULES: Mapping[str, Sequence[Substitution]] = {
             ),
         ),
     ),
-    "claims_store_place": (
-        (
-            APPLY,
-            "call('HSET', lease, 'place', announced and place or '', 'open',",
-            "call('HSET', lease, 'open',",
-        ),
-    ),
-    "claims_store_heard": (
-        (APPLY, "call('HSET', lease, 'seq', seq, 'heard', heard)", "call('HSET', lease, 'seq', seq)"),
-    ),
+    "claims_store_place": ((APPLY, "'heard', heard, 'place', place,", "'heard', heard,"),),
+    "claims_store_heard": ((APPLY, "'seq', seq, 'heard', heard,", "'seq', seq,"),),
     "sweep_stores_place": ((TOUCH, "'heard', heard, 'place', place, 'open', open)", "'heard', heard, 'open', open)"),),
     "release_stores_place": (
         (RELEASE, "'heard', heard, 'place', place, 'left', left)", "'heard', heard, 'left', left)"),

@@ -1,4 +1,4 @@
--- Handle one batch of hints: the one place where the ledger is changed and expirations are claimed.
+-- Handle one batch of hints. Only this changes the ledger and claims expirations.
 --
 -- KEYS  deadlines, lease, outbox, mark, moved, ended, values; the last one only where values are wanted
 -- ARGV  fence
@@ -61,8 +61,8 @@ local fence, seq, gap_start, heard, batch, clustered, place, channel, most, repl
   unpack(ARGV)
 gap_start, batch, clustered, listed = tonumber(gap_start), cmsgpack.unpack(batch), clustered == '1', tonumber(listed)
 
-local refusal, recovered_before, ambiguous_before, noting =
-  answered(lease, fence, seq, 'recovered', 'ambiguous', 'noting')
+local refusal, recovered_before, ambiguous_before, noting, depth =
+  answered(lease, fence, seq, 'recovered', 'ambiguous', 'noting', 'depth')
 if refusal then return refusal end
 local now, now_us = clock()
 local note, note_alive, is_noted, keep_notes = noted_ends(ended, now, lease, noting)
@@ -71,7 +71,7 @@ local scores = {} -- of each key's entry, as changed so far; false: it has none
 local changed, ahead = {}, {} -- sets of keys
 local claims = {} -- key, deadline or false, via
 local sent_on = {} -- score, key of entries for another node's ledger
-local taken = {} -- keys of other nodes' entries that are placed
+local taken = {} -- keys of entries that are placed
 local proven = {} -- of a key: the deadline whose value is
 local by_notification, by_sweep, recovered, ambiguous, forgotten = 0, 0, 0, 0, 0
 local gap, seen_ms, reading -- of a gap that is closed: its record, and what is stored with it
@@ -134,7 +134,7 @@ end
 local function gone(key, here) -- not `here`: an entry may be to come that nobody has announced
   if ahead[key] then return end
   local score = scores[key]
-  if score and clustered and not deadline_of(key) then -- it may have gone to another node, where nobody listens yet
+  if score and clustered and not deadline_of(key) then -- it may be on another node, where nobody listens yet
     send_on(key, score)
   else
     if score and score < gap_start then ambiguous = ambiguous + 1 end
@@ -202,7 +202,7 @@ local function placed(key, was, told)
   elseif was >= now then
     if gap_start > 0 then ambiguous = ambiguous + 1 end -- deleted, or its deadline came nearer and passed
   elseif told == '0' and not scores[key] and not is_noted(key, was) then
-    write(key, was) -- the one deadline that is past when it is written: it is touched, and resolved, like any other
+    write(key, was) -- the one past deadline that is written: it is touched and resolved like any other
   end
 end
 
@@ -243,7 +243,7 @@ local operations = {
 -- Of each, with its name.
 local words = {e = 3, x = 2, X = 2, d = 2, D = 2, r = 5, f = 2, p = 2, m = 4, s = 6, g = 7, F = 7}
 
--- Carry them out, in order. Nothing is written yet.
+-- Carry them out, in order, without a write.
 
 local keys, i = {}, 1
 while i <= #batch do
@@ -262,7 +262,7 @@ end
 -- Write what came of it.
 
 first_write(lease)
--- The counts of a gap are kept until it is closed: the epoch, or the reply, may be lost before.
+-- A gap's counts are kept until it is closed: the epoch, or the reply, may be lost before.
 local all_recovered = (tonumber(recovered_before) or 0) + recovered
 local all_ambiguous = (tonumber(ambiguous_before) or 0) + ambiguous
 local fields = {'at', string.format('%.0f', now)}
@@ -284,8 +284,8 @@ if #fields > 2 then
   entry = taken_bytes <= reply_room and #table.concat(fields) <= reply_room and fields or 1
 end
 
-local depth = call('HINCRBY', lease, 'depth', #claims / 3)
-call('HSET', lease, 'seq', seq, 'heard', heard)
+if #claims > 0 then depth = call('HINCRBY', lease, 'depth', #claims / 3) end
+call('HSET', lease, 'seq', seq, 'heard', heard, 'place', place, 'open', (gap_start > 0 and not gap) and '1' or '0')
 if gap then
   call('HSET', lease, 'recovered', '0', 'ambiguous', '0', 'seen_ms', seen_ms, 'audit', reading)
 elseif gap_start > 0 or ambiguous > 0 then
@@ -307,21 +307,21 @@ keep_notes(most)
 local known = {}
 for key in pairs(ahead) do known[#known + 1] = key end
 local size = call('ZCARD', deadlines)
-local emptied = removed > 0 and size == 0 -- Redis has just notified the end of the ledger
+local emptied = removed > 0 and size == 0 -- Redis has just notified the ledger's end
 local announced = true
 if (#known > 0 or emptied) and place ~= '' then
   local announcement = cmsgpack.pack({mark, place, emptied and 1 or 0, known})
   local reply = redis.pcall(clustered and 'SPUBLISH' or 'PUBLISH', channel, announcement)
   announced = type(reply) == 'number'
 end
-call('HSET', lease, 'place', announced and place or '', 'open', (gap_start > 0 and not gap) and '1' or '0')
+if not announced then call('HSET', lease, 'place', '') end
 if #known > 0 then
   call('SET', mark, '')
   call('DEL', mark)
 end
 local lowest = call('ZRANGE', deadlines, 0, 0, 'WITHSCORES')
 return {
-  now_us, lowest[2] or '', size, depth, by_notification, by_sweep, all_recovered, all_ambiguous,
+  now_us, lowest[2] or '', size, tonumber(depth) or 0, by_notification, by_sweep, all_recovered, all_ambiguous,
   emptied and 1 or 0, known, next_part, found, announced and 1 or 0, forgotten,
   entry, unpack(about_values),
 }
