@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, cast
@@ -121,7 +122,8 @@ async def test_the_streams_of_a_cluster_are_on_the_nodes_of_their_slots(kind: ty
             async with Bridge(settings) as bridge:
                 await bridge.ready(PATIENCE)
                 for name in names:
-                    await cluster.client.set(f"{name}:{turn}", "", px=400)
+                    await cluster.client.set(f"{name}:{turn}", "", px=2000)
+                await wait_until(partial(recorded, bridge, subjects, (turn + 1) * len(names)))
                 await wait_until(partial(appended, subjects, turn * len(names)))
                 bridge.kill()
         wanted = sorted(f"{name}:{turn}" for name in names for turn in range(2))
@@ -134,6 +136,13 @@ async def test_the_streams_of_a_cluster_are_on_the_nodes_of_their_slots(kind: ty
             await wait_until(are_there, bridge.log, PATIENCE)
             assert await bridge.stop() == 0
         assert await subjects() == wanted
+
+
+async def recorded(bridge: Bridge, subjects: Callable[[], Awaitable[list[str]]], count: int) -> bool:
+    """Whether so many are in the streams or in the ledger: what expires before, while nobody listens, is lost."""
+    there = len(await subjects())
+    _, metrics = await bridge.get("/metrics")
+    return there + sum(map(float, re.findall(r"^bridge_ledger_entries\S* (\S+)$", metrics, re.MULTILINE))) >= count
 
 
 async def appended(subjects: Callable[[], Awaitable[list[str]]], least: int) -> bool:

@@ -90,7 +90,11 @@ async def test_an_epoch_that_ends_is_counted_by_the_kind_of_reason(
         if ending is not Ending.SHUTDOWN:
             await user.config_set("notify-keyspace-events", "Egxe")
             await bridge.reconciled(2)
-    assert ended(bridge) == {ending.value: 1}
+    # Where the lease is gone, the answer to a command that was on its way may say so before the notification does.
+    either = {Ending.OWN_KEY_LOST: {Ending.OWN_KEY_LOST.value, Ending.LEASE_LOST.value}}.get(ending, {ending.value})
+    (word,) = ended(bridge)
+    assert word in either
+    assert ended(bridge)[word] == 1
     assert value(bridge, "subscription_up", node=node) == (ending is not Ending.SHUTDOWN)
 
 
