@@ -202,7 +202,7 @@ local function placed(key, was, told)
   elseif was >= now then
     if gap_start > 0 then ambiguous = ambiguous + 1 end -- deleted, or its deadline came nearer and passed
   elseif told == '0' and not scores[key] and not is_noted(key, was) then
-    write(key, was) -- the one past deadline that is written: it is touched and resolved like any other
+    write(key, was) -- the one past deadline that is written: it is touched and resolved as others
   end
 end
 
@@ -262,7 +262,7 @@ end
 -- Write what came of it.
 
 first_write(lease)
--- A gap's counts are kept until it is closed: the epoch, or the reply, may be lost before.
+-- The counts of a gap are kept until it is closed: the epoch, or the reply, may be lost before.
 local all_recovered = (tonumber(recovered_before) or 0) + recovered
 local all_ambiguous = (tonumber(ambiguous_before) or 0) + ambiguous
 local fields = {'at', string.format('%.0f', now)}
