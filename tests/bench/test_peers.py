@@ -5,10 +5,11 @@ from typing import Final
 
 import pytest
 
+from tests.bench.cases import peers as cases
 from tests.bench.cases.peers import Load, Peers, crashed, judged
 from tests.bench.peers import peers
 from tests.bench.stage import KEY
-from tests.support.servers import NatsServer, RedisServer, require
+from tests.support.servers import PATIENCE, NatsServer, RedisServer, require
 
 LOAD: Final = Load(rate=100, seconds=4.0)
 CLEAN_UP_SECONDS: Final = 3.0
@@ -19,9 +20,11 @@ CLEAN_UP_SECONDS: Final = 3.0
     ("name", "loses"),
     [("bridge", False), ("psubscribe, publish", True), ("phantom keys", True), ("sorted set, polled", False)],
 )
-async def test_what_expires_while_nobody_listens(name: str, *, loses: bool) -> None:
+async def test_what_expires_while_nobody_listens(name: str, *, loses: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     require(RedisServer)
     require(NatsServer)
+    if not loses:  # it is done when all are there, however late the machine starts it again
+        monkeypatch.setattr(cases, "QUIET_SECONDS", PATIENCE)
     peer = next(one for one in peers(CLEAN_UP_SECONDS) if one.name == name)
     figures = await crashed(peer, LOAD)
     assert (figures["lost"] > 0) is loses
