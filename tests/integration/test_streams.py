@@ -139,7 +139,7 @@ async def test_the_streams_of_a_cluster_are_on_the_nodes_of_their_slots(kind: ty
 
 
 async def recorded(bridge: Bridge, subjects: Callable[[], Awaitable[list[str]]], count: int) -> bool:
-    """Whether so many are in the streams or in the ledger: what expires before, while nobody listens, is lost."""
+    """Whether so many keys are in the streams or in the ledger. Only those survive the death of the bridge."""
     there = len(await subjects())
     _, metrics = await bridge.get("/metrics")
     return there + sum(map(float, re.findall(r"^bridge_ledger_entries\S* (\S+)$", metrics, re.MULTILINE))) >= count

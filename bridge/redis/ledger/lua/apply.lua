@@ -134,7 +134,7 @@ end
 local function gone(key, here) -- not `here`: an entry may be to come that nobody has announced
   if ahead[key] then return end
   local score = scores[key]
-  if score and clustered and not deadline_of(key) then -- it may be on another node, where nobody listens yet
+  if score and clustered and not deadline_of(key) then -- it may have gone to a node where nobody listens yet
     send_on(key, score)
   else
     if score and score < gap_start then ambiguous = ambiguous + 1 end
@@ -202,7 +202,7 @@ local function placed(key, was, told)
   elseif was >= now then
     if gap_start > 0 then ambiguous = ambiguous + 1 end -- deleted, or its deadline came nearer and passed
   elseif told == '0' and not scores[key] and not is_noted(key, was) then
-    write(key, was) -- the one past deadline that is written: it is touched and resolved as others
+    write(key, was) -- the one past deadline ever written: it is touched and resolved as any other
   end
 end
 
